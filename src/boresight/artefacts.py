@@ -1,0 +1,131 @@
+"""Artefacts on disk: a folder with `manifest.json` and `tensors.safetensors`, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from boresight.errors import ArtefactError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+TENSORS = "tensors.safetensors"
+
+
+def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Hex digest (16 characters) of names, shapes, dtypes and bytes; equal tensors give equal digests."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends without an error.
+
+    Until then whatever stood at `folder` is untouched, so a full disk, a kill or Ctrl-C loses nothing.
+    Raises ArtefactError when the place cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ArtefactError(f"{folder} is a file, not a folder; choose another place to write to.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
+        raise ArtefactError(f"{folder} holds files that boresight did not write; choose an empty or new folder.")
+    staging = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        yield staging
+        for file in staging.rglob("*"):
+            if file.is_file():
+                sync(file)
+        staging.chmod(0o755)
+        old = staging.with_name(staging.name + ".old")
+        if folder.exists():
+            folder.rename(old)
+        staging.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise ArtefactError(
+            f"Cannot write {folder} ({error.strerror or error}); free space or choose a folder you may write to."
+        ) from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def sync(file: Path) -> None:
+    """Force a file's bytes to the disk, so that a rename after it never exposes a torn file."""
+    with open(file, "rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def write_json(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def save_artefact(
+    folder: str | Path, kind: str, tensors: Mapping[str, torch.Tensor], manifest: Mapping[str, Any]
+) -> None:
+    """Write an artefact atomically. `kind`, the format, the version and the fingerprint join the manifest."""
+    cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing_folder(folder) as staging:
+        try:
+            save_file(cpu, staging / TENSORS)
+        except SafetensorError as error:
+            raise ArtefactError(f"Cannot write {folder} ({error}); free space or choose another folder.") from error
+        write_json(staging / MANIFEST, {**manifest, **_stamp(kind), "fingerprint": fingerprint(cpu)})
+
+
+def _stamp(kind: str) -> dict[str, Any]:
+    return {"kind": kind, "format": FORMAT, "boresight": version("boresight")}
+
+
+def read_manifest(folder: str | Path, kind: str) -> dict[str, Any]:
+    """The manifest of an artefact of this kind. Raises ArtefactError when it is missing, torn or of another kind."""
+    folder = Path(folder)
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise ArtefactError(f"{folder} is no boresight {kind}: it has no {MANIFEST}; check the path.")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ArtefactError(f"{file} cannot be read ({error}); make the {kind} again.") from error
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind:
+        found = manifest.get("kind") if isinstance(manifest, dict) else None
+        raise ArtefactError(f"{folder} holds a {found or 'foreign folder'}, not a {kind}; pass the folder of a {kind}.")
+    if manifest.get("format") != FORMAT:
+        raise ArtefactError(
+            f"{folder} was written in format {manifest.get('format')} and this version reads {FORMAT}; make it again."
+        )
+    return manifest
+
+
+def load_artefact(folder: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and manifest of an artefact. Raises ArtefactError when torn, altered or of another kind."""
+    manifest = read_manifest(folder, kind)
+    file = Path(folder) / TENSORS
+    if not file.is_file():
+        raise ArtefactError(f"{folder} lacks {TENSORS}; make the {kind} again.")
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ArtefactError(f"{file} is torn or no safetensors file ({error}); make the {kind} again.") from error
+    if fingerprint(tensors) != manifest.get("fingerprint"):
+        raise ArtefactError(f"{file} does not match its manifest; make the {kind} again.")
+    return tensors, manifest

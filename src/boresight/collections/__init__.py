@@ -1,0 +1,1 @@
+from boresight.collections.collection import Collection as Collection

@@ -1,0 +1,25 @@
+"""Choice of device."""
+
+from __future__ import annotations
+
+import torch
+
+from boresight.errors import InputError
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """`device`, or the best one present: cuda, then mps, then cpu.
+
+    Raises InputError when a device is asked for that this machine lacks.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"Device '{device}' cannot be used here ({reason}); pass device='cpu' or another.") from error
+    return chosen

@@ -1,0 +1,1 @@
+from boresight.embeddings.embeddings import Embeddings as Embeddings

@@ -1,0 +1,1 @@
+from boresight.sae.codes import SparseCodes as SparseCodes
