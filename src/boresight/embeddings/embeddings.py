@@ -79,7 +79,7 @@ class Embeddings:
             )
         if owner_rows.shape != (m,):
             raise InputError(f"owners has shape {tuple(owner_rows.shape)} and {m} captions need ({m},).")
-        if m and not (0 <= int(owner_rows.min()) and int(owner_rows.max()) < n):
+        if m and not (int(owner_rows.min()) >= 0 and int(owner_rows.max()) < n):
             row = int(((owner_rows < 0) | (owner_rows >= n)).nonzero()[0])
             raise InputError(
                 f"Caption {row} belongs to image {int(owner_rows[row])}, but there are {n} images (0 to {n - 1})."
