@@ -96,19 +96,24 @@ def _stamp(kind: str) -> dict[str, Any]:
     return {"kind": kind, "format": FORMAT, "boresight": version("boresight")}
 
 
-def read_manifest(folder: str | Path, kind: str) -> dict[str, Any]:
-    """The manifest of an artefact of this kind. Raises ArtefactError when it is missing, torn or of another kind."""
-    folder = Path(folder)
+def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]:
+    """The manifest of an artefact, of this kind if one is named.
+
+    Raises ArtefactError when it is missing, torn, of another kind or of another format.
+    """
+    wanted, folder = kind or "artefact", Path(folder)
     file = folder / MANIFEST
     if not file.is_file():
-        raise ArtefactError(f"{folder} is no boresight {kind}: it has no {MANIFEST}; check the path.")
+        raise ArtefactError(f"{folder} is no boresight {wanted}: it has no {MANIFEST}; check the path.")
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ArtefactError(f"{file} cannot be read ({error}); make the {kind} again.") from error
-    if not isinstance(manifest, dict) or manifest.get("kind") != kind:
-        found = manifest.get("kind") if isinstance(manifest, dict) else None
-        raise ArtefactError(f"{folder} holds a {found or 'foreign folder'}, not a {kind}; pass the folder of a {kind}.")
+        raise ArtefactError(f"{file} cannot be read ({error}); make the {wanted} again.") from error
+    found = manifest.get("kind") if isinstance(manifest, dict) else None
+    if found is None or (kind is not None and found != kind):
+        raise ArtefactError(
+            f"{folder} holds a {found or 'foreign folder'}, not a {wanted}; pass the folder of a {wanted}."
+        )
     if manifest.get("format") != FORMAT:
         raise ArtefactError(
             f"{folder} was written in format {manifest.get('format')} and this version reads {FORMAT}; make it again."

@@ -1,0 +1,3 @@
+from boresight.cli.main import main
+
+main()

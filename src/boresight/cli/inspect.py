@@ -1,0 +1,23 @@
+"""boresight inspect"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Print what a folder written by boresight holds: kind, what made it, from what, settings."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+
+    def run(self) -> None:
+        import yaml
+
+        from boresight.artefacts import read_manifest
+
+        print(yaml.safe_dump(read_manifest(self.folder), sort_keys=True, allow_unicode=True).rstrip())

@@ -1,0 +1,99 @@
+"""Entry point: picks the command, runs it, turns errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from boresight.cli.demo import Demo
+from boresight.cli.editor import Editor
+from boresight.cli.embed import Embed
+from boresight.cli.evaluate import Evaluate
+from boresight.cli.inspect import Inspect
+from boresight.cli.sae import Sae
+from boresight.errors import BoresightError, InputError
+
+COMMANDS: dict[str, type] = {
+    "demo": Demo,
+    "embed": Embed,
+    "sae": Sae,
+    "editor": Editor,
+    "evaluate": Evaluate,
+    "inspect": Inspect,
+}
+DESCRIPTION = (
+    "Make image-text models line up with what people wrote, and show why. "
+    "Any command reads its options from a yaml file too: --config FILE."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command. Exit codes: 0 done, 2 the user's input cannot be used, 130 interrupted."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="boresight",
+            description=DESCRIPTION,
+            args=_expand_config(list(sys.argv[1:] if argv is None else argv)),
+        ).run()
+    except BoresightError as error:
+        _stop(str(error), 2)
+    except KeyboardInterrupt:
+        _stop("Interrupted; what was finished is kept, run the same command again to go on.", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        _stop(f"Cannot write{where} ({error.strerror}); free space or choose a folder you may write to.", 2)
+
+
+def _stop(sentence: str, code: int) -> None:
+    print(f"boresight: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _expand_config(arguments: list[str]) -> list[str]:
+    """Replaces `--config FILE` by the options in that yaml file; options typed on the command line overrule them."""
+    if "--config" not in arguments:
+        return arguments
+    place = arguments.index("--config")
+    if place == 0 or place + 1 == len(arguments):
+        raise InputError("--config stands after the command and needs a yaml file: boresight COMMAND --config FILE.")
+    file = Path(arguments[place + 1])
+    typed = arguments[1:place] + arguments[place + 2 :]
+    overruled = {word.split("=")[0].replace("_", "-") for word in typed if word.startswith("--")}
+    from_file = []
+    for name, value in _read_yaml(file).items():
+        option = "--" + str(name).replace("_", "-")
+        negated = option.replace("--", "--no-", 1)
+        if option in overruled or negated in overruled:
+            continue
+        if isinstance(value, bool):
+            from_file.append(option if value else negated)
+        elif isinstance(value, list):
+            from_file += [option, *map(str, value)]
+        else:
+            from_file += [option, str(value)]
+    return [arguments[0], *from_file, *typed]
+
+
+def _read_yaml(file: Path) -> dict[str, object]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"The config file {file} cannot be read ({error.strerror}); check the path.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"The config file {file} is no yaml ({str(error).splitlines()[0]}); mend it.") from error
+    if not isinstance(values, dict) or any(isinstance(value, dict) for value in values.values()):
+        raise InputError(f"The config file {file} must hold flat 'option: value' lines; mend it.")
+    return values

@@ -1,0 +1,45 @@
+"""boresight sae"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sae:
+    """Fit a sparse autoencoder on the image embeddings of one split and print its measures."""
+
+    embeddings: Annotated[Path, tyro.conf.Positional]
+    """Folder written by 'boresight embed'."""
+    out: Path
+    """Folder for the autoencoder."""
+    split: str = "train"
+    n_latents: int = 4096
+    k: int = 32
+    """Active latents of an image."""
+    architecture: Literal["topk", "batchtopk", "jumprelu", "matryoshka"] = "topk"
+    seed: int = 0
+    device: str | None = None
+
+    def run(self) -> None:
+        from boresight.embeddings import Embeddings
+        from boresight.sae import SparseAutoencoder, measure_sae
+
+        embeddings = Embeddings.load(self.embeddings)
+        sae = SparseAutoencoder.fit(
+            embeddings.split(self.split),
+            n_latents=self.n_latents,
+            k=self.k,
+            architecture=self.architecture,
+            seed=self.seed,
+            device=self.device,
+        )
+        sae.save(self.out)
+        for split in dict.fromkeys(embeddings.splits):
+            measures = measure_sae(sae, embeddings.split(split)).to_dict()
+            print(f"{split}: " + ", ".join(f"{name} {value:.3f}" for name, value in measures.items()))
+        print(f"Autoencoder: {self.out}")
