@@ -1,0 +1,178 @@
+"""What an emoji shows, in the words of the people who named it: emojibase's labels, keywords, short codes, groups."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SHORTCODES = ("github", "iamcal", "joypixels", "emojibase", "cldr")
+HAIR = ("red hair", "curly hair", "white hair", "blond hair", "bald", "beard")
+PEOPLE = ("woman", "man", "women", "men", "person", "people", "boy", "girl", "child", "adult")
+# Names that do not follow from the neutral one by putting in "man" or "woman".
+NEUTRAL = {
+    **{"boy": "child", "girl": "child", "man": "person", "woman": "person", "breast-feeding": "person feeding baby"},
+    **{"merman": "merperson", "mermaid": "merperson", "old man": "older person", "old woman": "older person"},
+    **{
+        "prince": "person with crown",
+        "princess": "person with crown",
+        "woman and man holding hands": "people holding hands",
+    },
+    **{
+        "Mx Claus": "Santa Claus",
+        "Mrs. Claus": "Santa Claus",
+        "man dancing": "person dancing",
+        "woman dancing": "person dancing",
+    },
+}
+GENDERED = {
+    **{"woman": "woman", "women": "woman", "girl": "woman", "mermaid": "woman", "princess": "woman", "Mrs.": "woman"},
+    **{"man": "man", "men": "man", "boy": "man", "merman": "man", "prince": "man", "Santa": "man"},
+}
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One emoji, whoever draws it.
+
+    Attributes:
+        code: code points in lower-case hex joined by '-', without the presentation selector: '1f469-1f3fe-200d-1f692'.
+        label: 'woman firefighter: medium-dark skin tone'.
+        family: the label without skin tone, gender and hair: 'firefighter'.
+        head: what stands before the colon of the label: 'woman firefighter'.
+        details: what stands after it, without skin tones and hair: ('facing right',), ('woman', 'man').
+        tones: () or ('medium-dark',) or, for two people, ('light', 'dark').
+        gender: 'woman', 'man', 'mixed', or '' where the label names none.
+        hair: one of HAIR, or ''.
+        group, subgroup: 'people & body', 'person role'.
+        tags: keywords. aliases: names from five sets of short codes, without the label itself.
+    """
+
+    code: str
+    label: str
+    family: str
+    head: str
+    details: tuple[str, ...]
+    tones: tuple[str, ...]
+    gender: str
+    hair: str
+    group: str
+    subgroup: str
+    tags: tuple[str, ...]
+    aliases: tuple[str, ...]
+
+    @property
+    def tone(self) -> str:
+        """'medium-dark', 'light and dark', or ''."""
+        return " and ".join(self.tones)
+
+
+def read_concepts(modules: Path) -> list[Concept]:
+    """Every emoji of emojibase in its order, but the single letters and the bare components (skin, hair swatches)."""
+    home = modules / "emojibase-data"
+    entries = json.loads((home / "en" / "data.json").read_bytes())
+    messages = json.loads((home / "en" / "messages.json").read_bytes())
+    meta = json.loads((home / "meta" / "groups.json").read_bytes())
+    names = {row["key"]: row["message"] for row in messages["groups"]}
+    codes = [json.loads((home / "en" / "shortcodes" / f"{name}.json").read_bytes()) for name in SHORTCODES]
+    labels = {entry["label"] for entry in entries}
+    concepts = []
+    for entry in sorted(entries, key=lambda row: row.get("order", 0)):
+        group = meta["groups"].get(str(entry.get("group")))
+        if group in (None, "component"):
+            continue
+        people = group == "people-body"
+        family = _family(entry["label"], labels) if people else _phrase_of(entry["label"])
+        for row in (entry, *entry.get("skins", ())):
+            head, details, tones, hair = _parse(row["label"]) if people else (family, (), (), "")
+            tags = tuple(entry.get("tags", ()))
+            concepts.append(
+                Concept(
+                    code=plain_code(row["hexcode"]),
+                    label=row["label"],
+                    family=family,
+                    head=head,
+                    details=details,
+                    tones=tones,
+                    gender=_gender((head, *details)) if people else "",
+                    hair=hair,
+                    group=names[group],
+                    subgroup=meta["subgroups"][str(entry["subgroup"])].replace("-", " "),
+                    tags=tags,
+                    aliases=_aliases(row, codes, {entry["label"], head, family, *tags}),
+                )
+            )
+    return concepts
+
+
+def plain_code(hexcode: str) -> str:
+    """Lower case, no leading zeros, and without the selector FE0F, which the picture sets write or omit at will."""
+    parts = [part.lower().lstrip("0") for part in re.split("[-_]", hexcode)]
+    return "-".join(part for part in parts if part != "fe0f")
+
+
+def _parse(label: str) -> tuple[str, tuple[str, ...], tuple[str, ...], str]:
+    """Head, details, tones, hair of a label of the group of people."""
+    head, _, rest = label.partition(": ")
+    parts = rest.split(", ") if rest else []
+    tones = tuple(part.removesuffix(" skin tone") for part in parts if part.endswith(" skin tone"))
+    hair = next((part for part in parts if part in HAIR), "")
+    details = tuple(part for part in parts if not part.endswith(" skin tone") and part not in HAIR)
+    return head, details, tones, hair
+
+
+def _family(label: str, labels: set[str]) -> str:
+    head, details, _, _ = _parse(label)
+    kept = [part for part in details if part not in PEOPLE]
+    name = _neutral(head, labels)
+    return " ".join([name, *kept])
+
+
+def _neutral(head: str, labels: set[str]) -> str:
+    if head in NEUTRAL:
+        return NEUTRAL[head]
+    for pattern, words in ((r"\b(wo)?man\b", ("person", "")), (r"\b(wo)?men\b", ("people", ""))):
+        for word in words:
+            name = " ".join(re.sub(pattern, word, head).split())
+            if name != head and name in labels:
+                return name
+    return head
+
+
+def _phrase_of(label: str) -> str:
+    kind, _, name = label.partition(": ")
+    return {"flag": f"flag of {name}", "keycap": f"keycap {name}"}.get(kind, label) if name else label
+
+
+def _gender(words: Sequence[str]) -> str:
+    found = {GENDERED[word] for text in words for word in text.split() if word in GENDERED}
+    return found.pop() if len(found) == 1 else "mixed" if found else ""
+
+
+def _aliases(row: dict[str, Any], codes: list[dict[str, Any]], known: set[str]) -> tuple[str, ...]:
+    """The short codes of an emoji as words, each once, without skin tones and without what is `known`."""
+    seen = {_squeeze(text) for text in known}
+    aliases = []
+    for text in _written(row["hexcode"], codes):
+        words = (
+            re.sub(r"_(tone\d.*|(medium_)?(light|dark)_skin_tone|medium_skin_tone)$", "", text)
+            .replace("_", " ")
+            .strip()
+        )
+        if words and _squeeze(words) not in seen:
+            seen.add(_squeeze(words))
+            aliases.append(words)
+    return tuple(aliases)
+
+
+def _written(hexcode: str, codes: list[dict[str, Any]]) -> Iterator[str]:
+    for names in codes:
+        found = names.get(hexcode, ())
+        yield from (found,) if isinstance(found, str) else found
+
+
+def _squeeze(text: str) -> str:
+    return re.sub(r"[^a-z0-9+]", "", text.lower())
