@@ -148,31 +148,34 @@ def _phrase_of(label: str) -> str:
 
 
 def _gender(words: Sequence[str]) -> str:
-    found = {GENDERED[word] for text in words for word in text.split() if word in GENDERED}
+    found = {GENDERED[word] for text in words for word in re.findall(r"[\w.]+", text) if word in GENDERED}
     return found.pop() if len(found) == 1 else "mixed" if found else ""
 
 
 def _aliases(row: dict[str, Any], codes: list[dict[str, Any]], known: set[str]) -> tuple[str, ...]:
-    """The short codes of an emoji as words, each once, without skin tones and without what is `known`."""
-    seen = {_squeeze(text) for text in known}
+    """The short codes of an emoji as words, each once, without what is `known` and what the label does not bear out.
+
+    Dropped are skin tones, bare code points ('u55b6'), flags by letters, people by initials ('family mwb'), and names
+    of a gender that the label leaves open ('man with turban' for any person with one).
+    """
+    seen = _words(" ".join(known))
     aliases = []
-    for text in _written(row["hexcode"], codes):
-        words = (
-            re.sub(r"_(tone\d.*|(medium_)?(light|dark)_skin_tone|medium_skin_tone)$", "", text)
-            .replace("_", " ")
-            .strip()
-        )
-        if words and _squeeze(words) not in seen:
-            seen.add(_squeeze(words))
-            aliases.append(words)
+    for code in _written(row["hexcode"], codes):
+        text = re.sub(r"_tone\d.*$", "", code)
+        alias = text.strip("_").replace("_", " ").replace("-", " ") if any(map(str.isalpha, text)) else text
+        noise = re.search(r"skin tone|^flag |^u[0-9a-f]{4,5}$| [mwabgc]{2,4}$|\w\d$", alias)
+        gender = _gender([alias])
+        if not noise and gender in ("", _gender([row["label"]])) and not _words(alias) <= seen:
+            seen |= _words(alias)
+            aliases.append(alias)
     return tuple(aliases)
+
+
+def _words(text: str) -> set[str]:
+    return set(text.lower().replace("-", " ").split())
 
 
 def _written(hexcode: str, codes: list[dict[str, Any]]) -> Iterator[str]:
     for names in codes:
         found = names.get(hexcode, ())
         yield from (found,) if isinstance(found, str) else found
-
-
-def _squeeze(text: str) -> str:
-    return re.sub(r"[^a-z0-9+]", "", text.lower())

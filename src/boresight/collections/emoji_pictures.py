@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ def read_pictures(style: str, size: int, cache: str | Path | None = None) -> pa.
     """
     file = cache_folder(cache) / f"{style}-{size}-{pins_stamp()}-{FORMAT}.parquet"
     try:
-        table = pq.read_table(file)
+        table = pq.read_table(file, page_checksum_verification=True)
         if table.schema.equals(SCHEMA) and len(table):
             return table
     except (OSError, pa.ArrowException):
@@ -41,7 +43,7 @@ def read_pictures(style: str, size: int, cache: str | Path | None = None) -> pa.
     try:
         with tempfile.TemporaryDirectory(prefix=".render.", dir=file.parent) as folder:
             staged = Path(folder) / file.name
-            pq.write_table(table, staged, compression="none")
+            pq.write_table(table, staged, compression="none", write_page_checksum=True)
             sync(staged)
             staged.replace(file)
     except OSError as error:
@@ -53,16 +55,22 @@ def read_pictures(style: str, size: int, cache: str | Path | None = None) -> pa.
 
 def _render(style: str, size: int, modules: Path) -> pa.Table:
     if style == "fluent-3d":
-        files = sorted((modules / "@lobehub" / "fluent-emoji-3d" / "assets").glob("*.webp"))
-        bar: Iterable[Path] = progress(files, what=f"Rendering {style}", unit="picture")
-        pairs = [(plain_code(file.stem), _on_white(file.read_bytes(), size)) for file in bar]
+        files = (modules / "@lobehub" / "fluent-emoji-3d" / "assets").glob("*.webp")
+        sources: dict[str, Any] = {plain_code(file.stem): file for file in sorted(files)}
+
+        def draw(code: str) -> bytes:
+            return _on_white(sources[code].read_bytes(), size)
     else:
-        drawings = list(_drawings(modules / "@iconify-json" / ("noto" if style == "noto" else "fluent-emoji-flat")))
+        sources = dict(_drawings(modules / "@iconify-json" / ("noto" if style == "noto" else "fluent-emoji-flat")))
         rasterise = _rasteriser()
-        steps: Iterable[tuple[str, str]] = progress(drawings, what=f"Rendering {style}", unit="picture")
-        pairs = [(code, _on_white(bytes(rasterise(svg_string=svg, width=size)), size)) for code, svg in steps]
-    unique = dict(pairs)
-    return pa.table([list(unique), list(unique.values())], schema=SCHEMA)
+
+        def draw(code: str) -> bytes:
+            return _on_white(bytes(rasterise(svg_string=sources[code], width=size)), size)
+
+    codes = list(sources)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pictures = list(progress(pool.map(draw, codes), total=len(codes), what=f"Rendering {style}", unit="picture"))
+    return pa.table([codes, pictures], schema=SCHEMA)
 
 
 def _drawings(package: Path) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,120 @@
+"""The words of the generated world and the truth of one scene."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from boresight.seeds import generator
+
+T = TypeVar("T")
+
+COLOURS = {
+    "red": (214, 40, 40),
+    "orange": (245, 130, 32),
+    "yellow": (240, 200, 20),
+    "green": (50, 150, 60),
+    "teal": (20, 165, 165),
+    "blue": (40, 80, 200),
+    "purple": (125, 60, 170),
+    "pink": (235, 105, 170),
+    "brown": (120, 75, 40),
+    "black": (30, 30, 34),
+}
+SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "heart")
+SIZES = {"small": 0.27, "medium": 0.37, "large": 0.48}  # radius in cells of the 3 x 3 grid
+TEXTURES = ("solid", "striped", "dotted", "checked")
+PLACES = {
+    "top left": (0, 0),
+    "top": (0, 1),
+    "top right": (0, 2),
+    "left": (1, 0),
+    "centre": (1, 1),
+    "right": (1, 2),
+    "bottom left": (2, 0),
+    "bottom": (2, 1),
+    "bottom right": (2, 2),
+}  # row, column of the grid
+BACKGROUNDS = {
+    "white": ((250, 250, 250), (250, 250, 250)),
+    "cream": ((250, 236, 205), (250, 236, 205)),
+    "pale blue": ((200, 224, 248), (200, 224, 248)),
+    "pale green": ((205, 238, 208), (205, 238, 208)),
+    "pale pink": ((250, 215, 225), (250, 215, 225)),
+    "grey": ((190, 190, 195), (190, 190, 195)),
+    "sky blue to white": ((140, 195, 245), (250, 250, 250)),
+    "yellow to rose": ((252, 228, 150), (240, 170, 180)),
+}  # colour at the top, colour at the bottom
+ATTRIBUTES = ("size", "texture", "colour", "place")  # of an object, beside its shape
+
+# Every colour is held out with one shape, so that each word of a held-out pair occurs in training without the other.
+HELD_OUT = {colour: SHAPES[(3 * row + 1) % len(SHAPES)] for row, colour in enumerate(COLOURS)}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object. `x`, `y` (centre) and `radius` are fractions of the picture's side, `y` downwards."""
+
+    shape: str
+    size: str
+    texture: str
+    colour: str
+    place: str
+    x: float
+    y: float
+    radius: float
+
+    @property
+    def held_out(self) -> bool:
+        return HELD_OUT[self.colour] == self.shape
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Objects in different cells of a 3 x 3 grid on a background."""
+
+    things: tuple[Thing, ...]
+    background: str
+
+
+def draw_scene(seed: int, split: str, index: int, objects: tuple[int, int]) -> tuple[Scene, Iterator[float]]:
+    """Scene `index` of a split, and what is left of its random numbers, in [0, 1), for its captions.
+
+    A function of its arguments alone. In 'test-combination' the first object is a held-out pair of colour and shape;
+    no other object of any split is one.
+    """
+    numbers = iter(torch.rand(160, generator=generator(seed, f"scenes/{split}/{index}"), dtype=torch.float64).tolist())
+    fewest, most = objects
+    count = fewest + pick(most - fewest + 1, numbers)
+    background = list(BACKGROUNDS)[pick(len(BACKGROUNDS), numbers)]
+    places = shuffled(list(PLACES), numbers)[:count]
+    held = (split == "test-combination" and row == 0 for row in range(count))
+    return Scene(
+        tuple(_thing(place, hold, numbers) for place, hold in zip(places, held, strict=True)), background
+    ), numbers
+
+
+def _thing(place: str, held_out: bool, numbers: Iterator[float]) -> Thing:
+    colour = list(COLOURS)[pick(len(COLOURS), numbers)]
+    shapes = [shape for shape in SHAPES if (HELD_OUT[colour] == shape) == held_out]
+    shape = shapes[pick(len(shapes), numbers)]
+    size = list(SIZES)[pick(len(SIZES), numbers)]
+    texture = TEXTURES[pick(len(TEXTURES), numbers)]
+    row, column = PLACES[place]
+    slack = 1 - 2 * SIZES[size]  # the object stays inside its cell
+    x = (column + 0.5 + slack * (next(numbers) - 0.5)) / 3
+    y = (row + 0.5 + slack * (next(numbers) - 0.5)) / 3
+    return Thing(shape, size, texture, colour, place, round(x, 4), round(y, 4), SIZES[size] / 3)
+
+
+def pick(count: int, numbers: Iterator[float]) -> int:
+    return math.floor(next(numbers) * count)
+
+
+def shuffled(items: Sequence[T], numbers: Iterator[float]) -> list[T]:
+    keys = [next(numbers) for _ in items]
+    return [items[row] for row in sorted(range(len(items)), key=keys.__getitem__)]
