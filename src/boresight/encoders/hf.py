@@ -1,0 +1,252 @@
+"""Dual encoders of Hugging Face transformers: CLIP, SigLIP, SigLIP 2 and VisionTextDualEncoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers.utils import logging as hf_logging
+
+from boresight.encoders.files import check_folder, file_fingerprint, model_folder
+from boresight.encoders.precision import pick_dtype
+from boresight.encoders.protocol import check_batch, check_image, check_texts, unit_rows
+from boresight.encoders.truncation import truncate, warn_of_truncation
+from boresight.errors import InputError
+
+FAMILIES = {
+    "clip": "CLIP",
+    "siglip": "SigLIP",
+    "siglip2": "SigLIP 2",
+    "vision-text-dual-encoder": "VisionTextDualEncoder",
+}
+# The SigLIPs read a caption at its last position, padding and all, as they were trained: always padded, never masked.
+_FIXED_LENGTH = ("siglip", "siglip2")
+_NO_LIMIT = 512  # tokens, for a text tower and tokenizer that name none
+
+
+class TransformersEncoder:
+    """A dual encoder of transformers; see `Encoder` for what every encoder promises.
+
+    Beyond the protocol: `model`, `tokenizer` and `image_processor` are the library's own objects, `tokenize` and
+    `collate` give the model's inputs.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        image_processor: Any,
+        *,
+        name: str,
+        fingerprint: str,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.logit_scale = float(model.logit_scale.detach().float().exp())
+        self.model = model.to(device=device, dtype=dtype).eval()
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+        self.name = name
+        self.fingerprint = fingerprint
+        self.device = device
+        self.dtype = dtype
+        self.family: str = model.config.model_type
+        self.token_limit = _token_limit(model, tokenizer)
+        self.truncated = 0
+        # SigLIP 2 was trained on lower-cased text; of its two tokenizers only the plain Gemma one does not do it.
+        self._lower_case = self.family in _FIXED_LENGTH and "Gemma" in type(tokenizer).__name__
+        self.width = self.embed_texts(["a"]).shape[1]
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """The model's own preprocessing: (C, H, W) float32. Raises InputError for what is no usable picture."""
+        inputs = self.image_processor(images=check_image(image), return_tensors="pt")
+        if "spatial_shapes" in inputs:
+            return _unpatch(inputs["pixel_values"][0], inputs["spatial_shapes"][0], self.image_processor.patch_size)
+        return inputs["pixel_values"][0].float()
+
+    def collate(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
+        """The vision tower's inputs for a batch of pictures, or of what `preprocess` made of them."""
+        batch = check_batch(images)
+        tensors = [image if isinstance(image, Tensor) else self.preprocess(image) for image in batch]
+        if self.family == "siglip2":
+            return _patch(tensors, self.image_processor.patch_size, self.image_processor.max_num_patches)
+        shapes = sorted({tuple(tensor.shape) for tensor in tensors})
+        if len(shapes) > 1:
+            raise InputError(f"The batch holds images of shapes {shapes}; pass them through this encoder's preprocess.")
+        return {"pixel_values": torch.stack(tensors)}
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask` (B, T) int64 as the model was trained on; the mask is 1 on real tokens."""
+        captions = check_texts(texts)
+        if self._lower_case:
+            captions = [caption.lower() for caption in captions]
+        whole = self.tokenizer(captions, truncation=False, padding=False, verbose=False)["input_ids"]
+        rows, cut = truncate(whole, self.token_limit, set(self.tokenizer.all_special_ids))
+        if cut and not self.truncated:
+            warn_of_truncation(self.name, cut, len(rows), self.token_limit)
+        self.truncated += cut
+        length = self.token_limit if self.family in _FIXED_LENGTH else max(map(len, rows))
+        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id or 0, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for place, row in enumerate(rows):
+            span = slice(length - len(row), None) if self.tokenizer.padding_side == "left" else slice(len(row))
+            ids[place, span] = torch.tensor(row, dtype=torch.int64)
+            mask[place, span] = 1
+        return {"input_ids": ids, "attention_mask": mask}
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> Tensor:
+        """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
+        inputs = self.collate(images)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
+        output = self.model.get_image_features(**{key: value.to(self.device) for key, value in inputs.items()})
+        return unit_rows(output.pooler_output, self.name, "image")
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
+        return unit_rows(self._text_output(self.tokenize(texts)).pooler_output, self.name, "caption")
+
+    @torch.inference_mode()
+    def embed_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Last hidden states (sum of lengths, d_token) float32 of the real tokens, and lengths (B,) int64."""
+        inputs = self.tokenize(texts)
+        states = self._text_output(inputs).last_hidden_state.float().cpu()
+        mask = inputs["attention_mask"]
+        return states[mask.bool()], mask.sum(1)
+
+    def _text_output(self, inputs: dict[str, Tensor]) -> Any:
+        mask = None if self.family in _FIXED_LENGTH else inputs["attention_mask"].to(self.device)
+        return self.model.get_text_features(input_ids=inputs["input_ids"].to(self.device), attention_mask=mask)
+
+
+def load_transformers(name_or_path: str, device: torch.device, dtype: str | torch.dtype) -> TransformersEncoder:
+    """An encoder from a folder or the hub. Raises InputError as `load_encoder` says."""
+    folder = model_folder(name_or_path)
+    local = Path(name_or_path).expanduser().is_dir()
+    label = str(folder) if local else f"'{name_or_path}'"
+    check_folder(folder, label)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"The config.json of {label} cannot be used ({_first_line(error)}); {_KNOWN}.") from error
+    if config.model_type not in FAMILIES:
+        raise InputError(f"{label} is a '{config.model_type}' model, not a dual encoder; {_KNOWN}.")
+    chosen = pick_dtype(dtype, device, getattr(config.text_config, "hidden_size", 768))
+    model = _load_model(folder, config, label)
+    tokenizer = _load_part(AutoTokenizer, folder, label, "tokenizer")
+    image_processor = _load_part(AutoImageProcessor, folder, label, "image processor", backend="pil")
+    name = folder.resolve().name if local else name_or_path
+    try:
+        encoder = TransformersEncoder(
+            model,
+            tokenizer,
+            image_processor,
+            name=name,
+            fingerprint=file_fingerprint(folder),
+            device=device,
+            dtype=chosen,
+        )
+        image_width = encoder.embed_images([Image.new("RGB", (32, 32), "gray")]).shape[1]
+    except (RuntimeError, ValueError, IndexError, AttributeError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"The parts of {label} do not fit together ({_first_line(error)}); "
+            "check that its tokenizer and preprocessor files belong to its weights."
+        ) from error
+    if image_width != encoder.width:
+        raise InputError(
+            f"{label} gives image embeddings {image_width} wide and text embeddings {encoder.width} wide, "
+            "which share no space; use a model trained as a dual encoder."
+        )
+    return encoder
+
+
+_KNOWN = f"boresight reads {', '.join(FAMILIES.values())} models, and others through 'open_clip:'"
+
+
+def _load_model(folder: Path, config: Any, label: str) -> Any:
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()  # a bar of its own style for a second's work
+    try:
+        model, report = AutoModel.from_pretrained(
+            folder,
+            config=config,
+            dtype="auto",
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        raise InputError(
+            f"The weights of {label} are torn or do not fit its config.json ({_first_line(error)}); "
+            "copy or download the folder again."
+        ) from error
+    finally:
+        if bars:
+            hf_logging.enable_progress_bar()
+    lacking = sorted(report["missing_keys"])
+    if lacking:
+        raise InputError(
+            f"The weights of {label} lack {len(lacking)} tensors that its config.json needs, {lacking[0]} among them; "
+            "copy or download the folder again."
+        )
+    return model
+
+
+def _load_part(kind: Any, folder: Path, label: str, what: str, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, **options)
+    except ImportError as error:
+        raise InputError(
+            f"The {what} of {label} needs a package that is not here ({_first_line(error)}); install it and try again."
+        ) from error
+    except Exception as error:  # the libraries raise anything from OSError to bare Exception for a damaged file
+        raise InputError(
+            f"The {what} of {label} is missing or cannot be read ({_first_line(error)}); "
+            "copy its files from the original model into the folder."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__
+
+
+def _token_limit(model: Any, tokenizer: Any) -> int:
+    """Tokens a caption may have: what the text tower has positions for and its tokenizer allows."""
+    positions = getattr(model.config.text_config, "max_position_embeddings", None) or _NO_LIMIT
+    for name, module in model.text_model.named_modules():
+        # RoBERTa-like towers number positions from padding_idx + 1 and so waste the first of them.
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            positions -= module.padding_idx + 1
+    return min(positions, tokenizer.model_max_length)
+
+
+def _unpatch(patches: Tensor, shape: Tensor, size: int) -> Tensor:
+    """(C, H, W) picture from the padded patches (P, size * size * C) that a NaFlex processor gives; shape = (h, w)."""
+    rows, columns = shape.tolist()
+    grid = patches[: rows * columns].float().reshape(rows, columns, size, size, -1)
+    return grid.permute(4, 0, 2, 1, 3).reshape(-1, rows * size, columns * size)
+
+
+def _patch(images: Sequence[Tensor], size: int, limit: int) -> dict[str, Tensor]:
+    """NaFlex inputs from pictures (C, H, W), sides multiples of `size`: `_unpatch` undone, padded to `limit`."""
+    channels = images[0].shape[0]
+    values = torch.zeros(len(images), limit, size * size * channels)
+    mask = torch.zeros(len(images), limit, dtype=torch.int64)
+    shapes = torch.zeros(len(images), 2, dtype=torch.int64)
+    for place, image in enumerate(images):
+        rows, columns = image.shape[1] // size, image.shape[2] // size
+        grid = image.reshape(channels, rows, size, columns, size).permute(1, 3, 2, 4, 0)
+        values[place, : rows * columns] = grid.reshape(rows * columns, -1)
+        mask[place, : rows * columns] = 1
+        shapes[place] = torch.tensor([rows, columns])
+    return {"pixel_values": values, "pixel_attention_mask": mask, "spatial_shapes": shapes}

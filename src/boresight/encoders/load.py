@@ -1,0 +1,49 @@
+"""From a name or a folder to an encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from boresight.device import pick_device
+from boresight.encoders.protocol import Encoder
+from boresight.errors import InputError
+
+OPEN_CLIP = "open_clip"
+
+
+def load_encoder(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "auto",
+    backend: str | None = None,
+) -> Encoder:
+    """A dual encoder, ready to embed.
+
+    Args:
+        name_or_path: a folder that `save_pretrained` wrote or a Hugging Face hub name, of a CLIP, SigLIP, SigLIP 2
+            (fixed resolution or NaFlex) or VisionTextDualEncoder model; or `open_clip:MODEL/TAG`,
+            `open_clip:hf-hub:OWNER/MODEL`, `open_clip:local-dir:FOLDER`.
+        device: 'cpu', 'cuda', ...; the best one present by default.
+        dtype: 'auto', 'float32', 'bfloat16' or 'float16', what the model computes in (see docs/encoders.md).
+        backend: 'transformers' or 'open_clip'; by default told from the name.
+
+    Only safetensors weights are read, and no code that comes with a model is run.
+
+    Raises:
+        InputError: no such model, not a dual encoder, files missing or torn, an unknown dtype or device.
+    """
+    name = str(name_or_path)
+    prefix = OPEN_CLIP + ":"
+    if backend not in (None, "transformers", OPEN_CLIP):
+        raise InputError(f"backend '{backend}' is unknown; choose 'transformers' or '{OPEN_CLIP}'.")
+    place = pick_device(device)
+    if backend == OPEN_CLIP or (backend is None and name.startswith(prefix)):
+        from boresight.encoders.openclip import load_open_clip
+
+        return load_open_clip(name.removeprefix(prefix), place, dtype)
+    from boresight.encoders.hf import load_transformers
+
+    return load_transformers(name, place, dtype)

@@ -1,0 +1,178 @@
+"""Dual encoders of open_clip, the extra `[open-clip]`; nothing else in boresight imports that library."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from boresight.encoders.precision import pick_dtype
+from boresight.encoders.protocol import check_batch, check_image, check_texts, unit_rows
+from boresight.encoders.truncation import warn_of_truncation
+from boresight.errors import InputError
+
+_LOCAL, _HUB = "local-dir:", "hf-hub:"
+
+
+class OpenClipEncoder:
+    """A dual encoder of open_clip; see `Encoder` for what every encoder promises."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        transform: Any,
+        *,
+        name: str,
+        fingerprint: str,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.logit_scale = float(model.logit_scale.detach().float().exp())
+        self.model = model.to(device=device, dtype=dtype).eval()
+        self.tokenizer = tokenizer
+        self.transform = transform
+        self.name = name
+        self.fingerprint = fingerprint
+        self.device = device
+        self.dtype = dtype
+        self.token_limit: int = tokenizer.context_length
+        self.truncated = 0
+        self.width = self.embed_texts(["a"]).shape[1]
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """The model's own evaluation transform: (C, H, W) float32. Raises InputError for what is no usable picture."""
+        return self.transform(check_image(image)).float()
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> Tensor:
+        """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
+        tensors = [image if isinstance(image, Tensor) else self.preprocess(image) for image in check_batch(images)]
+        pixels = torch.stack(tensors).to(device=self.device, dtype=self.dtype)
+        return unit_rows(self.model.encode_image(pixels), self.name, "image")
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
+        ids, _ = self._tokenize(texts)
+        return unit_rows(self.model.encode_text(ids), self.name, "caption")
+
+    @torch.inference_mode()
+    def embed_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Last hidden states (sum of lengths, d_token) float32 of the real tokens, and lengths (B,) int64.
+
+        Raises InputError for text towers that do not end in open_clip's own `ln_final` over all tokens.
+        """
+        ids, lengths = self._tokenize(texts)
+        norm = getattr(getattr(self.model, "text", self.model), "ln_final", None)
+        states: list[Tensor] = []
+        if isinstance(norm, nn.Module):
+            hook = norm.register_forward_hook(lambda module, inputs, output: states.append(output))
+            try:
+                self.model.encode_text(ids)
+            finally:
+                hook.remove()
+        if not states or states[0].ndim != 3:
+            raise InputError(f"The text tower of {self.name} gives no token features; do without tokens=True.")
+        rows = [row[:length] for row, length in zip(states[0].float().cpu(), lengths.tolist(), strict=True)]
+        return torch.cat(rows), lengths
+
+    def _tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids (B, context) on the device, cut and padded by open_clip's tokenizer, and the real lengths (B,)."""
+        captions = check_texts(texts)
+        whole = torch.tensor(_lengths(self.tokenizer, captions))
+        cut = int((whole > self.token_limit).sum())
+        if cut and not self.truncated:
+            warn_of_truncation(self.name, cut, len(captions), self.token_limit)
+        self.truncated += cut
+        return self.tokenizer(captions).to(self.device), whole.clamp(max=self.token_limit)
+
+
+def _lengths(tokenizer: Any, captions: list[str]) -> list[int]:
+    """Tokens of each caption before it is cut, start and end token included."""
+    if hasattr(tokenizer, "encode"):  # open_clip's own byte-pair tokenizer
+        return [len(tokenizer.encode(caption)) + 2 for caption in captions]
+    clean = getattr(tokenizer, "clean_fn", str)
+    return [len(ids) for ids in tokenizer.tokenizer([clean(caption) for caption in captions])["input_ids"]]
+
+
+def load_open_clip(name: str, device: torch.device, dtype: str | torch.dtype) -> OpenClipEncoder:
+    """An encoder from MODEL/TAG, hf-hub:OWNER/MODEL or local-dir:FOLDER. Raises InputError as `load_encoder` says."""
+    try:
+        import open_clip
+    except ImportError as error:
+        raise InputError(
+            f"'{name}' needs the package open_clip ({error}); run: pip install 'boresight[open-clip]'."
+        ) from error
+    schema = name.startswith((_LOCAL, _HUB))
+    model_name, tag = (name, None) if schema else _model_and_tag(name, open_clip)
+    try:
+        weights = _weights(model_name, tag, open_clip)
+        config = open_clip.get_model_config(model_name)
+        model, _, transform = open_clip.create_model_and_transforms(model_name, pretrained=tag, pretrained_text=False)
+        tokenizer = open_clip.get_tokenizer(model_name)
+        chosen = pick_dtype(dtype, device, config.get("text_cfg", {}).get("width", 512))
+        encoder = OpenClipEncoder(
+            model,
+            tokenizer,
+            transform,
+            name=Path(name.removeprefix(_LOCAL)).resolve().name if name.startswith(_LOCAL) else name,
+            fingerprint=_fingerprint(config, weights),
+            device=device,
+            dtype=chosen,
+        )
+    except InputError:
+        raise
+    except Exception as error:  # open_clip raises many kinds for a missing, torn or unreachable model
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise InputError(
+            f"open_clip cannot load '{name}' ({reason}); check the name, the network and the files."
+        ) from error
+    return encoder
+
+
+def _model_and_tag(name: str, open_clip: Any) -> tuple[str, str]:
+    model, _, tag = name.partition("/")
+    if model not in open_clip.list_models():
+        raise InputError(f"open_clip has no model '{model}'; open_clip.list_models() names those it has.")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if tag not in tags:
+        raise InputError(
+            f"open_clip has no weights '{tag}' for {model}; write open_clip:{model}/TAG with one of "
+            f"{', '.join(tags) or 'none: this model has no published weights'}."
+        )
+    return model, tag
+
+
+def _weights(model_name: str, tag: str | None, open_clip: Any) -> Path:
+    """The weight file that open_clip is about to read. Raises InputError unless it is safetensors."""
+    if model_name.startswith(_LOCAL):
+        folder = Path(model_name.removeprefix(_LOCAL))
+        if not folder.is_dir():
+            raise InputError(f"There is no folder {folder}; check the path after '{_LOCAL}'.")
+        safe = sorted(folder.glob("*.safetensors"))
+        # open_clip prefers a .bin of its own name over a safetensors file of another.
+        file = safe[0] if safe and not any(folder.glob("*.bin")) and not any(folder.glob("*.pth")) else None
+    elif model_name.startswith(_HUB):
+        file = Path(open_clip.pretrained.download_pretrained_from_hf(model_name.removeprefix(_HUB)))
+    else:
+        file = Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model_name, tag)))
+    if file is None or file.suffix != ".safetensors":
+        raise InputError(
+            f"The weights of '{model_name}' are not (only) safetensors, and pickled ones are not read; "
+            "convert them with safetensors.torch.save_file and keep that file alone."
+        )
+    return file
+
+
+def _fingerprint(config: dict[str, Any], weights: Path) -> str:
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    with open(weights, "rb") as handle:
+        digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,121 @@
+"""What a dual encoder is to the rest of boresight, and the checks every backend shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from boresight.errors import InputError
+
+MAX_ASPECT = 100  # a longer side than this many shorter ones would be resized into gigabytes of pixels
+
+
+class Encoder(Protocol):
+    """A dual encoder: pictures and captions into one space of `width` dimensions.
+
+    Attributes:
+        name: the hub name, or the name of the folder it came from.
+        fingerprint: 16 hex characters that depend on configuration and weights.
+        width: d, the width of the shared space.
+        logit_scale: what the model multiplies a cosine by before its loss (already exponentiated).
+        device, dtype: where and in what precision it computes; what it returns is always float32 on the CPU.
+        truncated: captions cut to the model's limit since it was loaded.
+    """
+
+    name: str
+    fingerprint: str
+    width: int
+    logit_scale: float
+    device: torch.device
+    dtype: torch.dtype
+    truncated: int
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """The model's own preprocessing: (C, H, W) float32 on the CPU. Safe to call from several threads.
+
+        H and W differ between pictures only for models of native aspect ratio (SigLIP 2 NaFlex).
+        """
+        ...
+
+    def embed_images(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> Tensor:
+        """(B, d) float32 on the CPU, unit length; `images` are pictures or what `preprocess` made of them.
+
+        Raises InputError for an empty list, a picture that cannot be used, or an output that is not finite.
+        """
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """(B, d) float32 on the CPU, unit length.
+
+        A caption longer than the model can read is cut so that its end token stays; the first time this happens
+        a warning says so. Raises InputError for an empty list, an entry that is not a string, or an output that
+        is not finite.
+        """
+        ...
+
+    def embed_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Last hidden states of the real tokens (special tokens included, padding not).
+
+        Returns features (sum of lengths, d_token) float32 on the CPU, caption after caption, and lengths (B,) int64.
+        """
+        ...
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """`texts` as a list. Raises InputError when it is one string, empty, or holds something else than text."""
+    if isinstance(texts, str):
+        raise InputError("A single string was passed where a list of captions is needed; write [caption].")
+    captions = list(texts)
+    if not captions:
+        raise InputError("The list of captions is empty; pass at least one.")
+    for row, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise InputError(f"Caption {row} is of type {type(caption).__name__}, not a string; convert or drop it.")
+        try:
+            caption.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"Caption {row} is no valid unicode ({error.reason}); repair or drop it.") from error
+    return captions
+
+
+def check_image(image: Image.Image) -> Image.Image:
+    """`image` in RGB. Raises InputError when it is no picture, or so oblong that resizing it would fill the memory."""
+    if not isinstance(image, Image.Image):
+        raise InputError(f"An image is of type {type(image).__name__}, not a PIL picture; open it with PIL.Image.open.")
+    width, height = image.size
+    if min(width, height) < 1 or max(width, height) > MAX_ASPECT * min(width, height):
+        raise InputError(f"A picture of {width} x {height} pixels is too oblong to embed; crop or drop it.")
+    return image.convert("RGB")
+
+
+def check_batch(images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> list[Image.Image] | list[Tensor]:
+    """`images` as a list of pictures or of (C, H, W) tensors. Raises InputError when empty, mixed, or neither."""
+    batch = list(images)
+    if not batch:
+        raise InputError("The list of images is empty; pass at least one.")
+    if isinstance(batch[0], Tensor):
+        for row, image in enumerate(batch):
+            if not (isinstance(image, Tensor) and image.ndim == 3 and image.is_floating_point()):
+                raise InputError(f"Image {row} is not a (C, H, W) float tensor; pass what preprocess() returns.")
+    return batch
+
+
+def unit_rows(features: Tensor, encoder: str, what: str) -> Tensor:
+    """`features` (B, d) as float32 rows of unit length on the CPU.
+
+    Raises InputError naming the first row that is not finite or has no length.
+    """
+    rows = features.float().cpu()
+    lengths = rows.norm(dim=1, keepdim=True)
+    usable = torch.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)
+    if not usable.all():
+        row = int((~usable).nonzero()[0])
+        raise InputError(
+            f"{encoder} gives no finite embedding for {what} {row} of the batch; "
+            "load it with dtype='float32', and if that does not help its weights are damaged."
+        )
+    return rows / lengths
