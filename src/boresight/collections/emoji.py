@@ -24,15 +24,13 @@ from boresight.collections.emoji_splits import Placed, place
 from boresight.collections.npm import install_emoji_packages
 from boresight.errors import InputError
 
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
 
 def load_emoji(*, cache: str | Path | None = None, size: int = 96, styles: Sequence[str] = STYLES) -> Collection:
     """Emoji as pictures of size x size pixels on white, in the splits of `emoji_splits.SPLITS`.
 
     The first call installs the packages and renders the pictures into `cache` (default: see `npm.cache_folder`);
-    later calls read them. A picture that two emoji of one style share is kept for the first of them only. Leaving a
-    style out of `styles` moves no picture of the others into a split that had to do without it.
+    later calls read them. A picture that two emoji of one style share is kept for the first of them only. Which
+    styles are asked for changes no picture's split: all are drawn in any case.
 
     Columns beside those of every collection: `concept` (code points), `style`, `label`, `family`, `held_out` (what the
     split has not seen: 'combination', 'concept', 'style' or ''), `attributes` (json: skin_tones, gender, hair, group,
@@ -40,8 +38,10 @@ def load_emoji(*, cache: str | Path | None = None, size: int = 96, styles: Seque
     Raises InputError when a style is unknown or when packages or pictures cannot be had.
     """
     unknown = sorted(set(styles) - set(STYLES))
-    if unknown or not styles:
+    if unknown:
         raise InputError(f"Unknown emoji styles {unknown}; choose from {', '.join(STYLES)}.")
+    if not styles:
+        raise InputError(f"No emoji style was asked for; choose at least one of {', '.join(STYLES)}.")
     if size < 8:
         raise InputError(f"Emoji of {size} pixels show nothing; choose a size of 8 or more.")
     concepts = read_concepts(install_emoji_packages(cache))
@@ -54,8 +54,9 @@ def load_emoji(*, cache: str | Path | None = None, size: int = 96, styles: Seque
     table = pa.table(
         {
             "id": [f"{row.concept.code}/{row.style}" for row in rows],
-            "image": pa.array(
-                [{"bytes": pictures[row.style][row.concept.code], "path": None} for row in rows], type=IMAGE
+            "image": pa.StructArray.from_arrays(
+                [pa.array([pictures[row.style][row.concept.code] for row in rows]), pa.nulls(len(rows), pa.string())],
+                ["bytes", "path"],
             ),
             "captions": [captions_of(row.concept) for row in rows],
             "split": [row.split for row in rows],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from boresight.collections.emoji_concepts import Concept
+from boresight.collections.emoji_concepts import Concept, words_of
 
 KINDS = ("short", "medium", "long")
 
@@ -17,7 +17,8 @@ def captions_of(concept: Concept) -> list[str]:
     phrase, its place in the catalogue, all keywords and all other names. None of them names the drawing style.
     """
     phrase = phrase_of(concept)
-    extra = [word for word in (*concept.tags, *concept.aliases) if word.lower() not in phrase.lower()]
+    told = words_of(phrase)
+    extra = [name for name in (*concept.tags, *concept.aliases) if not words_of(name) <= told]
     medium = phrase
     if phrase == concept.family:
         medium = f"{phrase}: {', '.join(extra[:2]) or concept.subgroup}"

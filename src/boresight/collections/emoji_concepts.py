@@ -65,9 +65,9 @@ class Concept:
     aliases: tuple[str, ...]
 
     @property
-    def tone(self) -> str:
-        """'medium-dark', 'light and dark', or ''."""
-        return " and ".join(self.tones)
+    def cell(self) -> tuple[str, str]:
+        """Family and skin tones, whatever the direction faced and the order of two people: ('kiss', 'dark, light')."""
+        return self.family.removesuffix(" facing right"), ", ".join(sorted(self.tones))
 
 
 def read_concepts(modules: Path) -> list[Concept]:
@@ -158,20 +158,21 @@ def _aliases(row: dict[str, Any], codes: list[dict[str, Any]], known: set[str]) 
     Dropped are skin tones, bare code points ('u55b6'), flags by letters, people by initials ('family mwb'), and names
     of a gender that the label leaves open ('man with turban' for any person with one).
     """
-    seen = _words(" ".join(known))
+    seen = words_of(" ".join(known))
     aliases = []
     for code in _written(row["hexcode"], codes):
         text = re.sub(r"_tone\d.*$", "", code)
         alias = text.strip("_").replace("_", " ").replace("-", " ") if any(map(str.isalpha, text)) else text
         noise = re.search(r"skin tone|^flag |^u[0-9a-f]{4,5}$| [mwabgc]{2,4}$|\w\d$", alias)
         gender = _gender([alias])
-        if not noise and gender in ("", _gender([row["label"]])) and not _words(alias) <= seen:
-            seen |= _words(alias)
+        if not noise and gender in ("", _gender([row["label"]])) and not words_of(alias) <= seen:
+            seen |= words_of(alias)
             aliases.append(alias)
     return tuple(aliases)
 
 
-def _words(text: str) -> set[str]:
+def words_of(text: str) -> set[str]:
+    """The distinct words of a name, in lower case."""
     return set(text.lower().replace("-", " ").split())
 
 

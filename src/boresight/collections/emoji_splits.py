@@ -39,8 +39,8 @@ def place(concepts: Sequence[Concept], drawn: Mapping[str, set[str]]) -> list[Pl
     """Every picture that is used, in the order of `concepts`; `drawn[code]` names the styles a concept exists in.
 
     A concept has at most one picture in a split, so the right answer of a retrieval never depends on the style. A
-    cell is a family with a skin tone, of any gender and hair: with ('firefighter', 'dark') held out, no dark-skinned
-    firefighter of any kind is trained on, while other firefighters and other dark-skinned people are.
+    cell (`Concept.cell`) is a family with a skin tone, of any gender and hair: with ('firefighter', 'dark') held out,
+    no dark-skinned firefighter of any kind is trained on, while other firefighters and other dark-skinned people are.
     """
     seen = [concept for concept in concepts if drawn.get(concept.code, set()) & set(SEEN_STYLES)]
     cells = held_out_cells(seen)
@@ -49,7 +49,7 @@ def place(concepts: Sequence[Concept], drawn: Mapping[str, set[str]]) -> list[Pl
     for concept in seen:
         styles = [style for style in SEEN_STYLES if style in drawn[concept.code]]
         styles.sort(key=lambda style: draw("style", style, concept.code))
-        split = cells.get((concept.family, concept.tone)) if concept.tones else None
+        split = cells.get(concept.cell) if concept.tones else None
         if split:
             placed.append(Placed(concept, styles[0], split, "combination"))
         elif concept.family not in toned and draw("concept", concept.family) < NEW_CONCEPT_SHARE:
@@ -71,7 +71,7 @@ def held_out_cells(concepts: Sequence[Concept]) -> dict[tuple[str, str], str]:
     Cells are taken in the order of their hashes while the family keeps three fifths of its tones and the tone two
     families in training, until the shares are reached.
     """
-    cells = sorted({(concept.family, concept.tone) for concept in concepts if concept.tones})
+    cells = sorted({concept.cell for concept in concepts if concept.tones})
     tones, families = Counter(family for family, _ in cells), Counter(tone for _, tone in cells)
     may_lose = {family: int(HELD_SHARE * count) for family, count in tones.items()}
     kept = dict(families)
