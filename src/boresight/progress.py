@@ -10,12 +10,19 @@ from tqdm.auto import tqdm
 
 
 def progress(
-    iterable: Iterable | None = None, *, total: int | None = None, initial: int = 0, what: str, unit: str
+    iterable: Iterable | None = None,
+    *,
+    total: int | None = None,
+    initial: int = 0,
+    what: str,
+    unit: str,
+    delay: float = 0.0,
 ) -> tqdm:
     """A progress bar over `iterable`, or one to be advanced with `.update(n)` when there is none.
 
     Silent when the environment variable BORESIGHT_QUIET is set; one line each ten seconds, instead of a
-    moving bar, where stderr is not a terminal.
+    moving bar, where stderr is not a terminal. With `delay`, nothing is shown of work that is done within so many
+    seconds.
     """
     return tqdm(
         iterable,
@@ -23,6 +30,7 @@ def progress(
         initial=initial,
         desc=what,
         unit=unit,
+        delay=delay,
         dynamic_ncols=True,
         disable=bool(os.environ.get("BORESIGHT_QUIET")),
         mininterval=0.1 if sys.stderr.isatty() else 10.0,

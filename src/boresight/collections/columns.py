@@ -1,0 +1,96 @@
+"""Which columns (or json keys) of a source hold what, and the captions in a cell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from boresight.errors import InputError
+
+IMAGE = ("file_name", "image", "image_path", "filename", "filepath", "file", "path", "img", "image_file")
+CAPTIONS = ("captions", "caption", "texts", "text", "sentences", "descriptions", "description", "raw")
+ID = ("id", "image_id", "cocoid", "img_id", "imgid", "example_id", "key")
+SPLIT = ("split",)
+_NUMBERED = re.compile(r"(?:caption|text)_?(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The names to look for, best first; a role that the user named has that name alone.
+
+    Attributes:
+        image, id, split: candidate names of one column each.
+        captions: candidate names; where the user named them, all of them are read, in that order.
+        named: the roles that the user named, so that a missing column is an error.
+    """
+
+    image: Sequence[str] = IMAGE
+    captions: Sequence[str] = CAPTIONS
+    id: Sequence[str] = ID
+    split: Sequence[str] = SPLIT
+    named: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls,
+        image: str | None = None,
+        captions: str | Sequence[str] | None = None,
+        id: str | None = None,
+        split: str | None = None,
+    ) -> Columns:
+        given: dict[str, Sequence[str]] = {}
+        for role, value in (("image", image), ("captions", captions), ("id", id), ("split", split)):
+            if value is not None:
+                given[role] = (value,) if isinstance(value, str) else tuple(value)
+        return cls(**given, named=frozenset(given))
+
+    def image_in(self, present: Iterable[str]) -> str | None:
+        return _first(self.image, present)
+
+    def captions_in(self, present: Iterable[str]) -> tuple[str, ...]:
+        """All named caption columns that are there; or the first known one; or `caption_0`, `caption_1`, ..."""
+        present = list(present)
+        if "captions" in self.named:
+            return tuple(name for name in self.captions if name in present)
+        first = _first(self.captions, present)
+        if first is not None:
+            return (first,)
+        numbered = [(int(match[1]), name) for name in present if (match := _NUMBERED.fullmatch(name))]
+        return tuple(name for _, name in sorted(numbered))
+
+    def id_in(self, present: Iterable[str]) -> str | None:
+        return _first(self.id, present)
+
+    def split_in(self, present: Iterable[str]) -> str | None:
+        return _first(self.split, present)
+
+    def check(self, present: Sequence[str], where: str, *, needs_image: bool = True) -> None:
+        """Raises InputError when `where`, whose columns are `present`, lacks one that is named or needed."""
+        for role in sorted(self.named):
+            for name in getattr(self, role):
+                if name not in present:
+                    raise InputError(f"{where} has no column '{name}'; it has {listed(present)}.")
+        if needs_image and self.image_in(present) is None:
+            raise InputError(f"{where} has no known image column; name it with image_column: {listed(present)}.")
+        if not self.captions_in(present):
+            raise InputError(f"{where} has no known caption column; name it with caption_columns: {listed(present)}.")
+
+
+def _first(candidates: Iterable[str], present: Iterable[str]) -> str | None:
+    present = set(present)
+    return next((name for name in candidates if name in present), None)
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "none"
+
+
+def texts_in(cell: Any) -> list[Any]:
+    """The captions of a cell in order: a string, a list of them, or objects with `raw`, `caption` or `text`."""
+    if isinstance(cell, (list, tuple)):
+        return [text for part in cell for text in ([None] if part is None else texts_in(part))]
+    if isinstance(cell, Mapping):
+        return texts_in(next((cell[key] for key in ("raw", "caption", "text") if key in cell), None))
+    return [] if cell is None else [cell]

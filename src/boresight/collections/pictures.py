@@ -1,0 +1,78 @@
+"""From the `image` cell of a collection to an upright RGB picture."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from boresight.errors import InputError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of this name is taken for a picture."""
+    return "." + name.rpartition(".")[2].lower() in SUFFIXES
+
+
+def decode(source: Mapping[str, Any], label: str) -> Image.Image:
+    """An RGB picture from an `image` cell, turned upright as its EXIF says; transparency is laid over white.
+
+    16-bit grey values are scaled to 8 bits; of an animation the first frame is taken.
+    Raises InputError naming `label` when the file is missing or corrupt.
+    """
+    with _explained(source, label):
+        picture = Image.open(io.BytesIO(_read(source)))
+        picture.load()
+        return _rgb(ImageOps.exif_transpose(picture))
+
+
+def check_header(source: Mapping[str, Any], label: str) -> None:
+    """Read only as much of a picture as tells its format and size. Raises InputError like `decode`."""
+    with _explained(source, label):
+        lazy = source.get("bytes") is None and source.get("offset") is None
+        with Image.open(source["path"] if lazy else io.BytesIO(_read(source))):
+            pass
+
+
+def _read(source: Mapping[str, Any]) -> bytes:
+    data = source.get("bytes")
+    if data is not None:
+        return data
+    with open(source["path"], "rb") as handle:
+        if source.get("offset") is None:
+            return handle.read()
+        handle.seek(source["offset"])
+        return handle.read(source["size"])
+
+
+@contextlib.contextmanager
+def _explained(source: Mapping[str, Any], label: str) -> Iterator[None]:
+    """Turns whatever goes wrong in reading one picture into an InputError."""
+    place = source.get("path") or "memory"
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"The file of {label} is missing: {place}; restore it or drop the row.") from error
+    # Decoders raise nearly anything on damaged bytes: struct.error, EOFError, IndexError, zlib.error and more.
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(f"The picture of {label} is corrupt ({reason}), from {place}; drop or replace it.") from error
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):
+        # Pillow itself would clip 16-bit grey at 255, which makes nearly every such picture white.
+        values = np.asarray(picture, dtype=np.float64)
+        scale = 257 if picture.mode != "I" or values.max() > 255 else 1
+        return Image.fromarray((values / scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
