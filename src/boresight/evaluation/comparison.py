@@ -1,0 +1,270 @@
+"""The comparison: plain, rivals, edited and controls, over seeds, on held-out sets.
+
+Everything that is fitted is fitted on `train`, chosen on `validation` and scored once on each test set. A result is
+only worth something beside what would also explain it, so the table always has all of these rows: the same
+fine-tuning without a mask, a mask over raw dimensions, a mask that was not trained, the reconstruction alone, a random
+mask of equal density, and shuffled images, where a sound editor is at chance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from boresight.artefacts import MANIFEST, fingerprint
+from boresight.editing import CaptionEditor, Scorer
+from boresight.embeddings import Embeddings
+from boresight.errors import InputError
+from boresight.evaluation.results import Comparison, HeldOut, Row, replace_json
+from boresight.evaluation.retrieval import chance, evaluate_retrieval
+from boresight.progress import progress
+from boresight.sae import SparseAutoencoder, measure_sae
+from boresight.seeds import generator
+
+PLAIN = Row("plain", "baseline", "cosine of the embeddings as they are")
+TUNED = Row("text fine-tuning", "opponent", "the same training of the text side, without a mask")
+RAW = Row("raw-dimension mask", "opponent", "the same training, a mask over the dimensions of the embedding")
+SPLICE = Row("training-free mask", "opponent", "keeps the latents that point the caption's way")
+REBUILT = Row("SAE reconstruction", "opponent", "every latent kept (m = 1), no training of the text side")
+EDITED = Row("edited", "ours", "a trained mask over latents")
+EDITED_REBUILT = Row("edited, reconstruct", "ours", "the same in the form of the paper, x~ = D(m z) + b")
+RANDOM = Row("random mask", "control", "the trained masks of 'edited', their entries exchanged among latents")
+SHUFFLED = Row("shuffled images", "control", "the trained 'edited' on images exchanged among ids; must be at chance")
+CHANCE = Row("chance", "control", "what a score that knows nothing gets, computed")
+ROWS = (PLAIN, TUNED, RAW, SPLICE, REBUILT, EDITED, EDITED_REBUILT, RANDOM, SHUFFLED, CHANCE)
+UNSEEDED = "-"
+FINISHED = "finished.json"
+
+
+def compare(
+    train: Embeddings,
+    validation: Embeddings,
+    tests: Mapping[str, Embeddings],
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    n_latents: int = 4096,
+    k: int = 32,
+    kinds: Mapping[str, Sequence[str]] | None = None,
+    sae_options: Mapping[str, Any] | None = None,
+    editor_options: Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> Comparison:
+    """Retrieval of all rows on all test sets over the seeds.
+
+    Args:
+        train, validation: what to fit and what to choose on; never images the encoder was fitted on.
+        tests: the held-out sets by name.
+        seeds: each fits an autoencoder, the editors and the rivals anew.
+        n_latents, k: of the autoencoder.
+        kinds: for a test set, a kind for each of its captions, e.g. 'short', 'medium', 'long'.
+        sae_options, editor_options: passed on to `SparseAutoencoder.fit` and `CaptionEditor.fit`.
+        folder: where to keep what is finished: `seed-<s>/sae` and `seed-<s>/edited` (artefacts), and the figures. A
+            comparison of the same data and settings that was interrupted goes on from there.
+
+    Raises:
+        InputError: no seed or test set, a repeated seed, kinds of an unknown test set or of another length.
+    """
+    kinds = dict(kinds or {})
+    _check(tests, seeds, kinds)
+    settings = {
+        "n_latents": n_latents,
+        "k": k,
+        "sae": dict(sae_options or {}),
+        "editor": dict(editor_options or {}),
+    }
+    started = time.monotonic()
+    kept = _Kept(folder, _digest(settings, train, validation, tests, kinds))
+    work = [(row, seed) for seed in seeds for row in ROWS if row not in (PLAIN, CHANCE)]
+    with progress(total=len(work) + 2, what="comparing", unit="row") as bar:
+
+        def measure(row: Row, seed: str, score: Callable[[str, Embeddings], Any]) -> None:
+            bar.set_postfix_str(row.name if seed == UNSEEDED else f"{row.name}, seed {seed}")
+            for name, embeddings in tests.items():
+                if not kept.has(name, row, seed):
+                    kept.add(name, row, seed, score(name, embeddings).to_dict())
+            kept.write()
+            bar.update()
+
+        measure(PLAIN, UNSEEDED, lambda name, held: evaluate_retrieval(held, kinds=kinds.get(name), device=device))
+        measure(CHANCE, UNSEEDED, lambda name, held: chance(held, kinds.get(name)))
+        for seed in seeds:
+            models = _Models(train, validation, seed, settings, kept, device)
+            for row in (row for row, of in work if of == seed):
+
+                def score(name: str, held: Embeddings, row: Row = row, models: _Models = models) -> Any:
+                    asked, scorer = models.prepared(row, held)
+                    return evaluate_retrieval(asked, scorer, kinds=kinds.get(name), device=device)
+
+                measure(row, str(seed), score)
+            if str(seed) not in kept.measures:
+                kept.measures[str(seed)] = measure_sae(models.sae, next(iter(tests.values()))).to_dict()
+                kept.write()
+    sets = [
+        HeldOut(name, len(held), len(held.owners), dict(Counter(kinds.get(name, ())))) for name, held in tests.items()
+    ]
+    return Comparison(
+        rows=ROWS,
+        tests=sets,
+        seeds=list(seeds),
+        figures={name: kept.ordered(name, seeds) for name in tests},
+        measures={str(seed): kept.measures[str(seed)] for seed in seeds},
+        facts=_facts(train, validation, settings, time.monotonic() - started),
+    )
+
+
+class _Models:
+    """What one seed fits, each when it is first asked for."""
+
+    def __init__(
+        self,
+        train: Embeddings,
+        validation: Embeddings,
+        seed: int,
+        settings: Mapping[str, Any],
+        kept: _Kept,
+        device: str | torch.device | None,
+    ) -> None:
+        self.train, self.validation, self.seed, self.settings = train, validation, seed, settings
+        self.kept, self.device = kept, device
+
+    def prepared(self, row: Row, held: Embeddings) -> tuple[Embeddings, Scorer]:
+        """The embeddings and the scorer of a row."""
+        if row == SHUFFLED:
+            order = torch.randperm(len(held), generator=generator(self.seed, "shuffled images"))
+            return replace(held, images=held.images[order]), self.edited
+        scorers: dict[Row, Callable[[], Scorer]] = {
+            TUNED: lambda: self._editor(form="plain"),
+            RAW: lambda: self._editor(form="raw"),
+            SPLICE: lambda: self._editor(mask="splice", text="frozen"),
+            REBUILT: lambda: self._editor(form="reconstruct", mask="ones", text="frozen"),
+            EDITED: lambda: self.edited,
+            EDITED_REBUILT: lambda: self._editor(form="reconstruct"),
+            RANDOM: lambda: self.edited.with_random_mask(self.seed),
+        }
+        return held, scorers[row]()
+
+    @cached_property
+    def sae(self) -> SparseAutoencoder:
+        def fit() -> SparseAutoencoder:
+            shape = {"n_latents": self.settings["n_latents"], "k": self.settings["k"]}
+            return SparseAutoencoder.fit(
+                self.train, **shape, seed=self.seed, device=self.device, **self.settings["sae"]
+            )
+
+        return self.kept.artefact(f"seed-{self.seed}/sae", SparseAutoencoder, fit, self.device)
+
+    @cached_property
+    def edited(self) -> CaptionEditor:
+        return self.kept.artefact(f"seed-{self.seed}/edited", CaptionEditor, self._editor, self.device)
+
+    def _editor(self, **changes: Any) -> CaptionEditor:
+        options = {**self.settings["editor"], **changes}
+        return CaptionEditor.fit(self.sae, self.train, self.validation, seed=self.seed, device=self.device, **options)
+
+
+class _Kept:
+    """What is finished: figures, and the artefacts behind them where there is a folder.
+
+    `finished.json` names the data and settings it belongs to; those of others are not used, and are replaced.
+    """
+
+    def __init__(self, folder: str | Path | None, digest: str) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.state: dict[str, Any] = {"digest": digest, "figures": {}, "measures": {}, "artefacts": []}
+        if self.folder is not None and (self.folder / FINISHED).is_file():
+            try:
+                found = json.loads((self.folder / FINISHED).read_text(encoding="utf-8"))
+            except ValueError:
+                return
+            if isinstance(found, dict) and found.get("digest") == digest and set(found) == set(self.state):
+                self.state = found
+
+    @property
+    def measures(self) -> dict[str, dict[str, float]]:
+        """Seed -> measures of its autoencoder."""
+        return self.state["measures"]
+
+    def has(self, test: str, row: Row, seed: str) -> bool:
+        return seed in self.state["figures"].get(test, {}).get(row.name, {})
+
+    def add(self, test: str, row: Row, seed: str, result: dict[str, Any]) -> None:
+        self.state["figures"].setdefault(test, {}).setdefault(row.name, {})[seed] = result
+
+    def write(self) -> None:
+        if self.folder is not None:
+            replace_json(self.folder / FINISHED, self.state)
+
+    def artefact(self, name: str, kind: Any, fit: Callable[[], Any], device: str | torch.device | None) -> Any:
+        """The artefact kept under `name`, or a fitted one, which is kept."""
+        if self.folder is None:
+            return fit()
+        if name in self.state["artefacts"] and (self.folder / name / MANIFEST).is_file():
+            return kind.load(self.folder / name, device)
+        made = fit()
+        made.save(self.folder / name)
+        self.state["artefacts"].append(name)
+        self.write()
+        return made
+
+    def ordered(self, test: str, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+        """Row -> seed -> result, in the order of the rows and seeds asked for."""
+        figures = self.state["figures"][test]
+        wanted = (UNSEEDED, *map(str, seeds))
+        return {
+            row.name: {seed: figures[row.name][seed] for seed in wanted if seed in figures[row.name]} for row in ROWS
+        }
+
+
+def _check(tests: Mapping[str, Embeddings], seeds: Sequence[int], kinds: Mapping[str, Sequence[str]]) -> None:
+    if not tests or not seeds:
+        raise InputError("A comparison needs at least one test set and one seed.")
+    if len(set(seeds)) != len(seeds):
+        raise InputError(f"The seeds {', '.join(map(str, seeds))} repeat; a spread needs different ones.")
+    for name, labels in kinds.items():
+        if name not in tests:
+            raise InputError(f"kinds are given for '{name}', which is no test set; the test sets: {', '.join(tests)}.")
+        if len(labels) != len(tests[name].owners):
+            raise InputError(
+                f"kinds of '{name}' has {len(labels)} entries and the set has {len(tests[name].owners)} captions."
+            )
+
+
+def _digest(
+    settings: Mapping[str, Any],
+    train: Embeddings,
+    validation: Embeddings,
+    tests: Mapping[str, Embeddings],
+    kinds: Mapping[str, Sequence[str]],
+) -> str:
+    """Changes with anything that the figures depend on."""
+    data = {"train": train, "validation": validation, **{f"test {name}": held for name, held in tests.items()}}
+    prints = {
+        name: fingerprint({"images": part.images, "texts": part.texts, "owners": part.owners})
+        for name, part in data.items()
+    }
+    whole = [settings, prints, {name: list(labels) for name, labels in kinds.items()}, version("boresight")]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _facts(train: Embeddings, validation: Embeddings, settings: Mapping[str, Any], seconds: float) -> dict[str, str]:
+    options = {**settings["sae"], **settings["editor"]}
+    return {
+        "Encoder": str(train.manifest.get("encoder") or "not named"),
+        "Fitted on": f"{len(train):,} images, {len(train.owners):,} captions",
+        "Chosen on": f"{len(validation):,} images, {len(validation.owners):,} captions",
+        "Autoencoder": f"{settings['n_latents']:,} latents, {settings['k']} active",
+        **({"Options": ", ".join(f"{name} {value}" for name, value in options.items())} if options else {}),
+        "Versions": f"boresight {version('boresight')}, torch {version('torch')}",
+        "Time": f"{seconds:,.0f} s of fitting and scoring",
+    }

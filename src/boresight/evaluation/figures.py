@@ -1,0 +1,104 @@
+"""Places of dots on an axis; the page draws them with plain HTML, so they follow its width, type and colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from boresight.evaluation.results import Spread
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One value on a track: `at`, `low` and `high` are percent of the axis, `style` names its colour."""
+
+    label: str
+    style: str
+    text: str
+    mean: str
+    at: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Track:
+    label: str
+    dots: Sequence[Dot]
+
+
+@dataclass(frozen=True)
+class DotFigure:
+    """Horizontal tracks over one axis. `ticks`: (percent of the axis, label); `reference`: percent, or None."""
+
+    title: str
+    tracks: Sequence[Track]
+    ticks: Sequence[tuple[float, str]]
+    reference: float | None
+
+    @property
+    def description(self) -> str:
+        """The figure in words, for those who do not see it."""
+        parts = [f"{track.label}: " + ", ".join(_words(track, dot) for dot in track.dots) for track in self.tracks]
+        return f"{self.title}. " + "; ".join(parts) + "."
+
+
+def _words(track: Track, dot: Dot) -> str:
+    return dot.text if dot.label == track.label else f"{dot.label} {dot.text}"
+
+
+def dot_figure(
+    title: str, tracks: Sequence[tuple[str, Sequence[tuple[str, str, Spread]]]], reference: float | None = None
+) -> DotFigure:
+    """A figure of values with error bars (one standard deviation each way).
+
+    Args:
+        tracks: (label, dots) from top to bottom, a dot being (label, style, value).
+        reference: a value to draw a line at.
+    """
+    ends = [value for value in (reference,) if value is not None]
+    for _, dots in tracks:
+        for _, _, value in dots:
+            ends += [value.mean - (value.deviation or 0), value.mean + (value.deviation or 0)]
+    ticks = _ticks(min(ends), max(ends))
+    low, high = ticks[0], ticks[-1]
+
+    def place(value: float) -> float:
+        return 100 * (value - low) / (high - low)
+
+    step = ticks[1] - ticks[0]
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    return DotFigure(
+        title=title,
+        tracks=[
+            Track(
+                name,
+                [
+                    Dot(
+                        label,
+                        style,
+                        value.text(),
+                        f"{value.mean:.1f}",
+                        place(value.mean),
+                        place(value.mean - (value.deviation or 0)),
+                        place(value.mean + (value.deviation or 0)),
+                    )
+                    for label, style, value in dots
+                ],
+            )
+            for name, dots in tracks
+        ],
+        ticks=[(place(tick), f"{tick:.{digits}f}") for tick in ticks],
+        reference=None if reference is None else place(reference),
+    )
+
+
+def _ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """Round numbers, evenly spaced, the first at or below `low` and the last at or above `high`."""
+    span = max(high - low, 1e-3)
+    low, high = low - 0.04 * span, high + 0.04 * span
+    power = 10 ** math.floor(math.log10((high - low) / wanted))
+    step = next(power * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (power * factor) <= wanted)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [number * step for number in range(first, last + 1)]
