@@ -41,25 +41,21 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
     Until then whatever stood at `folder` is untouched, so a full disk, a kill or Ctrl-C loses nothing.
     Raises ArtefactError when the place cannot be written.
     """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ArtefactError(f"{folder} is a file, not a folder; choose another place to write to.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-        raise ArtefactError(f"{folder} holds files that boresight did not write; choose an empty or new folder.")
     staging = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        place = Path(folder).resolve()
+        if place.exists() and not place.is_dir():
+            raise ArtefactError(f"{folder} is a file, not a folder; choose another place to write to.")
+        if place.is_dir() and any(place.iterdir()) and not (place / MANIFEST).exists():
+            raise ArtefactError(f"{folder} holds files that boresight did not write; choose an empty or new folder.")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
         yield staging
         for file in staging.rglob("*"):
             if file.is_file():
                 sync(file)
         staging.chmod(0o755)
-        old = staging.with_name(staging.name + ".old")
-        if folder.exists():
-            folder.rename(old)
-        staging.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        _take_place(staging, place)
     except OSError as error:
         raise ArtefactError(
             f"Cannot write {folder} ({error.strerror or error}); free space or choose a folder you may write to."
@@ -67,6 +63,20 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _take_place(staging: Path, folder: Path) -> None:
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    old = staging.with_name(staging.name + ".old")
+    folder.rename(old)
+    try:
+        staging.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sync(file: Path) -> None:
@@ -83,7 +93,14 @@ def save_artefact(
     folder: str | Path, kind: str, tensors: Mapping[str, torch.Tensor], manifest: Mapping[str, Any]
 ) -> None:
     """Write an artefact atomically. `kind`, the format, the version and the fingerprint join the manifest."""
-    cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    cpu: dict[str, torch.Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        flat = tensor.detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory, as tied weights do.
+        shared = flat.untyped_storage().data_ptr() in storages
+        cpu[name] = flat.clone() if shared else flat
+        storages.add(cpu[name].untyped_storage().data_ptr())
     with replacing_folder(folder) as staging:
         try:
             save_file(cpu, staging / TENSORS)
