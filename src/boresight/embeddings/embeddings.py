@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,8 @@ class Embeddings:
         captions: M caption strings, or None when only vectors are known.
         splits: N split names ('train', 'validation', 'test', or the collection's own).
         name: what to call it in tables.
-        manifest: what made it: encoder name and fingerprint, `unit_length`, dtype.
+        manifest: what made it: `encoder`, its name, `encoder_fingerprint` (unless the vectors came from arrays),
+            `unit_length`, and whatever else its maker wrote down (see docs/embeddings.md).
         token_features: (sum of lengths, d_token) token features of the captions, concatenated, or None.
         token_offsets: (M + 1,) int64, caption j owns rows offsets[j]:offsets[j+1] of `token_features`, or None.
     """
@@ -59,24 +62,35 @@ class Embeddings:
         """Embeddings that the user already has.
 
         Args:
-            images: (N, d) numpy or torch, floating point, unit length or not (the manifest says which).
-            texts: (M, d) likewise.
+            images: (N, d) numpy or torch, floating point, unit length or not (the manifest says which). float16 and
+                float32 are kept as they are, other types become float32.
+            texts: (M, d) likewise; M may be 0.
             owners: (M,) integers, the row of the image that caption j belongs to.
             ids, captions, splits: N, M and N strings; ids default to row numbers, splits to 'all'.
             encoder: a name for the model behind them; an editor fitted on one name refuses another.
 
         Raises:
-            InputError: NaN or infinite values, zero rows, widths that differ, owners out of range, wrong lengths.
+            InputError: NaN or infinite values, zero rows, widths that differ, owners that are no integers or out of
+                range, wrong lengths.
         """
         image_rows = _matrix(images, "images")
         text_rows = _matrix(texts, "texts")
-        owner_rows = torch.as_tensor(np.asarray(owners)).to(torch.int64)
         n, m = len(image_rows), len(text_rows)
+        if not n:
+            raise InputError("images has no rows; pass at least one image embedding.")
         if image_rows.shape[1] != text_rows.shape[1]:
             raise InputError(
                 f"Image embeddings are {image_rows.shape[1]} wide and text embeddings {text_rows.shape[1]}; "
                 "both must come from the same shared space."
             )
+        owner_rows = _tensor(owners, "owners")
+        if not m and not owner_rows.numel():
+            owner_rows = owner_rows.long()
+        if owner_rows.is_floating_point() or owner_rows.is_complex() or owner_rows.dtype == torch.bool:
+            raise InputError(
+                f"owners has dtype {owner_rows.dtype}; integers, the row of each caption's image, are needed."
+            )
+        owner_rows = owner_rows.to(torch.int64)
         if owner_rows.shape != (m,):
             raise InputError(f"owners has shape {tuple(owner_rows.shape)} and {m} captions need ({m},).")
         if m and not (int(owner_rows.min()) >= 0 and int(owner_rows.max()) < n):
@@ -107,29 +121,34 @@ class Embeddings:
         """d, the width of the shared space."""
         return self.images.shape[1]
 
-    def select(self, rows: Tensor | Sequence[int]) -> Embeddings:
-        """The images at `rows`, in that order, with their captions."""
-        rows = torch.as_tensor(rows, dtype=torch.int64)
-        place = torch.full((len(self),), -1, dtype=torch.int64)
-        place[rows] = torch.arange(len(rows))
-        new_owners = place[self.owners]
-        keep = (new_owners >= 0).nonzero()[:, 0]
-        order = keep[torch.argsort(new_owners[keep], stable=True)]
+    def select(self, rows: Tensor | np.ndarray | Sequence[int]) -> Embeddings:
+        """The images at `rows`, in that order, with their captions in their old order behind each image.
+
+        `rows` are row numbers, negative ones counted from the end, or a mask of N booleans. A row named twice comes
+        twice, captions and all. A run of consecutive rows stays a view, so memory-mapped embeddings stay on disk.
+        Raises InputError for a row out of range.
+        """
+        chosen = _rows(rows, len(self))
+        by_owner = torch.argsort(self.owners, stable=True)
+        counts = torch.bincount(self.owners, minlength=len(self))
+        new_counts = counts[chosen]
+        texts = by_owner[_ragged((counts.cumsum(0) - counts)[chosen], new_counts)]
         tokens, offsets = self.token_features, self.token_offsets
         if tokens is not None and offsets is not None:
-            lengths = (offsets[1:] - offsets[:-1])[order]
-            starts = torch.repeat_interleave(offsets[:-1][order], lengths)
-            new_offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-            within = torch.arange(int(lengths.sum())) - torch.repeat_interleave(new_offsets[:-1], lengths)
-            tokens, offsets = tokens[starts + within], new_offsets
+            lengths, starts = offsets.diff()[texts], offsets[:-1][texts]
+            if _consecutive(texts):
+                tokens = tokens[int(starts[0]) : int(starts[-1] + lengths[-1])]
+            else:
+                tokens = tokens[_ragged(starts, lengths)]
+            offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
         return replace(
             self,
-            images=self.images[rows],
-            texts=self.texts[order],
-            owners=new_owners[order],
-            ids=[self.ids[i] for i in rows.tolist()],
-            captions=None if self.captions is None else [self.captions[j] for j in order.tolist()],
-            splits=[self.splits[i] for i in rows.tolist()],
+            images=_take(self.images, chosen),
+            texts=_take(self.texts, texts),
+            owners=torch.repeat_interleave(torch.arange(len(chosen)), new_counts),
+            ids=[self.ids[i] for i in chosen.tolist()],
+            captions=None if self.captions is None else [self.captions[j] for j in texts.tolist()],
+            splits=[self.splits[i] for i in chosen.tolist()],
             token_features=tokens,
             token_offsets=offsets,
         )
@@ -141,6 +160,26 @@ class Embeddings:
             present = ", ".join(sorted(set(self.splits))) or "none"
             raise InputError(f"The split '{name}' of {self.name or 'these embeddings'} is empty; present: {present}.")
         return self.select(rows)
+
+    def save(self, folder: str | Path) -> None:
+        """Write to `folder`, whole or not at all: .npy matrices, parquet metadata, `manifest.json`.
+
+        Raises ArtefactError when the place cannot be written or holds something else than an artefact.
+        """
+        from boresight.embeddings import store
+
+        store.save(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, verify: bool = False) -> Embeddings:
+        """Embeddings that `save` or `embed` wrote, memory-mapped: vectors are read from disk when they are used.
+
+        `verify` reads everything once and compares hashes. Raises ArtefactError when the folder is missing, torn,
+        of another kind, or holds a run that is not finished.
+        """
+        from boresight.embeddings import store
+
+        return store.load(Path(folder), verify)
 
     @property
     def train(self) -> Embeddings:
@@ -155,13 +194,56 @@ class Embeddings:
         return self.split("test")
 
 
+def _ragged(starts: Tensor, lengths: Tensor) -> Tensor:
+    """starts[0], starts[0] + 1, ... (lengths[0] of them), then the same for starts[1], and so on."""
+    before = lengths.cumsum(0) - lengths
+    return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - before, lengths)
+
+
+def _take(values: Tensor, rows: Tensor) -> Tensor:
+    """values[rows], as a view where the rows are consecutive."""
+    return values[int(rows[0]) : int(rows[-1]) + 1] if _consecutive(rows) else values[rows]
+
+
+def _consecutive(rows: Tensor) -> bool:
+    return len(rows) > 0 and bool((rows.diff() == 1).all())
+
+
+def _rows(rows: Tensor | np.ndarray | Sequence[int], n: int) -> Tensor:
+    chosen = _tensor(rows, "rows")
+    if chosen.dtype == torch.bool:
+        if chosen.shape != (n,):
+            raise InputError(f"A mask of {chosen.numel()} booleans cannot select among {n} images; pass {n} of them.")
+        return chosen.nonzero()[:, 0]
+    if chosen.ndim != 1 or (chosen.is_floating_point() and chosen.numel()):
+        raise InputError(
+            f"rows has shape {tuple(chosen.shape)} and dtype {chosen.dtype}; a list of integers is needed."
+        )
+    chosen = chosen.long()
+    outside = (chosen < -n) | (chosen >= n)
+    if outside.any():
+        raise InputError(f"Row {int(chosen[outside][0])} does not exist; there are {n} images (0 to {n - 1}).")
+    return torch.where(chosen < 0, chosen + n, chosen)
+
+
+def _tensor(values: Tensor | np.ndarray | Sequence[int], label: str) -> Tensor:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable")  # nothing here writes to what the user owns
+            if isinstance(values, np.ndarray):
+                values = np.ascontiguousarray(values)
+            return torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{label} cannot be read as numbers ({reason}); pass a numpy array or a tensor.") from error
+
+
 def _matrix(values: Tensor | np.ndarray, label: str) -> Tensor:
-    rows = torch.as_tensor(values)
-    if rows.ndim != 2 or rows.shape[0] == 0 or rows.shape[1] == 0:
-        raise InputError(f"{label} has shape {tuple(rows.shape)}; a matrix (rows, width) with rows is needed.")
+    rows = _tensor(values, label)
+    if rows.ndim != 2 or rows.shape[1] == 0:
+        raise InputError(f"{label} has shape {tuple(rows.shape)}; a matrix (rows, width) is needed.")
     if not rows.is_floating_point():
         raise InputError(f"{label} has dtype {rows.dtype}; floating-point embeddings are needed.")
-    rows = rows.detach().cpu()
     if rows.dtype not in (torch.float16, torch.float32):
         rows = rows.float()
     check_rows(rows, label)
@@ -182,6 +264,6 @@ def check_rows(rows: Tensor, label: str, block: int = 65536) -> None:
             raise InputError(f"Row {row} of {label} is all zero, so it has no direction; drop it or compute it again.")
 
 
-def _is_unit(rows: Tensor) -> bool:
-    norms = rows[:65536].float().norm(dim=1)
-    return bool(((norms - 1).abs() < 5e-3).all())
+def _is_unit(rows: Tensor, block: int = 65536) -> bool:
+    norms = [part.float().norm(dim=1) for part in rows.split(block)]
+    return all(bool(((some - 1).abs() < 5e-3).all()) for some in norms)

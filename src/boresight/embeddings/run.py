@@ -1,0 +1,323 @@
+"""The embedding run: a collection through an encoder into a folder, part by part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from boresight.artefacts import MANIFEST, read_manifest
+from boresight.collections.collection import Collection
+from boresight.embeddings import store
+from boresight.embeddings.embeddings import Embeddings
+from boresight.embeddings.journal import Journal, refuse_other_run, writing
+from boresight.embeddings.rowfile import RowFile
+from boresight.encoders.protocol import Encoder
+from boresight.errors import InputError
+from boresight.progress import progress, say
+
+TEXT_WINDOW = 8  # batches of captions that are sorted by length together, so that little padding is computed
+
+
+def embed(
+    encoder: Encoder,
+    collection: Collection,
+    folder: str | Path | None = None,
+    *,
+    batch_size: int = 64,
+    tokens: bool = False,
+    on_error: Literal["skip", "refuse"] = "skip",
+    workers: int = 2,
+    dtype: Literal["float16", "float32"] = "float16",
+    part_size: int = 1024,
+) -> Embeddings:
+    """Embeddings of a collection's images and captions.
+
+    With a `folder` the run can be stopped at any moment, a kill included: the same call goes on after the last
+    finished part and computes nothing of it again. Memory does not grow with the collection.
+
+    Args:
+        folder: where to put them; None keeps them in memory only.
+        batch_size: images, and captions, that the encoder sees at once.
+        tokens: also keep the text tower's last hidden state of every token (see `Embeddings.token_features`).
+        on_error: 'skip' leaves out images that cannot be read, with their captions, and names them in the
+            manifest under `problems`; 'refuse' stops at the first.
+        workers: threads that read, decode and preprocess images; 0 does it in the calling thread. The result does
+            not depend on it.
+        dtype: of the stored embeddings.
+        part_size: images in a part.
+
+    Returns:
+        memory-mapped embeddings when there is a `folder`, unit length.
+
+    Raises:
+        InputError: an empty collection, an unknown option, no readable image, an unreadable one under 'refuse'.
+        ArtefactError: the folder cannot be written, is being written, or was made from something else.
+    """
+    for label, value, least in (("batch_size", batch_size, 1), ("part_size", part_size, 1), ("workers", workers, 0)):
+        if value < least:
+            raise InputError(f"{label} is {value}; it must be at least {least}.")
+    if on_error not in ("skip", "refuse") or dtype not in ("float16", "float32"):
+        raise InputError("on_error must be 'skip' or 'refuse' and dtype 'float16' or 'float32'; check the spelling.")
+    if not len(collection):
+        raise InputError(f"The collection {collection.name or ''} is empty; there is nothing to embed.")
+    job = _Job(encoder, collection, batch_size, tokens, on_error == "refuse", workers, dtype, part_size)
+    if folder is not None:
+        return _embed_into(Path(folder), job)
+    with tempfile.TemporaryDirectory(prefix="boresight-") as place:
+        mapped = _embed_into(Path(place) / "embeddings", job)
+        features = mapped.token_features
+        return replace(
+            mapped,
+            images=mapped.images.clone(),
+            texts=mapped.texts.clone(),
+            token_features=None if features is None else features.clone(),
+        )
+
+
+@dataclass(frozen=True)
+class _Job:
+    encoder: Encoder
+    collection: Collection
+    batch_size: int
+    tokens: bool
+    refuse: bool
+    workers: int
+    dtype: str
+    part_size: int
+
+    def rows(self, start: int, stop: int) -> dict[str, list[Any]]:
+        """Columns id, captions and split of some images; never a whole column at once."""
+        return self.collection.dataset.select_columns(["id", "captions", "split"])[start:stop]
+
+
+def _embed_into(folder: Path, job: _Job) -> Embeddings:
+    identity = {
+        "encoder": job.encoder.name,
+        "encoder_fingerprint": job.encoder.fingerprint,
+        "computed_in": str(job.encoder.dtype).removeprefix("torch."),
+        "collection": _collection_hash(job),
+        "dtype": job.dtype,
+        "tokens": job.tokens,
+    }
+    if (folder / MANIFEST).is_file():
+        return _finished(folder, identity)
+    with Journal(folder, identity) as journal:
+        if (folder / MANIFEST).is_file():  # another run ended while this one waited for the lock
+            return _finished(folder, identity)
+        first = next((skipped for part in journal.parts for skipped in part["skipped"]), None)
+        if job.refuse and first:
+            raise InputError(f"{folder} was begun with on_error='skip' and left images out: {first[1]}")
+        try:
+            files = _run_parts(folder, job, journal)
+        except KeyboardInterrupt:
+            done = journal.parts[-1]["stop"] if journal.parts else 0
+            say(f"Stopped: {done} of {len(job.collection)} images are safe in {folder}; run the same again to go on.")
+            raise
+        _write_end(folder, job, journal, identity, files)
+        journal.remove()
+    return store.load(folder, verify=False)
+
+
+def _finished(folder: Path, identity: dict[str, Any]) -> Embeddings:
+    refuse_other_run(folder, read_manifest(folder, store.KIND), identity)
+    say(f"{folder} is complete already; nothing was computed.")
+    return store.load(folder, verify=False)
+
+
+def _run_parts(folder: Path, job: _Job, journal: Journal) -> dict[str, dict[str, Any]]:
+    """Embed what the journal does not hold yet; returns what the manifest says of each matrix file."""
+    columns = {store.IMAGES: (job.encoder.width, job.dtype), store.TEXTS: (job.encoder.width, job.dtype)}
+    if job.tokens:
+        token_width = job.encoder.embed_tokens(["a"])[0].shape[1]
+        columns |= {store.TOKENS: (token_width, job.dtype), store.LENGTHS: (1, "int32")}
+    total = len(job.collection)
+    start = journal.parts[-1]["stop"] if journal.parts else 0
+    with ExitStack() as stack:
+        files: dict[str, RowFile] = {}
+        for name, (width, dtype) in columns.items():
+            with writing(folder):
+                said = [part["files"][name] for part in journal.parts]
+                files[name] = stack.enter_context(RowFile(folder / name, width, dtype, said))
+        depth = job.batch_size + 2 * job.workers
+        pixels = stack.enter_context(closing(_ahead(_reader(job), range(start, total), job.workers, depth)))
+        bar = stack.enter_context(progress(total=total, initial=start, what="embedding", unit=" images"))
+        while start < total:
+            stop = min(start + job.part_size, total)
+            skipped = _embed_images(folder, job, files[store.IMAGES], range(start, stop), pixels, bar)
+            left_out = {row for row, _ in skipped}
+            captions = job.rows(start, stop)["captions"]
+            kept = [c for row, cs in zip(range(start, stop), captions, strict=True) if row not in left_out for c in cs]
+            truncated = _embed_texts(folder, job, files, kept, bar) if kept else 0
+            with writing(folder):
+                sealed = {name: file.seal() for name, file in files.items()}
+            journal.add({"stop": stop, "files": sealed, "skipped": skipped, "truncated": truncated})
+            start = stop
+        with writing(folder):
+            return {name: file.finish() for name, file in files.items()}
+
+
+def _embed_images(
+    folder: Path, job: _Job, file: RowFile, rows: range, pixels: Iterator[Tensor | InputError], bar: tqdm
+) -> list[tuple[int, str]]:
+    """Append the embeddings of one part's images; returns the rows that could not be read, and why."""
+    skipped: list[tuple[int, str]] = []
+    batch: list[Tensor] = []
+    for row, image in zip(rows, pixels, strict=False):
+        if isinstance(image, Tensor):
+            batch.append(image)
+        elif job.refuse:
+            raise image
+        else:
+            skipped.append((row, str(image)))
+        if len(batch) == job.batch_size or (batch and row == rows[-1]):
+            embedded = job.encoder.embed_images(batch)
+            with writing(folder):
+                file.append(embedded)
+            batch = []
+        bar.update()
+    return skipped
+
+
+def _embed_texts(folder: Path, job: _Job, files: dict[str, RowFile], captions: list[str], bar: tqdm) -> int:
+    """Append the embeddings of one part's captions, and their token features; returns how many had to be cut."""
+    truncated = 0
+    window = TEXT_WINDOW * job.batch_size
+    for start in range(0, len(captions), window):
+        bar.set_postfix_str(f"caption {start} of {len(captions)}", refresh=False)
+        some = captions[start : start + window]
+        order = sorted(range(len(some)), key=lambda j: len(some[j]))
+        texts = torch.empty(len(some), job.encoder.width)
+        features: list[Tensor] = [torch.empty(0)] * len(some)
+        for at in range(0, len(some), job.batch_size):
+            places = order[at : at + job.batch_size]
+            batch = [some[j] for j in places]
+            before = job.encoder.truncated
+            texts[places] = job.encoder.embed_texts(batch)
+            truncated += job.encoder.truncated - before
+            if job.tokens:
+                joined, lengths = job.encoder.embed_tokens(batch)
+                for j, piece in zip(places, joined.split(lengths.tolist()), strict=True):
+                    features[j] = piece
+        with writing(folder):
+            files[store.TEXTS].append(texts)
+            if job.tokens:
+                files[store.LENGTHS].append(torch.tensor([[len(piece)] for piece in features]))
+                files[store.TOKENS].append(_fitting(torch.cat(features), job.dtype))
+    bar.set_postfix_str("")
+    return truncated
+
+
+def _fitting(features: Tensor, dtype: str) -> Tensor:
+    cast = features.to(getattr(torch, dtype))
+    if not torch.isfinite(cast).all():
+        raise InputError(f"Token features of this encoder do not fit {dtype}; pass dtype='float32'.")
+    return cast
+
+
+def _write_end(
+    folder: Path, job: _Job, journal: Journal, identity: dict[str, Any], files: dict[str, dict[str, Any]]
+) -> None:
+    """Metadata, then the manifest, which makes the folder loadable."""
+    skipped = {row: why for part in journal.parts for row, why in part["skipped"]}
+    total = len(job.collection)
+    if len(skipped) == total:
+        raise InputError(
+            f"None of the {total} images could be read, the first because: {skipped[0]} "
+            f"Mend the collection, delete {folder} and start again."
+        )
+    truncated = sum(part["truncated"] for part in journal.parts)
+    problems: list[dict[str, str]] = []
+
+    def blocks() -> Iterator[tuple[list[str], list[str], list[str], Tensor]]:
+        done = 0
+        for start in range(0, total, job.part_size):
+            rows = job.rows(start, start + job.part_size)
+            kept = [place for place in range(len(rows["id"])) if start + place not in skipped]
+            problems.extend(
+                {"id": rows["id"][place], "problem": skipped[start + place]}
+                for place in range(len(rows["id"]))
+                if start + place in skipped
+            )
+            counts = torch.tensor([len(rows["captions"][place]) for place in kept], dtype=torch.int64)
+            yield (
+                [rows["id"][place] for place in kept],
+                [rows["split"][place] for place in kept],
+                [caption for place in kept for caption in rows["captions"][place]],
+                torch.repeat_interleave(torch.arange(done, done + len(kept)), counts),
+            )
+            done += len(kept)
+
+    with writing(folder):
+        store.write_meta(folder, blocks())
+        store.write_manifest(
+            folder,
+            {
+                **identity,
+                **store.describe(files),
+                "name": job.collection.name,
+                "unit_length": True,
+                "created_from": {"collection": job.collection.name, "images": total},
+                "problems": problems,
+                "truncated_captions": truncated,
+            },
+        )
+    if skipped:
+        say(f"{len(skipped)} of {total} images could not be read and were left out; {folder / MANIFEST} names them.")
+    if truncated:
+        say(f"{truncated} of {files[store.TEXTS]['rows']} captions were longer than {job.encoder.name} reads.")
+
+
+def _collection_hash(job: _Job) -> str:
+    """16 hex characters that depend on the ids, splits and captions, in order."""
+    sha = hashlib.sha256()
+    for start in range(0, len(job.collection), job.part_size):
+        rows = job.rows(start, start + job.part_size)
+        for row in zip(rows["id"], rows["split"], rows["captions"], strict=True):
+            sha.update(json.dumps(row).encode())
+    return sha.hexdigest()[:16]
+
+
+def _reader(job: _Job) -> Callable[[int], Tensor | InputError]:
+    def read(row: int) -> Tensor | InputError:
+        try:
+            return job.encoder.preprocess(job.collection.image(row))
+        except InputError as error:
+            return error
+        except (ValueError, OSError, RuntimeError) as error:
+            label = job.collection.dataset.select_columns(["id"])[row]["id"]
+            return InputError(f"The picture of image '{label}' cannot be preprocessed ({error}); drop or replace it.")
+
+    return read
+
+
+def _ahead(
+    function: Callable[[int], Tensor | InputError], rows: range, workers: int, depth: int
+) -> Generator[Tensor | InputError, None, None]:
+    """`function` of every row, in order, computed by threads at most `depth` rows ahead."""
+    if not workers:
+        yield from map(function, rows)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="boresight-read") as pool:
+        waiting: deque[Future[Tensor | InputError]] = deque()
+        try:
+            for row in rows:
+                waiting.append(pool.submit(function, row))
+                if len(waiting) >= depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,154 @@
+"""Embeddings in a folder: .npy matrices, parquet metadata and a manifest that is written last."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from boresight.artefacts import FORMAT, MANIFEST, read_manifest, replacing_folder, sync, write_json
+from boresight.embeddings.embeddings import Embeddings
+from boresight.embeddings.journal import JOURNAL
+from boresight.embeddings.rowfile import RowFile, map_rows, verify_rows
+from boresight.errors import ArtefactError
+
+KIND = "embeddings"
+IMAGES, TEXTS, TOKENS, LENGTHS = "images.npy", "texts.npy", "tokens.npy", "token-lengths.npy"
+META_IMAGES, META_TEXTS = "meta-images.parquet", "meta-texts.parquet"
+_BLOCK = 8192  # rows written at once
+_STORE_KEYS = ("kind", "format", "boresight", "name", "width", "dtype", "images", "texts", "files")
+
+
+def load(folder: Path, verify: bool) -> Embeddings:
+    """See `Embeddings.load`."""
+    if not (folder / MANIFEST).is_file() and (folder / JOURNAL).is_file():
+        raise ArtefactError(f"{folder} holds an unfinished embedding run; run the same embed again to finish it.")
+    manifest = read_manifest(folder, KIND)
+    try:
+        files = manifest["files"]
+        images, texts = map_rows(folder / IMAGES, files[IMAGES]), map_rows(folder / TEXTS, files[TEXTS])
+        tokens = map_rows(folder / TOKENS, files[TOKENS]) if TOKENS in files else None
+        lengths = map_rows(folder / LENGTHS, files[LENGTHS])[:, 0].long() if LENGTHS in files else None
+        if verify:
+            for name, said in files.items():
+                verify_rows(folder / name, said)
+    except (KeyError, TypeError) as error:
+        raise ArtefactError(f"{folder / MANIFEST} lacks {error}; make the embeddings again.") from error
+    image_table, text_table = _read_table(folder / META_IMAGES), _read_table(folder / META_TEXTS)
+    owners = torch.tensor(text_table["owner"].to_numpy())
+    _agree(folder, len(images) == image_table.num_rows and len(texts) == text_table.num_rows)
+    _agree(folder, images.shape[1] == texts.shape[1])
+    _agree(folder, not len(owners) or (int(owners.min()) >= 0 and int(owners.max()) < len(images)))
+    _agree(folder, (tokens is None) == (lengths is None))
+    if tokens is not None and lengths is not None:
+        _agree(folder, len(lengths) == len(texts) and int(lengths.sum()) == len(tokens))
+    return Embeddings(
+        images=images,
+        texts=texts,
+        owners=owners,
+        ids=image_table["id"].to_pylist(),
+        captions=text_table["caption"].to_pylist() if "caption" in text_table.column_names else None,
+        splits=image_table["split"].to_pylist(),
+        name=manifest.get("name", ""),
+        manifest=manifest,
+        token_features=tokens,
+        token_offsets=None if lengths is None else torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]),
+    )
+
+
+def save(embeddings: Embeddings, folder: Path) -> None:
+    """See `Embeddings.save`."""
+    made_by = {key: value for key, value in embeddings.manifest.items() if key not in _STORE_KEYS}
+    with replacing_folder(folder) as staging:
+        files = {
+            IMAGES: _write_rows(staging / IMAGES, embeddings.images),
+            TEXTS: _write_rows(staging / TEXTS, embeddings.texts),
+        }
+        if embeddings.token_features is not None and embeddings.token_offsets is not None:
+            files[TOKENS] = _write_rows(staging / TOKENS, embeddings.token_features)
+            files[LENGTHS] = _write_rows(staging / LENGTHS, embeddings.token_offsets.diff()[:, None].int())
+        write_meta(staging, [(embeddings.ids, embeddings.splits, embeddings.captions, embeddings.owners)])
+        write_manifest(staging, {**made_by, "name": embeddings.name, **describe(files)})
+
+
+def describe(files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What the manifest says of the matrices."""
+    return {
+        "width": files[IMAGES]["width"],
+        "dtype": files[IMAGES]["dtype"],
+        "images": files[IMAGES]["rows"],
+        "texts": files[TEXTS]["rows"],
+        "files": files,
+    }
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Put the manifest in place at one stroke; from then on the folder can be loaded."""
+    with replacing_file(folder / MANIFEST) as temporary:
+        write_json(temporary, {**manifest, "kind": KIND, "format": FORMAT, "boresight": version("boresight")})
+
+
+def write_meta(folder: Path, blocks: Iterable[tuple[Any, Any, Any, Tensor]]) -> None:
+    """The two parquet files, from (ids, splits, captions or None, owners) block by block."""
+    with replacing_file(folder / META_IMAGES) as one, replacing_file(folder / META_TEXTS) as other:
+        writers: list[pq.ParquetWriter] = []
+        try:
+            for ids, splits, captions, owners in blocks:
+                columns: dict[str, Any] = {} if captions is None else {"caption": pa.array(captions, pa.string())}
+                tables = (
+                    pa.table({"id": pa.array(ids, pa.string()), "split": pa.array(splits, pa.string())}),
+                    pa.table({**columns, "owner": pa.array(owners.numpy(), pa.int64())}),
+                )
+                if not writers:
+                    writers = [pq.ParquetWriter(file, t.schema) for file, t in zip((one, other), tables, strict=True)]
+                for writer, table in zip(writers, tables, strict=True):
+                    writer.write_table(table)
+        finally:
+            for writer in writers:
+                writer.close()
+
+
+@contextlib.contextmanager
+def replacing_file(file: Path) -> Iterator[Path]:
+    """A temporary name beside `file` that takes its place, forced to the disk, when the block ends without an error."""
+    temporary = file.with_name(f".{file.name}.part")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(file)
+        handle = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_rows(file: Path, rows: Tensor) -> dict[str, Any]:
+    with RowFile(file, rows.shape[1], str(rows.dtype).removeprefix("torch.")) as out:
+        for start in range(0, len(rows), _BLOCK):
+            out.append(rows[start : start + _BLOCK])
+        out.seal()
+        return out.finish()
+
+
+def _read_table(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ArtefactError(f"{file} is missing or torn ({reason}); make the embeddings again.") from error
+
+
+def _agree(folder: Path, condition: bool) -> None:
+    if not condition:
+        raise ArtefactError(f"The files of {folder} do not belong together; make the embeddings again.")
