@@ -29,7 +29,7 @@ def decode(source: Mapping[str, Any], label: str) -> Image.Image:
     with _explained(source, label):
         picture = Image.open(io.BytesIO(_read(source)))
         picture.load()
-        return _rgb(ImageOps.exif_transpose(picture))
+        return _rgb(_upright(picture))
 
 
 def check_header(source: Mapping[str, Any], label: str) -> None:
@@ -63,6 +63,13 @@ def _explained(source: Mapping[str, Any], label: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise InputError(f"The picture of {label} is corrupt ({reason}), from {place}; drop or replace it.") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # broken EXIF is common and raises nearly anything; the pixels are whole
+        return picture
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -67,14 +67,15 @@ def assemble(
         if isinstance(row, Problem):
             problems.append(row)
             continue
-        at, file = place.get(row.key), ""
+        at, file = place.get(row.key), None
         if at is None:
-            found = _file_of(row, find, ids)
-            if isinstance(found, Problem):
-                problems.append(found)
+            file = row.path if row.offset is not None else find(row.path)
+            files.add(file or "")
+            problem = _set_aside(row, file, ids)
+            if problem is not None:
+                problems.append(problem)
                 place[row.key] = -1
                 continue
-            files.add(file := found)
         elif row.whole:
             problems.append(Problem("duplicate id", f"{row.identity}, {row.where}"))
             continue
@@ -95,15 +96,15 @@ def assemble(
     return table.finish(), problems
 
 
-def _file_of(row: Row, find: Find, ids: set[str]) -> str | Problem:
-    file = row.path if row.offset is not None else find(row.path)
+def _set_aside(row: Row, file: str | None, ids: set[str]) -> Problem | None:
+    """What keeps the image of this row, the first for it, out of the collection."""
     if file is None:
         return Problem("missing file", printable(row.path))
     if row.identity in ids:
         return Problem("duplicate id", f"{row.identity}, {row.where}")
     if not (is_unicode(row.identity) and is_unicode(file)):
         return Problem("malformed row", f"{row.where}: its id or file name is not Unicode")
-    return file
+    return None
 
 
 def clean(captions: Sequence[Any], where: str) -> tuple[list[str], list[Problem]]:
