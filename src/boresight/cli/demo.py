@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from boresight.collections import Collection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,4 +32,38 @@ class Demo:
     """What to do with a corrupt picture, a missing file, an empty caption or a duplicate id."""
 
     def run(self) -> None:
-        print("")
+        import time
+
+        from boresight.cli.sources import open_encoder
+        from boresight.evaluation.job import run_job
+        from boresight.progress import say
+
+        started = time.monotonic()
+        encoder = open_encoder(self.encoder, device=self.device, dtype="auto")
+        collection = self._collection()
+        job = run_job(
+            encoder,
+            collection,
+            self.out,
+            self.report,
+            seeds=self.seeds,
+            n_latents=self.n_latents,
+            k=self.k,
+            device=self.device,
+            on_error=self.on_error,
+        )
+        print(job.comparison)
+        say(f"{time.monotonic() - started:.0f} s; figures and models in {self.out}, the page in {self.report}")
+
+    def _collection(self) -> Collection:
+        from boresight.cli.sources import open_collection
+        from boresight.errors import BoresightError
+        from boresight.progress import say
+
+        try:
+            return open_collection(self.collection, on_error=self.on_error)
+        except BoresightError as error:
+            if self.collection != "emoji":
+                raise
+            say(f"No emoji here: {error} The demo runs on the generated world 'scenes' instead.")
+            return open_collection("scenes")

@@ -19,7 +19,7 @@ class Embed:
     out: Path
     """Folder for the embeddings."""
     encoder: str | None = None
-    """Hub name or folder of a CLIP or SigLIP model, or 'open_clip:...'; left out: the model that ships with boresight."""
+    """Hub name or folder of a CLIP or SigLIP model, 'open_clip:...'; left out: the one that ships with boresight."""
     format: str | None = None
     """Format of the collection, where it cannot be told from what is there."""
     images: Path | None = None

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 def open_collection(source: str, **options: Any) -> Collection:
     """'emoji', 'scenes', or whatever `load_collection` reads; a collection without splits gets them by hash of id."""
-    from boresight.collections import load_collection, load_emoji, load_scenes, train_validation_test
+    from boresight.collections import load_collection, train_validation_test
+    from boresight.collections.emoji import load_emoji
+    from boresight.collections.scenes import load_scenes
     from boresight.progress import say
 
     if source == "emoji":
