@@ -12,8 +12,9 @@ from datasets import Dataset
 from PIL import Image
 
 from boresight.collections import Collection
+from boresight.editing.explanation import Explanation, LatentEffect
 from boresight.errors import ArtefactError, InputError
-from boresight.evaluation.examples import Example, LatentCard, Place, Share
+from boresight.evaluation.examples import Example, LatentCard, Place
 from boresight.evaluation.figures import dot_figure
 from boresight.evaluation.report import write_report
 from boresight.evaluation.results import Comparison, HeldOut, Row, Spread
@@ -59,8 +60,10 @@ def page(tmp_path, comparison):
         shown = [Place(f"p{rank}", rank, rank == true_rank) for rank in range(1, 6)]
         return shown if true_rank <= 5 else [*shown, Place("far", true_rank, True)]
 
-    latents = [Share(3, "<b>hair</b>", 2.0, 0.9), Share(4, "sky", 1.0, 0.1)]
-    example = Example(EVIL, "long", "largest gain", "p2", 41, 2, places(41), places(2), latents)
+    latents = (LatentEffect(3, "<b>hair</b>", 2.0, 0.9, 0.1, 0.0), LatentEffect(4, "", 1.0, 0.25, 0.0, 0.1))
+    example = Example(
+        EVIL, "long", "largest gain", "p2", 41, 2, places(41), places(2), Explanation(0.2, 0.2, 0.3, 0.1, latents)
+    )
     file = tmp_path / "report.html"
     write_report(file, comparison, [example], [LatentCard(3, "<i>hair</i>", 0.25, ["p1", "p2"])], pictures=painted)
     return file
@@ -121,8 +124,15 @@ def test_user_text_is_escaped(page):
     assert "<i>hair" not in text
 
 
+def test_latents_are_drawn_by_what_is_kept_and_dropped_of_them(page):
+    text = page.read_text(encoding="utf-8")
+    bars = re.findall(r'class="(ours|control)" style="width:([\d.]+)%"></i></span>\s*<span class="name">([^<]*)', text)
+    assert bars == [("ours", "90.0", "&lt;b&gt;hair&lt;/b&gt;"), ("control", "37.5", "latent 4")]
+
+
 def test_without_pictures_the_ids_are_shown(tmp_path, comparison):
-    example = Example("a kite", "", "drawn at random", "p1", 1, 1, [Place("p1", 1, True)], [Place("p1", 1, True)], [])
+    bare = Explanation(0.2, 0.2, 0.2, 0.2, ())
+    example = Example("a kite", "", "drawn at random", "p1", 1, 1, [Place("p1", 1, True)], [Place("p1", 1, True)], bare)
     write_report(tmp_path / "report.html", comparison, [example])
     text = (tmp_path / "report.html").read_text()
     assert '<span class="missing">p1</span>' in text

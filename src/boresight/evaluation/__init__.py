@@ -1,3 +1,10 @@
+from boresight.evaluation.comparison import compare as compare
+from boresight.evaluation.examples import Example as Example
+from boresight.evaluation.examples import LatentCard as LatentCard
+from boresight.evaluation.examples import pick_examples as pick_examples
+from boresight.evaluation.examples import pick_latents as pick_latents
+from boresight.evaluation.report import write_report as write_report
+from boresight.evaluation.results import Comparison as Comparison
 from boresight.evaluation.retrieval import RetrievalResult as RetrievalResult
 from boresight.evaluation.retrieval import chance as chance
 from boresight.evaluation.retrieval import evaluate_retrieval as evaluate_retrieval

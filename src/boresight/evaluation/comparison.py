@@ -42,6 +42,14 @@ RANDOM = Row("random mask", "control", "the trained masks of 'edited', their ent
 SHUFFLED = Row("shuffled images", "control", "the trained 'edited' on images exchanged among ids; must be at chance")
 CHANCE = Row("chance", "control", "what a score that knows nothing gets, computed")
 ROWS = (PLAIN, TUNED, RAW, SPLICE, REBUILT, EDITED, EDITED_REBUILT, RANDOM, SHUFFLED, CHANCE)
+CHANGES: dict[Row, dict[str, Any]] = {
+    TUNED: {"form": "plain"},
+    RAW: {"form": "raw"},
+    SPLICE: {"mask": "splice", "text": "frozen"},
+    REBUILT: {"form": "reconstruct", "mask": "ones", "text": "frozen"},
+    EDITED_REBUILT: {"form": "reconstruct"},
+}
+"""What the rivals change of the options of `edited`."""
 UNSEEDED = "-"
 FINISHED = "finished.json"
 
@@ -137,22 +145,23 @@ class _Models:
     ) -> None:
         self.train, self.validation, self.seed, self.settings = train, validation, seed, settings
         self.kept, self.device = kept, device
+        self.scorers: dict[Row, Scorer] = {}
 
     def prepared(self, row: Row, held: Embeddings) -> tuple[Embeddings, Scorer]:
         """The embeddings and the scorer of a row."""
         if row == SHUFFLED:
             order = torch.randperm(len(held), generator=generator(self.seed, "shuffled images"))
             return replace(held, images=held.images[order]), self.edited
-        scorers: dict[Row, Callable[[], Scorer]] = {
-            TUNED: lambda: self._editor(form="plain"),
-            RAW: lambda: self._editor(form="raw"),
-            SPLICE: lambda: self._editor(mask="splice", text="frozen"),
-            REBUILT: lambda: self._editor(form="reconstruct", mask="ones", text="frozen"),
-            EDITED: lambda: self.edited,
-            EDITED_REBUILT: lambda: self._editor(form="reconstruct"),
-            RANDOM: lambda: self.edited.with_random_mask(self.seed),
-        }
-        return held, scorers[row]()
+        if row not in self.scorers:
+            self.scorers[row] = self._scorer(row)
+        return held, self.scorers[row]
+
+    def _scorer(self, row: Row) -> Scorer:
+        if row == EDITED:
+            return self.edited
+        if row == RANDOM:
+            return self.edited.control("random", self.seed)
+        return self._editor(**CHANGES[row])
 
     @cached_property
     def sae(self) -> SparseAutoencoder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 
 from boresight.editing import CaptionEditor, PlainScorer, Scorer
+from boresight.editing.explanation import Explanation
+from boresight.editing.tokens import tokens_of
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.retrieval import RetrievalResult, evaluate_retrieval
-from boresight.sae import SparseAutoencoder
+from boresight.sae import SparseAutoencoder, SparseCodes
 from boresight.seeds import generator
+
+Names = Mapping[int, str] | Sequence[str]
 
 EXAMPLE_RULE = (
     "Captions for which one over the rank of the true image rose most, captions for which it fell most, and captions "
@@ -36,16 +40,6 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Share:
-    """A latent active in the true image: its activation, and the share in [0, 1] of it that the caption keeps."""
-
-    latent: int
-    name: str
-    activation: float
-    kept: float
-
-
-@dataclass(frozen=True)
 class Example:
     """One caption query, plain and edited: the first images of each ranking, the true image always among them."""
 
@@ -57,7 +51,7 @@ class Example:
     rank_after: float
     plain: Sequence[Place]
     edited: Sequence[Place]
-    latents: Sequence[Share]
+    explanation: Explanation
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ class LatentCard:
 def pick_examples(
     embeddings: Embeddings,
     editor: CaptionEditor,
-    names: Mapping[int, str] | Sequence[str] = (),
+    names: Names = (),
     *,
     kinds: Sequence[str] | None = None,
     per_rule: int = 2,
@@ -98,6 +92,7 @@ def pick_examples(
     if not rows:
         return []
     rankings = [_rankings(embeddings, scorer, rows) for scorer in (PlainScorer(), editor)]
+    labels = [_name(names, latent, "") for latent in range(editor.sae.n_latents)]
     examples = []
     for number, (row, rule) in enumerate(picked):
         owner = int(embeddings.owners[row])
@@ -112,7 +107,7 @@ def pick_examples(
                 rank_after=float(after.t2i_ranks[row]),
                 plain=plain,
                 edited=edited,
-                latents=_shares(embeddings, editor, names, row),
+                explanation=_explained(embeddings, editor, labels, row),
             )
         )
     return examples
@@ -144,7 +139,8 @@ def _pick(
 def _rankings(embeddings: Embeddings, scorer: Scorer, rows: Sequence[int], block: int = 4096) -> Tensor:
     """(N, len(rows)) scores of all images against a few captions."""
     with torch.inference_mode():
-        texts = scorer.prepare_texts(embeddings.texts[list(rows)].float())
+        columns = torch.tensor(rows)
+        texts = scorer.prepare_texts(embeddings.texts[columns].float(), tokens_of(embeddings, columns))
         parts = [
             scorer.score_prepared(scorer.prepare_images(images.float()), texts).cpu()
             for images in embeddings.images.split(block)
@@ -160,21 +156,58 @@ def _places(embeddings: Embeddings, scores: Tensor, owner: int, top: int) -> lis
     return [Place(embeddings.ids[image], rank, image == owner) for rank, image in shown]
 
 
-def _shares(
-    embeddings: Embeddings, editor: CaptionEditor, names: Mapping[int, str] | Sequence[str], row: int
-) -> list[Share]:
-    """The active latents of the caption's image, strongest first."""
-    raise NotImplementedError
+def _explained(embeddings: Embeddings, editor: CaptionEditor, labels: Sequence[str], row: int) -> Explanation:
+    """What the caption keeps and drops of its own image."""
+    image, text = embeddings.images[embeddings.owners[row]], embeddings.texts[row]
+    tokens = tokens_of(embeddings, torch.tensor([row]))
+    return editor.explain_edit(image.float(), text.float(), tokens, names=labels)
 
 
 def pick_latents(
     embeddings: Embeddings,
     sae: SparseAutoencoder,
-    names: Mapping[int, str] | Sequence[str],
+    names: Names = (),
     *,
     count: int = 12,
     top: int = 8,
     seed: int = 0,
+    block: int = 16384,
 ) -> list[LatentCard]:
-    """Latents for the report, by `GALLERY_RULE`, each with its `top` images; only latents active in `top` images."""
-    raise NotImplementedError
+    """Latents for the report, by `GALLERY_RULE`: `count` of those active in at least `top` images, `top` images each.
+
+    Codes are made a block at a time, twice: to count, and for the latents that were drawn.
+    """
+
+    def codes() -> Iterator[SparseCodes]:
+        for images in embeddings.images.split(block):
+            yield sae.encode(images.float())
+
+    active = torch.zeros(sae.n_latents, dtype=torch.int64)
+    for part in codes():
+        active += torch.bincount(part.indices[part.values > 0], minlength=sae.n_latents)
+    common = (active >= top).nonzero()[:, 0]
+    drawn = common[torch.randperm(len(common), generator=generator(seed, "report latents"))[:count]]
+    column = torch.full((sae.n_latents,), -1).scatter_(0, drawn, torch.arange(len(drawn)))
+    strength = []
+    for part in codes():
+        place = column[part.indices]
+        wanted = (place >= 0) & (part.values > 0)
+        row = wanted.nonzero()[:, 0]
+        values = torch.zeros(len(part), len(drawn))
+        values[row, place[wanted]] = part.values[wanted]
+        strength.append(values)
+    strongest = torch.cat(strength).topk(min(top, len(embeddings)), dim=0).indices.T
+    return [
+        LatentCard(
+            latent=latent,
+            name=_name(names, latent, f"latent {latent}"),
+            share=int(active[latent]) / len(embeddings),
+            image_ids=[embeddings.ids[row] for row in rows.tolist()],
+        )
+        for latent, rows in zip(drawn.tolist(), strongest, strict=True)
+    ]
+
+
+def _name(names: Names, latent: int, missing: str) -> str:
+    found = names.get(latent, "") if isinstance(names, Mapping) else names[latent] if latent < len(names) else ""
+    return found or missing

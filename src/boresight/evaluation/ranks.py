@@ -16,7 +16,8 @@ import torch
 from scipy.special import digamma
 from torch import Tensor
 
-from boresight.editing.scorer import Scorer, Tokens
+from boresight.editing.scorer import Scorer
+from boresight.editing.tokens import tokens_of
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.progress import progress
@@ -182,16 +183,7 @@ class _Work:
 
     def texts(self, columns: Tensor) -> Any:
         rows = self.embeddings.texts[columns].to(device=self.device, dtype=torch.float32)
-        return self.scorer.prepare_texts(rows, self._tokens(columns))
-
-    def _tokens(self, columns: Tensor) -> Tokens | None:
-        features, offsets = self.embeddings.token_features, self.embeddings.token_offsets
-        if features is None or offsets is None:
-            return None
-        lengths = (offsets[1:] - offsets[:-1])[columns]
-        before = torch.repeat_interleave(offsets[:-1][columns] - lengths.cumsum(0) + lengths, lengths)
-        rows = features[before + torch.arange(len(before))]
-        return rows.to(device=self.device, dtype=torch.float32), lengths.to(self.device)
+        return self.scorer.prepare_texts(rows, tokens_of(self.embeddings, columns))
 
     def scores(self, texts: Any, columns: Tensor, first: int, last: int) -> Iterator[tuple[int, Tensor]]:
         """(row of the first image, scores) for the blocks that cover images first to last - 1."""

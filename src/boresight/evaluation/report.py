@@ -14,13 +14,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from boresight.collections import Collection
+from boresight.editing.explanation import LatentEffect
 from boresight.errors import InputError
-from boresight.evaluation.examples import EXAMPLE_RULE, GALLERY_RULE, Example, LatentCard, Place, Share
+from boresight.evaluation.examples import EXAMPLE_RULE, GALLERY_RULE, Example, LatentCard, Place
 from boresight.evaluation.figures import DotFigure, dot_figure
 from boresight.evaluation.results import ALL_KINDS, Comparison, HeldOut, Row, replace_text
 from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS
 
 THUMBNAIL = 160
+LATENTS_SHOWN = 6
 COLUMNS = {**{f"R@{k}": f"R@{k}" for k in DEPTHS}, "MRR": "mrr"}
 COMPARED = ("baseline", "opponent", "ours")
 
@@ -239,14 +241,17 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
             for place in places
         ]
 
-    strongest = max((share.activation for share in example.latents), default=1.0) or 1.0
+    strongest = max((latent.activation for latent in example.explanation.latents), default=1.0)
 
-    def bars(shares: list[Share], kept: bool) -> list[dict[str, Any]]:
-        parts = [(share, share.kept if kept else 1 - share.kept) for share in shares]
-        parts.sort(key=lambda part: -part[0].activation * part[1])
+    def bars(effects: Sequence[LatentEffect], kept: bool) -> list[dict[str, Any]]:
+        shares = [effect.mask if kept else 1 - effect.mask for effect in effects]
         return [
-            {"name": share.name, "width": 100 * share.activation * part / strongest, "text": f"{part:.0%}"}
-            for share, part in parts[:6]
+            {
+                "name": effect.name or f"latent {effect.index}",
+                "width": 100 * effect.activation * share / strongest,
+                "text": f"{share:.0%}",
+            }
+            for effect, share in list(zip(effects, shares, strict=True))[:LATENTS_SHOWN]
         ]
 
     before, after = example.rank_before, example.rank_after
@@ -259,8 +264,8 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
         "sign": "gain" if after < before else "loss" if after > before else "even",
         "plain": shelf(example.plain),
         "edited": shelf(example.edited),
-        "kept": bars([share for share in example.latents if share.kept >= 0.5], True),
-        "dropped": bars([share for share in example.latents if share.kept < 0.5], False),
+        "kept": bars(example.explanation.kept, True),
+        "dropped": bars(example.explanation.dropped, False),
     }
 
 

@@ -99,10 +99,11 @@ def evaluate_retrieval(
     Memory: O(N (d + k + k^2) + M) and a few blocks; no matrix of N x M or M x n_latents is ever built.
 
     Raises:
-        InputError: no caption, wrong lengths, an editor of another width or encoder, scores that are not finite.
+        InputError: no caption, wrong lengths, scores that are not finite.
+        ArtefactError: an editor of another width or encoder.
     """
     _check(embeddings, editor, kinds, block_images, block_texts)
-    scorer: Any = editor if editor is not None else PlainScorer()
+    scorer: Scorer = editor if editor is not None else PlainScorer()
     place = pick_device(device) if device is not None or editor is None else getattr(editor, "device", None)
     with torch.inference_mode():
         counts = count_competitors(
@@ -170,3 +171,5 @@ def _check(embeddings: Embeddings, editor: Any, kinds: Sequence[str] | None, *bl
         raise InputError(f"kinds has {len(kinds)} entries and there are {len(embeddings.owners)} captions.")
     if min(blocks) < 1:
         raise InputError("block_images and block_texts must be at least 1.")
+    if isinstance(editor, CaptionEditor):
+        editor.require_same_encoder(embeddings)

@@ -1,0 +1,203 @@
+"""The comparison end to end on a small world: every row, the controls, interruption and resumption."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from boresight.editing import CaptionEditor
+from boresight.embeddings import Embeddings
+from boresight.errors import ArtefactError, InputError
+from boresight.evaluation import compare, evaluate_retrieval, pick_examples, pick_latents
+from boresight.evaluation import comparison as module
+from boresight.evaluation.comparison import CHANCE, EDITED, PLAIN, ROWS, SHUFFLED, SPLICE
+from boresight.sae import SparseAutoencoder
+
+WIDTH, CONCEPTS = 24, 40
+
+
+def world(n, seed, name="world") -> Embeddings:
+    """Images hold five concepts each; a caption tells of two or four of them, in a space a little askew."""
+    fixed = np.random.default_rng(7)
+    concepts = fixed.normal(size=(CONCEPTS, WIDTH))
+    askew = np.eye(WIDTH) + 0.2 * fixed.normal(size=(WIDTH, WIDTH))
+    draw = np.random.default_rng(seed)
+    held = np.stack([draw.permutation(CONCEPTS)[:5] for _ in range(n)])
+    images = concepts[held].sum(1) + 0.1 * draw.normal(size=(n, WIDTH))
+    texts = np.stack([concepts[row[:size]].sum(0) for row in held for size in (2, 4)]) @ askew
+    captions = [f"{size} of {row.tolist()}" for row in held for size in (2, 4)]
+    as_floats = [rows.astype(np.float32) for rows in (images, texts)]
+    ids = [f"{seed}-{row}" for row in range(n)]
+    return Embeddings.from_arrays(*as_floats, np.repeat(np.arange(n), 2), ids=ids, captions=captions, name=name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Matrices this small gain nothing from threads, and lose much where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return world(240, 0), world(60, 1), {"first": world(80, 2), "second": world(50, 3)}
+
+
+OPTIONS = {
+    "seeds": (0, 1),
+    "n_latents": 48,
+    "k": 6,
+    "sae_options": {"steps": 60, "batch_size": 64},
+    "editor_options": {"steps": 40, "batch_size": 64, "learning_rate": 5e-3, "mask_learning_rate": 2e-2},
+    "kinds": {"first": ["short", "long"] * 80},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(sets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comparison")
+    return compare(*sets, **OPTIONS, folder=folder), folder
+
+
+def test_every_row_is_measured_for_every_set_and_seed(finished, sets):
+    found, _ = finished
+    assert [row.name for row in found.rows] == [row.name for row in ROWS]
+    for test in ("first", "second"):
+        for row in ROWS:
+            seeds = ["-"] if row in (PLAIN, CHANCE) else ["0", "1"]
+            assert list(found.figures[test][row.name]) == seeds
+    assert found.tests[0].kinds == {"short": 80, "long": 80}
+    assert set(found.measures) == {"0", "1"}
+    assert found.figures["second"]["plain"]["-"] == evaluate_retrieval(sets[2]["second"]).to_dict()
+    long = found.spread("first", "plain", "t2i", "R@1", "long").mean
+    short = found.spread("first", "plain", "t2i", "R@1", "short").mean
+    assert long > short
+    assert "edited" in str(found)
+
+
+def test_shuffled_images_are_at_chance_and_the_rest_is_not(finished):
+    found, _ = finished
+    for test, n in (("first", 80), ("second", 50)):
+        expected = found.spread(test, CHANCE.name, "t2i", "R@10").mean
+        assert expected == pytest.approx(100 * 10 / n)
+        # Each caption hits with probability 10/n; two captions of an image and two seeds are not independent.
+        spread = 100 * np.sqrt(0.1 * 0.9 / n)
+        assert abs(found.spread(test, SHUFFLED.name, "t2i", "R@10").mean - expected) < 4 * spread
+        assert found.spread(test, EDITED.name, "t2i", "R@10").mean > expected + 10 * spread
+
+
+def test_rows_are_different_scorers(finished):
+    """All but the training-free mask, which may find on validation that keeping everything is best."""
+    found, _ = finished
+    figures = [json.dumps(next(iter(found.figures["first"][row.name].values()))) for row in ROWS if row != SPLICE]
+    assert len(set(figures)) == len(figures)
+
+
+def test_what_is_finished_is_not_done_again(finished, sets, monkeypatch):
+    found, folder = finished
+    for kind in (CaptionEditor, SparseAutoencoder):
+        monkeypatch.setattr(kind, "fit", None)
+    again = compare(*sets, **OPTIONS, folder=folder)
+    assert again.figures == found.figures
+    assert again.measures == found.measures
+
+
+def test_goes_on_after_an_interruption_to_the_same_figures(finished, sets, tmp_path, monkeypatch):
+    found, _ = finished
+    calls = []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 21:
+            raise KeyboardInterrupt
+        return evaluate_retrieval(*arguments, **options)
+
+    monkeypatch.setattr(module, "evaluate_retrieval", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compare(*sets, **OPTIONS, folder=tmp_path)
+    done = json.loads((tmp_path / "finished.json").read_text())["figures"]
+    assert 0 < sum(len(seeds) for rows in done.values() for seeds in rows.values()) < 36
+    before = len(calls)
+    assert compare(*sets, **OPTIONS, folder=tmp_path).figures == found.figures
+    assert len(calls) - before < 36 - 15
+
+
+def test_other_settings_start_anew(finished, sets, tmp_path):
+    (tmp_path / "finished.json").write_text((finished[1] / "finished.json").read_text())
+    train, validation, tests = sets
+    options = OPTIONS | {"seeds": (0,), "kinds": None}
+    found = compare(train, validation, {"second": tests["second"]}, **options, folder=tmp_path)
+    assert list(found.figures) == ["second"]
+    assert list(json.loads((tmp_path / "finished.json").read_text())["figures"]) == ["second"]
+
+
+def test_the_editor_that_was_kept_gives_the_figures(finished, sets):
+    found, folder = finished
+    editor = CaptionEditor.load(folder / "seed-1" / "edited")
+    again = evaluate_retrieval(sets[2]["second"], editor).to_dict()
+    for direction in ("t2i", "i2t"):
+        assert again[direction] == pytest.approx(found.figures["second"]["edited"]["1"][direction])
+
+
+def test_unusable_input_is_refused_in_a_sentence(sets):
+    train, validation, tests = sets
+    with pytest.raises(InputError, match="at least one test set and one seed"):
+        compare(train, validation, {}, **OPTIONS)
+    with pytest.raises(InputError, match="seeds 0, 0 repeat"):
+        compare(train, validation, tests, seeds=(0, 0))
+    with pytest.raises(
+        InputError, match="kinds are given for 'third', which is no test set; the test sets: first, second"
+    ):
+        compare(train, validation, tests, kinds={"third": []})
+    with pytest.raises(InputError, match="kinds of 'first' has 1 entries and the set has 160 captions"):
+        compare(train, validation, tests, kinds={"first": ["short"]})
+
+
+def test_examples_follow_their_rules(finished, sets):
+    test = sets[2]["first"]
+    editor = CaptionEditor.load(finished[1] / "seed-0" / "edited")
+    names = {latent: f"name {latent}" for latent in range(0, 48, 2)}
+    examples = pick_examples(test, editor, names, kinds=["short", "long"] * 80, per_rule=2)
+    assert examples == pick_examples(test, editor, names, kinds=["short", "long"] * 80, per_rule=2)
+    before, after = evaluate_retrieval(test).t2i_ranks, evaluate_retrieval(test, editor).t2i_ranks
+    change = 1 / after - 1 / before
+    gains = [example for example in examples if example.rule == "largest gain"]
+    losses = [example for example in examples if example.rule == "largest loss"]
+    assert gains
+    assert 1 / gains[0].rank_after - 1 / gains[0].rank_before == pytest.approx(change.max())
+    assert all(example.rank_after > example.rank_before for example in losses)
+    assert sum(example.rule == "drawn at random" for example in examples) == 2
+    assert len({example.image_id for example in examples}) == len(examples)
+    for example in examples:
+        for places, rank in ((example.plain, example.rank_before), (example.edited, example.rank_after)):
+            assert [place.rank for place in places if place.right] == [round(rank)]
+            assert [place.rank for place in places[:5]] == [1, 2, 3, 4, 5]
+        assert example.kind == ("short" if example.caption.startswith("2") else "long")
+        assert {latent.name for latent in example.explanation.latents} <= {*names.values(), ""}
+
+
+def test_latents_are_shown_with_the_images_in_which_they_are_strongest(finished, sets):
+    test = sets[2]["first"]
+    sae = SparseAutoencoder.load(finished[1] / "seed-0" / "sae")
+    cards = pick_latents(test, sae, ["first name"], count=5, top=3, block=17)
+    codes = sae.encode(test.images).dense()
+    assert len(cards) == 5
+    for card in cards:
+        strength = codes[:, card.latent]
+        rows = [test.ids.index(name) for name in card.image_ids]
+        assert card.share == pytest.approx(float((strength > 0).float().mean()))
+        assert torch.equal(strength[rows], strength.topk(3).values)
+        assert card.name == ("first name" if card.latent == 0 else f"latent {card.latent}")
+    assert pick_latents(test, sae, (), top=81) == []
+
+
+def test_an_editor_of_another_encoder_or_width_is_refused(finished, sets):
+    editor = CaptionEditor.load(finished[1] / "seed-0" / "edited")
+    narrow = Embeddings.from_arrays(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32), range(4))
+    with pytest.raises(ArtefactError, match="width 24 and these embeddings are 4 wide"):
+        evaluate_retrieval(narrow, editor)
