@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+# Said once a process by the first sparse matrix; the layout's interface is what may change, not its numbers.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
 @dataclass(frozen=True)
@@ -56,3 +62,33 @@ class SparseCodes:
             size=(len(self), self.n_latents),
             check_invariants=False,
         )
+
+
+def pack(places: Tensor, pre: Tensor, most: int) -> SparseCodes:
+    """Codes of a block from its active places, strongest first, of which at most `most` a row are kept.
+
+    places: (E,) int64 ascending, `row * n + latent`; pre: (B, n). As many slots as the fullest row needs.
+    """
+    rows, n = len(pre), pre.shape[1]
+    owner = places // n
+    counts = torch.bincount(owner, minlength=rows)
+    slots = int(counts.max()) if len(places) else 0
+    slot = torch.arange(len(places), device=pre.device) - (counts.cumsum(0) - counts)[owner]
+    indices = torch.zeros(rows, slots, dtype=torch.int64, device=pre.device)
+    values = torch.zeros(rows, slots, dtype=pre.dtype, device=pre.device)
+    indices[owner, slot] = places % n
+    values[owner, slot] = pre.reshape(-1)[places]
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    return SparseCodes(indices.gather(1, order)[:, :most], values[:, :most], n)
+
+
+def concatenate(parts: Sequence[SparseCodes], n_latents: int, least: int = 1) -> SparseCodes:
+    """The rows of all parts, with the slots of the widest, `least` at the least."""
+    slots = max([least, *(part.k for part in parts)])
+    if not parts:
+        return SparseCodes(torch.zeros(0, slots, dtype=torch.int64), torch.zeros(0, slots), n_latents)
+    return SparseCodes(
+        torch.cat([pad(part.indices, (0, slots - part.k)) for part in parts]),
+        torch.cat([pad(part.values, (0, slots - part.k)) for part in parts]),
+        n_latents,
+    )

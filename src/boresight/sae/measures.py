@@ -1,0 +1,134 @@
+"""How good a sparse autoencoder is: one number a question, each summed over the whole set."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from boresight.embeddings import Embeddings
+from boresight.errors import InputError
+from boresight.sae.start import as_rows
+
+if TYPE_CHECKING:
+    from boresight.sae.autoencoder import SparseAutoencoder
+
+HUNGARIAN_UP_TO = 4096
+
+
+@dataclass(frozen=True)
+class SaeMeasures:
+    """What `measure_sae` found on N embeddings.
+
+    Attributes:
+        explained_variance: 1 - sum |x - x^|^2 / sum |x - mean|^2, the mean taken over the N embeddings feature by
+            feature. 0 is what the constant mean explains.
+        l0: mean active latents an embedding.
+        dead_share: share of the latents active in none of the N embeddings.
+        cosine: mean cosine of x and x^.
+        retrieval_kept_r1, retrieval_kept_r10: see `retrieval_kept`; None where captions are not given.
+    """
+
+    explained_variance: float
+    l0: float
+    dead_share: float
+    cosine: float
+    retrieval_kept_r1: float | None = None
+    retrieval_kept_r10: float | None = None
+
+    def to_dict(self) -> dict[str, float]:
+        """The measures that are known, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None and math.isfinite(value)}
+
+
+def measure_sae(sae: SparseAutoencoder, images: Tensor | np.ndarray | Embeddings, *, block: int = 16384) -> SaeMeasures:
+    """Measures on (N, d) embeddings, a block at a time, summed in float64; with captions, also the retrieval kept."""
+    rows = as_rows(images, least=1)
+    error = active = cosines = squares = 0.0
+    total = torch.zeros(rows.width, dtype=torch.float64)
+    seen = torch.zeros(sae.n_latents, dtype=torch.bool)
+    # The shift leaves the variance as it is and spares it the cancellation of two large sums.
+    shift = rows[:1].double()
+    for start in range(0, len(rows), block):
+        x = rows[start : start + block]
+        codes = sae.encode(x)
+        decoded = sae.decode(codes)
+        error += float((x.double() - decoded.double()).square().sum())
+        shifted = x.double() - shift
+        total += shifted.sum(0)
+        squares += float(shifted.square().sum())
+        on = codes.values > 0
+        active += int(on.sum())
+        seen[codes.indices[on]] = True
+        cosines += float(torch.nn.functional.cosine_similarity(x, decoded, dim=1).double().sum())
+    variance = squares - float(total.square().sum()) / len(rows)
+    kept: dict[int, float | None] = {1: None, 10: None}
+    if isinstance(images, Embeddings) and len(images.texts):
+        kept |= retrieval_kept(sae, images)
+    return SaeMeasures(
+        explained_variance=1 - error / variance if variance > 0 else math.nan,
+        l0=active / len(rows),
+        dead_share=1 - float(seen.float().mean()),
+        cosine=cosines / len(rows),
+        retrieval_kept_r1=kept[1],
+        retrieval_kept_r10=kept[10],
+    )
+
+
+def retrieval_kept(
+    sae: SparseAutoencoder, embeddings: Embeddings, *, ks: tuple[int, ...] = (1, 10), at_most: int = 5000
+) -> dict[int, float]:
+    """Text-to-image R@k by cosine with reconstructed images over R@k with the images as they are, for each k.
+
+    1.0 means that the reconstruction costs no recall; nan where the images themselves find nothing. On at most
+    `at_most` images, evenly spaced, with all their captions. A tied competitor counts half a rank.
+    """
+    if len(embeddings) > at_most:
+        embeddings = embeddings.select(torch.linspace(0, len(embeddings) - 1, at_most).long())
+    images = embeddings.images.float()
+    plain = text_to_image_ranks(images, embeddings.texts, embeddings.owners)
+    decoded = text_to_image_ranks(sae.decode(sae.encode(images)), embeddings.texts, embeddings.owners)
+    kept = {}
+    for k in ks:
+        before = float((plain <= k).double().mean())
+        kept[k] = float((decoded <= k).double().mean()) / before if before else math.nan
+    return kept
+
+
+def text_to_image_ranks(images: Tensor, texts: Tensor, owners: Tensor, block: int = 1024) -> Tensor:
+    """(M,) float: the rank, from 1, of each caption's image among all by cosine. images (N, d), texts (M, d)."""
+    images = torch.nn.functional.normalize(images.float(), dim=1)
+    ranks = []
+    for start in range(0, len(texts), block):
+        scores = texts[start : start + block].float() @ images.T
+        own = scores.gather(1, owners[start : start + block, None])
+        better, equal = (scores > own).sum(1), (scores == own).sum(1) - 1
+        ranks.append(1 + better + equal / 2)
+    return torch.cat(ranks)
+
+
+def stability(first: SparseAutoencoder, second: SparseAutoencoder) -> float:
+    """How far two fits, say of two seeds, found the same directions: mean |cosine| of matched directions, in [0, 1].
+
+    Up to 4,096 latents the matching is one to one and the best there is (Hungarian); above, every direction of
+    each is matched to its nearest of the other, which flatters a little. Directions of latents that never fire
+    count like all others. Raises InputError when widths or sizes differ.
+    """
+    if (first.n_latents, first.width) != (second.n_latents, second.width):
+        raise InputError(
+            f"The autoencoders have {first.n_latents} latents of width {first.width} and {second.n_latents} of "
+            f"width {second.width}; compare two of one shape."
+        )
+    a, b = first.directions.detach().cpu(), second.directions.detach().cpu()
+    if first.n_latents <= HUNGARIAN_UP_TO:
+        cosines = (a @ b.T).abs().numpy()
+        return float(cosines[linear_sum_assignment(cosines, maximize=True)].mean())
+    nearest = [
+        torch.cat([(part @ other.T).abs().amax(1) for part in one.split(1024)]) for one, other in ((a, b), (b, a))
+    ]
+    return float(torch.cat(nearest).mean())

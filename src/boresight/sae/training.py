@@ -1,0 +1,207 @@
+"""The fit loop of a sparse autoencoder."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from boresight.artefacts import MANIFEST, load_artefact, save_artefact
+from boresight.errors import InputError
+from boresight.progress import progress
+from boresight.sae import objective
+from boresight.sae.activations import top_of_batch
+from boresight.sae.config import FitOptions, SaeConfig
+from boresight.sae.matmul import pre_activations
+from boresight.sae.start import SAMPLE, Rows, data_scale, starting_bias, starting_directions
+from boresight.seeds import generator
+
+if TYPE_CHECKING:
+    from boresight.sae.autoencoder import SparseAutoencoder
+
+_THRESHOLD_MEMORY = 0.99  # of BatchTopK's running threshold, over steps
+_THRESHOLD_HASTE = 10.0  # learning rate of JumpReLU's thresholds, logarithms that have far to go, over the others'
+_WINDOW = 0.5  # width of JumpReLU's window as a share of the starting threshold
+
+
+def train(sae: SparseAutoencoder, rows: Rows, options: FitOptions, checkpoint: Path | None, every: int) -> None:
+    """Fit `sae` in place, on its device.
+
+    The data is divided by the root of its mean squared norm while training and the weights multiplied back at the
+    end, so that one learning rate serves embeddings of every length.
+    """
+    scale, variance = data_scale(rows)
+    state = _start(sae, rows, options, scale)
+    settings = _settings(sae.config, options, rows)
+    if checkpoint is not None:
+        _resume(checkpoint, state, settings)
+    _loop(state, sae.config, rows, options, scale, variance / scale**2, checkpoint, every, settings)
+    weights = state.weights
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in state.tensors().values()):
+        raise InputError("Training diverged (a weight is not finite); choose a smaller learning_rate.")
+    with torch.no_grad():
+        sae.encoder_weight.copy_(weights.encoder_weight)
+        sae.encoder_bias.copy_(weights.encoder_bias * scale)
+        sae.directions.copy_(weights.directions)
+        sae.bias.copy_(weights.bias * scale)
+        threshold = state.threshold if weights.log_threshold is None else weights.log_threshold.exp()
+        sae.threshold.copy_(threshold * scale)
+
+
+class _State:
+    """All that changes while training, and so all that a checkpoint holds."""
+
+    def __init__(self, weights: objective.Weights, options: FitOptions) -> None:
+        self.weights = weights
+        self.step = 0
+        self.idle = torch.zeros(len(weights.encoder_bias), dtype=torch.int64, device=weights.bias.device)
+        self.threshold = torch.zeros((), device=weights.bias.device)
+        self.bandwidth = 0.0
+        self.parameters = {name: tensor for name, tensor in vars(weights).items() if tensor is not None}
+        for tensor in self.parameters.values():
+            tensor.requires_grad_(True)
+        groups = [
+            {"params": [tensor], "times": _THRESHOLD_HASTE if name == "log_threshold" else 1.0}
+            for name, tensor in self.parameters.items()
+        ]
+        self.optimizer = torch.optim.Adam(groups, lr=options.learning_rate, fused=True)
+        for tensor in self.parameters.values():
+            self.optimizer.state[tensor] = {
+                "step": torch.zeros((), device=tensor.device),
+                "exp_avg": torch.zeros_like(tensor),
+                "exp_avg_sq": torch.zeros_like(tensor),
+            }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Views of the whole state by name; copying into them restores it."""
+        held = {"idle": self.idle, "threshold": self.threshold}
+        for name, tensor in self.parameters.items():
+            held[name] = tensor.detach()
+            held |= {f"{name}.{key}": value for key, value in self.optimizer.state[tensor].items()}
+        return held
+
+
+def _start(sae: SparseAutoencoder, rows: Rows, options: FitOptions, scale: float) -> _State:
+    config, device = sae.config, sae.bias.device
+    sample = rows.sample(SAMPLE, options.seed) / scale
+    bias = starting_bias(sample, options.prebias).to(device)
+    directions = starting_directions(config.n_latents, config.width, options.seed).to(device)
+    log_threshold = None
+    bandwidth = 0.0
+    encoder_bias = torch.zeros(config.n_latents, device=device)
+    if config.architecture == "jumprelu":
+        # The threshold at which the untrained code already has k active latents a row.
+        some = sample[: max(1, 2**22 // config.n_latents)].to(device)
+        _, smallest = top_of_batch(pre_activations(some - bias, directions, encoder_bias), config.k * len(some))
+        log_threshold = torch.full((config.n_latents,), math.log(max(smallest, 1e-4)), device=device)
+        bandwidth = _WINDOW * max(smallest, 1e-4)
+    state = _State(
+        objective.Weights(directions.clone(), encoder_bias, directions.clone(), bias.clone(), log_threshold), options
+    )
+    state.bandwidth = bandwidth
+    return state
+
+
+def _loop(
+    state: _State,
+    config: SaeConfig,
+    rows: Rows,
+    options: FitOptions,
+    scale: float,
+    variance: float,
+    checkpoint: Path | None,
+    every: int,
+    settings: dict,
+) -> None:
+    weights, device = state.weights, state.weights.bias.device
+    out = torch.empty(min(options.batch_size, len(rows)), config.n_latents, device=device)
+    with progress(total=options.steps, initial=state.step, what="sparse autoencoder", unit="step") as bar:
+        while state.step < options.steps:
+            x = (rows[batch_rows(len(rows), options.batch_size, options.seed, state.step)] / scale).to(device)
+            for group in state.optimizer.param_groups:
+                group["lr"] = group["times"] * options.rate(state.step)
+            done = objective.run(
+                x,
+                weights,
+                config,
+                bandwidth=state.bandwidth,
+                dead=(state.idle > options.dead_after).nonzero()[:, 0],
+                aux_k=options.aux_k if options.aux_coefficient > 0 else 0,
+                guess=0.8 * float(state.threshold),
+                out=out[: len(x)],
+            )
+            total = objective.loss(x, done, variance, options.aux_coefficient)
+            if weights.log_threshold is not None:
+                total = total + objective.sparsity_loss(done, config.k, options.l0_coefficient)
+            state.optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            _update(state, options)
+            _remember(state, done, len(x))
+            state.step += 1
+            bar.update(1)
+            if state.step % 100 == 0:
+                bar.set_postfix(loss=f"{total.item():.4f}", refresh=False)
+            if checkpoint is not None and (state.step % every == 0 or state.step == options.steps):
+                save_artefact(checkpoint, "sae-checkpoint", state.tensors(), {"step": state.step, **settings})
+
+
+def _update(state: _State, options: FitOptions) -> None:
+    """One step of Adam that keeps the directions at unit length."""
+    torch.nn.utils.clip_grad_norm_(state.parameters.values(), options.clip)
+    directions = state.weights.directions
+    with torch.no_grad():
+        gradient = directions.grad
+        assert gradient is not None
+        # The part along the direction would only change its length, which is fixed.
+        gradient -= (gradient * directions).sum(1, keepdim=True) * directions
+        state.optimizer.step()
+        directions /= directions.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+@torch.no_grad()
+def _remember(state: _State, done: objective.Pass, batch: int) -> None:
+    state.idle += batch
+    state.idle[done.latents[done.values > 0]] = 0
+    if state.weights.log_threshold is None and done.smallest > 0:
+        memory = _THRESHOLD_MEMORY if float(state.threshold) > 0 else 0.0
+        state.threshold.mul_(memory).add_((1 - memory) * done.smallest)
+
+
+def batch_rows(count: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """(B,) int64 ascending: the rows of batch `step`. Every epoch is a new order, cut into equal batches.
+
+    A function of the step alone, so that a resumed fit reads what the first would have read.
+    """
+    batches = math.ceil(count / batch_size)
+    return _order(count, seed, step // batches).tensor_split(batches)[step % batches].sort().values
+
+
+@functools.lru_cache(maxsize=1)
+def _order(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=generator(seed, f"sae epoch {epoch}"))
+
+
+def _settings(config: SaeConfig, options: FitOptions, rows: Rows) -> dict:
+    settings = {"config": asdict(config), "options": asdict(options), "data": rows.fingerprint()}
+    return json.loads(json.dumps(settings))
+
+
+def _resume(folder: Path, state: _State, settings: dict) -> None:
+    """Continue from the checkpoint in `folder`, if there is one. Raises InputError when it is of another fit."""
+    if not (folder / MANIFEST).exists():
+        return
+    tensors, manifest = load_artefact(folder, "sae-checkpoint")
+    different = [key for key in settings if manifest.get(key) != settings[key]]
+    if different:
+        raise InputError(
+            f"The checkpoint in {folder} is of a fit with other {' and '.join(different)}; choose an empty folder."
+        )
+    for name, tensor in state.tensors().items():
+        tensor.copy_(tensors[name])
+    state.step = manifest["step"]
