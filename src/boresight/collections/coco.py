@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ from boresight.errors import InputError
 
 
 def read_coco(
-    content: Mapping[str, Any], file: Path, *, name: str, images: str | os.PathLike[str] | None = None
+    content: Any, file: Path, *, name: str, images: str | os.PathLike[str] | None = None
 ) -> tuple[Dataset, list[Problem]]:
     """`content` is the json in `file`. Ids are the images' ids; the split is read from the file's name.
 
     Pictures are looked for in `images`, else beside the json, beside its folder, and in each of the two places in
     `images/` and in a folder named as the end of the file's name ('val2017' of `captions_val2017.json`).
     """
-    entries, annotations = content.get("images"), content.get("annotations")
+    entries, annotations = (
+        content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations")
+    )
     if not isinstance(entries, list) or not isinstance(annotations, list):
         raise InputError(f"{file} is no COCO captions file: it lacks the lists 'images' and 'annotations'.")
     if annotations and not any(isinstance(one, dict) and "caption" in one for one in annotations):

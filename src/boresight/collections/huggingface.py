@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Image, concatenate_datasets
+from datasets import ClassLabel, Dataset, Image, concatenate_datasets
 
 from boresight.collections.collection import Problem
 from boresight.collections.columns import Columns, texts_in
@@ -88,8 +88,14 @@ def _rows(parts: Mapping[str, Dataset], columns: Columns, name: str, root: Path)
 
 
 def _dictionaries(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """Rows as they are stored, pictures undecoded, with the names of class labels instead of their numbers."""
+    labels = {name: feature for name, feature in dataset.features.items() if isinstance(feature, ClassLabel)}
     for batch in dataset.with_format("arrow").iter(_BATCH):
-        yield from batch.to_pylist()
+        for values in batch.to_pylist():
+            for name, feature in labels.items():
+                number = values[name]
+                values[name] = feature.names[number] if number is not None and number >= 0 else None
+            yield values
 
 
 def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tuple[Dataset, list[Problem]]:
@@ -107,7 +113,7 @@ def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tupl
     for split, part in flat.items():
         image = _image(part, columns)
         used = columns.captions_in(part.column_names)
-        own_split = columns.split_in(part.column_names)
+        own_id, own_split = columns.id_in(part.column_names), columns.split_in(part.column_names)
         captions, splits = Captions(), []
         small = part.select_columns([*used, *([own_split] if own_split else [])])
         absent = _absent(part, columns)
@@ -128,7 +134,7 @@ def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tupl
                 taken.add(identity)
                 kept.append(start + row)
                 captions.add(row, texts)
-        extras = [c for c in common if c not in (image, *used, own_split, *FIXED)]
+        extras = [c for c in common if c not in (image, *used, own_id, own_split, *FIXED)]
         pictures = part.select_columns([image, *extras])
         pictures = pictures if image == "image" else pictures.rename_column(image, "image")
         table = {"id": pa.array(ids[split], pa.string()), "captions": captions.finish(len(part)), "split": splits}
