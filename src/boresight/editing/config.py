@@ -1,0 +1,65 @@
+"""What a caption editor is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from boresight.errors import InputError
+
+Form = Literal["residual", "reconstruct", "raw", "plain"]
+MaskKind = Literal["bilinear", "mlp", "tokens", "splice", "ones"]
+TextKind = Literal["finetuned", "frozen"]
+Length = Literal["pair", "caption"]
+_CHOICES = {
+    "form": ("residual", "reconstruct", "raw", "plain"),
+    "mask": ("bilinear", "mlp", "tokens", "splice", "ones"),
+    "text": ("finetuned", "frozen"),
+    "length": ("pair", "caption"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditorConfig:
+    """What an editor is.
+
+    Attributes:
+        form: of the edit x~, with code z, decoder D, pre-bias b and mask m in [0, 1]^n: 'residual' is x - D((1-m)*z),
+            our choice; 'reconstruct' is D(m*z) + b, TEVI's (arXiv 2606.07451); 'raw' is r * x with a mask r in
+            [0, 1]^d over the raw dimensions, the opponent without an autoencoder, after SmartCLIP
+            (arXiv 2507.22264); 'plain' is x, the opponent without an edit.
+        mask: network of m, see `boresight.editing.masks`; 'raw' and 'plain' have none of these.
+        text: 'finetuned' learns a linear head on the caption embedding (TEVI fine-tunes the text tower; a head on its
+            output is our choice), 'frozen' uses the embedding as it is.
+        length_exponent: p of the score <x~, u> / (|x| l^p) with l = |x~| / |x|: 1 is the cosine, 0 undivided.
+        length: l of the 'pair' of image and caption, or of the 'caption': its mean over reference training images.
+        token_width: width of the token features that the mask reads; 0 where it reads none.
+    """
+
+    form: Form = "residual"
+    mask: MaskKind = "bilinear"
+    text: TextKind = "finetuned"
+    length_exponent: float = 0.0
+    length: Length = "pair"
+    token_width: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"There is no {name} '{getattr(self, name)}'; choose one of {', '.join(choices)}.")
+        if not 0 <= self.length_exponent <= 1:
+            raise InputError(f"length_exponent is {self.length_exponent}; choose between 0 (undivided) and 1 (cosine).")
+
+    @property
+    def has_latents(self) -> bool:
+        return self.form in ("residual", "reconstruct")
+
+    @property
+    def offset(self) -> float:
+        """The weight of a latent in the edit is its mask minus this."""
+        return 1.0 if self.form == "residual" else 0.0
+
+    @property
+    def divides(self) -> str:
+        """Which length divides the score: 'pair', 'caption', or '' where it is undivided."""
+        return "" if self.length_exponent == 0 or self.form == "plain" else self.length

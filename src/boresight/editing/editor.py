@@ -1,0 +1,357 @@
+"""The caption editor: what a caption keeps of an image embedding, and the score that follows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from boresight.artefacts import fingerprint, load_artefact, save_artefact
+from boresight.device import pick_device
+from boresight.editing import scoring, training
+from boresight.editing.config import EditorConfig, Form, Length, MaskKind, TextKind
+from boresight.editing.explanation import Explanation, explain_edit
+from boresight.editing.masks import BilinearMask, OnesMask, RandomMask, make_mask
+from boresight.editing.scorer import PreparedImages, PreparedTexts
+from boresight.editing.tokens import Tokens, token_blocks
+from boresight.embeddings import Embeddings
+from boresight.embeddings.embeddings import check_rows
+from boresight.errors import ArtefactError, InputError
+from boresight.sae import SparseAutoencoder
+from boresight.sae.autoencoder import encoder_of
+from boresight.sae.config import SaeConfig
+
+_IMAGES_AT_ONCE = 16384
+_KEPT = ("encoder", "encoder_fingerprint", "options", "history")
+
+
+class CaptionEditor(nn.Module):
+    """A sparse autoencoder, a mask network and a text head.
+
+    Untrained, its mask is open and its head the identity: 'residual' and 'raw' then give the plain cosine exactly,
+    and 'reconstruct' the score of the autoencoder's reconstruction.
+
+    Attributes:
+        sae: the frozen autoencoder.
+        config: what this editor is.
+        mask_network: texts (T, d), tokens -> (T, n_latents) in [0, 1]; None where the form has no latents.
+        gate_network: texts (T, d) -> (T, d) in [0, 1], the mask of the form 'raw'; None in the others.
+        head_map, head_bias: (d, d) and (d,), zero at the start; u = unit(t + head_map t + head_bias) for a unit t.
+        reference: (R, d) training images over which a length per caption is taken; R is 0 where none is.
+        manifest: what it was fitted on and how: `encoder`, `encoder_fingerprint`, `options`, `history`.
+    """
+
+    reference: Tensor
+
+    def __init__(self, sae: SparseAutoencoder, config: EditorConfig, manifest: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.manifest = dict(manifest or {})
+        self.sae = sae
+        directions = sae.directions.detach()
+        self.mask_network: Any = None
+        self.gate_network: Any = None
+        if config.has_latents:
+            self.mask_network = make_mask(config.mask, directions, config.token_width)
+        if config.form == "raw":
+            self.gate_network = BilinearMask(torch.eye(sae.width))
+        learns = config.text == "finetuned"
+        self.head_map = nn.Parameter(torch.zeros(sae.width, sae.width), requires_grad=learns)
+        self.head_bias = nn.Parameter(torch.zeros(sae.width), requires_grad=learns)
+        self.register_buffer("reference", torch.zeros(0, sae.width))
+        self._prepared_reference: tuple[Any, PreparedImages] | None = None
+        self.to(directions.device)
+
+    @classmethod
+    def fit(
+        cls,
+        sae: SparseAutoencoder,
+        train: Embeddings,
+        validation: Embeddings | None = None,
+        *,
+        form: Form = "residual",
+        mask: MaskKind = "bilinear",
+        text: TextKind = "finetuned",
+        length_exponent: float | None = None,
+        length: Length = "pair",
+        batch_size: int = 256,
+        steps: int | None = None,
+        learning_rate: float = 5e-4,
+        mask_learning_rate: float = 1e-3,
+        weight_decay: float = 0.1,
+        sparsity: float = 0.0,
+        captions_per_image: int = 1,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+    ) -> CaptionEditor:
+        """An editor trained by InfoNCE over the whole B x B matrix of exact scores, chosen on validation.
+
+        Before the first step and ten times after it the sum of the six recalls (T2I and I2T R@1, R@5, R@10) is taken
+        on validation, and the best state is returned. So 'residual', 'raw' and 'plain' are never below the unedited
+        model there.
+
+        Args:
+            sae: fitted on images of the same encoder; copied, and frozen.
+            train: images and captions that the encoder was not fitted on, or the effect is lost.
+            validation: other images with captions; left out, `train` holds the splits 'train' and 'validation'.
+            form, mask, text, length: see `EditorConfig`. Every form is trained by this same loop.
+            length_exponent: see `EditorConfig`. Left out, training uses the form's own (0 for 'residual', else 1), and
+                exponent and length are changed after it where that gains half a percent of the sum on validation.
+            batch_size: images a step, at most as many as there are.
+            steps: left out, 30 epochs, at least 300 and at most 2,000 steps. 0 trains nothing.
+            learning_rate, mask_learning_rate: of the head, and of mask or gate; AdamW, cosine schedule.
+            weight_decay: pulls the head towards the identity and the mask towards one that no caption changes.
+            sparsity: weight of the mean mask in the loss.
+            captions_per_image: captions drawn for each image and step; all of them are positives.
+            device: where to train and stay; the best one present if left out.
+
+        Raises:
+            InputError: fewer than 2 images with captions, an empty validation set or one that shares images with
+                training, options that do not fit.
+            ArtefactError: embeddings of another encoder or width than the autoencoder's.
+        """
+        if validation is None:
+            train, validation = train.train, train.validation
+        sae.require_same_encoder(train)
+        sae.require_same_encoder(validation)
+        if mask == "tokens" and (train.token_features is None or validation.token_features is None):
+            raise InputError("mask='tokens' needs token features; embed the captions with tokens=True.")
+        exponent = (0.0 if form == "residual" else 1.0) if length_exponent is None else length_exponent
+        config = EditorConfig(
+            form=form,
+            mask=mask,
+            text=text,
+            length_exponent=exponent,
+            length=length,
+            token_width=train.token_features.shape[1] if mask == "tokens" and train.token_features is not None else 0,
+        )
+        options = training.TrainingOptions(
+            batch_size=batch_size,
+            steps=steps,
+            learning_rate=learning_rate,
+            mask_learning_rate=mask_learning_rate,
+            weight_decay=weight_decay,
+            sparsity=sparsity,
+            captions_per_image=captions_per_image,
+            choose_length=length_exponent is None,
+            seed=seed,
+        )
+        training.check_sets(train, validation)
+        editor = cls(copy.deepcopy(sae).to(pick_device(device)), config, encoder_of(train.manifest))
+        editor.manifest["options"] = asdict(options)
+        editor.manifest["history"] = training.train(editor, train, validation, options)
+        return editor
+
+    @property
+    def device(self) -> torch.device:
+        return self.head_map.device
+
+    @property
+    def width(self) -> int:
+        """d, of the embeddings."""
+        return self.sae.width
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any weight, those of the autoencoder included."""
+        return fingerprint(self.state_dict())
+
+    @torch.no_grad()
+    def mask(self, texts: Tensor, tokens: Tokens | None = None) -> Tensor:
+        """(M, n_latents) in [0, 1], what each caption keeps; ones where the form has no latents. texts: (M, d)."""
+        unit = self._unit(texts)
+        if self.mask_network is None:
+            return unit.new_ones(len(unit), self.sae.n_latents)
+        return self.mask_network(unit, self._placed(tokens))
+
+    @torch.no_grad()
+    def text(self, texts: Tensor) -> Tensor:
+        """(M, d) unit caption vectors u, which edited images are compared with. texts: (M, d)."""
+        return self._head(self._unit(texts))
+
+    @torch.no_grad()
+    def edit(self, images: Tensor, texts: Tensor, tokens: Tokens | None = None) -> Tensor:
+        """(N, d) float32, image i edited by caption i, at the scale of the images. images, texts: (N, d)."""
+        if len(images) != len(texts):
+            raise InputError(f"edit works row by row, and there are {len(images)} images and {len(texts)} captions.")
+        block = max(1, 2**22 // self.sae.n_latents)
+        edited = [torch.empty(0, self.width, device=self.device)]
+        for start, part in token_blocks(tokens, len(texts), block):
+            x, unit = self._rows(images[start : start + block]), self._unit(texts[start : start + block])
+            base, indices, values = self._parts(x)
+            if self.mask_network is not None:
+                kept = self.mask_network(unit, self._placed(part)).gather(1, indices)
+                amount = values * (kept - self.config.offset)
+                base = base + F.embedding_bag(indices, self.sae.directions, per_sample_weights=amount, mode="sum")
+            edited.append(base if self.gate_network is None else base * self.gate_network(unit))
+        return torch.cat(edited)
+
+    @torch.no_grad()
+    def score(self, images: Tensor, texts: Tensor, tokens: Tokens | None = None) -> Tensor:
+        """(N, M) float32 exact scores, on the CPU. Blocked: beside the result, memory does not grow with N x M.
+
+        images: (N, d), texts: (M, d), in memory or memory-mapped; `tokens` where the mask reads them.
+        Raises InputError for another width, NaN, infinity or rows without direction.
+        """
+        check_rows(images, "the images")
+        check_rows(texts, "the captions")
+        out = torch.empty(len(images), len(texts))
+        block = max(64, 2**22 // self.sae.n_latents)
+        for top in range(0, len(images), _IMAGES_AT_ONCE):
+            prepared = self.prepare_images(images[top : top + _IMAGES_AT_ONCE])
+            for left, part in token_blocks(tokens, len(texts), block):
+                captions = self.prepare_texts(texts[left : left + block], part)
+                out[top : top + _IMAGES_AT_ONCE, left : left + block] = self.score_prepared(prepared, captions).cpu()
+        return out
+
+    def prepare_images(self, images: Tensor) -> PreparedImages:
+        """The caption-free side of N images (N, d): O(N (d + k)) memory; O(N k^2) more where the score is divided."""
+        x = self._rows(images)
+        inverse = 1 / x.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        base, indices, values = self._parts(x)
+        base, values = base * inverse, values * inverse
+        needs_terms = self.config.has_latents and self.config.divides
+        terms = scoring.length_terms(base, indices, values, self.sae.directions) if needs_terms else None
+        return PreparedImages(base, indices, values, terms)
+
+    def prepare_texts(
+        self, texts: Tensor, tokens: Tokens | None = None, *, reference: PreparedImages | None = None
+    ) -> PreparedTexts:
+        """The image-free side of T captions (T, d): O(T n_latents) memory. Differentiable where gradients are on.
+
+        `reference` stands in for the editor's own reference images where the length is one per caption.
+        """
+        unit = self._unit(texts)
+        gate = None if self.gate_network is None else self.gate_network(unit)
+        query = self._head(unit) if gate is None else self._head(unit) * gate
+        weights = latent_query = None
+        if self.mask_network is not None:
+            weights = self.mask_network(unit, self._placed(tokens)).t().contiguous() - self.config.offset
+            latent_query = weights * (self.sae.directions @ query.t())
+        prepared = PreparedTexts(query, latent_query, weights, gate)
+        if self.config.divides == "pair":
+            return prepared
+        if self.config.divides == "caption":
+            images = self._reference() if reference is None else reference
+            divisor = self._lengths(images, prepared).mean(0) ** self.config.length_exponent
+            query = query / divisor.unsqueeze(1)
+            latent_query = None if latent_query is None else latent_query / divisor
+        return PreparedTexts(query, latent_query)
+
+    def score_prepared(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
+        """(N, T) exact scores of prepared images and captions."""
+        if texts.latent_query is None:
+            scores = images.base @ texts.query.t()
+        else:
+            scores = scoring.numerators(images.base, images.indices, images.values, texts.query, texts.latent_query)
+        if self.config.divides == "pair":
+            return scores / self._lengths(images, texts) ** self.config.length_exponent
+        return scores
+
+    @torch.no_grad()
+    def explain_edit(
+        self,
+        image: Tensor,
+        text: Tensor,
+        tokens: Tokens | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        top: int = 10,
+    ) -> Explanation:
+        """What the edit of one image by one caption kept and dropped.
+
+        image, text: (d,) or (1, d); names: n_latents names, e.g. from `boresight.sae`, or anything indexed by latent.
+        """
+        return explain_edit(self, image.reshape(1, -1), text.reshape(1, -1), tokens, names=names, top=top)
+
+    def control(self, kind: Literal["random", "ones"], seed: int = 0) -> CaptionEditor:
+        """This editor with another mask, for controls: 'random' permutes each caption's mask, 'ones' keeps everything.
+
+        A random mask has the density of the mask it permutes, caption by caption. Shares weights with this editor.
+        """
+        twin = CaptionEditor(self.sae, self.config, self.manifest)
+        twin.head_map, twin.head_bias, twin.reference = self.head_map, self.head_bias, self.reference
+        for name in ("mask_network", "gate_network"):
+            network = getattr(self, name)
+            if network is not None:
+                size = self.sae.n_latents if name == "mask_network" else self.width
+                setattr(twin, name, RandomMask(network, seed) if kind == "random" else OnesMask(size))
+        return twin
+
+    def require_same_encoder(self, embeddings: Embeddings) -> None:
+        """Raises ArtefactError when the embeddings are of another width or encoder than this editor's."""
+        self.sae.require_same_encoder(embeddings)
+
+    def save(self, folder: str | Path) -> None:
+        """Write a self-contained folder, autoencoder included. Raises ArtefactError when it cannot be written."""
+        if isinstance(self.mask_network, RandomMask) or isinstance(self.gate_network, RandomMask):
+            raise InputError("A random control is not saved; save the editor and call control('random', seed) again.")
+        config, sae = asdict(self.config), {**self.sae.manifest, "config": asdict(self.sae.config)}
+        save_artefact(folder, "editor", self.state_dict(), {**self.manifest, "config": config, "sae": sae})
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device | None = "cpu") -> CaptionEditor:
+        """Read a folder written by `save`. Raises ArtefactError when it is none, torn or altered."""
+        tensors, manifest = load_artefact(folder, "editor")
+        try:
+            sae_manifest = dict(manifest["sae"])
+            settings: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in sae_manifest.pop("config").items()
+            }
+            sae = SparseAutoencoder(SaeConfig(**settings), sae_manifest)
+            kept = {key: manifest[key] for key in _KEPT if key in manifest}
+            sae.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("sae.")})
+            editor = cls(sae, EditorConfig(**manifest["config"]), kept)
+            editor.reference = tensors["reference"]
+            editor.load_state_dict(tensors)
+        except (KeyError, TypeError, RuntimeError, InputError) as error:
+            reason = str(error).splitlines()[0]
+            raise ArtefactError(f"{folder} does not hold what its manifest says ({reason}); fit it again.") from error
+        return editor.to(pick_device(device))
+
+    def _rows(self, images: Tensor) -> Tensor:
+        if images.ndim != 2 or images.shape[1] != self.width:
+            raise InputError(
+                f"Embeddings of shape {tuple(images.shape)} do not fit an editor of width {self.width}; "
+                "use rows of the encoder it was fitted on."
+            )
+        return images.to(self.device).float()
+
+    def _unit(self, texts: Tensor) -> Tensor:
+        return F.normalize(self._rows(texts), dim=1)
+
+    def _placed(self, tokens: Tokens | None) -> Tokens | None:
+        return None if tokens is None else (tokens[0].to(self.device), tokens[1].to(self.device))
+
+    def _head(self, unit: Tensor) -> Tensor:
+        return F.normalize(unit + F.linear(unit, self.head_map, self.head_bias), dim=1)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Base (N, d), indices (N, k) and values (N, k) of the edit; k is 0 where the form has no latents."""
+        if not self.config.has_latents:
+            return x, x.new_empty(len(x), 0, dtype=torch.int64), x.new_empty(len(x), 0)
+        codes = self.sae.encode(x)
+        base = x if self.config.form == "residual" else self.sae.bias.expand_as(x)
+        return base, codes.indices, codes.values
+
+    def _lengths(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
+        if texts.weights is not None and images.terms is not None:
+            return scoring.relative_lengths(images.terms, images.indices, texts.weights)
+        if texts.gate is None:
+            raise InputError("These images or captions were prepared by another editor; prepare them with this one.")
+        return scoring.gated_lengths(images.base, texts.gate)
+
+    def _reference(self) -> PreparedImages:
+        if len(self.reference) == 0:
+            raise InputError("A length per caption needs reference images; set editor.reference to some (R, d).")
+        state = (self.device, self.config, id(self.reference))
+        if self._prepared_reference is None or self._prepared_reference[0] != state:
+            self._prepared_reference = (state, self.prepare_images(self.reference))
+        return self._prepared_reference[1]

@@ -1,0 +1,122 @@
+"""Why one image scores as it does under one caption: its latents, kept and dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from boresight.editing.tokens import Tokens
+
+if TYPE_CHECKING:
+    from boresight.editing.editor import CaptionEditor
+
+
+@dataclass(frozen=True)
+class LatentEffect:
+    """One active latent of the image under the caption.
+
+    Attributes:
+        index: of the latent.
+        name: of the latent, '' where names were not given.
+        activation: z, at the scale of the embeddings.
+        mask: m in [0, 1], how much of it the caption keeps.
+        kept: z m <d, u> / |x|, what the kept part adds to the undivided score.
+        dropped: -z (1 - m) <d, u> / |x|, what dropping the rest adds to it.
+    """
+
+    index: int
+    name: str
+    activation: float
+    mask: float
+    kept: float
+    dropped: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What an edit did to one pair.
+
+    The undivided score is the sum over `latents` of `kept`, plus `remainder`.
+
+    Attributes:
+        plain_score: cosine of the unedited image with the same caption vector u.
+        undivided_score: <x~, u> / |x|.
+        edited_score: the editor's score, divided by a length where the editor divides.
+        remainder: the part of the undivided score that no latent carries: the pre-bias and, in the form 'residual',
+            what the autoencoder does not explain.
+        latents: every active latent, the largest activation first; empty where the form has no latents.
+        top: how many `kept` and `dropped` list.
+    """
+
+    plain_score: float
+    undivided_score: float
+    edited_score: float
+    remainder: float
+    latents: tuple[LatentEffect, ...]
+    top: int = 10
+
+    @property
+    def kept(self) -> tuple[LatentEffect, ...]:
+        """Latents that the caption keeps by half or more, the largest kept amount z m first."""
+        chosen = [latent for latent in self.latents if latent.mask >= 0.5]
+        return tuple(sorted(chosen, key=lambda latent: -latent.activation * latent.mask)[: self.top])
+
+    @property
+    def dropped(self) -> tuple[LatentEffect, ...]:
+        """Latents that the caption drops by more than half, the largest dropped amount z (1 - m) first."""
+        chosen = [latent for latent in self.latents if latent.mask < 0.5]
+        return tuple(sorted(chosen, key=lambda latent: -latent.activation * (1 - latent.mask))[: self.top])
+
+    def __str__(self) -> str:
+        lines = [f"plain {self.plain_score:.3f}, edited {self.edited_score:.3f}"]
+        for title, latents in (("kept", self.kept), ("dropped", self.dropped)):
+            lines.append(f"{title}:")
+            for latent in latents:
+                effect = latent.kept if title == "kept" else latent.dropped
+                label = latent.name or f"latent {latent.index}"
+                lines.append(f"  {label:<32} z {latent.activation:7.3f}  m {latent.mask:.2f}  score {effect:+.4f}")
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def explain_edit(
+    editor: CaptionEditor,
+    image: Tensor,
+    text: Tensor,
+    tokens: Tokens | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    top: int = 10,
+) -> Explanation:
+    """`CaptionEditor.explain_edit`. image, text: (1, d)."""
+    query = editor.text(text)[0]
+    x = image.to(query)
+    length = float(x.norm())
+    edited = editor.edit(x, text, tokens)[0]
+    remainder = float(edited @ query) / length
+    latents: list[LatentEffect] = []
+    if editor.config.has_latents:
+        mask = editor.mask(text, tokens)[0]
+        codes = editor.sae.encode(x)
+        base = x[0] if editor.config.form == "residual" else editor.sae.bias
+        remainder = float(base @ query) / length
+        for index, activation in zip(codes.indices[0].tolist(), codes.values[0].tolist(), strict=True):
+            if activation > 0:
+                effect = activation * float(editor.sae.directions[index] @ query) / length
+                kept = float(mask[index])
+                name = str(names[index]) if names is not None else ""
+                remainder -= effect * editor.config.offset
+                latents.append(LatentEffect(index, name, activation, kept, effect * kept, -effect * (1 - kept)))
+    prepared = editor.prepare_images(x), editor.prepare_texts(text, tokens)
+    return Explanation(
+        plain_score=float(x[0] @ query) / length,
+        undivided_score=float(edited @ query) / length,
+        edited_score=float(editor.score_prepared(*prepared)),
+        remainder=remainder,
+        latents=tuple(sorted(latents, key=lambda latent: -latent.activation)),
+        top=top,
+    )

@@ -1,0 +1,131 @@
+"""Exact scores of every image against every caption, without an edited embedding for each pair.
+
+Notation: N images, T captions, d width of the shared space, n latents, k slots of a code. Every form of the edit is
+
+    x~(i, t) = r_t * (base_i + sum_l w_tl z_il d_l)
+
+with codes z, decoder directions d_l, latent weights w and a gate r over the d dimensions (1 where a form has none):
+`residual` has base = x and w = m - 1, `reconstruct` (TEVI, arXiv 2606.07451) has base = b and w = m. With u the unit
+caption vector and l(i, t) = |x~(i, t)| / |x_i| the relative length of the edit, the score is
+
+    s(i, t) = <x~(i, t), u_t> / (|x_i| l(i, t)^p)
+
+so p = 1 is the cosine and p = 0 is undivided. Nothing of size N x T x n or N x T x d is ever held.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MIN_LENGTH = 1e-3
+"""Relative lengths are clamped here: of an edit shorter than this, rounding decides the direction."""
+_JITTER = 1e-12
+_BLOCK_IMAGES = 512
+_BLOCK_TEXTS = 64
+
+
+@dataclass(frozen=True)
+class LengthTerms:
+    """What the length of an image's edit needs, apart from the caption.
+
+    With V_i (k, d) the scaled atoms z_il d_l / |x_i| and C_i the upper Cholesky factor of V_i V_i' (k, k), which no
+    caption enters, l(i, t)^2 = |C_i w + shift_i|^2 + rest_i where w are the caption's weights of the k latents.
+    A sum of squares: unlike the expanded quadratic form it keeps its precision when the edit removes nearly all.
+
+    Attributes:
+        factor: (N, k, k) float32, C_i.
+        shift: (N, k) float32, where the atoms see base_i.
+        rest: (N,) float32, squared length of the part of base_i that no atom reaches.
+    """
+
+    factor: Tensor
+    shift: Tensor
+    rest: Tensor
+
+    def __len__(self) -> int:
+        return self.factor.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> LengthTerms:
+        return LengthTerms(self.factor[rows], self.shift[rows], self.rest[rows])
+
+
+def length_terms(base: Tensor, indices: Tensor, values: Tensor, directions: Tensor) -> LengthTerms:
+    """Length terms of N images; float64 inside, in blocks of bounded memory.
+
+    Args:
+        base: (N, d), base_i / |x_i|.
+        indices, values: (N, k), codes with values z_il / |x_i|; padded slots have value 0.
+        directions: (n, d).
+    """
+    n_images, k = indices.shape
+    block = max(1, 2**22 // max(1, (k + 1) * base.shape[1]))
+    parts = []
+    for start in range(0, n_images, block):
+        rows = slice(start, start + block)
+        atoms = directions[indices[rows]].double() * values[rows].double().unsqueeze(2)
+        stack = torch.cat([atoms, base[rows].double().unsqueeze(1)], dim=1)
+        gram = stack @ stack.transpose(1, 2)
+        # Padded slots and repeated directions make the Gram singular; the jitter is far below float32.
+        scale = gram.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-30)
+        gram.diagonal(dim1=1, dim2=2).add_(_JITTER * scale.unsqueeze(1))
+        lower = torch.linalg.cholesky(gram)
+        parts.append(
+            (lower[:, :k, :k].transpose(1, 2).float(), lower[:, k, :k].float(), lower[:, k, k].square().float())
+        )
+    if not parts:
+        return LengthTerms(base.new_zeros(0, k, k), base.new_zeros(0, k), base.new_zeros(0))
+    factor, shift, rest = (torch.cat(column) for column in zip(*parts, strict=True))
+    return LengthTerms(factor.contiguous(), shift, rest)
+
+
+def numerators(base: Tensor, indices: Tensor, values: Tensor, query: Tensor, latent_query: Tensor) -> Tensor:
+    """(N, T) inner products [base ; z] . [query ; latent_query]: the undivided score.
+
+    Args:
+        base: (N, d).
+        indices, values: (N, k) codes.
+        query: (T, d), the caption's vector r * u.
+        latent_query: (n, T), w_tl <d_l, r_t * u_t>.
+    """
+    dense = base @ query.t()
+    if indices.numel() == 0 or dense.numel() == 0:
+        return dense
+    sparse = F.embedding_bag(indices, latent_query, per_sample_weights=values, mode="sum")
+    return sparse.add_(dense) if not sparse.requires_grad else sparse + dense
+
+
+def relative_lengths(terms: LengthTerms, indices: Tensor, weights: Tensor) -> Tensor:
+    """(N, T) relative lengths of every edit without a gate, at least MIN_LENGTH, in blocks.
+
+    Args:
+        terms: of the N images.
+        indices: (N, k) latents of their codes.
+        weights: (n, T) latent weights w.
+    """
+    n_images, n_texts = indices.shape[0], weights.shape[1]
+    if weights.requires_grad:
+        return _lengths_block(terms, indices, weights)
+    out = weights.new_empty(n_images, n_texts)
+    for left in range(0, n_texts, _BLOCK_TEXTS):
+        block = weights[:, left : left + _BLOCK_TEXTS].contiguous()
+        for top in range(0, n_images, _BLOCK_IMAGES):
+            rows = slice(top, top + _BLOCK_IMAGES)
+            out[rows, left : left + _BLOCK_TEXTS] = _lengths_block(terms[rows], indices[rows], block)
+    return out
+
+
+def _lengths_block(terms: LengthTerms, indices: Tensor, weights: Tensor) -> Tensor:
+    n_images, k = indices.shape
+    active = weights.index_select(0, indices.reshape(-1)).view(n_images, k, weights.shape[1])
+    reach = torch.baddbmm(terms.shift.unsqueeze(2), terms.factor, active)
+    squares = reach.square().sum(1) if reach.requires_grad else reach.square_().sum(1)
+    return (squares + terms.rest.unsqueeze(1)).clamp_min(MIN_LENGTH**2).sqrt()
+
+
+def gated_lengths(base: Tensor, gate: Tensor) -> Tensor:
+    """(N, T) relative lengths |r_t * base_i| of edits by a gate alone. base: (N, d), over |x_i|; gate: (T, d)."""
+    return (base.square() @ gate.square().t()).clamp_min(MIN_LENGTH**2).sqrt()

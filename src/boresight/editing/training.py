@@ -1,0 +1,306 @@
+"""Training of a caption editor: InfoNCE over every pair of a batch, chosen on validation."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from boresight.editing.config import Length
+from boresight.editing.masks import SpliceMask
+from boresight.editing.scorer import PreparedImages
+from boresight.editing.tokens import tokens_of
+from boresight.embeddings import Embeddings
+from boresight.embeddings.embeddings import check_rows
+from boresight.errors import InputError
+from boresight.progress import progress
+from boresight.seeds import generator
+
+if TYPE_CHECKING:
+    from boresight.editing.editor import CaptionEditor
+
+REFERENCE_IMAGES = 512
+CHOOSING_IMAGES = 1000
+CHOOSING_CAPTIONS = 10000
+SPLICE_DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+_START_SCALE = 20.0
+_MAX_SCALE = 100.0
+_PREPARED_FLOATS = 2**26
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How an editor is trained; see `CaptionEditor.fit`."""
+
+    batch_size: int = 256
+    steps: int | None = None
+    learning_rate: float = 5e-4
+    mask_learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    sparsity: float = 0.0
+    captions_per_image: int = 1
+    choose_length: bool = True
+    margin: float = 0.005
+    evaluations: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 2), ("steps", 0), ("captions_per_image", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; choose at least {least}.")
+        for name in ("learning_rate", "mask_learning_rate", "weight_decay", "sparsity"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)}; choose 0 or more.")
+
+    def steps_for(self, images: int) -> int:
+        """`steps`, or 30 epochs, at least 300 and at most 2,000 steps."""
+        if self.steps is not None:
+            return self.steps
+        return min(2000, max(300, 30 * images // min(self.batch_size, images)))
+
+
+def contrastive_loss(scores: Tensor, owners: Tensor, negative: Tensor) -> Tensor:
+    """Symmetric InfoNCE of a matrix of scaled scores; a pair that is neither positive nor negative is left out.
+
+    The score of image i with caption j is that of image i *edited by caption j*: editing only the diagonal and
+    reusing it would hand every softmax its answer.
+
+    Args:
+        scores: (B, T), scores times the temperature's inverse.
+        owners: (T,), row of each caption's own image.
+        negative: (B, T) bool, pairs that may be pushed apart.
+
+    Returns:
+        The mean over captions of the loss among images, and over captions of the loss of their image among
+        the captions of others, halved.
+    """
+    columns = torch.arange(len(owners), device=scores.device)
+    positive = scores[owners, columns]
+    others = scores.masked_fill(~negative, -torch.inf)
+    among_images = torch.logaddexp(positive, others.logsumexp(0)) - positive
+    among_captions = torch.logaddexp(positive, others.logsumexp(1)[owners]) - positive
+    return (among_images.mean() + among_captions.mean()) / 2
+
+
+def recall_sum(scores: Tensor, owners: Tensor) -> float:
+    """Sum of T2I and I2T R@1, R@5, R@10 in percent, 0 to 600; ties count half a rank.
+
+    Args:
+        scores: (N, M).
+        owners: (M,), row of each caption's image; an image without captions is no I2T query.
+    """
+    own_pair = owners.unsqueeze(0) == torch.arange(len(scores), device=scores.device).unsqueeze(1)
+    own = scores[owners, torch.arange(scores.shape[1], device=scores.device)]
+    t2i = (scores > own).sum(0) + ((scores == own).sum(0) - 1) / 2
+    asked = own_pair.any(1)
+    best = scores.masked_fill(~own_pair, -torch.inf).amax(1, keepdim=True)[asked]
+    foreign = scores.masked_fill(own_pair, -torch.inf)[asked]
+    i2t = (foreign > best).sum(1) + (foreign == best).sum(1) / 2
+    return sum(100 * float((ranks < k).float().mean()) for ranks in (t2i, i2t) for k in (1, 5, 10))
+
+
+def train(
+    editor: CaptionEditor, train_set: Embeddings, validation: Embeddings, options: TrainingOptions
+) -> list[dict[str, float]]:
+    """Train `editor` in place and leave the best state on validation in it.
+
+    Returns:
+        One entry for each look at validation: `step`, `recall_sum`, and `loss` (mean since the last look).
+    """
+    check_sets(train_set, validation)
+    chooser = _Chooser(editor, validation, options.seed)
+    draw = generator(options.seed, "editor reference")
+    sample = torch.randperm(len(train_set), generator=draw)[:REFERENCE_IMAGES]
+    editor.reference = train_set.images[sample.sort().values].to(editor.device).float()
+    if isinstance(editor.mask_network, SpliceMask):
+        _fit_splice(editor, train_set, chooser)
+    history = [{"step": 0.0, "recall_sum": chooser.recall_sum()}]
+    best = copy.deepcopy(editor.state_dict())
+    groups = _parameter_groups(editor, options)
+    steps = options.steps_for(len(train_set)) if groups else 0
+    if steps:
+        for network in (editor.mask_network, editor.gate_network):
+            if hasattr(network, "start"):
+                network.start(options.seed)
+        for step, loss in _descend(editor, train_set, groups, steps, options):
+            history.append({"step": float(step), "recall_sum": chooser.recall_sum(), "loss": loss})
+            if history[-1]["recall_sum"] > max(entry["recall_sum"] for entry in history[:-1]):
+                best = copy.deepcopy(editor.state_dict())
+        editor.load_state_dict(best)
+    if options.choose_length and editor.config.form != "plain":
+        _choose_length(editor, chooser, max(entry["recall_sum"] for entry in history), options.margin)
+    if editor.config.divides != "caption":
+        editor.reference = editor.reference[:0]
+    return history
+
+
+def check_sets(train_set: Embeddings, validation: Embeddings) -> None:
+    """Raises InputError when an editor cannot be fitted on one and chosen on the other."""
+    for name, part, least in (("training", train_set, 2), ("validation", validation, 1)):
+        if len(part) < least:
+            raise InputError(f"The {name} set has {len(part)} images and {least} are needed; check the splits.")
+        if len(part.owners) == 0:
+            raise InputError(f"The {name} set has no captions, and an editor learns from captions; check the splits.")
+        check_rows(part.images, f"the {name} images")
+        check_rows(part.texts, f"the {name} captions")
+    place = {name: row for row, name in enumerate(train_set.ids)}
+    for row, name in enumerate(validation.ids):
+        # Ids may be mere row numbers of two arrays, so the embeddings must agree as well.
+        if name in place and torch.equal(train_set.images[place[name]].float(), validation.images[row].float()):
+            raise InputError(f"Image '{name}' is in both training and validation; choose on images not trained on.")
+
+
+def _descend(
+    editor: CaptionEditor, train_set: Embeddings, groups: list[dict[str, Any]], steps: int, options: TrainingOptions
+) -> Iterator[tuple[int, float]]:
+    """Trains, and stops to yield (step, mean loss) whenever validation is due."""
+    log_scale = torch.nn.Parameter(torch.tensor(math.log(_START_SCALE), device=editor.device))
+    optimizer = torch.optim.AdamW([*groups, {"params": [log_scale], "lr": options.learning_rate, "weight_decay": 0.0}])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    batches = _batches(train_set, options)
+    every = max(1, math.ceil(steps / options.evaluations))
+    prepared = _prepare_all(editor, train_set)
+    network = editor.mask_network if editor.mask_network is not None else editor.gate_network
+    losses: list[Tensor] = []
+    for step in progress(range(1, steps + 1), what=f"editor ({editor.config.form})", unit="step"):
+        rows, captions, owners, negative = next(batches)
+        images = prepared[rows] if prepared is not None else editor.prepare_images(train_set.images[rows])
+        captioned, tokens = train_set.texts[captions].to(editor.device).float(), tokens_of(train_set, captions)
+        texts = editor.prepare_texts(captioned, tokens, reference=images)
+        scores = editor.score_prepared(images, texts) * log_scale.exp().clamp(max=_MAX_SCALE)
+        loss = contrastive_loss(scores, owners.to(editor.device), negative.to(editor.device))
+        if options.sparsity and network is not None:
+            loss = loss + options.sparsity * network(F.normalize(captioned, dim=1), tokens).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.detach())
+        if step % every == 0 or step == steps:
+            yield step, float(torch.stack(losses).mean())
+            losses = []
+
+
+def _batches(train_set: Embeddings, options: TrainingOptions) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Endless epochs of (image rows (B,), caption rows (T,), owners (T,) in 0..B-1, negative (B, T) bool)."""
+    draw = generator(options.seed, "editor batches")
+    same = _same_text(train_set)
+    counts = torch.bincount(train_set.owners, minlength=len(train_set))
+    by_image = torch.argsort(train_set.owners, stable=True)
+    first = counts.cumsum(0) - counts
+    captioned = counts.nonzero()[:, 0]
+    if len(captioned) < 2:
+        raise InputError("Only one training image has captions, and contrast needs two; check the splits.")
+    size = min(options.batch_size, len(captioned))
+    while True:
+        shuffled = captioned[torch.randperm(len(captioned), generator=draw)]
+        for start in range(0, len(shuffled) - size + 1, size):
+            rows = shuffled[start : start + size]
+            taken = counts[rows].clamp(max=options.captions_per_image)
+            slots = torch.rand(len(rows), int(counts[rows].max()), generator=draw)
+            beyond = torch.arange(slots.shape[1]) >= counts[rows].unsqueeze(1)
+            shuffled_captions = first[rows].unsqueeze(1) + slots.masked_fill(beyond, 2.0).argsort(1)
+            chosen = torch.arange(slots.shape[1]) < taken.unsqueeze(1)
+            captions = by_image[shuffled_captions[chosen]]
+            owners = torch.repeat_interleave(torch.arange(len(rows)), taken)
+            theirs = same[by_image[shuffled_captions[~beyond]]]
+            holder = torch.repeat_interleave(torch.arange(len(rows)), counts[rows])
+            shared = torch.zeros(len(rows), len(captions), dtype=torch.int32)
+            shared.index_add_(0, holder, (theirs.unsqueeze(1) == same[captions].unsqueeze(0)).int())
+            yield rows, captions, owners, shared == 0
+
+
+def _same_text(train_set: Embeddings) -> Tensor:
+    """(M,) a number for each caption, equal where the captions are the same: by string, else by embedding."""
+    numbers: dict[Any, int] = {}
+    if train_set.captions is not None:
+        return torch.tensor([numbers.setdefault(caption, len(numbers)) for caption in train_set.captions])
+    return torch.tensor([numbers.setdefault(hash(row.tobytes()), len(numbers)) for row in train_set.texts.numpy()])
+
+
+def _parameter_groups(editor: CaptionEditor, options: TrainingOptions) -> list[dict[str, Any]]:
+    """What is trained: the head at one rate, mask and gate at another; vectors are not decayed."""
+    groups = []
+    networks = [network for network in (editor.mask_network, editor.gate_network) if network is not None]
+    masks = [parameter for network in networks for parameter in network.parameters()]
+    for candidates, rate in (
+        ([editor.head_map, editor.head_bias], options.learning_rate),
+        (masks, options.mask_learning_rate),
+    ):
+        parameters = [p for p in candidates if p.requires_grad]
+        for decay, chosen in (
+            (options.weight_decay, [p for p in parameters if p.ndim > 1]),
+            (0.0, [p for p in parameters if p.ndim <= 1]),
+        ):
+            if chosen:
+                groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
+    return groups
+
+
+def _prepare_all(editor: CaptionEditor, train_set: Embeddings) -> PreparedImages | None:
+    """The static side of every training image where it is small enough to keep, else None."""
+    k = editor.sae.k if editor.config.has_latents else 0
+    each = editor.width + 3 * k + (k * k if k and editor.config.divides else 0)
+    return editor.prepare_images(train_set.images) if len(train_set) * each <= _PREPARED_FLOATS else None
+
+
+class _Chooser:
+    """The sum of recalls of the editor as it stands, on a bounded sample of validation."""
+
+    def __init__(self, editor: CaptionEditor, validation: Embeddings, seed: int) -> None:
+        rows = torch.randperm(len(validation), generator=generator(seed, "editor validation"))[:CHOOSING_IMAGES]
+        counts = torch.bincount(validation.owners, minlength=len(validation))[rows]
+        kept = max(2, int((counts.cumsum(0) <= CHOOSING_CAPTIONS).sum()))
+        self.editor = editor
+        self.sample = validation.select(rows[:kept].sort().values)
+        if len(self.sample.owners) == 0:
+            raise InputError("The validation set has too few captions to choose on; give it more.")
+
+    @torch.no_grad()
+    def recall_sum(self) -> float:
+        images = self.editor.prepare_images(self.sample.images)
+        columns = torch.arange(len(self.sample.owners))
+        scores = []
+        for block in columns.split(max(64, 2**22 // self.editor.sae.n_latents)):
+            texts = self.editor.prepare_texts(self.sample.texts[block], tokens_of(self.sample, block))
+            scores.append(self.editor.score_prepared(images, texts))
+        return recall_sum(torch.cat(scores, dim=1), self.sample.owners.to(self.editor.device))
+
+
+def _fit_splice(editor: CaptionEditor, train_set: Embeddings, chooser: _Chooser) -> None:
+    """Centre of the captions, and the share of latents kept that is best on validation."""
+    mask = editor.mask_network
+    total = torch.zeros(editor.width, dtype=torch.float64)
+    for part in train_set.texts.split(65536):
+        total += F.normalize(part.float(), dim=1).double().sum(0)
+    mask.centre.copy_((total / len(train_set.texts)).float())
+    sample = F.normalize(chooser.sample.texts[:CHOOSING_IMAGES].float(), dim=1).to(editor.device)
+    alignment = mask.alignment(sample).flatten()
+    ordered = alignment[:: max(1, len(alignment) // 2**20)].sort(descending=True).values
+    found = {}
+    for density in SPLICE_DENSITIES:
+        mask.threshold.fill_(float(ordered[min(len(ordered) - 1, int(density * len(ordered)))]) if density < 1 else -2)
+        found[float(mask.threshold)] = chooser.recall_sum()
+    mask.threshold.fill_(max(found, key=lambda threshold: found[threshold]))
+
+
+def _choose_length(editor: CaptionEditor, chooser: _Chooser, current: float, margin: float) -> None:
+    """Adopts another length exponent or kind of length where it is better on validation by more than the margin."""
+    trained = editor.config
+    best, best_sum = trained, current * (1 + margin)
+    lengths: tuple[Length, ...] = ("pair", "caption")
+    for length, exponent in itertools.product(lengths, (0.0, 0.5, 1.0)):
+        editor.config = replace(trained, length=length, length_exponent=exponent)
+        if editor.config.divides != trained.divides or exponent != trained.length_exponent:
+            found = chooser.recall_sum()
+            if found > best_sum:
+                best, best_sum = editor.config, found
+    editor.config = best
