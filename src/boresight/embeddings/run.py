@@ -10,10 +10,12 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,7 +23,7 @@ from boresight.artefacts import MANIFEST, read_manifest
 from boresight.collections.collection import Collection
 from boresight.embeddings import store
 from boresight.embeddings.embeddings import Embeddings
-from boresight.embeddings.journal import Journal, refuse_other_run, writing
+from boresight.embeddings.journal import JOURNAL, Journal, refuse_other_run, writing
 from boresight.embeddings.rowfile import RowFile
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
@@ -97,9 +99,13 @@ class _Job:
     dtype: str
     part_size: int
 
+    @cached_property
+    def _table(self) -> Dataset:
+        return self.collection.dataset.select_columns(["id", "captions", "split"])
+
     def rows(self, start: int, stop: int) -> dict[str, list[Any]]:
         """Columns id, captions and split of some images; never a whole column at once."""
-        return self.collection.dataset.select_columns(["id", "captions", "split"])[start:stop]
+        return self._table[start:stop]
 
 
 def _embed_into(folder: Path, job: _Job) -> Embeddings:
@@ -132,6 +138,8 @@ def _embed_into(folder: Path, job: _Job) -> Embeddings:
 
 def _finished(folder: Path, identity: dict[str, Any]) -> Embeddings:
     refuse_other_run(folder, read_manifest(folder, store.KIND), identity)
+    with writing(folder):
+        (folder / JOURNAL).unlink(missing_ok=True)  # left by a stop between the manifest and the end
     say(f"{folder} is complete already; nothing was computed.")
     return store.load(folder, verify=False)
 
@@ -296,7 +304,7 @@ def _reader(job: _Job) -> Callable[[int], Tensor | InputError]:
         except InputError as error:
             return error
         except (ValueError, OSError, RuntimeError) as error:
-            label = job.collection.dataset.select_columns(["id"])[row]["id"]
+            label = job.rows(row, row + 1)["id"][0]
             return InputError(f"The picture of image '{label}' cannot be preprocessed ({error}); drop or replace it.")
 
     return read

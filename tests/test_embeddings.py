@@ -1,0 +1,220 @@
+"""Embeddings in memory: selections against a slow obvious reference, and every sentence of from_arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boresight.embeddings import Embeddings
+from boresight.errors import InputError
+
+SPLITS = ("train", "validation", "test", "other")
+
+
+@st.composite
+def embeddings(draw, tokens=True):
+    """Ragged, unsorted owners, images without captions, captions without tokens."""
+    n = draw(st.integers(1, 7))
+    owners = draw(st.lists(st.integers(0, n - 1), max_size=12))
+    m = len(owners)
+    made = Embeddings.from_arrays(
+        torch.arange(1.0, n * 3 + 1).reshape(n, 3),
+        torch.arange(1.0, m * 3 + 1).reshape(m, 3) * 100,
+        owners,
+        captions=[f"caption {j}" for j in range(m)] if draw(st.booleans()) else None,
+        splits=draw(st.lists(st.sampled_from(SPLITS), min_size=n, max_size=n)),
+        name="drawn",
+    )
+    if not (tokens and draw(st.booleans())):
+        return made
+    lengths = torch.tensor(draw(st.lists(st.integers(0, 4), min_size=m, max_size=m)), dtype=torch.int64)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    features = torch.arange(float(offsets[-1]) * 2).reshape(-1, 2)
+    return dataclasses.replace(made, token_features=features, token_offsets=offsets)
+
+
+def slow_select(whole, rows):
+    """What select should give, one image and one caption at a time."""
+    images, ids, splits, texts, owners, captions, tokens, lengths = [], [], [], [], [], [], [], []
+    for place, row in enumerate(rows):
+        images.append(whole.images[row])
+        ids.append(whole.ids[row])
+        splits.append(whole.splits[row])
+        for j, owner in enumerate(whole.owners.tolist()):
+            if owner == row % len(whole):
+                texts.append(whole.texts[j])
+                owners.append(place)
+                captions.append(whole.captions[j] if whole.captions else None)
+                if whole.token_offsets is not None:
+                    start, stop = whole.token_offsets[j : j + 2].tolist()
+                    tokens += whole.token_features[start:stop]
+                    lengths.append(stop - start)
+    return images, ids, splits, texts, owners, captions, tokens, lengths
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_select_equals_the_slow_way(data):
+    whole = data.draw(embeddings())
+    n = len(whole)
+    rows = data.draw(st.lists(st.integers(-n, n - 1), max_size=9) | st.just(list(range(n))))
+    kind = data.draw(st.sampled_from([list, np.array, lambda r: torch.tensor(r, dtype=torch.int64)]))
+    got = whole.select(kind(rows))
+    images, ids, splits, texts, owners, captions, tokens, lengths = slow_select(whole, rows)
+    assert got.images.tolist() == [row.tolist() for row in images]
+    assert got.texts.tolist() == [row.tolist() for row in texts]
+    assert got.images.shape[1] == got.texts.shape[1] == 3
+    assert (got.ids, got.splits, got.owners.tolist()) == (ids, splits, owners)
+    assert got.captions == (captions if whole.captions is not None else None)
+    assert got.owners.dtype == torch.int64
+    assert (got.name, got.manifest) == (whole.name, whole.manifest)
+    if whole.token_offsets is None:
+        assert got.token_features is None
+        assert got.token_offsets is None
+    else:
+        assert got.token_offsets.tolist() == [0, *np.cumsum(lengths).tolist()]
+        assert got.token_features.tolist() == [row.tolist() for row in tokens]
+
+
+@settings(deadline=None, max_examples=40)
+@given(embeddings())
+def test_splits_are_a_partition(whole):
+    present = sorted(set(whole.splits))
+    parts = [whole.split(name) for name in present]
+    assert sum(map(len, parts)) == len(whole)
+    assert sum(len(part.owners) for part in parts) == len(whole.owners)
+    assert sorted(i for part in parts for i in part.ids) == sorted(whole.ids)
+    for name, part in zip(present, parts, strict=True):
+        assert set(part.splits) == {name}
+    for name, shortcut in (("train", "train"), ("validation", "validation"), ("test", "test")):
+        if name in present:
+            assert getattr(whole, shortcut).ids == whole.split(name).ids
+        else:
+            with pytest.raises(InputError, match=rf"The split '{name}' of drawn is empty; present: {present[0]}"):
+                getattr(whole, shortcut)
+
+
+@settings(deadline=None, max_examples=40)
+@given(embeddings(), st.data())
+def test_a_mask_selects_like_its_rows(whole, data):
+    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(whole), max_size=len(whole))))
+    assert whole.select(mask).ids == whole.select(mask.nonzero()[:, 0]).ids
+    assert torch.equal(whole.select(mask.numpy()).texts, whole.select(mask.nonzero()[:, 0]).texts)
+
+
+def test_consecutive_rows_are_views_and_others_copies():
+    whole = Embeddings.from_arrays(torch.randn(6, 4), torch.randn(12, 4), [i // 2 for i in range(12)])
+    part = whole.select(range(2, 5))
+    assert part.images.data_ptr() == whole.images[2].data_ptr()
+    assert part.texts.data_ptr() == whole.texts[4].data_ptr()
+    assert whole.select([2, 4]).images.data_ptr() != whole.images[2].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([0, 3], r"Row 3 does not exist; there are 3 images \(0 to 2\)\."),
+        ([-4], r"Row -4 does not exist; there are 3 images \(0 to 2\)\."),
+        ([0.5], r"rows has shape \(1,\) and dtype torch.float32; a list of integers is needed\."),
+        ([[0]], r"rows has shape \(1, 1\) and dtype torch.int64; a list of integers is needed\."),
+        ([True, False], r"A mask of 2 booleans cannot select among 3 images; pass 3 of them\."),
+        (["a"], r"rows cannot be read as numbers \(.*\); pass a numpy array or a tensor\."),
+    ],
+)
+def test_rows_that_cannot_be_selected(rows, sentence):
+    whole = Embeddings.from_arrays(torch.ones(3, 2), torch.ones(1, 2), [1])
+    with pytest.raises(InputError, match=sentence):
+        whole.select(rows)
+
+
+def arrays(**changes):
+    generator = torch.Generator().manual_seed(0)
+    usual = {
+        "images": torch.randn(3, 4, generator=generator),
+        "texts": torch.randn(5, 4, generator=generator),
+        "owners": [0, 0, 1, 2, 2],
+    }
+    return {**usual, **changes}
+
+
+def with_row(values, row, value):
+    changed = values.clone()
+    changed[row] = value
+    return changed
+
+
+IMAGES = arrays()["images"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"images": with_row(IMAGES, (1, 2), torch.nan)}, r"Row 1 of images holds NaN or infinity; drop it or compute"),
+        (
+            {"images": with_row(IMAGES, (2, 0), -torch.inf)},
+            r"Row 2 of images holds NaN or infinity; drop it or compute",
+        ),
+        ({"images": with_row(IMAGES, 0, 0.0)}, r"Row 0 of images is all zero, so it has no direction; drop it or comp"),
+        ({"images": IMAGES.double() * 1e300}, r"Row 0 of images holds NaN or infinity; drop it or compute it again\."),
+        ({"texts": torch.zeros(5, 4)}, r"Row 0 of texts is all zero, so it has no direction; drop it or compute"),
+        ({"texts": torch.ones(5, 3)}, r"Image embeddings are 4 wide and text embeddings 3; both must come from the"),
+        ({"images": torch.ones(4)}, r"images has shape \(4,\); a matrix \(rows, width\) is needed\."),
+        ({"images": torch.ones(3, 0)}, r"images has shape \(3, 0\); a matrix \(rows, width\) is needed\."),
+        ({"images": torch.ones(0, 4)}, r"images has no rows; pass at least one image embedding\."),
+        ({"images": np.ones((3, 4), dtype=int)}, r"images has dtype torch.int64; floating-point embeddings are needed"),
+        ({"images": [["a"]]}, r"images cannot be read as numbers \(.*\); pass a numpy array or a tensor\."),
+        ({"texts": np.array([[1, None]])}, r"texts cannot be read as numbers \(.*\); pass a numpy array or a tensor"),
+        ({"owners": [0, 1]}, r"owners has shape \(2,\) and 5 captions need \(5,\)\."),
+        ({"owners": [[0], [0], [1], [2], [2]]}, r"owners has shape \(5, 1\) and 5 captions need \(5,\)\."),
+        ({"owners": [0, 0, 1, 2, 3]}, r"Caption 4 belongs to image 3, but there are 3 images \(0 to 2\)\."),
+        ({"owners": [0, -1, 1, 2, 2]}, r"Caption 1 belongs to image -1, but there are 3 images \(0 to 2\)\."),
+        ({"owners": [0.0, 0.5, 1, 2, 2]}, r"owners has dtype torch.float32; integers, the row of each caption's image"),
+        ({"owners": [True, False] * 2 + [True]}, r"owners has dtype torch.bool; integers, the row of each caption's"),
+        ({"ids": ["a"]}, r"ids has 1 entries and 3 are needed\."),
+        ({"captions": ["a"] * 6}, r"captions has 6 entries and 5 are needed\."),
+        ({"splits": []}, r"splits has 0 entries and 3 are needed\."),
+    ],
+)
+def test_arrays_that_cannot_be_used(changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Embeddings.from_arrays(**arrays(**changes))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
+def test_types_and_defaults(dtype):
+    usual = arrays()
+    images = usual["images"].to(getattr(torch, dtype))
+    made = Embeddings.from_arrays(images.requires_grad_(), usual["texts"].numpy(), np.array(usual["owners"], np.int32))
+    assert made.images.dtype == (torch.float16 if dtype == "float16" else torch.float32)
+    assert not made.images.requires_grad
+    assert torch.equal(made.images, images.detach().to(made.images.dtype))
+    assert made.ids == ["0", "1", "2"]
+    assert made.splits == ["all"] * 3
+    assert made.captions is None
+    assert made.owners.tolist() == [0, 0, 1, 2, 2]
+    assert (len(made), made.width) == (3, 4)
+
+
+def test_odd_arrays_are_fine_and_quiet():
+    usual = arrays()
+    frozen = usual["images"].numpy()
+    frozen.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = Embeddings.from_arrays(frozen, usual["texts"].numpy()[::-1, ::-1], tuple(usual["owners"]))
+    assert torch.equal(made.texts, usual["texts"].flip(0, 1))
+    assert Embeddings.from_arrays(frozen, np.ones((0, 4), np.float32), []).texts.shape == (0, 4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.1])
+def test_the_manifest_says_whether_rows_have_unit_length(scale):
+    images = torch.nn.functional.normalize(torch.randn(70_000, 4), dim=1)
+    images[-1] *= scale
+    made = Embeddings.from_arrays(images, images[:1], [0], encoder="mine")
+    assert made.manifest == {"encoder": "mine", "unit_length": scale == 1.0}
