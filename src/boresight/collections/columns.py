@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +46,11 @@ class Columns:
                 given[role] = (value,) if isinstance(value, str) else tuple(value)
         return cls(**given, named=frozenset(given))
 
-    def image_in(self, present: Iterable[str]) -> str | None:
+    def image_in(self, present: Collection[str]) -> str | None:
         return _first(self.image, present)
 
-    def captions_in(self, present: Iterable[str]) -> tuple[str, ...]:
+    def captions_in(self, present: Collection[str]) -> tuple[str, ...]:
         """All named caption columns that are there; or the first known one; or `caption_0`, `caption_1`, ..."""
-        present = list(present)
         if "captions" in self.named:
             return tuple(name for name in self.captions if name in present)
         first = _first(self.captions, present)
@@ -60,10 +59,10 @@ class Columns:
         numbered = [(int(match[1]), name) for name in present if (match := _NUMBERED.fullmatch(name))]
         return tuple(name for _, name in sorted(numbered))
 
-    def id_in(self, present: Iterable[str]) -> str | None:
+    def id_in(self, present: Collection[str]) -> str | None:
         return _first(self.id, present)
 
-    def split_in(self, present: Iterable[str]) -> str | None:
+    def split_in(self, present: Collection[str]) -> str | None:
         return _first(self.split, present)
 
     def check(self, present: Sequence[str], where: str, *, needs_image: bool = True) -> None:
@@ -78,8 +77,7 @@ class Columns:
             raise InputError(f"{where} has no known caption column; name it with caption_columns: {listed(present)}.")
 
 
-def _first(candidates: Iterable[str], present: Iterable[str]) -> str | None:
-    present = set(present)
+def _first(candidates: Iterable[str], present: Collection[str]) -> str | None:
     return next((name for name in candidates if name in present), None)
 
 

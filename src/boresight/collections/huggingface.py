@@ -18,7 +18,7 @@ from boresight.collections.columns import Columns, texts_in
 from boresight.collections.files import finder, folder_of_images
 from boresight.collections.rows import Row, assemble, clean
 from boresight.collections.splits import normal_split
-from boresight.collections.table import FIXED, Captions
+from boresight.collections.table import FIXED, Captions, dataset_of
 from boresight.collections.tables import row_of
 from boresight.errors import InputError
 
@@ -138,7 +138,7 @@ def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tupl
         pictures = part.select_columns([image, *extras])
         pictures = pictures if image == "image" else pictures.rename_column(image, "image")
         table = {"id": pa.array(ids[split], pa.string()), "captions": captions.finish(len(part)), "split": splits}
-        joined.append(concatenate_datasets([pictures, Dataset(pa.table(table))], axis=1))
+        joined.append(concatenate_datasets([pictures, dataset_of(table)], axis=1))
         start += len(part)
     dataset = concatenate_datasets(joined)
     dataset = dataset.select_columns([*FIXED, *(column for column in dataset.column_names if column not in FIXED)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import uuid
 from collections.abc import Sequence
 from pathlib import PurePath
 
@@ -66,9 +67,7 @@ def train_validation_test(
     splits = pa.array([_drawn(name, fractions, seed) for name in table.column("id").to_pylist()], pa.string())
     table = table.set_column(table.column_names.index("split"), pa.field("split", pa.string()), splits)
     # The whole table below a selection is relabelled, so that no picture has to be copied.
-    relabelled = Dataset(
-        table, info=dataset.info, indices_table=dataset._indices, fingerprint=f"{dataset._fingerprint}-{seed}"
-    )
+    relabelled = Dataset(table, info=dataset.info, indices_table=dataset._indices, fingerprint=uuid.uuid4().hex)
     return Collection(relabelled, collection.name, collection.problems)
 
 

@@ -160,7 +160,7 @@ def _row(sample: _Sample, columns: Columns, split: str) -> Row | Problem:
         return Problem("caption for an unknown image" if captions else "malformed row", f"{where} has no picture")
     identity = info.get(columns.id[0]) if "id" in columns.named else None
     used = columns.captions_in(info)
-    own = columns.split_in(name for name, value in info.items() if value)
+    own = columns.split_in([name for name, value in info.items() if value])
     path = f"{os.path.splitext(sample.label)[0]}/{sample.key}"
     return Row(
         key=path,
