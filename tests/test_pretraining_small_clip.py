@@ -9,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file
 from transformers import AutoProcessor, AutoTokenizer, CLIPModel, CLIPProcessor
 
+from boresight.artefacts import fingerprint
 from boresight.errors import ArtefactError
 from boresight.models import default_model_path
 from boresight.pretraining.small_clip import SmallClipConfig, save_clip, small_clip, small_processor, train_tokenizer
@@ -106,6 +108,7 @@ def test_the_end_token_is_what_is_pooled(tokenizer):
 
 def test_a_saved_folder_is_a_plain_clip_model(tokenizer, tmp_path):
     model, processor = small_clip(tokenizer, TINY, 0).eval(), small_processor(tokenizer, TINY)
+    tokenizer("a red star", padding="max_length", truncation=True)
     folder = tmp_path / "clip"
     save_clip(folder, model, processor, TINY, card="# card\n", made_by={"command": "test"})
     loaded, tools = CLIPModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
@@ -116,6 +119,9 @@ def test_a_saved_folder_is_a_plain_clip_model(tokenizer, tmp_path):
     torch.testing.assert_close(theirs.image_embeds, ours.image_embeds, atol=2e-3, rtol=0)
     torch.testing.assert_close(theirs.text_embeds, ours.text_embeds, atol=2e-3, rtol=0)
     assert inputs["pixel_values"].shape == (2, 3, 32, 32)
+    saved = json.loads((folder / "tokenizer.json").read_text())
+    assert saved["padding"] is None
+    assert saved["truncation"] is None
     save_clip(folder, model, processor, TINY, card="# second\n", made_by={})
     assert (folder / "README.md").read_text() == "# second\n"
 
@@ -130,6 +136,7 @@ def test_the_shipped_folder_is_small_and_says_how_it_was_made():
     folder = default_model_path()
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 15e6
     made = json.loads((folder / "manifest.json").read_text())
+    assert made["fingerprint"] == fingerprint(load_file(folder / "model.safetensors"))
     assert made["command"] == "python studies/train_default_model.py --out src/boresight/models/tiny-clip --seed 0"
     assert made["command"] in (folder / "README.md").read_text()
     assert {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"} <= {
@@ -145,9 +152,17 @@ def test_the_shipped_model_embeds_finite_unit_and_distinct(shipped):
     for side in (out.image_embeds, out.text_embeds):
         assert torch.isfinite(side).all()
         torch.testing.assert_close(side.norm(dim=1), torch.ones(4))
-        assert (side @ side.T - 2 * torch.eye(4)).max() < 0.999
+        assert torch.pdist(side).min() > 1e-2
     assert model.config.text_config.eos_token_id == processor.tokenizer.eos_token_id != 2
-    assert 1 < float(model.logit_scale.exp()) <= 100.1
+    assert 1 < model.logit_scale.exp().item() <= 100.1
+
+
+def test_the_shipped_model_sees_colours(shipped):
+    model, processor = shipped
+    texts = ["a large solid red circle", "a large solid blue circle"]
+    with torch.inference_mode():
+        out = model(**processor(text=texts, images=pictures(), padding=True, return_tensors="pt"))
+    assert out.logits_per_image.argmax(1).tolist() == [0, 0, 1, 1]
 
 
 def test_the_shipped_model_gives_attention_maps(shipped):

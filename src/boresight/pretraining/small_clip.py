@@ -132,17 +132,21 @@ def save_clip(
     the folder holds anything else or cannot be written.
     """
     half = {name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()}
+    stamp = fingerprint(half)
+    processor.tokenizer.backend_tokenizer.no_padding()  # what the last call asked for would be saved with it
+    processor.tokenizer.backend_tokenizer.no_truncation()
     with replacing_folder(folder) as staging:
-        model.save_pretrained(staging, state_dict=half)
+        model.save_pretrained(staging, state_dict=half)  # empties `half`
         processor.image_processor.save_pretrained(staging)
         processor.tokenizer.save_pretrained(staging)
+        (staging / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
         (staging / "README.md").write_text(card, encoding="utf-8")
         write_json(
             staging / MANIFEST,
             {
                 "kind": "clip model",
                 "format": FORMAT,
-                "fingerprint": fingerprint(half),
+                "fingerprint": stamp,
                 "shape": asdict(config),
                 **made_by,
             },
