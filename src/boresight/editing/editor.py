@@ -28,6 +28,7 @@ from boresight.sae.autoencoder import encoder_of
 from boresight.sae.config import SaeConfig
 
 _IMAGES_AT_ONCE = 16384
+_TEXT_FLOATS = 2**22
 _KEPT = ("encoder", "encoder_fingerprint", "options", "history")
 
 
@@ -180,7 +181,7 @@ class CaptionEditor(nn.Module):
         """(N, d) float32, image i edited by caption i, at the scale of the images. images, texts: (N, d)."""
         if len(images) != len(texts):
             raise InputError(f"edit works row by row, and there are {len(images)} images and {len(texts)} captions.")
-        block = max(1, 2**22 // self.sae.n_latents)
+        block = max(1, _TEXT_FLOATS // self.sae.n_latents)
         edited = [torch.empty(0, self.width, device=self.device)]
         for start, part in token_blocks(tokens, len(texts), block):
             x, unit = self._rows(images[start : start + block]), self._unit(texts[start : start + block])
@@ -202,7 +203,7 @@ class CaptionEditor(nn.Module):
         check_rows(images, "the images")
         check_rows(texts, "the captions")
         out = torch.empty(len(images), len(texts))
-        block = max(64, 2**22 // self.sae.n_latents)
+        block = max(64, _TEXT_FLOATS // self.sae.n_latents)
         for top in range(0, len(images), _IMAGES_AT_ONCE):
             prepared = self.prepare_images(images[top : top + _IMAGES_AT_ONCE])
             for left, part in token_blocks(tokens, len(texts), block):

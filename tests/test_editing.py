@@ -1,0 +1,270 @@
+"""The caption editor: edit, score, mask, explanation, controls, folders and bad input."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from editing_world import ATTRIBUTES, WIDTH, world, world_sae
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from boresight.editing import CaptionEditor, EditorConfig, PlainScorer
+from boresight.editing.scoring import MIN_LENGTH
+from boresight.errors import ArtefactError, InputError
+
+torch.set_num_threads(1)
+
+
+def trained_like(sae, seed: int = 0, **config) -> CaptionEditor:
+    """An editor with random weights everywhere: nothing at its starting value."""
+    editor = CaptionEditor(sae, EditorConfig(**config))
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in editor.named_parameters():
+            if not name.startswith("sae."):
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=draw))
+    return editor
+
+
+def rows(count: int, seed: int, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+CONFIGS = [
+    {"form": form, "length_exponent": exponent, "length": length}
+    for form in ("residual", "reconstruct", "raw")
+    for exponent, length in ((0.0, "pair"), (0.5, "pair"), (1.0, "pair"), (1.0, "caption"), (0.5, "caption"))
+] + [{"form": "plain"}, {"form": "residual", "mask": "mlp", "length_exponent": 1.0}]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: "-".join(str(value) for value in config.values()))
+def test_scores_are_those_of_the_edited_rows(config):
+    sae = world_sae(bias=0.1)
+    editor = trained_like(sae, **config)
+    editor.reference = rows(9, 3)
+    images, texts = rows(7, 1, 2.0), rows(11, 2)
+    scores = editor.score(images, texts)
+    assert scores.shape == (7, 11)
+    assert scores.dtype == torch.float32
+
+    def edits(of: Tensor) -> Tensor:
+        pairs = [editor.edit(of, texts[j].expand(len(of), -1)) for j in range(len(texts))]
+        return torch.stack(pairs, 1).double()
+
+    def relative(of: Tensor) -> Tensor:
+        return (edits(of).norm(dim=2) / of.double().norm(dim=1, keepdim=True)).clamp_min(MIN_LENGTH)
+
+    u = editor.text(texts).double()
+    lengths = relative(editor.reference).mean(0) if editor.config.length == "caption" else relative(images)
+    products = (edits(images) * u).sum(2) / images.double().norm(dim=1, keepdim=True)
+    expected = products if config["form"] == "plain" else products / lengths**editor.config.length_exponent
+    torch.testing.assert_close(scores.double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_edit_is_the_formula_of_its_form():
+    sae = world_sae(bias=0.1)
+    images, texts = rows(5, 1, 2.0), rows(5, 2)
+    z, d = sae.encode(images).dense(), sae.directions
+    for form in ("residual", "reconstruct"):
+        editor = trained_like(sae, form=form)
+        m = editor.mask(texts)
+        assert m.shape == (5, ATTRIBUTES)
+        assert float(m.min()) >= 0
+        assert float(m.max()) <= 1
+        expected = images - ((1 - m) * z) @ d if form == "residual" else (m * z) @ d + sae.bias
+        torch.testing.assert_close(editor.edit(images, texts), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["residual", "raw", "plain"])
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_an_untrained_editor_is_the_plain_cosine(form, exponent):
+    editor = CaptionEditor(world_sae(), EditorConfig(form=form, length_exponent=exponent))
+    images, texts = rows(6, 1, 3.0), rows(8, 2)
+    plain = PlainScorer()
+    expected = plain.score_prepared(plain.prepare_images(images), plain.prepare_texts(texts))
+    torch.testing.assert_close(editor.score(images, texts), expected, atol=2e-6, rtol=0)
+    assert torch.equal(editor.mask(texts), torch.ones(8, ATTRIBUTES))
+
+
+def test_an_untrained_reconstruct_is_the_reconstruction():
+    sae = world_sae(bias=0.1)
+    editor = CaptionEditor(sae, EditorConfig(form="reconstruct", mask="ones", text="frozen", length_exponent=1.0))
+    images, texts = rows(6, 1), rows(4, 2)
+    reconstruction = sae.decode(sae.encode(images))
+    expected = torch.nn.functional.cosine_similarity(reconstruction.unsqueeze(1), texts.unsqueeze(0), dim=2)
+    torch.testing.assert_close(editor.score(images, texts), expected, atol=1e-6, rtol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    images=st.integers(0, 9),
+    texts=st.integers(0, 9),
+    cut=st.integers(0, 9),
+    form=st.sampled_from(["residual", "raw", "plain"]),
+    exponent=st.sampled_from([0.0, 1.0]),
+)
+def test_prepared_slices_give_the_same_scores(images, texts, cut, form, exponent):
+    editor = trained_like(world_sae(), form=form, length_exponent=exponent)
+    with torch.no_grad():
+        left, right = editor.prepare_images(rows(images, 1)), editor.prepare_texts(rows(texts, 2))
+        whole = editor.score_prepared(left, right)
+        assert (len(left), len(right)) == whole.shape == (images, texts)
+        part = editor.score_prepared(left[cut:], right[:cut])
+    torch.testing.assert_close(part, whole[cut:, :cut], atol=1e-6, rtol=1e-5)
+
+
+def test_score_does_not_depend_on_blocks(monkeypatch):
+    editor = trained_like(world_sae(), mask="tokens", token_width=5, length_exponent=1.0)
+    draw = torch.Generator().manual_seed(0)
+    lengths = torch.randint(0, 4, (150,), generator=draw)
+    tokens = (torch.randn(int(lengths.sum()), 5, generator=draw), lengths)
+    images, texts = rows(9, 1), rows(150, 2)
+    whole = editor.score(images, texts, tokens)
+    monkeypatch.setattr("boresight.editing.editor._IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr("boresight.editing.editor._TEXT_FLOATS", 1)
+    torch.testing.assert_close(editor.score(images, texts, tokens), whole, atol=1e-6, rtol=1e-5)
+    edited = editor.edit(rows(150, 3), texts, tokens)
+    torch.testing.assert_close(edited[70:71], editor.edit(rows(150, 3)[70:71], texts[70:71], one(tokens, 70)))
+
+
+def one(tokens: tuple[Tensor, Tensor], row: int) -> tuple[Tensor, Tensor]:
+    features, lengths = tokens
+    start = int(lengths[:row].sum())
+    return features[start : start + int(lengths[row])], lengths[row : row + 1]
+
+
+def test_half_precision_memory_maps_are_read_as_they_are(tmp_path):
+    editor = trained_like(world_sae(), length_exponent=1.0)
+    images, texts = rows(6, 1).half(), rows(5, 2).half()
+    np.save(tmp_path / "images.npy", images.numpy())
+    mapped = torch.from_numpy(np.load(tmp_path / "images.npy", mmap_mode="c"))
+    torch.testing.assert_close(editor.score(mapped, texts), editor.score(images.float(), texts.float()))
+
+
+@pytest.mark.parametrize("form", ["residual", "reconstruct", "raw", "plain"])
+def test_explanation_adds_up(form):
+    sae = world_sae(bias=0.1)
+    editor = trained_like(sae, form=form, length_exponent=1.0)
+    image, text = rows(1, 1, 2.0)[0], rows(1, 2)[0]
+    names = [f"attribute {index}" for index in range(ATTRIBUTES)]
+    found = editor.explain_edit(image, text, names=names, top=3)
+    undivided = trained_like(sae, form=form).score(image[None], text[None])
+    assert found.undivided_score == pytest.approx(float(undivided), abs=1e-5)
+    assert sum(latent.kept for latent in found.latents) + found.remainder == pytest.approx(float(undivided), abs=1e-5)
+    assert found.edited_score == pytest.approx(float(editor.score(image[None], text[None])), abs=1e-5)
+    if form == "residual":
+        moved = sum(latent.dropped for latent in found.latents)
+        assert found.plain_score + moved == pytest.approx(float(undivided), abs=1e-5)
+    if form in ("residual", "reconstruct"):
+        codes, mask = sae.encode(image[None]), editor.mask(text[None])[0]
+        assert {latent.index for latent in found.latents} == set(codes.indices[0][codes.values[0] > 0].tolist())
+        for latent in found.latents:
+            assert latent.mask == pytest.approx(float(mask[latent.index]))
+            assert latent.name == f"attribute {latent.index}"
+        assert len(found.kept) <= 3
+        assert all(latent.mask >= 0.5 for latent in found.kept)
+        assert all(latent.mask < 0.5 for latent in found.dropped)
+        assert "attribute" in str(found)
+    else:
+        assert found.latents == ()
+
+
+def test_controls():
+    editor = trained_like(world_sae(), length_exponent=1.0)
+    images, texts = rows(4, 1), rows(6, 2)
+    random, again, other = editor.control("random", 1), editor.control("random", 1), editor.control("random", 2)
+    mask = editor.mask(texts)
+    permuted = random.mask(texts)
+    torch.testing.assert_close(permuted.sort(1).values, mask.sort(1).values)
+    assert not torch.equal(permuted, mask)
+    assert torch.equal(permuted, again.mask(texts))
+    torch.testing.assert_close(permuted[2:4], random.mask(texts[2:4]))
+    assert not torch.equal(permuted, other.mask(texts))
+    assert not torch.allclose(random.score(images, texts), editor.score(images, texts))
+    head = editor.text(texts)
+    expected = torch.nn.functional.cosine_similarity(images.unsqueeze(1), head.unsqueeze(0), dim=2)
+    torch.testing.assert_close(editor.control("ones").score(images, texts), expected, atol=1e-6, rtol=1e-5)
+    with pytest.raises(InputError, match=r"not saved.*control\('random'"):
+        random.save("never")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"form": "residual", "length_exponent": 1.0, "length": "caption"},
+        {"form": "reconstruct", "mask": "mlp", "text": "frozen"},
+        {"form": "residual", "mask": "tokens", "token_width": 7},
+        {"form": "residual", "mask": "splice"},
+        {"form": "raw"},
+        {"form": "plain"},
+    ],
+)
+def test_a_folder_holds_all_of_it(tmp_path, config):
+    editor = trained_like(world_sae(), **config)
+    editor.reference = rows(5, 9)
+    editor.manifest["encoder"] = "world"
+    editor.save(tmp_path / "editor")
+    loaded = CaptionEditor.load(tmp_path / "editor")
+    lengths = torch.full((4,), 2)
+    tokens = (torch.randn(8, 7), lengths) if config.get("mask") == "tokens" else None
+    images, texts = rows(3, 1), rows(4, 2)
+    assert torch.equal(loaded.score(images, texts, tokens), editor.score(images, texts, tokens))
+    assert loaded.config == editor.config
+    assert loaded.fingerprint == editor.fingerprint
+    assert loaded.manifest["encoder"] == "world"
+    assert loaded.sae.fingerprint == editor.sae.fingerprint
+    assert loaded.sae.manifest == editor.sae.manifest
+
+
+def test_torn_and_foreign_folders_are_refused(tmp_path):
+    folder = tmp_path / "editor"
+    trained_like(world_sae()).save(folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "config": {"form": "other"}}))
+    with pytest.raises(ArtefactError, match="does not hold what its manifest says.*fit it again"):
+        CaptionEditor.load(folder)
+    world_sae().save(tmp_path / "sae")
+    with pytest.raises(ArtefactError, match="not a editor|not an editor"):
+        CaptionEditor.load(tmp_path / "sae")
+
+
+def test_another_encoder_is_refused():
+    sae = world_sae()
+    editor, embeddings = trained_like(sae), world(sae, 4, 0)
+    editor.require_same_encoder(embeddings)
+    embeddings.manifest["encoder"] = "another"
+    with pytest.raises(ArtefactError, match=r"'world'.*'another'"):
+        editor.require_same_encoder(embeddings)
+
+
+def test_bad_input_is_named():
+    sae = world_sae()
+    editor = trained_like(sae)
+    good = rows(3, 1)
+    broken = good.clone()
+    broken[1, 2] = torch.nan
+    with pytest.raises(InputError, match="Row 1 of the images holds NaN"):
+        editor.score(broken, good)
+    with pytest.raises(InputError, match="Row 1 of the captions holds NaN"):
+        editor.score(good, broken)
+    with pytest.raises(InputError, match=f"width {WIDTH}"):
+        editor.score(good[:, :5], good[:, :5])
+    with pytest.raises(InputError, match="3 images and 2 captions"):
+        editor.edit(good, good[:2])
+    with pytest.raises(InputError, match="no form 'sideways'"):
+        EditorConfig(form="sideways")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="length_exponent is 2"):
+        EditorConfig(length_exponent=2)
+    with pytest.raises(InputError, match="reference images"):
+        trained_like(sae, length_exponent=1.0, length="caption").score(good, good)
+    reads_tokens = trained_like(sae, mask="tokens", token_width=5)
+    with pytest.raises(InputError, match="pass tokens="):
+        reads_tokens.score(good, good)
+    with pytest.raises(InputError, match="exactly these captions"):
+        reads_tokens.mask(good, (torch.randn(4, 5), torch.tensor([1, 1])))
+    with pytest.raises(InputError, match="4 wide"):
+        reads_tokens.mask(good, (torch.randn(3, 4), torch.ones(3, dtype=torch.int64)))
