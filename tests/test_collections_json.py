@@ -120,7 +120,11 @@ def test_karpathy_by_sentences(tmp_path: Path) -> None:
                 "sentids": [1, 2],
                 "imgid": 0,
                 "cocoid": 522418,
-                "sentences": [{"tokens": ["a"], "raw": "A woman, a hat."}, {"raw": " Second \n", "sentid": 9}],
+                "sentences": [
+                    {"tokens": ["a"], "raw": "A woman, a hat."},
+                    {"raw": " Second \n", "sentid": 9},
+                    {"tokens": ["lost"]},
+                ],
             },
             {
                 "filepath": "train2014",
@@ -142,6 +146,7 @@ def test_karpathy_by_sentences(tmp_path: Path) -> None:
     assert [len(captions) for captions in collection.captions] == [2, 6, 1]
     assert [collection.image(row).getpixel((0, 0))[0] for row in range(3)] == [0, 1, 2]
     assert list(collection.problems) == [
+        Problem("empty caption", "image 0 of dataset_coco.json"),
         Problem("image without captions", "val2014/d.jpg, image 3 of dataset_coco.json"),
         Problem("malformed row", "image 4 of dataset_coco.json lacks a filename"),
     ]

@@ -132,6 +132,7 @@ _SAMPLES = [
 ] + [encoded(Image.effect_noise((24, 17), 60), "TIFF", compression="tiff_lzw")["bytes"]]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(_SAMPLES), st.data())
 def test_damaged_bytes_never_raise_anything_else(sample: bytes, data: st.DataObject) -> None:

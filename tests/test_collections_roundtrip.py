@@ -66,7 +66,9 @@ def test_csv(given: Written, as_list: bool, newline: str) -> None:
         folder = Path(name)
         put(folder, given)
         with open(folder / "captions.csv", "w", encoding="utf-8", newline="") as handle:
-            writer = csv.writer(handle, lineterminator=newline)
+            # Python's writer leaves a lone carriage return unquoted where lines end otherwise.
+            quoting = csv.QUOTE_ALL if newline == "\n" else csv.QUOTE_MINIMAL
+            writer = csv.writer(handle, lineterminator=newline, quoting=quoting)
             writer.writerow(["id", "file_name", "captions"])
             for stem, texts in given.items():
                 for cell in [json.dumps(texts)] if as_list else texts:

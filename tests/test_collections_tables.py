@@ -126,6 +126,15 @@ def test_one_bad_file_is_reported_once_however_many_captions_it_has(tmp_path: Pa
     assert list(load_collection(tmp_path).problems) == [Problem("missing file", "no.png")]
 
 
+def test_names_that_are_not_unicode_are_named_in_print(tmp_path: Path) -> None:
+    put_pictures(tmp_path, ["a.png", "b.png"])
+    rows = [{"image": "a.png", "text": "a"}, {"image": "\udce9.png", "text": "b"}, {"image": "b.png", "id": "\udce9"}]
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    problems = load_collection(tmp_path).problems
+    assert [problem.what for problem in problems] == ["missing file", "malformed row"]
+    assert problems[0].where == "\\udce9.png"
+
+
 def test_folders_named_as_splits_are_splits(tmp_path: Path) -> None:
     put_pictures(tmp_path, ["train/a.png", "val/a.png", "test/a.png"])
     for split in ("train", "val", "test"):

@@ -70,9 +70,14 @@ def test_a_failure_in_the_middle_keeps_the_old_artefact(tmp_path: Path) -> None:
 def test_an_interrupted_write_keeps_the_old_artefact(tmp_path: Path, stop: BaseException) -> None:
     save_artefact(tmp_path / "a", "sae", tensors(1), {})
     expected = ArtefactError if isinstance(stop, OSError) else KeyboardInterrupt
-    with pytest.raises(expected), replacing_folder(tmp_path / "a") as staging:
-        (staging / TENSORS).write_bytes(b"half")
-        raise stop
+
+    def write() -> None:
+        with replacing_folder(tmp_path / "a") as staging:
+            (staging / TENSORS).write_bytes(b"half")
+            raise stop
+
+    with pytest.raises(expected):
+        write()
     assert torch.equal(load_artefact(tmp_path / "a", "sae")[0]["weight"], tensors(1)["weight"])
     assert only_child(tmp_path) == ["a"]
 
@@ -98,7 +103,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_text("x")
-    with pytest.raises(ArtefactError, match="Cannot write .*file/a .*; free space or choose a folder"):
+    with pytest.raises(ArtefactError, match=r"Cannot write .*file/a .*; free space or choose a folder"):
         save_artefact(tmp_path / "file" / "a", "sae", tensors(), {})
     with pytest.raises(ArtefactError, match="is a file, not a folder"):
         save_artefact(tmp_path / "file", "sae", tensors(), {})
@@ -141,7 +146,7 @@ def test_torn_altered_and_foreign_artefacts_are_refused(tmp_path: Path) -> None:
     save_artefact(folder, "sae", tensors(), {})
     with pytest.raises(ArtefactError, match="holds a sae, not a editor"):
         load_artefact(folder, "editor")
-    with pytest.raises(ArtefactError, match="it has no manifest.json"):
+    with pytest.raises(ArtefactError, match=r"it has no manifest\.json"):
         load_artefact(tmp_path / "absent", "sae")
 
     manifest, data = (folder / MANIFEST).read_text(), (folder / TENSORS).read_bytes()

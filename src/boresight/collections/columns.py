@@ -90,5 +90,5 @@ def texts_in(cell: Any) -> list[Any]:
     if isinstance(cell, (list, tuple)):
         return [text for part in cell for text in ([None] if part is None else texts_in(part))]
     if isinstance(cell, Mapping):
-        return texts_in(next((cell[key] for key in ("raw", "caption", "text") if key in cell), None))
+        return texts_in(next((cell[key] for key in ("raw", "caption", "text") if key in cell), None)) or [None]
     return [] if cell is None else [cell]

@@ -22,6 +22,7 @@ from boresight.collections.huggingface import read_datasets
 from boresight.collections.karpathy import read_karpathy
 from boresight.collections.opening import open_hub, open_parquet, open_saved
 from boresight.collections.pictures import check_header, decode
+from boresight.collections.rows import printable
 from boresight.collections.splits import normal_split
 from boresight.collections.tables import read_tables
 from boresight.collections.text_files import read_text_files
@@ -90,6 +91,7 @@ def load_collection(
             f"A collection cannot be read from {type(source).__name__}; pass a path, the name of a dataset, or a "
             "datasets.Dataset that is not streamed."
         )
+    problems = [Problem(problem.what, printable(problem.where)) for problem in problems]
     _refuse_or_go_on(problems, on_error, label)
     if check_images != "none" and len(dataset):
         kept, unreadable = _checked(dataset, check_images)

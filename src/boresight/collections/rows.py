@@ -70,7 +70,8 @@ def assemble(
         at, file = place.get(row.key), None
         if at is None:
             file = row.path if row.offset is not None else find(row.path)
-            files.add(file or "")
+            if folder is not None and file is not None:
+                files.add(file)
             problem = _set_aside(row, file, ids)
             if problem is not None:
                 problems.append(problem)
@@ -99,7 +100,7 @@ def assemble(
 def _set_aside(row: Row, file: str | None, ids: set[str]) -> Problem | None:
     """What keeps the image of this row, the first for it, out of the collection."""
     if file is None:
-        return Problem("missing file", printable(row.path))
+        return Problem("missing file", row.path)
     if row.identity in ids:
         return Problem("duplicate id", f"{row.identity}, {row.where}")
     if not (is_unicode(row.identity) and is_unicode(file)):
@@ -115,7 +116,7 @@ def clean(captions: Sequence[Any], where: str) -> tuple[list[str], list[Problem]
         if caption is None or (isinstance(caption, str) and not caption.strip()):
             problems.append(Problem("empty caption", where))
         elif not isinstance(caption, str) or not is_unicode(caption):
-            problems.append(Problem("malformed caption", f"{where}: {printable(str(caption))[:40]}"))
+            problems.append(Problem("malformed caption", f"{where}: {str(caption)[:40]}"))
         else:
             texts.append(caption.strip())
     return texts, problems
@@ -131,4 +132,5 @@ def is_unicode(text: str) -> bool:
 
 
 def printable(text: str) -> str:
+    """`text` with lone surrogates spelt out, so that it can be printed and stored."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

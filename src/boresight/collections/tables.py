@@ -16,7 +16,7 @@ from datasets import Dataset
 from boresight.collections.collection import Problem
 from boresight.collections.columns import Columns, texts_in
 from boresight.collections.files import finder, folder_of_images, key_of
-from boresight.collections.rows import Row, assemble, printable
+from boresight.collections.rows import Row, assemble
 from boresight.collections.splits import NO_SPLIT, normal_split, split_of_name, split_of_path
 from boresight.errors import InputError
 
@@ -151,7 +151,7 @@ def _tsv(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed]:
 
 def _by_column(header: Sequence[str], cells: Sequence[str], columns: Columns) -> Mapping[str, Any] | str:
     if len(cells) != len(header):
-        return f"{len(cells)} cells for {len(header)} columns, starting '{printable(cells[0])}'"
+        return f"{len(cells)} cells for {len(header)} columns, starting '{cells[0]}'"
     values: dict[str, Any] = dict(zip(header, cells, strict=True))
     for name in columns.captions_in(header):
         values[name] = _list_or_text(values[name])

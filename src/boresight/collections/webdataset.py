@@ -20,7 +20,7 @@ from datasets import Dataset
 from boresight.collections.collection import Problem
 from boresight.collections.columns import Columns, texts_in
 from boresight.collections.pictures import is_picture
-from boresight.collections.rows import Row, assemble, printable
+from boresight.collections.rows import Row, assemble
 from boresight.collections.splits import NO_SPLIT, normal_split, split_of_name, split_of_path
 from boresight.collections.text_files import lines_of
 from boresight.errors import InputError
@@ -85,7 +85,7 @@ def _rows_of_shard(shard: str, label: str, columns: Columns) -> Iterator[Row | P
         key, suffix = _key_and_suffix(member.name)
         parts = samples.setdefault(key, {})
         if suffix in parts:
-            yield Problem("duplicate id", f"{printable(member.name)} in {label}")
+            yield Problem("duplicate id", f"{member.name} in {label}")
         else:
             parts[suffix] = member
     with open(shard, "rb") as handle:
@@ -110,7 +110,7 @@ def _scan(shard: str) -> tuple[list[tarfile.TarInfo], str | None, str | None]:
         try:
             with tarfile.open(shard, "r:") as tar:
                 while (member := tar.next()) is not None:
-                    last = printable(member.name)
+                    last = member.name
                     if member.isfile() and not member.issparse():
                         if member.offset_data + member.size > size:
                             return members, f"{last} is cut off", _key_and_suffix(member.name)[0]
@@ -146,7 +146,7 @@ class _Sample:
 
 
 def _row(sample: _Sample, columns: Columns, split: str) -> Row | Problem:
-    where = f"{printable(sample.key)} in {sample.label}"
+    where = f"{sample.key} in {sample.label}"
     info: dict[str, Any] = {}
     if "json" in sample.parts:
         try:
