@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import shutil
+import sys
 import warnings
 
 import pytest
@@ -345,6 +347,19 @@ def test_a_hub_model_is_read_from_its_local_copy(folders, monkeypatch, tmp_path)
 
 
 def test_open_clip_absent_is_said(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "open_clip", None)
+    monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(InputError, match=r"pip install 'boresight\[open-clip\]'"):
         load_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k", device="cpu")
+
+
+def test_an_open_clip_that_cannot_be_imported_is_said(monkeypatch):
+    usual = builtins.__import__
+
+    def broken(name, *rest, **options):
+        if name == "open_clip":
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return usual(name, *rest, **options)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    with pytest.raises(InputError, match=r"cannot be imported \(operator torchvision::nms .*\); install the"):
+        load_encoder("ViT-B-32/laion2b_s34b_b79k", device="cpu", backend="open_clip")

@@ -110,6 +110,10 @@ def load_open_clip(name: str, device: torch.device, dtype: str | torch.dtype) ->
         raise InputError(
             f"'{name}' needs the package open_clip ({error}); run: pip install 'boresight[open-clip]'."
         ) from error
+    except RuntimeError as error:  # a torchvision built for another torch
+        raise InputError(
+            f"open_clip is installed but cannot be imported ({error}); install the torchvision that fits this torch."
+        ) from error
     schema = name.startswith((_LOCAL, _HUB))
     model_name, tag = (name, None) if schema else _model_and_tag(name, open_clip)
     try:

@@ -1,0 +1,189 @@
+"""Encoders of open_clip: equal to the library called directly. Runs in the environment of .ci/openclip.sh."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from boresight.embeddings import embed
+from boresight.encoders import load_encoder
+from boresight.errors import InputError
+from fake_encoder import make_collection
+from tiny_encoders import bert_tokenizer, pictures
+
+open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed; run .ci/openclip.sh")
+pytestmark = pytest.mark.open_clip
+
+TEXTS = ["a red dog", "Two Black Cats!", "z"]
+VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
+TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2}
+
+
+def save_open_clip(folder, text=TEXT, **model):
+    """A tiny model as open_clip's own hub upload writes it."""
+    torch.manual_seed(0)
+    config = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": text, **model}
+    folder.mkdir()
+    kind = open_clip.CustomTextCLIP if model else open_clip.CLIP
+    weights = kind(**{key: value for key, value in config.items() if key != "custom_text"}).state_dict()
+    save_file({key: value.contiguous() for key, value in weights.items()}, folder / "open_clip_model.safetensors")
+    preprocess = {
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.3, 0.4],
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("open_clip")
+    tokenizer = bert_tokenizer()
+    text = {**TEXT, "vocab_size": len(tokenizer), "hf_tokenizer_name": "beside", "pool_type": "last"}
+    folders = {
+        "plain": save_open_clip(root / "plain"),
+        "custom": save_open_clip(root / "custom", text, custom_text=True),
+    }
+    tokenizer.save_pretrained(root / "custom")
+    return folders
+
+
+@pytest.fixture(params=["plain", "custom"])
+def pair(request, folders):
+    """Our encoder and open_clip's own parts."""
+    name = f"local-dir:{folders[request.param]}"
+    model, _, transform = open_clip.create_model_and_transforms(name)
+    return load_encoder(f"open_clip:{name}", device="cpu", dtype="float32"), model.eval(), transform
+
+
+def test_embeddings_equal_the_library(pair, request):
+    encoder, model, transform = pair
+    images = pictures(4)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{encoder_folder(request)}")
+    with torch.no_grad():
+        expected_images = model.encode_image(torch.stack([transform(image) for image in images]), normalize=True)
+        expected_texts = model.encode_text(tokenizer(TEXTS), normalize=True)
+    torch.testing.assert_close(encoder.embed_images(images), expected_images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder.embed_texts(TEXTS), expected_texts, atol=1e-5, rtol=0)
+    alone = torch.cat([encoder.embed_texts([text]) for text in TEXTS])
+    torch.testing.assert_close(alone, expected_texts, atol=1e-5, rtol=0)
+    assert encoder.width == 24
+    assert encoder.logit_scale == pytest.approx(model.logit_scale.exp().item())
+    assert encoder.name in ("plain", "custom")
+
+
+def encoder_folder(request):
+    return request.getfixturevalue("folders")[request.node.callspec.params["pair"]]
+
+
+def test_tokens_are_the_real_ones(pair):
+    encoder, model, _ = pair
+    features, lengths = encoder.embed_tokens(TEXTS)
+    assert features.shape == (lengths.sum(), 32)
+    assert (lengths >= 3).all()
+    if hasattr(model, "ln_final"):
+        ids, _ = encoder._tokenize(TEXTS)
+        assert lengths.tolist() == (ids.argmax(1) + 1).tolist()
+        last = features[lengths.cumsum(0) - 1]
+        pooled = torch.nn.functional.normalize(last @ model.text_projection.detach(), dim=1)
+        torch.testing.assert_close(pooled, encoder.embed_texts(TEXTS), atol=1e-5, rtol=0)
+
+
+def test_long_text_is_cut_loudly_once(folders):
+    encoder = load_encoder(f"local-dir:{folders['plain']}", device="cpu", dtype="float32", backend="open_clip")
+    with pytest.warns(UserWarning, match="1 of these 2 captions was longer than the 16 tokens that plain reads"):
+        encoder.embed_texts(["word " * 10_000, "short"])
+    assert encoder.truncated == 1
+    assert encoder._tokenize(["word " * 100])[0][0, -1] == encoder.tokenizer.eot_token_id
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_lower_precision_stays_close(dtype, folders):
+    name = f"open_clip:local-dir:{folders['plain']}"
+    exact, encoder = (load_encoder(name, device="cpu", dtype=d) for d in ("float32", dtype))
+    assert encoder.fingerprint == exact.fingerprint
+    assert ((encoder.embed_texts(TEXTS) * exact.embed_texts(TEXTS)).sum(1) > 0.999).all()
+    assert ((encoder.embed_images(pictures(3)) * exact.embed_images(pictures(3))).sum(1) > 0.999).all()
+
+
+def test_a_collection_is_embedded(folders, tmp_path):
+    encoder = load_encoder(f"open_clip:local-dir:{folders['plain']}", device="cpu", dtype="float32")
+    collection = make_collection(5)
+    got = embed(encoder, collection, tmp_path / "e", dtype="float32")
+    torch.testing.assert_close(
+        got.images, encoder.embed_images([collection.image(i) for i in range(5)]), atol=1e-5, rtol=0
+    )
+    assert got.manifest["encoder_fingerprint"] == encoder.fingerprint
+
+
+def test_the_fingerprint_follows_weights_and_configuration(folders, tmp_path):
+    first = load_encoder(f"open_clip:local-dir:{folders['plain']}", device="cpu", dtype="float32").fingerprint
+    folder = shutil.copytree(folders["plain"], tmp_path / "plain")
+    weights = load_file(folder / "open_clip_model.safetensors")
+    weights["logit_scale"] += 1e-3
+    save_file(weights, folder / "open_clip_model.safetensors")
+    assert load_encoder(f"open_clip:local-dir:{folder}", device="cpu", dtype="float32").fingerprint != first
+
+
+def pickle_beside(folder):
+    (folder / "open_clip_pytorch_model.bin").write_bytes(b"never opened")
+
+
+def tear(folder):
+    file = folder / "open_clip_model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (pickle_beside, r"are not \(only\) safetensors, and pickled ones are not read; convert them"),
+        (lambda f: (f / "open_clip_model.safetensors").unlink(), r"are not \(only\) safetensors, and pickled ones are"),
+        (tear, r"open_clip cannot load 'local-dir:.*\); check the name, the network and the files\."),
+        (
+            lambda f: (f / "open_clip_config.json").unlink(),
+            r"open_clip cannot load .*; check the name, the network and",
+        ),
+    ],
+)
+def test_folders_that_cannot_be_loaded(change, sentence, folders, tmp_path):
+    folder = shutil.copytree(folders["plain"], tmp_path / "plain")
+    change(folder)
+    with pytest.raises(InputError, match=sentence):
+        load_encoder(f"open_clip:local-dir:{folder}", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("local-dir:/no/such", r"There is no folder /no/such; check the path after 'local-dir:'\."),
+        ("ViT-Z-99/x", r"open_clip has no model 'ViT-Z-99'; open_clip\.list_models\(\) names those it has\."),
+        ("ViT-B-32/x", r"has no weights 'x' for ViT-B-32; write open_clip:ViT-B-32/TAG with one of openai, laion400m"),
+        ("ViT-B-32", r"has no weights '' for ViT-B-32; write open_clip:ViT-B-32/TAG with one of openai"),
+        ("hf-hub:owner/model", r"open_clip cannot load 'hf-hub:owner/model' \(.*\); check the name, the network and"),
+        (
+            "ViT-B-32/laion2b_s34b_b79k",
+            r"open_clip cannot load 'ViT-B-32/laion2b_s34b_b79k' \(.*\); check the",
+        ),
+    ],
+)
+def test_names_that_lead_nowhere(name, sentence):
+    with pytest.raises(InputError, match=sentence):
+        load_encoder(f"open_clip:{name}", device="cpu")
+
+
+def test_unusable_arguments(folders):
+    encoder = load_encoder(f"open_clip:local-dir:{folders['plain']}", device="cpu", dtype="float32")
+    with pytest.raises(InputError, match="The list of captions is empty"):
+        encoder.embed_texts([])
+    with pytest.raises(InputError, match="too oblong to embed"):
+        encoder.embed_images([Image.new("RGB", (1, 500))])
+    with pytest.raises(InputError, match="plain gives no finite embedding for image 0"):
+        encoder.embed_images(torch.full((1, 3, 32, 32), torch.nan))
