@@ -105,7 +105,7 @@ def test_measures_equal_the_average_over_every_order_of_the_ties(case, block_ima
     assert_same(found.to_dict(), by_enumeration(scores, owners))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000))
 def test_kinds_are_the_measures_of_the_captions_of_a_kind(seed):
     draw = np.random.default_rng(seed)

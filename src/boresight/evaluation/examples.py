@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,9 @@ from boresight.editing.tokens import tokens_of
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.retrieval import RetrievalResult, evaluate_retrieval
-from boresight.sae import SparseAutoencoder, SparseCodes
+from boresight.sae import SparseAutoencoder
+from boresight.sae.names import strongest_images
+from boresight.sae.start import as_rows
 from boresight.seeds import generator
 
 Names = Mapping[int, str] | Sequence[str]
@@ -175,36 +177,23 @@ def pick_latents(
 ) -> list[LatentCard]:
     """Latents for the report, by `GALLERY_RULE`: `count` of those active in at least `top` images, `top` images each.
 
-    Codes are made a block at a time, twice: to count, and for the latents that were drawn.
+    Codes are made a block at a time, twice: for the strongest images, and to count.
     """
-
-    def codes() -> Iterator[SparseCodes]:
-        for images in embeddings.images.split(block):
-            yield sae.encode(images.float())
-
-    active = torch.zeros(sae.n_latents, dtype=torch.int64)
-    for part in codes():
-        active += torch.bincount(part.indices[part.values > 0], minlength=sae.n_latents)
-    common = (active >= top).nonzero()[:, 0]
+    rows, strength, _ = strongest_images(sae, as_rows(embeddings), top, block)
+    common = (strength > 0).all(1).nonzero()[:, 0]
     drawn = common[torch.randperm(len(common), generator=generator(seed, "report latents"))[:count]]
-    column = torch.full((sae.n_latents,), -1).scatter_(0, drawn, torch.arange(len(drawn)))
-    strength = []
-    for part in codes():
-        place = column[part.indices]
-        wanted = (place >= 0) & (part.values > 0)
-        row = wanted.nonzero()[:, 0]
-        values = torch.zeros(len(part), len(drawn))
-        values[row, place[wanted]] = part.values[wanted]
-        strength.append(values)
-    strongest = torch.cat(strength).topk(min(top, len(embeddings)), dim=0).indices.T
+    active = torch.zeros(sae.n_latents, dtype=torch.int64)
+    for images in embeddings.images.split(block):
+        codes = sae.encode(images)
+        active += torch.bincount(codes.indices[codes.values > 0], minlength=sae.n_latents)
     return [
         LatentCard(
             latent=latent,
             name=_name(names, latent, f"latent {latent}"),
             share=int(active[latent]) / len(embeddings),
-            image_ids=[embeddings.ids[row] for row in rows.tolist()],
+            image_ids=[embeddings.ids[row] for row in rows[latent].tolist()],
         )
-        for latent, rows in zip(drawn.tolist(), strongest, strict=True)
+        for latent in drawn.tolist()
     ]
 
 

@@ -24,6 +24,14 @@ from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS
 THUMBNAIL = 160
 LATENTS_SHOWN = 6
 COLUMNS = {**{f"R@{k}": f"R@{k}" for k in DEPTHS}, "MRR": "mrr"}
+MEASURES = {
+    "explained_variance": "explained variance",
+    "l0": "active latents an image",
+    "dead_share": "share of latents active in no image",
+    "cosine": "cosine with the reconstruction",
+    "retrieval_kept_r1": "T2I R@1 with reconstructions, over plain",
+    "retrieval_kept_r10": "T2I R@10 with reconstructions, over plain",
+}
 COMPARED = ("baseline", "opponent", "ours")
 
 
@@ -53,7 +61,7 @@ def write_report(
     environment = Environment(
         loader=PackageLoader("boresight.evaluation", "."), autoescape=True, undefined=StrictUndefined
     )
-    page = environment.get_template("report.html").render(
+    page = environment.get_template("page.html").render(
         title=title,
         lead=_lead(comparison),
         version=version("boresight"),
@@ -64,6 +72,7 @@ def write_report(
         sections=[_section(comparison, test) for test in comparison.tests],
         legend=[(row.name, row.role) for row in _contrast(comparison)],
         measures=_measures(comparison),
+        measured_on=comparison.tests[0].name,
         examples=[_example(example, thumbnail) for example in examples],
         example_rule=EXAMPLE_RULE,
         gallery=[_card(card, thumbnail) for card in gallery],
@@ -193,7 +202,7 @@ def _measures(comparison: Comparison) -> list[tuple[str, str]]:
     if not runs:
         return []
     means = {name: sum(run[name] for run in runs) / len(runs) for name in runs[0]}
-    return [(name.replace("_", " "), f"{value:.3g}") for name, value in means.items()]
+    return [(MEASURES.get(name, name.replace("_", " ")), f"{value:.3g}") for name, value in means.items()]
 
 
 Thumbnail = Callable[[str], dict[str, Any]]
