@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boresight.editing.config import Length
 from boresight.editing.masks import SpliceMask
 from boresight.editing.scorer import PreparedImages
 from boresight.editing.tokens import tokens_of
@@ -42,12 +40,10 @@ class TrainingOptions:
     batch_size: int = 256
     steps: int | None = None
     learning_rate: float = 5e-4
-    mask_learning_rate: float = 1e-3
+    mask_learning_rate: float = 5e-3
     weight_decay: float = 0.1
     sparsity: float = 0.0
     captions_per_image: int = 1
-    choose_length: bool = True
-    margin: float = 0.005
     evaluations: int = 10
     seed: int = 0
 
@@ -135,8 +131,6 @@ def train(
             if history[-1]["recall_sum"] > max(entry["recall_sum"] for entry in history[:-1]):
                 best = copy.deepcopy(editor.state_dict())
         editor.load_state_dict(best)
-    if options.choose_length and editor.config.form != "plain":
-        _choose_length(editor, chooser, max(entry["recall_sum"] for entry in history), options.margin)
     if editor.config.divides != "caption":
         editor.reference = editor.reference[:0]
     return history
@@ -263,15 +257,15 @@ class _Chooser:
         self.sample = validation.select(rows[:kept].sort().values)
         if len(self.sample.owners) == 0:
             raise InputError("The validation set has too few captions to choose on; give it more.")
+        self.images = editor.prepare_images(self.sample.images)
 
     @torch.no_grad()
     def recall_sum(self) -> float:
-        images = self.editor.prepare_images(self.sample.images)
         columns = torch.arange(len(self.sample.owners))
         scores = []
         for block in columns.split(max(64, 2**22 // self.editor.sae.n_latents)):
             texts = self.editor.prepare_texts(self.sample.texts[block], tokens_of(self.sample, block))
-            scores.append(self.editor.score_prepared(images, texts))
+            scores.append(self.editor.score_prepared(self.images, texts))
         return recall_sum(torch.cat(scores, dim=1), self.sample.owners.to(self.editor.device))
 
 
@@ -290,17 +284,3 @@ def _fit_splice(editor: CaptionEditor, train_set: Embeddings, chooser: _Chooser)
         mask.threshold.fill_(float(ordered[min(len(ordered) - 1, int(density * len(ordered)))]) if density < 1 else -2)
         found[float(mask.threshold)] = chooser.recall_sum()
     mask.threshold.fill_(max(found, key=lambda threshold: found[threshold]))
-
-
-def _choose_length(editor: CaptionEditor, chooser: _Chooser, current: float, margin: float) -> None:
-    """Adopts another length exponent or kind of length where it is better on validation by more than the margin."""
-    trained = editor.config
-    best, best_sum = trained, current * (1 + margin)
-    lengths: tuple[Length, ...] = ("pair", "caption")
-    for length, exponent in itertools.product(lengths, (0.0, 0.5, 1.0)):
-        editor.config = replace(trained, length=length, length_exponent=exponent)
-        if editor.config.divides != trained.divides or exponent != trained.length_exponent:
-            found = chooser.recall_sum()
-            if found > best_sum:
-                best, best_sum = editor.config, found
-    editor.config = best
