@@ -4,3 +4,7 @@ from boresight.sae.measures import SaeMeasures as SaeMeasures
 from boresight.sae.measures import measure_sae as measure_sae
 from boresight.sae.measures import retrieval_kept as retrieval_kept
 from boresight.sae.measures import stability as stability
+from boresight.sae.names import LatentNames as LatentNames
+from boresight.sae.names import name_latents as name_latents
+from boresight.sae.sheet import contact_sheet as contact_sheet
+from boresight.sae.vocabulary import vocabulary_from_captions as vocabulary_from_captions

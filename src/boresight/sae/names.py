@@ -1,0 +1,286 @@
+"""Names of latents, from a vocabulary through the text encoder and from the captions of the strongest images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy import sparse
+from scipy.special import rel_entr
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from boresight.artefacts import load_artefact, save_artefact
+from boresight.embeddings import Embeddings
+from boresight.errors import ArtefactError, InputError
+from boresight.sae.autoencoder import SparseAutoencoder
+from boresight.sae.start import Rows, as_rows
+from boresight.sae.vocabulary import terms_by_image
+from boresight.sae.vocabulary import vocabulary_from_captions as vocabulary_from_captions
+
+Source = Literal["captions", "vocabulary"]
+EVIDENCE = 32  # strongest images of a latent whose captions speak for it
+SHOWN = 8  # of them kept as examples
+
+
+@dataclass(frozen=True)
+class LatentNames:
+    """What each of n latents seems to stand for, and how sure that is.
+
+    Attributes:
+        names: n words or word pairs, lower case; '' for a latent that is dead or that nothing names.
+        sources: n of 'captions', 'vocabulary' or '' (no name).
+        scores: (n,) float32; from captions, how surprisingly often the word is said, about a z-score; from the
+            vocabulary, the cosine of direction and word. Compare scores of one source only.
+        margins: (n,) float32, score less that of the runner-up; a small one says that the name is a toss-up.
+        examples: (n, 8) int64, rows of the images that activate the latent most, strongest first, -1 where fewer do.
+        activations: (n, 8) float32, how strongly.
+        ids: the image ids that the rows of `examples` belong to, or empty where the images came without.
+        image_mean, text_mean: (d,), means of the images and of the words that named, the two sides of the
+            modality gap; zeros where a side was not given.
+        sae_fingerprint: of the autoencoder whose latents these are.
+    """
+
+    names: Sequence[str]
+    sources: Sequence[str]
+    scores: Tensor
+    margins: Tensor
+    examples: Tensor
+    activations: Tensor
+    ids: Sequence[str]
+    image_mean: Tensor
+    text_mean: Tensor
+    sae_fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, latent: int) -> str:
+        return self.names[latent]
+
+    def require_same_autoencoder(self, sae: SparseAutoencoder) -> None:
+        """Raises ArtefactError when these are the names of another autoencoder's latents."""
+        if self.sae_fingerprint != sae.fingerprint:
+            raise ArtefactError(
+                f"These names are of the autoencoder {self.sae_fingerprint} and this one is {sae.fingerprint}; "
+                "name its latents anew."
+            )
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder. Raises ArtefactError when it cannot be written."""
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        manifest = {name: getattr(self, name) for name in _FIELDS}
+        save_artefact(folder, "latent-names", tensors, manifest)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> LatentNames:
+        """Read a folder written by `save`. Raises ArtefactError when it is none, torn or altered."""
+        tensors, manifest = load_artefact(folder, "latent-names")
+        try:
+            fields: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
+            return cls(**fields, **{name: manifest[name] for name in _FIELDS})
+        except KeyError as error:
+            raise ArtefactError(f"{folder} does not hold {error}; name the latents again.") from error
+
+
+_TENSORS = ("scores", "margins", "examples", "activations", "image_mean", "text_mean")
+_FIELDS = ("names", "sources", "ids", "sae_fingerprint")
+
+
+@dataclass(frozen=True)
+class Named:
+    """Best of V words for each of n latents: word (n,) int64 or -1, score (n,), margin (n,), float64 numpy."""
+
+    word: np.ndarray
+    score: np.ndarray
+    margin: np.ndarray
+
+
+def name_latents(
+    sae: SparseAutoencoder,
+    *,
+    vocabulary: Sequence[str] | None = None,
+    vocabulary_embeddings: Tensor | None = None,
+    embeddings: Embeddings | None = None,
+    images: Tensor | np.ndarray | None = None,
+    prefer: Source = "captions",
+    least_score: float = 3.5,
+) -> LatentNames:
+    """A name for each latent, from either source or both.
+
+    - 'vocabulary': the word whose embedding points most along the latent's direction. Word embeddings lie in a cone
+      of their own (the modality gap), so their mean is taken off first; a direction is a difference of images and
+      needs no centring (the naming rule of Rao et al. 2024, arXiv 2407.14499, with the centring of Bhalla et al.
+      2024, arXiv 2402.10376).
+    - 'captions': the word most over-represented in the captions of the 32 images that activate the latent most, by
+      the signed root of the log-likelihood ratio (Dunning 1993, "Accurate methods for the statistics of surprise and
+      coincidence"), which needs no text encoder that knows the word.
+
+    Args:
+        vocabulary: V words or phrases, e.g. `vocabulary_from_captions(...)`. Also the candidates of the captions;
+            left out, captions choose among the words of their own.
+        vocabulary_embeddings: (V, d), the words through the text encoder of the same space.
+        embeddings: images with captions, to find the strongest images and what is said of them.
+        images: (N, d), in place of `embeddings`: the strongest images only. A latent active in none is dead and
+            stays without a name.
+        prefer: the source whose name is taken where both have one.
+        least_score: score below which captions name nothing; chance lifts the best of 2,000 words to about 3.5.
+
+    Raises:
+        InputError: neither source can be used, or shapes do not fit.
+        ArtefactError: `embeddings` are of another encoder than the autoencoder's.
+    """
+    said = embeddings is not None and embeddings.captions is not None and len(embeddings.captions) > 0
+    if vocabulary_embeddings is None and not said:
+        raise InputError("Nothing to name latents from; pass vocabulary_embeddings, or embeddings with captions.")
+    if embeddings is not None and images is not None:
+        raise InputError("Choose either embeddings or images, not both.")
+    if embeddings is not None:
+        sae.require_same_encoder(embeddings)
+    if vocabulary_embeddings is not None and (
+        vocabulary is None or vocabulary_embeddings.shape != (len(vocabulary), sae.width) or not len(vocabulary)
+    ):
+        raise InputError(
+            f"vocabulary_embeddings has shape {tuple(vocabulary_embeddings.shape)}; the vocabulary of "
+            f"{len(vocabulary or ())} words and the autoencoder's width need ({len(vocabulary or ())}, {sae.width})."
+        )
+
+    n = sae.n_latents
+    text_mean = image_mean = torch.zeros(sae.width)
+    rows = torch.full((n, EVIDENCE), -1)
+    strength = torch.zeros(n, EVIDENCE)
+    found: dict[Source, tuple[Sequence[str], Named]] = {}
+    if embeddings is not None or images is not None:
+        source = as_rows(embeddings if embeddings is not None else images)  # type: ignore[arg-type]
+        rows, strength, image_mean = strongest_images(sae, source)
+    if vocabulary is not None and vocabulary_embeddings is not None:
+        words = vocabulary_embeddings.detach().cpu().float()
+        text_mean = words.mean(0)
+        found["vocabulary"] = vocabulary, _name_by_words(sae.directions.detach().cpu(), words - text_mean)
+    if said:
+        assert embeddings is not None
+        assert embeddings.captions is not None
+        spoken, terms = terms_by_image(embeddings.captions, embeddings.owners.tolist(), len(embeddings), vocabulary)
+        found["captions"] = terms, _name_by_captions(rows, spoken, least_score)
+
+    order: tuple[Source, ...] = ("captions", "vocabulary") if prefer == "captions" else ("vocabulary", "captions")
+    dead = (rows[:, 0] < 0).tolist() if embeddings is not None or images is not None else [False] * n
+    names, sources = [""] * n, [""] * n
+    scores, margins = torch.zeros(n), torch.zeros(n)
+    for latent in range(n):
+        for origin in order:
+            if origin in found and not dead[latent] and found[origin][1].word[latent] >= 0:
+                candidates, named = found[origin]
+                names[latent], sources[latent] = candidates[named.word[latent]], origin
+                scores[latent], margins[latent] = float(named.score[latent]), float(named.margin[latent])
+                break
+    return LatentNames(
+        names=names,
+        sources=sources,
+        scores=scores,
+        margins=margins,
+        examples=rows[:, :SHOWN].contiguous(),
+        activations=strength[:, :SHOWN].contiguous(),
+        ids=list(embeddings.ids) if embeddings is not None else [],
+        image_mean=image_mean,
+        text_mean=text_mean,
+        sae_fingerprint=sae.fingerprint,
+    )
+
+
+def strongest_images(
+    sae: SparseAutoencoder, images: Rows, count: int = EVIDENCE, block: int = 16384
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (n, count) of the images that activate each latent most, -1 where fewer do, their activations (n, count),
+    and the mean image (d,). Holds one block of codes beside the result; of equal activations the earlier row leads.
+    """
+    n = sae.n_latents
+    rows = torch.full((n, count), -1)
+    strength = torch.zeros(n, count)
+    total = torch.zeros(sae.width, dtype=torch.float64)
+    for start in range(0, len(images), block):
+        x = images[start : start + block]
+        total += x.double().sum(0)
+        codes = sae.encode(x)
+        active = codes.values > 0
+        held = strength > 0
+        latents = torch.cat([held.nonzero()[:, 0], codes.indices[active]])
+        values = torch.cat([strength[held], codes.values[active]])
+        owners = torch.cat([rows[held], start + active.nonzero()[:, 0]])
+        order = values.argsort(descending=True, stable=True)
+        order = order[latents[order].argsort(stable=True)]
+        latents, values, owners = latents[order], values[order], owners[order]
+        counts = torch.bincount(latents, minlength=n)
+        place = torch.arange(len(latents)) - (counts.cumsum(0) - counts)[latents]
+        keep = place < count
+        rows[latents[keep], place[keep]] = owners[keep]
+        strength[latents[keep], place[keep]] = values[keep]
+    return rows, strength, (total / max(1, len(images))).float()
+
+
+def _name_by_words(directions: Tensor, words: Tensor, block: int = 1024) -> Named:
+    """Highest cosine of each direction (n, d) with the centred words (V, d)."""
+    words = normalize(words, dim=1)
+    best, picks = [], []
+    for part in directions.split(block):
+        values, indices = (normalize(part, dim=1) @ words.T).topk(min(2, len(words)), dim=1)
+        best.append(values if values.shape[1] == 2 else torch.nn.functional.pad(values, (0, 1)))
+        picks.append(indices[:, 0])
+    top = torch.cat(best).double().numpy()
+    return Named(torch.cat(picks).numpy(), top[:, 0], top[:, 0] - top[:, 1])
+
+
+def _name_by_captions(rows: Tensor, spoken: sparse.csr_array, least_score: float) -> Named:
+    """Most surprising of each latent's words against those of all other images.
+
+    rows: (n, T) strongest images, -1 for none. spoken: (N, V), see `terms_by_image`. A word must stand with at least
+    two of a latent's images, or with its one image where it has only one.
+    """
+    n, images = len(rows), spoken.shape[0]
+    active = rows.numpy() >= 0
+    latent_of = np.nonzero(active)[0]
+    chosen = sparse.csr_array((np.ones(len(latent_of)), (latent_of, rows.numpy()[active])), shape=(n, images))
+    counts = (chosen @ spoken).tocoo()
+    latent, word = counts.coords
+    inside = counts.data
+    outside = np.asarray(spoken.sum(0)).ravel()[word] - inside
+    images_inside = active.sum(1)[latent]
+    images_outside = images - images_inside
+    score = _surprise(inside, images_inside, outside, images_outside)
+    score[inside < np.minimum(2, images_inside)] = -np.inf
+    named = _best_of_each(latent, word, score, n)
+    named.word[named.score < least_score] = -1
+    return named
+
+
+def _surprise(inside: np.ndarray, of_inside: np.ndarray, outside: np.ndarray, of_outside: np.ndarray) -> np.ndarray:
+    """Signed root of the log-likelihood ratio that two shares differ, `inside` of `of_inside` and `outside` of
+    `of_outside`: about standard normal where they do not, positive where the first is larger, and trustworthy for
+    rare words.
+    """
+    share = (inside + outside) / (of_inside + of_outside)
+    ratio = np.zeros_like(share)
+    for part, whole in ((inside, of_inside), (outside, of_outside)):
+        ratio += rel_entr(part, whole * share) + rel_entr(whole - part, whole * (1 - share))
+    more = inside * of_outside > outside * of_inside
+    return np.where(more, 1.0, -1.0) * np.sqrt(2 * ratio.clip(0))
+
+
+def _best_of_each(latent: np.ndarray, word: np.ndarray, score: np.ndarray, n: int) -> Named:
+    """The best finite score of each latent among (latent, word, score) triples, and its lead over the second (or 0)."""
+    named = Named(np.full(n, -1), np.zeros(n), np.zeros(n))
+    finite = np.isfinite(score)
+    latent, word, score = latent[finite], word[finite], score[finite]
+    order = np.lexsort((word, -score, latent))
+    latent, word, score = latent[order], word[order], score[order]
+    first = np.flatnonzero(np.r_[True, latent[1:] != latent[:-1]]) if len(latent) else np.zeros(0, dtype=int)
+    named.word[latent[first]] = word[first]
+    named.score[latent[first]] = score[first]
+    second = np.minimum(first + 1, len(latent) - 1)
+    has_second = (second > first) & (latent[second] == latent[first])
+    named.margin[latent[first]] = score[first] - np.where(has_second, score[second], 0.0)
+    return named

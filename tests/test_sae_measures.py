@@ -1,0 +1,123 @@
+"""Measures against their definitions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from boresight.embeddings import Embeddings
+from boresight.errors import InputError
+from boresight.sae import SaeMeasures, SparseAutoencoder, measure_sae, retrieval_kept, stability
+from boresight.sae.config import make_config
+from boresight.sae.measures import text_to_image_ranks
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def random_sae(width: int = 6, n_latents: int = 20, k: int = 3, seed: int = 0) -> SparseAutoencoder:
+    generator = torch.Generator().manual_seed(seed)
+    sae = SparseAutoencoder(make_config(width, n_latents, k))
+    sae.encoder_weight.copy_(torch.randn(n_latents, width, generator=generator))
+    sae.encoder_bias.copy_(0.3 * torch.randn(n_latents, generator=generator))
+    sae.directions.copy_(torch.nn.functional.normalize(torch.randn(n_latents, width, generator=generator), dim=1))
+    sae.bias.copy_(0.3 * torch.randn(width, generator=generator))
+    return sae
+
+
+def rows(count: int, width: int = 6, seed: int = 1, offset: float = 0.0) -> Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) + offset
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 40), st.integers(0, 99), st.sampled_from([0.0, 100.0]), st.sampled_from([3, 16384]))
+def test_measures_are_their_definitions(count: int, seed: int, offset: float, block: int) -> None:
+    sae, x = random_sae(), rows(count, seed=seed, offset=offset)
+    found = measure_sae(sae, x, block=block)
+    dense = sae.encode(x).dense()
+    decoded = (dense @ sae.directions + sae.bias).double()
+    wide = x.double()
+    unexplained = (wide - decoded).square().sum() / (wide - wide.mean(0)).square().sum()
+    assert found.explained_variance == pytest.approx(1 - float(unexplained), rel=1e-4, abs=1e-4)
+    assert found.l0 == pytest.approx(float((dense > 0).sum(1).double().mean()))
+    assert found.dead_share == pytest.approx(float(((dense > 0).sum(0) == 0).double().mean()))
+    assert found.cosine == pytest.approx(float(torch.cosine_similarity(wide, decoded).mean()), abs=1e-4)
+    assert set(found.to_dict()) == {"explained_variance", "l0", "dead_share", "cosine"}
+
+
+def test_the_constant_mean_explains_nothing() -> None:
+    # Features of very different means: a variance taken over features would call this a good reconstruction.
+    x = rows(200) + torch.tensor([50.0, -30.0, 10.0, 0.0, 5.0, -7.0])
+    sae = SparseAutoencoder(make_config(6, 20, 3))
+    sae.bias.copy_(x.mean(0))
+    assert abs(measure_sae(sae, x).explained_variance) < 1e-5
+
+
+def test_unknown_measures_stay_out_of_the_dictionary() -> None:
+    assert "retrieval_kept_r1" not in SaeMeasures(0.5, 3.0, 0.0, 0.9, math.nan, 1.0).to_dict()
+    same = measure_sae(random_sae(), torch.ones(4, 6))
+    assert "explained_variance" not in same.to_dict()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 99), st.integers(1, 5))
+def test_ranks_against_sorting(images: int, texts: int, seed: int, block: int) -> None:
+    x, t = rows(images, seed=seed), rows(texts, seed=seed + 1)
+    owners = torch.randint(images, (texts,), generator=torch.Generator().manual_seed(seed))
+    cosines = torch.nn.functional.normalize(t, dim=1) @ torch.nn.functional.normalize(x, dim=1).T
+    found = text_to_image_ranks(x, t, owners, block=block)
+    for j in range(texts):
+        order = cosines[j].argsort(descending=True).tolist()
+        assert float(found[j]) == 1 + order.index(int(owners[j]))
+
+
+def test_ties_share_their_ranks() -> None:
+    ranks = text_to_image_ranks(torch.ones(5, 4), torch.ones(2, 4), torch.tensor([0, 4]))
+    assert ranks.tolist() == [3.0, 3.0]
+
+
+def test_retrieval_kept_is_one_for_a_perfect_autoencoder_and_falls_for_a_blind_one() -> None:
+    x = rows(60)
+    embeddings = Embeddings.from_arrays(x, x + 0.1 * rows(60, seed=3), np.arange(60))
+    perfect = SparseAutoencoder(make_config(6, 12, 6))
+    perfect.encoder_weight.copy_(torch.cat([torch.eye(6), -torch.eye(6)]))
+    perfect.directions.copy_(perfect.encoder_weight)
+    assert retrieval_kept(perfect, embeddings) == pytest.approx({1: 1.0, 10: 1.0})
+    blind = SparseAutoencoder(make_config(6, 12, 6))
+    blind.bias.fill_(1.0)
+    kept = retrieval_kept(blind, embeddings)
+    assert kept[1] == 0.0
+    measures = measure_sae(perfect, embeddings)
+    assert measures.retrieval_kept_r1 == pytest.approx(1.0)
+    assert measures.explained_variance == pytest.approx(1.0)
+    fewer = retrieval_kept(perfect, embeddings, at_most=10)
+    assert fewer == pytest.approx({1: 1.0, 10: 1.0})
+
+
+def test_stability_sees_through_order_and_falls_with_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = random_sae(), random_sae()
+    second.directions.copy_(second.directions[torch.randperm(20, generator=torch.Generator().manual_seed(0))])
+    assert stability(first, second) == pytest.approx(1.0)
+    other = random_sae(seed=5)
+    # The best of all one-to-one matchings cannot be worse than the given order.
+    in_order = float((first.directions * other.directions).sum(1).abs().mean())
+    matched = stability(first, other)
+    assert in_order < matched < 0.95
+    monkeypatch.setattr("boresight.sae.measures.HUNGARIAN_UP_TO", 4)
+    nearest = stability(first, other)
+    assert matched <= nearest < 1.0
+    assert nearest == pytest.approx(stability(other, first))
+    with pytest.raises(InputError, match="20 latents of width 6 and 8 of width 6"):
+        stability(first, random_sae(n_latents=8))
