@@ -40,10 +40,13 @@ def test_patches_and_pictures_are_inverses(rows, columns, size, spare):
 
 def test_bfloat16_on_a_cpu_only_where_it_is_faster(monkeypatch):
     cpu = torch.device("cpu")
-    monkeypatch.setattr(precision, "bfloat16_speedup", lambda hidden: 1.31)
-    assert pick_dtype("auto", cpu, 64) == torch.bfloat16
-    monkeypatch.setattr(precision, "bfloat16_speedup", lambda hidden: 1.29)
-    assert pick_dtype("auto", cpu, 64) == torch.float32
+    monkeypatch.setattr(precision, "bfloat16_speedup", lambda hidden, tokens=64: 1.31)
+    assert pick_dtype("auto", cpu, 256) == torch.bfloat16
+    assert pick_dtype("auto", cpu, 255) == torch.float32
+    monkeypatch.setattr(precision, "bfloat16_speedup", lambda hidden, tokens=64: 1.29)
+    assert pick_dtype("auto", cpu, 256) == torch.float32
+    monkeypatch.setattr(precision, "bfloat16_speedup", lambda hidden, tokens=64: 9.0 if tokens == 64 else 0.1)
+    assert pick_dtype("auto", cpu, 256) == torch.float32
     assert pick_dtype("auto", torch.device("mps"), 64) == torch.float32
     assert pick_dtype("bfloat16", cpu, 64) == torch.bfloat16
     assert pick_dtype(torch.float16, cpu, 64) == torch.float16
