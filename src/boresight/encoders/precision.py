@@ -40,11 +40,14 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device, hidden: int) -> t
 def bfloat16_speedup(hidden: int, tokens: int = 64, rounds: int = 8) -> float:
     """Time of a float32 (tokens, hidden) x (hidden, 4 hidden) product over that of bfloat16; measured once.
 
-    The best of some interleaved rounds; the first warms up, and a hopeless second one ends it.
+    On one thread, since threads that wait for each other on a busy machine would drown the difference. The best of
+    some interleaved rounds; the first warms up, and a hopeless second one ends it.
     """
     best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
     pairs = {dtype: (torch.ones(tokens, hidden).to(dtype), torch.ones(hidden, 4 * hidden).to(dtype)) for dtype in best}
-    with torch.inference_mode():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
         for done in range(rounds):
             for dtype, (left, right) in pairs.items():
                 start = time.perf_counter()
@@ -52,4 +55,6 @@ def bfloat16_speedup(hidden: int, tokens: int = 64, rounds: int = 8) -> float:
                 best[dtype] = min(best[dtype], time.perf_counter() - start)
             if done and best[torch.bfloat16] > 3 * best[torch.float32]:
                 break
+    finally:
+        torch.set_num_threads(threads)
     return best[torch.float32] / best[torch.bfloat16]
