@@ -92,7 +92,7 @@ def test_holds_the_figures_of_the_table(page):
     text = page.read_text(encoding="utf-8")
     for words in ("20.3", "24.6", "± 0.7", "17.5", "50 images", "120 captions", "31.5"):
         assert words in text
-    assert re.search(r'class="loss">-2\.8 ± 0\.7<', text)
+    assert re.search(r'class="loss">−2\.8 ± 0\.7<', text)
     assert re.search(r'<b>41</b> → <b class="gain">2</b>', text)
 
 
@@ -125,9 +125,15 @@ def test_user_text_is_escaped(page):
 
 
 def test_latents_are_drawn_by_what_is_kept_and_dropped_of_them(page):
-    text = page.read_text(encoding="utf-8")
-    bars = re.findall(r'class="(ours|control)" style="width:([\d.]+)%"></i></span>\s*<span class="name">([^<]*)', text)
-    assert bars == [("ours", "90.0", "&lt;b&gt;hair&lt;/b&gt;"), ("control", "37.5", "latent 4")]
+    bar = r'class="kept" style="width:([\d.]+)%"></i><i class="gone" style="width:([\d.]+)%"></i></span>\s*'
+    label = r'<span class="name">([^<]*)</span><span class="weight">([^<]*)</span>'
+    hair, number = ("90.0", "10.0", "&lt;b&gt;hair&lt;/b&gt;"), ("12.5", "37.5", "latent 4")
+    assert re.findall(bar + label, page.read_text(encoding="utf-8")) == [
+        (*hair, "90% kept"),
+        (*number, "25% kept"),
+        (*number, "75% dropped"),
+        (*hair, "10% dropped"),
+    ]
 
 
 def test_without_pictures_the_ids_are_shown(tmp_path, comparison):

@@ -23,6 +23,7 @@ from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS
 
 THUMBNAIL = 160
 LATENTS_SHOWN = 6
+LEAST_SHARE = 0.05
 COLUMNS = {**{f"R@{k}": f"R@{k}" for k in DEPTHS}, "MRR": "mrr"}
 MEASURES = {
     "explained_variance": "explained variance",
@@ -113,7 +114,7 @@ def _headline(comparison: Comparison, test: HeldOut) -> dict[str, Any]:
                 "words": words,
                 "before": f"{before.mean:.1f}",
                 "after": f"{after.mean:.1f}",
-                "gain": f"{gain.mean:+.1f}{spread}",
+                "gain": f"{gain.mean:+.1f}{spread}".replace("-", "−"),
                 "sign": "even" if abs(gain.mean) < 0.05 else "gain" if gain.mean > 0 else "loss",
             }
         )
@@ -250,17 +251,22 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
             for place in places
         ]
 
-    strongest = max((latent.activation for latent in example.explanation.latents), default=1.0)
+    active = example.explanation.latents
+    strongest = max((latent.activation for latent in active), default=1.0)
 
-    def bars(effects: Sequence[LatentEffect], kept: bool) -> list[dict[str, Any]]:
-        shares = [effect.mask if kept else 1 - effect.mask for effect in effects]
+    def bars(amount: Callable[[LatentEffect], float], words: str) -> list[dict[str, Any]]:
+        """The latents of which most is kept, or dropped; a share below `LEAST_SHARE` is not worth a line."""
+        chosen = [latent for latent in active if amount(latent) >= LEAST_SHARE]
+        chosen.sort(key=lambda latent: -latent.activation * amount(latent))
         return [
             {
-                "name": effect.name or f"latent {effect.index}",
-                "width": 100 * effect.activation * share / strongest,
-                "text": f"{share:.0%}",
+                "name": latent.name or f"latent {latent.index}",
+                "activation": f"{latent.activation:.3g}",
+                "kept": 100 * latent.activation * latent.mask / strongest,
+                "gone": 100 * latent.activation * (1 - latent.mask) / strongest,
+                "text": f"{amount(latent):.0%} {words}",
             }
-            for effect, share in list(zip(effects, shares, strict=True))[:LATENTS_SHOWN]
+            for latent in chosen[:LATENTS_SHOWN]
         ]
 
     before, after = example.rank_before, example.rank_after
@@ -273,8 +279,8 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
         "sign": "gain" if after < before else "loss" if after > before else "even",
         "plain": shelf(example.plain),
         "edited": shelf(example.edited),
-        "kept": bars(example.explanation.kept, True),
-        "dropped": bars(example.explanation.dropped, False),
+        "kept": bars(lambda latent: latent.mask, "kept"),
+        "dropped": bars(lambda latent: 1 - latent.mask, "dropped"),
     }
 
 
