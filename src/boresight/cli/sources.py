@@ -11,9 +11,7 @@ if TYPE_CHECKING:
 
 def open_collection(source: str, **options: Any) -> Collection:
     """'emoji', 'scenes', or whatever `load_collection` reads; a collection without splits gets them by hash of id."""
-    from boresight.collections import load_collection, train_validation_test
-    from boresight.collections.emoji import load_emoji
-    from boresight.collections.scenes import load_scenes
+    from boresight.collections import load_collection, load_emoji, load_scenes, train_validation_test
     from boresight.progress import say
 
     if source == "emoji":
@@ -21,7 +19,7 @@ def open_collection(source: str, **options: Any) -> Collection:
     if source == "scenes":
         return load_scenes()
     collection = load_collection(source, **{name: value for name, value in options.items() if value is not None})
-    if len(set(collection.splits)) == 1:
+    if set(collection.splits) == {"all"}:
         collection = train_validation_test(collection)
         say(f"{collection.name} names no splits: 80 % train, 10 % validation, 10 % test, by a hash of each id.")
     return collection

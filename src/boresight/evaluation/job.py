@@ -19,8 +19,7 @@ from boresight.evaluation.comparison import compare
 from boresight.evaluation.examples import pick_examples, pick_latents
 from boresight.evaluation.report import write_report
 from boresight.evaluation.results import Comparison
-from boresight.sae import SparseAutoencoder
-from boresight.sae.names import LatentNames, name_latents, vocabulary_from_captions
+from boresight.sae import LatentNames, SparseAutoencoder, name_latents, vocabulary_from_captions
 
 VOCABULARY = 2000
 

@@ -1,0 +1,169 @@
+"""The command line end to end, as a user types it, on a folder of pictures made here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from boresight.collections import make_scenes
+
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "BORESIGHT_QUIET": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def boresight(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "boresight", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd, check=False)
+
+
+def refused(*words: object) -> str:
+    """The sentence of a command that must refuse."""
+    done = boresight(*words)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    sentence = done.stderr.strip()
+    assert sentence.startswith("boresight: ")
+    assert "\n" not in sentence
+    return sentence
+
+
+def write_photos(folder: Path, n: int) -> None:
+    scenes = make_scenes(n, seed=3)
+    folder.mkdir()
+    with open(folder / "captions.jsonl", "w", encoding="utf-8") as lines:
+        for row in range(n):
+            scenes.image(row).save(folder / f"{row:03d}.png")
+            entry = {"file_name": f"{row:03d}.png", "captions": scenes.captions[row]}
+            lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos, and what each step of the command line makes of them."""
+    work = tmp_path_factory.mktemp("work")
+    write_photos(work / "photos", 80)
+    for step in (
+        ("embed", "photos", "--out", "emb"),
+        ("sae", "emb", "--out", "sae", "--n-latents", 64, "--k", 8),
+        ("editor", "emb", "--sae", "sae", "--out", "editor"),
+    ):
+        done = boresight(*step, cwd=work)
+        assert done.returncode == 0, done.stderr
+    return work
+
+
+def test_help_is_quick_and_names_every_command() -> None:
+    done = boresight("--help")
+    for command in ("demo", "embed", "sae", "editor", "evaluate", "inspect"):
+        assert command in done.stdout
+    loaded = "import sys; import boresight.cli.main; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    probe = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert probe.stdout.split() == ["False", "False"]
+
+
+def test_evaluate_prints_both_and_writes_what_it_prints(work: Path) -> None:
+    done = boresight("evaluate", "emb", "--editor", "editor", "--out", "figures.json", cwd=work)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((work / "figures.json").read_text())
+    assert set(figures) == {"plain", "edited"}
+    for result in figures.values():
+        for direction in ("t2i", "i2t"):
+            assert 0 <= result[direction]["R@1"] <= result[direction]["R@5"] <= result[direction]["R@10"] <= 100
+            assert f"{result[direction]['R@10']:.2f}" in done.stdout
+
+
+def test_inspect_says_what_made_each_artefact(work: Path) -> None:
+    for name, kind in (("emb", "embeddings"), ("sae", "sae"), ("editor", "editor")):
+        done = boresight("inspect", name, cwd=work)
+        assert done.returncode == 0, done.stderr
+        assert yaml.safe_load(done.stdout)["kind"] == kind
+
+
+def test_the_whole_job_on_own_photos(work: Path) -> None:
+    words = ("demo", "photos", "--out", "run", "--report", "page.html", "--seeds", 0, "--n-latents", 64, "--k", 8)
+    first = boresight(*words, cwd=work)
+    assert first.returncode == 0, first.stderr
+    figures = json.loads((work / "run/comparison.json").read_text())
+    names = [row["name"] for row in figures["rows"]]
+    assert {"plain", "text fine-tuning", "edited", "random mask", "shuffled images", "chance"} <= set(names)
+    for name in names:
+        assert name in first.stdout
+    page = (work / "page.html").read_text(encoding="utf-8")
+    assert "data:image/webp" in page
+    assert not re.search(r"(src|href)=[\"']https?://", page)
+
+    started = time.time()
+    again = boresight(*words, cwd=work)
+    assert again.stdout == first.stdout
+    newer = [file for file in (work / "run").rglob("*.safetensors") if file.stat().st_mtime > started]
+    assert not [file for file in newer if "seed-" in str(file)], "a finished fit was done again"
+
+
+def test_a_corrupt_picture_is_skipped_or_refused_as_asked(work: Path, tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", 12)
+    (tmp_path / "photos/005.png").write_bytes(b"\x89PNG\r\n\x1a\n this is no picture")
+    assert "005.png" in refused("embed", tmp_path / "photos", "--out", tmp_path / "refused", "--on-error", "refuse")
+    done = boresight("embed", tmp_path / "photos", "--out", tmp_path / "skipped")
+    assert done.returncode == 0, done.stderr
+    assert "11 images" in done.stdout
+
+
+def test_config_file_gives_options_and_the_command_line_overrules_them(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "sae.yaml").write_text("n_latents: 32\nk: 4\nseed: 5\n")
+    out = tmp_path / "sae"
+    done = boresight("sae", work / "emb", "--out", out, "--config", tmp_path / "sae.yaml", "--k", 6)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((out / "manifest.json").read_text())["config"]
+    assert (config["n_latents"], config["k"]) == (32, 6)
+
+
+def test_bad_input_gets_one_sentence_and_exit_code_2(work: Path, tmp_path: Path) -> None:
+    emb, sae = work / "emb", work / "sae"
+    assert "nowhere" in refused("embed", tmp_path / "nowhere", "--out", tmp_path / "x")
+    assert str(tmp_path) in refused("inspect", tmp_path)
+    assert "99" in refused("sae", emb, "--out", tmp_path / "x", "--n-latents", 64, "--k", 99)
+    assert "middle" in refused("sae", emb, "--out", tmp_path / "x", "--split", "middle")
+    assert "sae" in refused("editor", emb, "--sae", emb, "--out", tmp_path / "x")
+    assert "not a" in refused("sae", sae, "--out", tmp_path / "x")
+    assert "missing.yaml" in refused("sae", emb, "--out", tmp_path / "x", "--config", tmp_path / "missing.yaml")
+    (tmp_path / "bad.yaml").write_text("a: {b: 1}\n")
+    assert "bad.yaml" in refused("sae", emb, "--out", tmp_path / "x", "--config", tmp_path / "bad.yaml")
+    (tmp_path / "file").write_text("not a folder")
+    assert "file" in refused("sae", emb, "--out", tmp_path / "file", "--n-latents", 32, "--k", 4)
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_a_collection_without_a_needed_split_is_refused_by_name(work: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "train").mkdir(parents=True)
+    with open(photos / "train" / "captions.jsonl", "w", encoding="utf-8") as lines:
+        for row in range(6):
+            pixels = np.full((32, 32, 3), 40 * row, np.uint8)
+            Image.fromarray(pixels).save(photos / "train" / f"{row}.png")
+            lines.write(json.dumps({"file_name": f"{row}.png", "caption": f"grey number {row}"}) + "\n")
+    sentence = refused("demo", photos, "--out", tmp_path / "run", "--report", tmp_path / "page.html")
+    assert "validation" in sentence
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_an_autoencoder_of_another_encoder_is_refused(work: Path, tmp_path: Path) -> None:
+    from boresight import Embeddings
+
+    rng = np.random.default_rng(0)
+    width = Embeddings.load(work / "emb").width
+    rows = rng.normal(size=(20, width)).astype(np.float32)
+    other = Embeddings.from_arrays(
+        rows, rows, np.arange(20), splits=["train"] * 10 + ["validation"] * 10, encoder="another model"
+    )
+    other.save(tmp_path / "other")
+    sentence = refused("editor", tmp_path / "other", "--sae", work / "sae", "--out", tmp_path / "x")
+    assert "another model" in sentence
