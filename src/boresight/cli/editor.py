@@ -23,8 +23,8 @@ class Editor:
     """Split to fit on; never the images that the encoder was fitted on."""
     validation: str = "validation"
     """Split to choose on."""
-    form: Literal["gated", "residual", "reconstruct", "raw", "plain"] | None = None
-    """Form of the edit; the library's default if left out."""
+    form: Literal["residual", "reconstruct", "raw", "plain"] = "residual"
+    """Form of the edit; 'raw' and 'plain' are the opponents without an autoencoder and without an edit."""
     text: Literal["frozen", "finetuned"] = "finetuned"
     seed: int = 0
     device: str | None = None
@@ -39,10 +39,10 @@ class Editor:
             SparseAutoencoder.load(self.sae),
             embeddings.split(self.train),
             embeddings.split(self.validation),
+            form=self.form,
             text=self.text,
             seed=self.seed,
             device=self.device,
-            **({} if self.form is None else {"form": self.form}),
         )
         editor.save(self.out)
         print(f"Editor: {self.out}")
