@@ -23,6 +23,7 @@ from boresight.errors import ArtefactError, InputError
 from fake_encoder import FakeEncoder, make_collection, picture
 from tiny_encoders import save_tiny
 
+pytestmark = pytest.mark.filterwarnings("ignore:cut")
 TESTS = Path(__file__).parent
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "BORESIGHT_QUIET": "1"}
 
@@ -137,8 +138,11 @@ def test_a_begun_run_that_skipped_does_not_go_on_refusing(tmp_path):
     encoder.before_images = lambda: 8 in encoder.images and interrupt()
     with pytest.raises(KeyboardInterrupt):
         embed(encoder, make_collection(12, corrupt=[5]), tmp_path / "e", part_size=3, batch_size=1)
-    with pytest.raises(InputError, match=r"was begun with on_error='skip' and left images out: The picture of image"):
+    with pytest.raises(InputError, match=r"was made with on_error='skip' and left images out: The picture of image"):
         embed(encoder, make_collection(12, corrupt=[5]), tmp_path / "e", part_size=3, on_error="refuse")
+    embed(FakeEncoder(), make_collection(12, corrupt=[5]), tmp_path / "e", part_size=3)
+    with pytest.raises(InputError, match=r"was made with on_error='skip' .* Delete the folder to start again, or pass"):
+        embed(FakeEncoder(), make_collection(12, corrupt=[5]), tmp_path / "e", on_error="refuse")
 
 
 def interrupt():
@@ -174,7 +178,6 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.filterwarnings("ignore:cut")
 def test_stopped_before_any_write_it_goes_on_and_computes_no_finished_part_again(tmp_path, monkeypatch):
     """Every step that touches the disk is a place to die; the run is restarted until it ends."""
     collection = make_collection(6, corrupt=[4])
@@ -382,9 +385,7 @@ def test_ctrl_c_says_what_is_safe(tmp_path, monkeypatch, capsys):
     encoder.before_images = lambda: len(encoder.images) >= 4 and interrupt()
     with pytest.raises(KeyboardInterrupt):
         embed(encoder, make_collection(9), tmp_path / "e", part_size=2, batch_size=2)
-    assert (
-        f"Stopped: 4 of 9 images are safe in {tmp_path / 'e'}; run the same again to go on." in capsys.readouterr().err
-    )
+    assert f"Stopped: 4 of 9 images are safe in {tmp_path / 'e'}; run the same to go on." in capsys.readouterr().err
 
 
 def test_progress_counts_images_and_the_end_tells_what_was_left_out(tmp_path, monkeypatch, capsys):

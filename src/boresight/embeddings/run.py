@@ -74,7 +74,7 @@ def embed(
         raise InputError("on_error must be 'skip' or 'refuse' and dtype 'float16' or 'float32'; check the spelling.")
     if not len(collection):
         raise InputError(f"The collection {collection.name or ''} is empty; there is nothing to embed.")
-    job = _Job(encoder, collection, batch_size, tokens, on_error == "refuse", workers, dtype, part_size)
+    job = _Job(encoder, collection, batch_size, tokens, on_error == "refuse", workers, dtype, part_size, folder is None)
     if folder is not None:
         return _embed_into(Path(folder), job)
     with tempfile.TemporaryDirectory(prefix="boresight-") as place:
@@ -98,6 +98,7 @@ class _Job:
     workers: int
     dtype: str
     part_size: int
+    in_memory: bool
 
     @cached_property
     def _table(self) -> Dataset:
@@ -118,30 +119,39 @@ def _embed_into(folder: Path, job: _Job) -> Embeddings:
         "tokens": job.tokens,
     }
     if (folder / MANIFEST).is_file():
-        return _finished(folder, identity)
+        return _finished(folder, job, identity)
     with Journal(folder, identity) as journal:
         if (folder / MANIFEST).is_file():  # another run ended while this one waited for the lock
-            return _finished(folder, identity)
-        first = next((skipped for part in journal.parts for skipped in part["skipped"]), None)
-        if job.refuse and first:
-            raise InputError(f"{folder} was begun with on_error='skip' and left images out: {first[1]}")
+            return _finished(folder, job, identity)
+        _refuse_skipped(folder, job, [why for part in journal.parts for _, why in part["skipped"]])
         try:
             files = _run_parts(folder, job, journal)
         except KeyboardInterrupt:
             done = journal.parts[-1]["stop"] if journal.parts else 0
-            say(f"Stopped: {done} of {len(job.collection)} images are safe in {folder}; run the same again to go on.")
+            if not job.in_memory:
+                say(f"Stopped: {done} of {len(job.collection)} images are safe in {folder}; run the same to go on.")
             raise
         _write_end(folder, job, journal, identity, files)
         journal.remove()
     return store.load(folder, verify=False)
 
 
-def _finished(folder: Path, identity: dict[str, Any]) -> Embeddings:
-    refuse_other_run(folder, read_manifest(folder, store.KIND), identity)
+def _finished(folder: Path, job: _Job, identity: dict[str, Any]) -> Embeddings:
+    manifest = read_manifest(folder, store.KIND)
+    refuse_other_run(folder, manifest, identity)
+    _refuse_skipped(folder, job, [problem["problem"] for problem in manifest.get("problems", [])])
     with writing(folder):
         (folder / JOURNAL).unlink(missing_ok=True)  # left by a stop between the manifest and the end
     say(f"{folder} is complete already; nothing was computed.")
     return store.load(folder, verify=False)
+
+
+def _refuse_skipped(folder: Path, job: _Job, skipped: list[str]) -> None:
+    if job.refuse and skipped:
+        raise InputError(
+            f"{folder} was made with on_error='skip' and left images out: {skipped[0]} "
+            "Delete the folder to start again, or pass on_error='skip'."
+        )
 
 
 def _run_parts(folder: Path, job: _Job, journal: Journal) -> dict[str, dict[str, Any]]:
@@ -282,7 +292,7 @@ def _write_end(
             },
         )
     if skipped:
-        say(f"{len(skipped)} of {total} images could not be read and were left out; {folder / MANIFEST} names them.")
+        say(f"{len(skipped)} of {total} images could not be read and were left out; the manifest names them.")
     if truncated:
         say(f"{truncated} of {files[store.TEXTS]['rows']} captions were longer than {job.encoder.name} reads.")
 
