@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +18,46 @@ import pytest
 import yaml
 from PIL import Image
 
+from boresight import Embeddings
+from boresight.cli.main import main
 from boresight.collections import make_scenes
 
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "BORESIGHT_QUIET": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "BORESIGHT_QUIET": "1", "OMP_NUM_THREADS": "1"}
 
 
-def boresight(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+@dataclass
+class Done:
+    """What a command left: exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def typed(*words: object, cwd: Path) -> Done:
+    """The command in a process of its own, as from a shell."""
     command = [sys.executable, "-m", "boresight", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def boresight(*words: object, cwd: Path | None = None) -> Done:
+    """The same entry point in this process, which spares the imports."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(cwd or "."):
+        try:
+            main([str(word) for word in words])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 def refused(*words: object) -> str:
     """The sentence of a command that must refuse."""
     done = boresight(*words)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    sentence = done.stderr.strip()
+    assert done.code == 2, done.err
+    assert "Traceback" not in done.err
+    sentence = done.err.strip()
     assert sentence.startswith("boresight: ")
     assert "\n" not in sentence
     return sentence
@@ -56,15 +83,16 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sae", "emb", "--out", "sae", "--n-latents", 64, "--k", 8),
         ("editor", "emb", "--sae", "sae", "--out", "editor"),
     ):
-        done = boresight(*step, cwd=work)
-        assert done.returncode == 0, done.stderr
+        done = (typed if step[0] == "embed" else boresight)(*step, cwd=work)
+        assert done.code == 0, done.err
     return work
 
 
 def test_help_is_quick_and_names_every_command() -> None:
     done = boresight("--help")
+    assert done.code == 0
     for command in ("demo", "embed", "sae", "editor", "evaluate", "inspect"):
-        assert command in done.stdout
+        assert command in done.out
     loaded = "import sys; import boresight.cli.main; print('torch' in sys.modules, 'transformers' in sys.modules)"
     probe = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert probe.stdout.split() == ["False", "False"]
@@ -72,38 +100,38 @@ def test_help_is_quick_and_names_every_command() -> None:
 
 def test_evaluate_prints_both_and_writes_what_it_prints(work: Path) -> None:
     done = boresight("evaluate", "emb", "--editor", "editor", "--out", "figures.json", cwd=work)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     figures = json.loads((work / "figures.json").read_text())
     assert set(figures) == {"plain", "edited"}
     for result in figures.values():
         for direction in ("t2i", "i2t"):
             assert 0 <= result[direction]["R@1"] <= result[direction]["R@5"] <= result[direction]["R@10"] <= 100
-            assert f"{result[direction]['R@10']:.2f}" in done.stdout
+            assert f"{result[direction]['R@10']:.2f}" in done.out
 
 
 def test_inspect_says_what_made_each_artefact(work: Path) -> None:
     for name, kind in (("emb", "embeddings"), ("sae", "sae"), ("editor", "editor")):
         done = boresight("inspect", name, cwd=work)
-        assert done.returncode == 0, done.stderr
-        assert yaml.safe_load(done.stdout)["kind"] == kind
+        assert done.code == 0, done.err
+        assert yaml.safe_load(done.out)["kind"] == kind
 
 
 def test_the_whole_job_on_own_photos(work: Path) -> None:
     words = ("demo", "photos", "--out", "run", "--report", "page.html", "--seeds", 0, "--n-latents", 64, "--k", 8)
-    first = boresight(*words, cwd=work)
-    assert first.returncode == 0, first.stderr
+    first = typed(*words, cwd=work)
+    assert first.code == 0, first.err
     figures = json.loads((work / "run/comparison.json").read_text())
     names = [row["name"] for row in figures["rows"]]
     assert {"plain", "text fine-tuning", "edited", "random mask", "shuffled images", "chance"} <= set(names)
     for name in names:
-        assert name in first.stdout
+        assert name in first.out
     page = (work / "page.html").read_text(encoding="utf-8")
     assert "data:image/webp" in page
     assert not re.search(r"(src|href)=[\"']https?://", page)
 
     started = time.time()
     again = boresight(*words, cwd=work)
-    assert again.stdout == first.stdout
+    assert again.out == first.out
     newer = [file for file in (work / "run").rglob("*.safetensors") if file.stat().st_mtime > started]
     assert not [file for file in newer if "seed-" in str(file)], "a finished fit was done again"
 
@@ -113,15 +141,15 @@ def test_a_corrupt_picture_is_skipped_or_refused_as_asked(work: Path, tmp_path: 
     (tmp_path / "photos/005.png").write_bytes(b"\x89PNG\r\n\x1a\n this is no picture")
     assert "005.png" in refused("embed", tmp_path / "photos", "--out", tmp_path / "refused", "--on-error", "refuse")
     done = boresight("embed", tmp_path / "photos", "--out", tmp_path / "skipped")
-    assert done.returncode == 0, done.stderr
-    assert "11 images" in done.stdout
+    assert done.code == 0, done.err
+    assert "11 images" in done.out
 
 
 def test_config_file_gives_options_and_the_command_line_overrules_them(work: Path, tmp_path: Path) -> None:
     (tmp_path / "sae.yaml").write_text("n_latents: 32\nk: 4\nseed: 5\n")
     out = tmp_path / "sae"
     done = boresight("sae", work / "emb", "--out", out, "--config", tmp_path / "sae.yaml", "--k", 6)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     config = json.loads((out / "manifest.json").read_text())["config"]
     assert (config["n_latents"], config["k"]) == (32, 6)
 
@@ -156,8 +184,6 @@ def test_a_collection_without_a_needed_split_is_refused_by_name(work: Path, tmp_
 
 
 def test_an_autoencoder_of_another_encoder_is_refused(work: Path, tmp_path: Path) -> None:
-    from boresight import Embeddings
-
     rng = np.random.default_rng(0)
     width = Embeddings.load(work / "emb").width
     rows = rng.normal(size=(20, width)).astype(np.float32)
