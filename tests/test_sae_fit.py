@@ -156,7 +156,7 @@ def test_a_killed_fit_continues_to_the_same_weights(name: str, tmp_path: Path, m
 
 def test_dead_latents_come_back_with_the_auxiliary_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     data = sparse_mixtures(2000)
-    start = training._start
+    start = training.start_state
 
     def start_with_dead_half(*arguments: object) -> object:
         state = start(*arguments)  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ def test_dead_latents_come_back_with_the_auxiliary_loss(monkeypatch: pytest.Monk
             state.weights.encoder_weight[24:] *= 0.02
         return state
 
-    monkeypatch.setattr(training, "_start", start_with_dead_half)
+    monkeypatch.setattr(training, "start_state", start_with_dead_half)
     dead = {}
     for coefficient in (0.0, 1 / 32):
         sae = SparseAutoencoder.fit(

@@ -78,6 +78,8 @@ def test_blocks_do_not_change_the_scores(form, monkeypatch):
     monkeypatch.setattr(scoring, "_BLOCK_TEXTS", 5)
     torch.testing.assert_close(exact(form, *parts, 1.0), whole, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(whole.double(), reference(form, *parts, 1.0), atol=1e-6, rtol=1e-6)
+    differentiable = exact(form, *parts[:-1], parts[-1].requires_grad_(), 1.0)
+    torch.testing.assert_close(differentiable.detach(), whole, atol=1e-6, rtol=1e-6)
 
 
 def test_realistic_width_stays_within_a_millionth():

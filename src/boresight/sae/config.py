@@ -143,6 +143,11 @@ def default_steps(rows: int, batch_size: int) -> int:
     return max(2000, math.ceil(rows / batch_size))
 
 
+def default_learning_rate(n_latents: int) -> float:
+    """3e-3 up to 4,096 latents, falling with the root of their number above (as Gao et al. 2024 found best)."""
+    return 3e-3 * min(1.0, math.sqrt(4096 / n_latents))
+
+
 def make_options(
     rows: int,
     config: SaeConfig,
@@ -173,7 +178,7 @@ def make_options(
         seed=seed,
         steps=default_steps(rows, max(1, batch)) if steps is None else steps,
         batch_size=batch,
-        learning_rate=1e-3 if learning_rate is None else learning_rate,
+        learning_rate=default_learning_rate(config.n_latents) if learning_rate is None else learning_rate,
         prebias=prebias,
         aux_coefficient=aux_coefficient,
         aux_k=min(config.n_latents, 2 * config.k) if aux_k is None else aux_k,

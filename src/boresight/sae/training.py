@@ -37,7 +37,7 @@ def train(sae: SparseAutoencoder, rows: Rows, options: FitOptions, checkpoint: P
     end, so that one learning rate serves embeddings of every length.
     """
     scale, variance = data_scale(rows)
-    state = _start(sae, rows, options, scale)
+    state = start_state(sae, rows, options, scale)
     settings = _settings(sae.config, options, rows)
     if checkpoint is not None:
         _resume(checkpoint, state, settings)
@@ -54,7 +54,7 @@ def train(sae: SparseAutoencoder, rows: Rows, options: FitOptions, checkpoint: P
         sae.threshold.copy_(threshold * scale)
 
 
-class _State:
+class State:
     """All that changes while training, and so all that a checkpoint holds."""
 
     def __init__(self, weights: objective.Weights, options: FitOptions) -> None:
@@ -87,7 +87,7 @@ class _State:
         return held
 
 
-def _start(sae: SparseAutoencoder, rows: Rows, options: FitOptions, scale: float) -> _State:
+def start_state(sae: SparseAutoencoder, rows: Rows, options: FitOptions, scale: float) -> State:
     config, device = sae.config, sae.bias.device
     sample = rows.sample(SAMPLE, options.seed) / scale
     bias = starting_bias(sample, options.prebias).to(device)
@@ -101,7 +101,7 @@ def _start(sae: SparseAutoencoder, rows: Rows, options: FitOptions, scale: float
         _, smallest = top_of_batch(pre_activations(some - bias, directions, encoder_bias), config.k * len(some))
         log_threshold = torch.full((config.n_latents,), math.log(max(smallest, 1e-4)), device=device)
         bandwidth = _WINDOW * max(smallest, 1e-4)
-    state = _State(
+    state = State(
         objective.Weights(directions.clone(), encoder_bias, directions.clone(), bias.clone(), log_threshold), options
     )
     state.bandwidth = bandwidth
@@ -109,7 +109,7 @@ def _start(sae: SparseAutoencoder, rows: Rows, options: FitOptions, scale: float
 
 
 def _loop(
-    state: _State,
+    state: State,
     config: SaeConfig,
     rows: Rows,
     options: FitOptions,
@@ -119,39 +119,46 @@ def _loop(
     every: int,
     settings: dict,
 ) -> None:
-    weights, device = state.weights, state.weights.bias.device
+    device = state.weights.bias.device
     out = torch.empty(min(options.batch_size, len(rows)), config.n_latents, device=device)
     with progress(total=options.steps, initial=state.step, what="sparse autoencoder", unit="step") as bar:
         while state.step < options.steps:
             x = (rows[batch_rows(len(rows), options.batch_size, options.seed, state.step)] / scale).to(device)
-            for group in state.optimizer.param_groups:
-                group["lr"] = group["times"] * options.rate(state.step)
-            done = objective.run(
-                x,
-                weights,
-                config,
-                bandwidth=state.bandwidth,
-                dead=(state.idle > options.dead_after).nonzero()[:, 0],
-                aux_k=options.aux_k if options.aux_coefficient > 0 else 0,
-                guess=0.8 * float(state.threshold),
-                out=out[: len(x)],
-            )
-            total = objective.loss(x, done, variance, options.aux_coefficient)
-            if weights.log_threshold is not None:
-                total = total + objective.sparsity_loss(done, config.k, options.l0_coefficient)
-            state.optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            _update(state, options)
-            _remember(state, done, len(x))
-            state.step += 1
+            loss = train_step(state, config, options, x, variance, out[: len(x)])
             bar.update(1)
             if state.step % 100 == 0:
-                bar.set_postfix(loss=f"{total.item():.4f}", refresh=False)
+                bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
             if checkpoint is not None and (state.step % every == 0 or state.step == options.steps):
                 save_artefact(checkpoint, "sae-checkpoint", state.tensors(), {"step": state.step, **settings})
 
 
-def _update(state: _State, options: FitOptions) -> None:
+def train_step(state: State, config: SaeConfig, options: FitOptions, x: Tensor, variance: float, out: Tensor) -> Tensor:
+    """One step on x (B, d), with `out` (B, n) to hold the pre-activations; returns the loss, detached."""
+    weights = state.weights
+    for group in state.optimizer.param_groups:
+        group["lr"] = group["times"] * options.rate(state.step)
+    done = objective.run(
+        x,
+        weights,
+        config,
+        bandwidth=state.bandwidth,
+        dead=(state.idle > options.dead_after).nonzero()[:, 0],
+        aux_k=options.aux_k if options.aux_coefficient > 0 else 0,
+        guess=0.8 * float(state.threshold),
+        out=out,
+    )
+    total = objective.loss(x, done, variance, options.aux_coefficient)
+    if weights.log_threshold is not None:
+        total = total + objective.sparsity_loss(done, config.k, options.l0_coefficient)
+    state.optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    _update(state, options)
+    _remember(state, done, len(x))
+    state.step += 1
+    return total.detach()
+
+
+def _update(state: State, options: FitOptions) -> None:
     """One step of Adam that keeps the directions at unit length."""
     torch.nn.utils.clip_grad_norm_(state.parameters.values(), options.clip)
     directions = state.weights.directions
@@ -159,13 +166,14 @@ def _update(state: _State, options: FitOptions) -> None:
         gradient = directions.grad
         assert gradient is not None
         # The part along the direction would only change its length, which is fixed.
-        gradient -= (gradient * directions).sum(1, keepdim=True) * directions
+        along = torch.bmm(gradient[:, None, :], directions[:, :, None])[:, 0]
+        gradient.addcmul_(directions, along, value=-1)
         state.optimizer.step()
         directions /= directions.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
 @torch.no_grad()
-def _remember(state: _State, done: objective.Pass, batch: int) -> None:
+def _remember(state: State, done: objective.Pass, batch: int) -> None:
     state.idle += batch
     state.idle[done.latents[done.values > 0]] = 0
     if state.weights.log_threshold is None and done.smallest > 0:
@@ -192,7 +200,7 @@ def _settings(config: SaeConfig, options: FitOptions, rows: Rows) -> dict:
     return json.loads(json.dumps(settings))
 
 
-def _resume(folder: Path, state: _State, settings: dict) -> None:
+def _resume(folder: Path, state: State, settings: dict) -> None:
     """Continue from the checkpoint in `folder`, if there is one. Raises InputError when it is of another fit."""
     if not (folder / MANIFEST).exists():
         return
