@@ -120,7 +120,7 @@ def test_sparse_pass_equals_dense_pass(name: str, rows: int, seed: int, n_dead: 
     found, done = sparse_loss(x, weights, config, dead, aux_k, 0.4)
     gradients = torch.autograd.grad(found, held)
 
-    torch.testing.assert_close(done.reconstructions, reconstructions)
+    torch.testing.assert_close(torch.stack(list(done.reconstructions)), reconstructions)
     torch.testing.assert_close(done.active.double(), active)
     torch.testing.assert_close(found, expected)
     for gradient, wanted in zip(gradients, expected_gradients, strict=True):

@@ -20,7 +20,7 @@ from boresight.sae.codes import SparseCodes, concatenate, pack
 from boresight.sae.config import Architecture, Prebias, SaeConfig, Selection, make_config, make_options
 from boresight.sae.matmul import pre_activations
 from boresight.sae.measures import measure_sae
-from boresight.sae.sparse_ops import sum_of_directions
+from boresight.sae.sparse_ops import weighted_sums
 from boresight.sae.start import SAMPLE, as_rows
 from boresight.sae.training import train
 
@@ -212,7 +212,7 @@ class SparseAutoencoder(nn.Module):
             )
         there = codes.to(self.bias.device)
         offsets = torch.arange(len(codes) + 1, device=self.bias.device) * codes.k
-        summed = sum_of_directions(there.indices.reshape(-1), there.values.reshape(-1), offsets, self.directions)
+        summed = weighted_sums(there.indices.reshape(-1), there.values.reshape(-1), offsets, self.directions)
         return (summed + self.bias).to(codes.values.device)
 
     def require_same_encoder(self, embeddings: Embeddings) -> None:

@@ -7,12 +7,14 @@ how many nested reconstructions are asked for (Matryoshka).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn.functional import mse_loss
 
 from boresight.sae import activations
 from boresight.sae.config import SaeConfig
@@ -36,14 +38,14 @@ class Pass:
     """What a batch of B embeddings became.
 
     Attributes:
-        reconstructions: (P, B, d), one for each nested code, the whole code last.
+        reconstructions: P of (B, d), one for each nested code, the whole code last.
         auxiliary: (B, d), the residual as the dead latents would say it, without the pre-bias, or None.
         rows, latents, values: (E,), the active entries of the whole code.
         active: mean active latents a row; carries JumpReLU's gradient.
         smallest: smallest active pre-activation of the batch, for BatchTopK's threshold.
     """
 
-    reconstructions: Tensor
+    reconstructions: Sequence[Tensor]
     auxiliary: Tensor | None
     rows: Tensor
     latents: Tensor
@@ -100,10 +102,13 @@ def run(
     else:
         threshold = weights.log_threshold.exp().index_select(0, latents[:main])
         values, gates = jump_relu(values, threshold, bandwidth)
-    parts = decode_at(torch.cat([values, at[main:].relu()]), weights.directions, pattern).view(depth, batch, -1)
-    nested = parts[: config.depth].cumsum(0) if config.depth > 1 else parts[:1]
+    at = torch.cat([values, at[main:].relu()])
+    parts = decode_at(at, weights.directions, pattern).view(depth, batch, -1).unbind(0)
+    reconstructions = [parts[0] + weights.bias]
+    for part in parts[1 : config.depth]:
+        reconstructions.append(reconstructions[-1] + part)
     return Pass(
-        reconstructions=nested + weights.bias,
+        reconstructions=reconstructions,
         auxiliary=parts[-1] if depth > config.depth else None,
         rows=rows[:main],
         latents=latents[:main],
@@ -120,11 +125,11 @@ def loss(x: Tensor, done: Pass, variance: float, aux_coefficient: float) -> Tens
     unexplained. The auxiliary loss (AuxK, Gao et al. 2024, appendix A.2) asks the dead latents for the residual:
     |e - e^|^2 / |e|^2, e fixed. e^ has no pre-bias: the residual has none left.
     """
-    errors = x - done.reconstructions
-    total = errors.square().sum() / (len(done.reconstructions) * len(x) * variance)
+    errors = [mse_loss(reconstruction, x, reduction="sum") for reconstruction in done.reconstructions]
+    total = torch.stack(errors).sum() / (len(errors) * len(x) * variance)
     if done.auxiliary is not None:
-        residual = errors[-1].detach()
-        unexplained = (residual - done.auxiliary).square().sum() / residual.square().sum().clamp_min(1e-12)
+        residual = (x - done.reconstructions[-1]).detach()
+        unexplained = mse_loss(done.auxiliary, residual, reduction="sum") / residual.square().sum().clamp_min(1e-12)
         total = total + aux_coefficient * unexplained
     return total
 

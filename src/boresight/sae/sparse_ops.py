@@ -48,8 +48,7 @@ class Pattern:
     def latents_times(self, values: Tensor, columns: Tensor, right: Tensor) -> Tensor:
         """Sum over each latent's entries e of values[e] * right[columns[e]]: (E,), (E,), (R, d) -> (n_latents, d)."""
         order, offsets = self._by_latent
-        size = (self.n_latents, len(right))
-        return _csr(offsets, columns[order], values[order], size) @ right
+        return weighted_sums(columns[order], values[order], offsets, right)
 
 
 def pre_activations_at(
@@ -107,28 +106,30 @@ class _DecodeAt(Function):
     def forward(ctx: Any, values: Tensor, directions: Tensor, pattern: Pattern) -> Tensor:
         ctx.save_for_backward(values, directions)
         ctx.pattern = pattern
-        return sum_of_directions(pattern.latents, values, pattern.offsets, directions)
+        return weighted_sums(pattern.latents, values, pattern.offsets, directions)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         values, directions = ctx.saved_tensors
         pattern: Pattern = ctx.pattern
         grad = grad.contiguous()
-        zeros = _csr(pattern.offsets, pattern.latents, torch.zeros_like(values), (pattern.n_bags, pattern.n_latents))
+        size = (pattern.n_bags, pattern.n_latents)
+        zeros = torch.sparse_csr_tensor(
+            pattern.offsets, pattern.latents, torch.zeros_like(values), size=size, check_invariants=False
+        )
         grad_values = torch.sparse.sampled_addmm(zeros, grad, directions.T, beta=0.0).values()
         return grad_values, pattern.latents_times(values, pattern.bags, grad), None
 
 
-def sum_of_directions(latents: Tensor, values: Tensor, offsets: Tensor, directions: Tensor) -> Tensor:
-    """Sparse decode: (E,), (E,), (R + 1,), (n, d) -> (R, d); an empty bag gives zeros."""
-    return embedding_bag(latents, directions, offsets, mode="sum", per_sample_weights=values, include_last_offset=True)
+def weighted_sums(rows: Tensor, values: Tensor, offsets: Tensor, matrix: Tensor) -> Tensor:
+    """Sums of values[e] * matrix[rows[e]] over the entries e of each bag offsets[i]:offsets[i+1].
+
+    (E,), (E,), (R + 1,), (n, d) -> (R, d); an empty bag gives zeros. Differentiable in values.
+    """
+    return embedding_bag(rows, matrix, offsets, mode="sum", per_sample_weights=values, include_last_offset=True)
 
 
-def _offsets(sorted_or_not: Tensor, size: int) -> Tensor:
-    offsets = torch.zeros(size + 1, dtype=torch.int64, device=sorted_or_not.device)
-    offsets[1:] = torch.bincount(sorted_or_not, minlength=size).cumsum(0)
+def _offsets(owners: Tensor, size: int) -> Tensor:
+    offsets = torch.zeros(size + 1, dtype=torch.int64, device=owners.device)
+    offsets[1:] = torch.bincount(owners, minlength=size).cumsum(0)
     return offsets
-
-
-def _csr(offsets: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
-    return torch.sparse_csr_tensor(offsets, columns, values, size=size, check_invariants=False)

@@ -71,7 +71,7 @@ def as_rows(images: Tensor | np.ndarray | Embeddings, least: int = 1) -> Rows:
     return Rows(source)
 
 
-def data_scale(rows: Rows, block: int = 65536) -> tuple[float, float]:
+def data_scale(rows: Rows, block: int = 16384) -> tuple[float, float]:
     """Root of the mean squared norm, and the mean of |x - mean|^2, both over all rows, summed in float64.
 
     Raises InputError naming the first row that is NaN, infinite or zero, and where all rows are the same.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _THRESHOLD_MEMORY = 0.99  # of BatchTopK's running threshold, over steps
 _THRESHOLD_HASTE = 10.0  # learning rate of JumpReLU's thresholds, logarithms that have far to go, over the others'
-_WINDOW = 0.5  # width of JumpReLU's window as a share of the starting threshold
+_WINDOW = 0.25  # width of JumpReLU's window as a share of the starting threshold
 
 
 def train(sae: SparseAutoencoder, rows: Rows, options: FitOptions, checkpoint: Path | None, every: int) -> None:
