@@ -59,9 +59,9 @@ def make_config(
     width: int,
     n_latents: int,
     k: int,
-    architecture: str = "topk",
+    architecture: Architecture = "topk",
     *,
-    selection: str = "topk",
+    selection: Selection = "topk",
     matryoshka_sizes: Sequence[int] | None = None,
     nested_k: Sequence[int] | None = None,
     max_active: int | None = None,
@@ -101,8 +101,8 @@ def make_config(
         width=width,
         n_latents=n_latents,
         k=k,
-        architecture=architecture,  # type: ignore[arg-type]
-        selection=selection,  # type: ignore[arg-type]
+        architecture=architecture,
+        selection=selection,
         matryoshka_sizes=sizes,
         nested_k=ks,
         max_active=most,

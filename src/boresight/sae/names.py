@@ -154,9 +154,9 @@ def name_latents(
     rows = torch.full((n, EVIDENCE), -1)
     strength = torch.zeros(n, EVIDENCE)
     found: dict[Source, tuple[Sequence[str], Named]] = {}
-    if embeddings is not None or images is not None:
-        source = as_rows(embeddings if embeddings is not None else images)  # type: ignore[arg-type]
-        rows, strength, image_mean = strongest_images(sae, source)
+    pictured = embeddings if embeddings is not None else images
+    if pictured is not None:
+        rows, strength, image_mean = strongest_images(sae, as_rows(pictured))
     if vocabulary is not None and vocabulary_embeddings is not None:
         words = vocabulary_embeddings.detach().cpu().float()
         text_mean = words.mean(0)
@@ -168,7 +168,7 @@ def name_latents(
         found["captions"] = terms, _name_by_captions(rows, spoken, least_score)
 
     order: tuple[Source, ...] = ("captions", "vocabulary") if prefer == "captions" else ("vocabulary", "captions")
-    dead = (rows[:, 0] < 0).tolist() if embeddings is not None or images is not None else [False] * n
+    dead = (rows[:, 0] < 0).tolist() if pictured is not None else [False] * n
     names, sources = [""] * n, [""] * n
     scores, margins = torch.zeros(n), torch.zeros(n)
     for latent in range(n):
