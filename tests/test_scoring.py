@@ -116,7 +116,9 @@ def test_repeated_directions_and_empty_codes_are_no_trouble():
 
 @pytest.mark.parametrize("form", ["residual", "reconstruct"])
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
-def test_gradients_equal_those_of_materialised_edits(form, exponent):
+@pytest.mark.parametrize("floats", [2**24, 40])
+def test_gradients_equal_those_of_materialised_edits(form, exponent, floats, monkeypatch):
+    monkeypatch.setattr(scoring, "_GRADIENT_FLOATS", floats)
     directions, indices, values, x, b, u, mask = problem(7, 5, 6, 12, 20, 4, 0.3)
     mask = mask.clamp(0.05, 0.95)
     weight = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))

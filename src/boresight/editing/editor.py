@@ -23,7 +23,7 @@ from boresight.editing.tokens import Tokens, token_blocks
 from boresight.embeddings import Embeddings
 from boresight.embeddings.embeddings import check_rows
 from boresight.errors import ArtefactError, InputError
-from boresight.sae import SparseAutoencoder
+from boresight.sae import LatentNames, SparseAutoencoder
 from boresight.sae.autoencoder import encoder_of
 from boresight.sae.config import SaeConfig
 
@@ -272,12 +272,12 @@ class CaptionEditor(nn.Module):
         text: Tensor,
         tokens: Tokens | None = None,
         *,
-        names: Sequence[str] | None = None,
+        names: Sequence[str] | LatentNames | None = None,
         top: int = 10,
     ) -> Explanation:
         """What the edit of one image by one caption kept and dropped.
 
-        image, text: (d,) or (1, d); names: n_latents names, e.g. from `boresight.sae`, or anything indexed by latent.
+        image, text: (d,) or (1, d); names: of the n latents.
         """
         return explain_edit(self, image.reshape(1, -1), text.reshape(1, -1), tokens, names=names, top=top)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from boresight.editing.tokens import Tokens
+from boresight.sae import LatentNames
 
 if TYPE_CHECKING:
     from boresight.editing.editor import CaptionEditor
@@ -89,7 +90,7 @@ def explain_edit(
     text: Tensor,
     tokens: Tokens | None = None,
     *,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] | LatentNames | None = None,
     top: int = 10,
 ) -> Explanation:
     """`CaptionEditor.explain_edit`. image, text: (1, d)."""

@@ -20,12 +20,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 MIN_LENGTH = 1e-3
 """Relative lengths are clamped here: of an edit shorter than this, rounding decides the direction."""
 _JITTER = 1e-12
 _BLOCK_IMAGES = 128
 _BLOCK_TEXTS = 64
+_GRADIENT_FLOATS = 2**24
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,15 @@ def relative_lengths(terms: LengthTerms, indices: Tensor, weights: Tensor) -> Te
         indices: (N, k) latents of their codes.
         weights: (n, T) latent weights w.
     """
-    if weights.requires_grad:
-        return _lengths_plain(terms, indices, weights)
     n_images, k = indices.shape
+    if weights.requires_grad:
+        columns = max(1, _GRADIENT_FLOATS // max(1, n_images * k))
+        if columns >= weights.shape[1]:
+            return _lengths_plain(terms, indices, weights)
+        # What each block of captions holds for its gradient is dropped, and computed again in the backward pass.
+        blocks = weights.split(columns, dim=1)
+        parts = [checkpoint(_lengths_plain, terms, indices, block, use_reentrant=False) for block in blocks]
+        return torch.cat(parts, dim=1)
     out = weights.new_empty(n_images, weights.shape[1])
     # Written into buffers that stay in the cache: the same arithmetic as _lengths_plain, in a third less time.
     gathered = weights.new_empty(_BLOCK_IMAGES * k, _BLOCK_TEXTS)
