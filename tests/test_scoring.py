@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from boresight.editing import scoring
 from boresight.editing.scoring import MIN_LENGTH
+from boresight.editing.threads import in_threads
 
 
 def problem(seed: int, images: int, texts: int, width: int, latents: int, k: int, bias: float):
@@ -147,3 +148,25 @@ def test_gated_lengths(seed, images, texts, width):
     gate = torch.rand(texts, width, generator=draw)
     expected = (x.double().unsqueeze(1) * gate.double()).norm(dim=2).clamp_min(MIN_LENGTH)
     torch.testing.assert_close(scoring.gated_lengths(x, gate).double(), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_threads_change_neither_scores_nor_settings(inference):
+    parts = problem(8, 30, 300, 16, 50, 6, 0.2)
+    whole = exact("residual", *parts, 1.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with torch.inference_mode(inference):
+            assert torch.equal(exact("residual", *parts, 1.0), whole)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_in_a_thread_is_raised():
+    def refuse(share: int) -> None:
+        raise ValueError(f"share {share}")
+
+    with pytest.raises(ValueError, match="share"):
+        in_threads(refuse, [0, 1])

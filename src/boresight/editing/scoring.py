@@ -15,12 +15,15 @@ so p = 1 is the cosine and p = 0 is undivided. Nothing of size N x T x n or N x 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from boresight.editing.threads import in_threads
 
 MIN_LENGTH = 1e-3
 """Relative lengths are clamped here: of an edit shorter than this, rounding decides the direction."""
@@ -118,20 +121,26 @@ def relative_lengths(terms: LengthTerms, indices: Tensor, weights: Tensor) -> Te
         parts = [checkpoint(_lengths_plain, terms, indices, block, use_reentrant=False) for block in blocks]
         return torch.cat(parts, dim=1)
     out = weights.new_empty(n_images, weights.shape[1])
-    # Written into buffers that stay in the cache: the same arithmetic as _lengths_plain, in a third less time.
-    gathered = weights.new_empty(_BLOCK_IMAGES * k, _BLOCK_TEXTS)
-    reach = weights.new_empty(_BLOCK_IMAGES, k, _BLOCK_TEXTS)
-    for left in range(0, weights.shape[1], _BLOCK_TEXTS):
-        block = weights[:, left : left + _BLOCK_TEXTS].contiguous()
-        width = block.shape[1]
-        if width < _BLOCK_TEXTS:
-            gathered, reach = gathered[:, :width].contiguous(), reach[:, :, :width].contiguous()
-        for top in range(0, n_images, _BLOCK_IMAGES):
-            part = terms[top : top + _BLOCK_IMAGES]
-            slots = indices[top : top + _BLOCK_IMAGES].reshape(-1)
-            active = torch.index_select(block, 0, slots, out=gathered[: len(slots)]).view(len(part), k, width)
-            seen = torch.baddbmm(part.shift.unsqueeze(2), part.factor, active, out=reach[: len(part)])
-            torch.sum(seen.square_(), 1, out=out[top : top + len(part), left : left + width])
+
+    def fill(mine: Sequence[int]) -> None:
+        # Written into buffers that stay in the cache: the same arithmetic as _lengths_plain, in a third less time.
+        gathered = weights.new_empty(_BLOCK_IMAGES * k * _BLOCK_TEXTS)
+        reach = torch.empty_like(gathered)
+        for left in mine:
+            block = weights[:, left : left + _BLOCK_TEXTS].contiguous()
+            width = block.shape[1]
+            for top in range(0, n_images, _BLOCK_IMAGES):
+                part = terms[top : top + _BLOCK_IMAGES]
+                slots = indices[top : top + _BLOCK_IMAGES].reshape(-1)
+                size = len(slots) * width
+                active = torch.index_select(block, 0, slots, out=gathered[:size].view(len(slots), width))
+                seen = reach[:size].view(len(part), k, width)
+                torch.baddbmm(part.shift.unsqueeze(2), part.factor, active.view_as(seen), out=seen)
+                torch.sum(seen.square_(), 1, out=out[top : top + len(part), left : left + width])
+
+    lefts = range(0, weights.shape[1], _BLOCK_TEXTS)
+    threads = max(1, min(torch.get_num_threads(), len(lefts))) if weights.device.type == "cpu" else 1
+    in_threads(fill, [lefts[first::threads] for first in range(threads)])
     return out.add_(terms.rest.unsqueeze(1)).clamp_min_(MIN_LENGTH**2).sqrt_()
 
 
