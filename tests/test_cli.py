@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -44,7 +45,12 @@ def typed(*words: object, cwd: Path) -> Done:
 def boresight(*words: object, cwd: Path | None = None) -> Done:
     """The same entry point in this process, which spares the imports."""
     out, err, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(cwd or "."):
+    with (
+        mock.patch.dict(os.environ, ENVIRONMENT),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        contextlib.chdir(cwd or "."),
+    ):
         try:
             main([str(word) for word in words])
         except SystemExit as stop:
