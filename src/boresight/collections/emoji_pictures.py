@@ -24,7 +24,7 @@ from boresight.progress import progress
 
 STYLES = ("fluent-3d", "fluent-flat", "noto")
 SCHEMA = pa.schema([("code", pa.string()), ("image", pa.binary())])
-FORMAT = 1  # raise it when the same packages would be rendered otherwise
+FORMAT = 2  # raise it when the same packages would be rendered otherwise
 
 
 def read_pictures(style: str, size: int, cache: str | Path | None = None) -> pa.Table:
