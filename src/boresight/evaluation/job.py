@@ -73,10 +73,10 @@ def run_job(
     wanted = {"train", "validation", *tests}
     used = collection.select(np.flatnonzero([split in wanted for split in splits]))
     embeddings = embed(encoder, used, folder / "embeddings", on_error=on_error)
-    held = {name: embeddings.split(name) for name in tests}
+    train, held = embeddings.train, {name: embeddings.split(name) for name in tests}
     kinds = {name: labels for name, part in held.items() if (labels := caption_kinds(used, part)) is not None}
     comparison = compare(
-        embeddings.train,
+        train,
         embeddings.validation,
         held,
         seeds=seeds,
@@ -91,7 +91,7 @@ def run_job(
 
     first = folder / f"seed-{seeds[0]}"
     sae, editor = SparseAutoencoder.load(first / "sae"), CaptionEditor.load(first / "edited")
-    names = names_of(encoder, sae, embeddings.train)
+    names = names_of(encoder, sae, train)
     names.save(folder / "names")
     shown = tests[0]
     write_report(
