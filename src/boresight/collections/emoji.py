@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from datasets import Dataset
 
 from boresight.collections.collection import Collection
 from boresight.collections.emoji_captions import KINDS, captions_of
@@ -22,6 +21,7 @@ from boresight.collections.emoji_concepts import Concept, read_concepts
 from boresight.collections.emoji_pictures import STYLES, read_pictures
 from boresight.collections.emoji_splits import Placed, place
 from boresight.collections.npm import install_emoji_packages
+from boresight.collections.table import dataset_of
 from boresight.errors import InputError
 
 
@@ -69,7 +69,7 @@ def load_emoji(*, cache: str | Path | None = None, size: int = 96, styles: Seque
             "caption_kinds": [list(KINDS)] * len(rows),
         }
     )
-    return Collection(Dataset(table), "emoji")
+    return Collection(dataset_of(table), "emoji")
 
 
 def _distinct(table: pa.Table, concepts: Sequence[Concept]) -> dict[str, bytes]:

@@ -137,7 +137,9 @@ def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tupl
         extras = [c for c in common if c not in (image, *used, own_id, own_split, *FIXED)]
         pictures = part.select_columns([image, *extras])
         pictures = pictures if image == "image" else pictures.rename_column(image, "image")
-        table = {"id": pa.array(ids[split], pa.string()), "captions": captions.finish(len(part)), "split": splits}
+        table = pa.table(
+            {"id": pa.array(ids[split], pa.string()), "captions": captions.finish(len(part)), "split": splits}
+        )
         joined.append(concatenate_datasets([pictures, dataset_of(table)], axis=1))
         start += len(part)
     dataset = concatenate_datasets(joined)

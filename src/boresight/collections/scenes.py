@@ -8,12 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset
 
 from boresight.collections.collection import Collection
 from boresight.collections.scene_captions import KINDS, Described, choose, say
 from boresight.collections.scene_pictures import png, render
 from boresight.collections.scene_world import PLACES, Scene, draw_scene
+from boresight.collections.table import dataset_of
 from boresight.errors import InputError
 from boresight.progress import progress
 
@@ -71,7 +71,7 @@ def make_scenes(
         raise InputError(f"Scenes have no captions of richness '{richness}'; choose from {', '.join(KINDS)}.")
     steps: Iterator[int] = iter(progress(range(n), what=f"Drawing scenes for {split}", unit="scene"))
     rows = [_row(seed, split, index, size, objects, richness) for index in steps]
-    return Collection(Dataset(pa.Table.from_pylist(rows, schema=SCHEMA)), "scenes")
+    return Collection(dataset_of(pa.Table.from_pylist(rows, schema=SCHEMA)), "scenes")
 
 
 def load_scenes(
@@ -90,7 +90,7 @@ def load_scenes(
     parts = [
         make_scenes(n, seed=seed, size=size, split=split) for split, n in {**counts, "test-combination": n_test}.items()
     ]
-    return Collection(Dataset(pa.concat_tables(part.dataset.data.table for part in parts)), "scenes")
+    return Collection(dataset_of(pa.concat_tables(part.dataset.data.table for part in parts)), "scenes")
 
 
 def _row(

@@ -90,7 +90,7 @@ class Table:
         for name in self._extras:
             columns[name] = _one_type([c[name] if name in c else pa.nulls(len(c["id"])) for c in self._chunks])
         order = [*FIXED, *sorted(self._extras)]
-        return dataset_of({name: columns[name] for name in order})
+        return dataset_of(pa.table({name: columns[name] for name in order}))
 
     def _flush(self) -> None:
         chunk = {name: pa.array(values, FIXED[name]) for name, values in self._pending.items()}
@@ -99,9 +99,9 @@ class Table:
         self._extras = {name: [] for name in self._extras}
 
 
-def dataset_of(columns: Mapping[str, Any]) -> Dataset:
-    """A dataset over Arrow columns. Left to itself `datasets` would pickle the whole table for a fingerprint."""
-    return Dataset(pa.table(dict(columns)), fingerprint=uuid.uuid4().hex)
+def dataset_of(table: pa.Table) -> Dataset:
+    """A dataset over an Arrow table. Left to itself `datasets` would pickle the whole table for a fingerprint."""
+    return Dataset(table, fingerprint=uuid.uuid4().hex)
 
 
 def _typed(values: Sequence[Any]) -> pa.Array:

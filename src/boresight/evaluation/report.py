@@ -209,24 +209,29 @@ def _measures(comparison: Comparison) -> list[tuple[str, str]]:
 Thumbnail = Callable[[str], dict[str, Any]]
 
 
+def _reader(pictures: Collection | Callable[[str], Image.Image]) -> Callable[[str], Image.Image]:
+    """A function from an image id to its picture."""
+    if not isinstance(pictures, Collection):
+        return pictures
+    row_of = {name: row for row, name in enumerate(pictures.ids)}
+
+    def read(image_id: str) -> Image.Image:
+        if image_id not in row_of:
+            raise InputError(
+                f"The collection {pictures.name} has no image '{image_id}'; pass the one that was embedded."
+            )
+        return pictures.image(row_of[image_id])
+
+    return read
+
+
 def _thumbnails(pictures: Collection | Callable[[str], Image.Image] | None) -> Thumbnail:
     """A function from an image id to what the template needs to show it; each picture is read once."""
-    if isinstance(pictures, Collection):
-        row_of = {name: row for row, name in enumerate(pictures.ids)}
-        collection = pictures
-
-        def read(image_id: str) -> Image.Image:
-            if image_id not in row_of:
-                raise InputError(
-                    f"The collection {collection.name} has no image '{image_id}'; pass the one that was embedded."
-                )
-            return collection.image(row_of[image_id])
-    else:
-        read = pictures  # type: ignore[assignment]
+    read = None if pictures is None else _reader(pictures)
 
     @cache
     def thumbnail(image_id: str) -> dict[str, Any]:
-        if pictures is None:
+        if read is None:
             return {"id": image_id, "uri": "", "width": 0, "height": 0}
         picture = read(image_id).convert("RGB")
         picture.thumbnail((THUMBNAIL, THUMBNAIL))
