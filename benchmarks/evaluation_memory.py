@@ -4,7 +4,7 @@
 
 Each measurement runs in a process of its own, so that its peak is its own. The floor is the same blocks of
 `images @ texts.T`, computed and dropped: no evaluation that scores every pair can be faster. The embeddings are
-random and the editor's mask is untrained, set to keep about half: cost does not depend on what the weights are.
+random and the editor's mask is untrained, open by about seven eighths: cost does not depend on what the weights are.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ def test_controls():
     head = editor.text(texts)
     expected = torch.nn.functional.cosine_similarity(images.unsqueeze(1), head.unsqueeze(0), dim=2)
     torch.testing.assert_close(editor.control("ones").score(images, texts), expected, atol=1e-6, rtol=1e-5)
-    with pytest.raises(InputError, match=r"not saved.*control\('random'"):
+    with pytest.raises(InputError, match="A control is not saved"):
         random.save("never")
 
 
@@ -268,3 +268,39 @@ def test_bad_input_is_named():
         reads_tokens.mask(good, (torch.randn(4, 5), torch.tensor([1, 1])))
     with pytest.raises(InputError, match="4 wide"):
         reads_tokens.mask(good, (torch.randn(3, 4), torch.ones(3, dtype=torch.int64)))
+
+
+def test_controls_are_named_and_not_saved(tmp_path):
+    editor = CaptionEditor(world_sae(), EditorConfig())
+    with pytest.raises(InputError, match="There is no control 'shufled'"):
+        editor.control("shufled")
+    for kind in ("random", "ones"):
+        with pytest.raises(InputError, match="A control is not saved"):
+            editor.control(kind).save(tmp_path / kind)
+
+
+def test_rows_without_direction_are_named_wherever_they_enter():
+    editor = trained_like(world_sae())
+    images, texts = rows(4, 1), rows(4, 2)
+    holed = texts.clone()
+    holed[2, 0] = torch.nan
+    for call in (
+        lambda: editor.edit(images, holed),
+        lambda: editor.mask(holed),
+        lambda: editor.text(holed),
+        lambda: editor.score(images, holed),
+        lambda: editor.explain_edit(images[0], holed[2]),
+    ):
+        with pytest.raises(InputError, match=r"Row \d of the (captions|text) holds NaN"):
+            call()
+    with pytest.raises(InputError, match="Row 0 of the image is all zero"):
+        editor.explain_edit(torch.zeros(WIDTH), texts[0])
+    with pytest.raises(InputError, match="do not fit an editor of width"):
+        editor.score(images[0], texts)
+    torch.testing.assert_close(editor.score(images.numpy(), texts.numpy()), editor.score(images, texts))
+
+
+def test_names_of_another_autoencoder_are_refused():
+    editor = trained_like(world_sae())
+    with pytest.raises(InputError, match="3 names for"):
+        editor.explain_edit(rows(1, 1), rows(1, 2), names=["a", "b", "c"])

@@ -158,6 +158,13 @@ def test_unusable_input_is_refused_in_a_sentence(sets):
         compare(train, validation, tests, kinds={"first": ["short"]})
 
 
+def test_a_test_image_may_not_be_fitted_or_chosen_on(sets):
+    train, validation, _ = sets
+    for part, name in ((train, "training"), (validation, "validation")):
+        with pytest.raises(InputError, match=f"is in both {name} and 'first'"):
+            compare(train, validation, {"first": part}, seeds=(0,))
+
+
 def test_examples_follow_their_rules(finished, sets):
     test = sets[2]["first"]
     editor = CaptionEditor.load(finished[1] / "seed-0" / "edited")

@@ -205,6 +205,11 @@ def test_refuses_in_one_sentence() -> None:
         name_latents(sae, embeddings=embeddings)
 
 
+def test_a_vocabulary_names_each_word_once() -> None:
+    with pytest.raises(InputError, match="'red' stands in the vocabulary more than once"):
+        name_latents(planted_sae(), vocabulary=["red", "blue", "red"], vocabulary_embeddings=torch.ones(3, 8))
+
+
 def test_captions_without_words_name_nothing() -> None:
     images = planted_embeddings(10)[0].images
     embeddings = Embeddings.from_arrays(images, images, range(10), captions=["12"] * 10)

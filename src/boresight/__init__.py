@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from boresight.collections import Collection as Collection
     from boresight.collections import load_collection as load_collection
+    from boresight.collections import train_validation_test as train_validation_test
     from boresight.editing import CaptionEditor as CaptionEditor
     from boresight.embeddings import Embeddings as Embeddings
     from boresight.embeddings import embed as embed
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Collection": "boresight.collections",
     "load_collection": "boresight.collections",
+    "train_validation_test": "boresight.collections",
     "load_encoder": "boresight.encoders",
     "Embeddings": "boresight.embeddings",
     "embed": "boresight.embeddings",

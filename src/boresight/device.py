@@ -8,14 +8,14 @@ from boresight.errors import InputError
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """`device`, or the best one present: cuda, then mps, then cpu.
+    """`device`, or cuda where there is one, else cpu.
+
+    Apple's 'mps' must be asked for: it has no float64, which exact scores need.
 
     Raises InputError when a device is asked for that this machine lacks.
     """
     if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)

@@ -22,11 +22,10 @@ class Evaluate:
     """File for the figures, as json."""
 
     def run(self) -> None:
-        import json
-
         from boresight.editing import CaptionEditor
         from boresight.embeddings import Embeddings
         from boresight.evaluation import evaluate_retrieval
+        from boresight.evaluation.results import replace_json
 
         test = Embeddings.load(self.embeddings).split(self.split)
         results = {"plain": evaluate_retrieval(test)}
@@ -36,4 +35,4 @@ class Evaluate:
             print(f"{name}, split '{self.split}'\n{result}")
         if self.out is not None:
             figures = {name: result.to_dict() for name, result in results.items()}
-            self.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            replace_json(self.out, figures)

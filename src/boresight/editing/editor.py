@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -103,9 +104,9 @@ class CaptionEditor(nn.Module):
             train: images and captions that the encoder was not fitted on, or the effect is lost.
             validation: other images with captions; left out, `train` holds the splits 'train' and 'validation'.
             form, mask, text, length: see `EditorConfig`. Every form is trained by this same loop.
-            length_exponent: see `EditorConfig`. Left out, 1, the cosine; for 'residual' both 0 and 1 are trained and
-                the better on validation is returned: undivided is a reweighting of the caption, and wins where images
-                hold little that captions leave out; the cosine wins where they hold much.
+            length_exponent: see `EditorConfig`. Left out, both 0 and 1 are trained and the better on validation is
+                returned: undivided is a reweighting of the caption, and wins where images hold little that captions
+                leave out; the cosine wins where they hold much. 'plain' has no length to divide by.
             batch_size: images a step, at most as many as there are.
             steps: left out, 30 epochs, at least 300 and at most 2,000 steps. 0 trains nothing.
             learning_rate, mask_learning_rate: of the head, and of mask or gate; AdamW, cosine schedule.
@@ -174,21 +175,25 @@ class CaptionEditor(nn.Module):
         return fingerprint(self.state_dict())
 
     @torch.no_grad()
-    def mask(self, texts: Tensor, tokens: Tokens | None = None) -> Tensor:
+    def mask(self, texts: Tensor | np.ndarray, tokens: Tokens | None = None) -> Tensor:
         """(M, n_latents) in [0, 1], what each caption keeps; ones where the form has no latents. texts: (M, d)."""
-        unit = self._unit(texts)
+        unit = self._unit(self._checked(texts, "the captions"))
         if self.mask_network is None:
             return unit.new_ones(len(unit), self.sae.n_latents)
-        return self.mask_network(unit, self._placed(tokens))
+        return self.mask_network(unit, self.placed(tokens))
 
     @torch.no_grad()
-    def text(self, texts: Tensor) -> Tensor:
+    def text(self, texts: Tensor | np.ndarray) -> Tensor:
         """(M, d) unit caption vectors u, which edited images are compared with. texts: (M, d)."""
-        return self._head(self._unit(texts))
+        return self._head(self._unit(self._checked(texts, "the captions")))
 
     @torch.no_grad()
-    def edit(self, images: Tensor, texts: Tensor, tokens: Tokens | None = None) -> Tensor:
-        """(N, d) float32, image i edited by caption i, at the scale of the images. images, texts: (N, d)."""
+    def edit(self, images: Tensor | np.ndarray, texts: Tensor | np.ndarray, tokens: Tokens | None = None) -> Tensor:
+        """(N, d) float32, image i edited by caption i, at the scale of the images. images, texts: (N, d).
+
+        Raises InputError for another width, as many images as captions not given, NaN, infinity or rows all zero.
+        """
+        images, texts = self._checked(images, "the images"), self._checked(texts, "the captions")
         if len(images) != len(texts):
             raise InputError(f"edit works row by row, and there are {len(images)} images and {len(texts)} captions.")
         block = max(1, _TEXT_FLOATS // self.sae.n_latents)
@@ -197,21 +202,20 @@ class CaptionEditor(nn.Module):
             x, unit = self._rows(images[start : start + block]), self._unit(texts[start : start + block])
             base, indices, values = self._parts(x)
             if self.mask_network is not None:
-                kept = self.mask_network(unit, self._placed(part)).gather(1, indices)
+                kept = self.mask_network(unit, self.placed(part)).gather(1, indices)
                 amount = values * (kept - self.config.offset)
                 base = base + F.embedding_bag(indices, self.sae.directions, per_sample_weights=amount, mode="sum")
             edited.append(base if self.gate_network is None else base * self.gate_network(unit))
         return torch.cat(edited)
 
     @torch.no_grad()
-    def score(self, images: Tensor, texts: Tensor, tokens: Tokens | None = None) -> Tensor:
+    def score(self, images: Tensor | np.ndarray, texts: Tensor | np.ndarray, tokens: Tokens | None = None) -> Tensor:
         """(N, M) float32 exact scores, on the CPU. Blocked: beside the result, memory does not grow with N x M.
 
         images: (N, d), texts: (M, d), in memory or memory-mapped; `tokens` where the mask reads them.
         Raises InputError for another width, NaN, infinity or rows without direction.
         """
-        check_rows(images, "the images")
-        check_rows(texts, "the captions")
+        images, texts = self._checked(images, "the images"), self._checked(texts, "the captions")
         out = torch.empty(len(images), len(texts))
         block = max(64, _TEXT_FLOATS // self.sae.n_latents)
         for top in range(0, len(images), _IMAGES_AT_ONCE):
@@ -243,7 +247,7 @@ class CaptionEditor(nn.Module):
         query = self._head(unit) if gate is None else self._head(unit) * gate
         weights = latent_query = None
         if self.mask_network is not None:
-            weights = self.mask_network(unit, self._placed(tokens)).t().contiguous() - self.config.offset
+            weights = self.mask_network(unit, self.placed(tokens)).t().contiguous() - self.config.offset
             latent_query = weights * (self.sae.directions @ query.t())
         prepared = PreparedTexts(query, latent_query, weights, gate)
         if self.config.divides == "pair":
@@ -277,15 +281,20 @@ class CaptionEditor(nn.Module):
     ) -> Explanation:
         """What the edit of one image by one caption kept and dropped.
 
-        image, text: (d,) or (1, d); names: of the n latents.
+        image, text: (d,) or (1, d); names: of the n latents. Raises InputError for NaN, zero, or another number of
+        names than latents, and ArtefactError for the names of another autoencoder.
         """
-        return explain_edit(self, image.reshape(1, -1), text.reshape(1, -1), tokens, names=names, top=top)
+        image, text = self._checked(image.reshape(1, -1), "the image"), self._checked(text.reshape(1, -1), "the text")
+        return explain_edit(self, image, text, tokens, names=names, top=top)
 
     def control(self, kind: Literal["random", "ones"], seed: int = 0) -> CaptionEditor:
         """This editor with another mask, for controls: 'random' permutes each caption's mask, 'ones' keeps everything.
 
-        A random mask has the density of the mask it permutes, caption by caption. Shares weights with this editor.
+        A random mask has the density of the mask it permutes, caption by caption, over all latents of the dictionary,
+        dead ones too. Shares weights with this editor. Raises InputError for another kind.
         """
+        if kind not in ("random", "ones"):
+            raise InputError(f"There is no control '{kind}'; choose 'random' or 'ones'.")
         twin = CaptionEditor(self.sae, self.config, self.manifest)
         twin.head_map, twin.head_bias, twin.reference = self.head_map, self.head_bias, self.reference
         for name in ("mask_network", "gate_network"):
@@ -301,8 +310,10 @@ class CaptionEditor(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write a self-contained folder, autoencoder included. Raises ArtefactError when it cannot be written."""
-        if isinstance(self.mask_network, RandomMask) or isinstance(self.gate_network, RandomMask):
-            raise InputError("A random control is not saved; save the editor and call control('random', seed) again.")
+        controlled = any(isinstance(network, RandomMask) for network in (self.mask_network, self.gate_network))
+        opened = isinstance(self.mask_network, OnesMask) and self.config.mask != "ones"
+        if controlled or opened or isinstance(self.gate_network, OnesMask):
+            raise InputError("A control is not saved; save the editor and call control() again.")
         config, sae = asdict(self.config), {**self.sae.manifest, "config": asdict(self.sae.config)}
         save_artefact(folder, "editor", self.state_dict(), {**self.manifest, "config": config, "sae": sae})
 
@@ -327,18 +338,28 @@ class CaptionEditor(nn.Module):
             raise ArtefactError(f"{folder} does not hold what its manifest says ({reason}); fit it again.") from error
         return editor.to(pick_device(device))
 
+    def _checked(self, rows: Tensor | np.ndarray, label: str) -> Tensor:
+        rows = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
+        self._require_width(rows)
+        check_rows(rows, label)
+        return rows
+
     def _rows(self, images: Tensor) -> Tensor:
+        self._require_width(images)
+        return images.to(self.device).float()
+
+    def _require_width(self, images: Tensor) -> None:
         if images.ndim != 2 or images.shape[1] != self.width:
             raise InputError(
                 f"Embeddings of shape {tuple(images.shape)} do not fit an editor of width {self.width}; "
                 "use rows of the encoder it was fitted on."
             )
-        return images.to(self.device).float()
 
     def _unit(self, texts: Tensor) -> Tensor:
         return F.normalize(self._rows(texts), dim=1)
 
-    def _placed(self, tokens: Tokens | None) -> Tokens | None:
+    def placed(self, tokens: Tokens | None) -> Tokens | None:
+        """The tokens on this editor's device."""
         return None if tokens is None else (tokens[0].to(self.device), tokens[1].to(self.device))
 
     def _head(self, unit: Tensor) -> Tensor:
@@ -362,7 +383,7 @@ class CaptionEditor(nn.Module):
     def _reference(self) -> PreparedImages:
         if len(self.reference) == 0:
             raise InputError("A length per caption needs reference images; set editor.reference to some (R, d).")
-        state = (self.device, self.config, id(self.reference))
+        state = (self.device, self.config, id(self.reference), self.reference._version)
         if self._prepared_reference is None or self._prepared_reference[0] != state:
             self._prepared_reference = (state, self.prepare_images(self.reference))
         return self._prepared_reference[1]
@@ -372,4 +393,4 @@ def _exponents(form: Form, asked: float | None) -> tuple[float, ...]:
     """Length exponents to try, the cheaper first."""
     if asked is not None:
         return (asked,)
-    return (0.0, 1.0) if form == "residual" else (1.0,)
+    return (1.0,) if form == "plain" else (0.0, 1.0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from boresight.editing.tokens import Tokens
+from boresight.errors import InputError
 from boresight.sae import LatentNames
 
 if TYPE_CHECKING:
@@ -94,6 +95,10 @@ def explain_edit(
     top: int = 10,
 ) -> Explanation:
     """`CaptionEditor.explain_edit`. image, text: (1, d)."""
+    if isinstance(names, LatentNames):
+        names.require_same_autoencoder(editor.sae)
+    if names is not None and len(names) != editor.sae.n_latents:
+        raise InputError(f"There are {len(names)} names for {editor.sae.n_latents} latents; give one for each.")
     query = editor.text(text)[0]
     x = image.to(query)
     length = float(x.norm())

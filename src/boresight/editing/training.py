@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boresight.competitors import count_image_to_text, count_text_to_image
 from boresight.editing.masks import SpliceMask
 from boresight.editing.scorer import PreparedImages
 from boresight.editing.tokens import tokens_of
@@ -87,20 +88,16 @@ def contrastive_loss(scores: Tensor, owners: Tensor, negative: Tensor) -> Tensor
 
 
 def recall_sum(scores: Tensor, owners: Tensor) -> float:
-    """Sum of T2I and I2T R@1, R@5, R@10 in percent, 0 to 600; ties count half a rank.
+    """Sum of T2I and I2T R@1, R@5, R@10 in percent, 0 to 600; ties as in `evaluate_retrieval`.
 
     Args:
-        scores: (N, M).
+        scores: (N, M). Where one is not finite the sum is 0: an editor that diverged is never the best.
         owners: (M,), row of each caption's image; an image without captions is no I2T query.
     """
-    own_pair = owners.unsqueeze(0) == torch.arange(len(scores), device=scores.device).unsqueeze(1)
-    own = scores[owners, torch.arange(scores.shape[1], device=scores.device)]
-    t2i = (scores > own).sum(0) + ((scores == own).sum(0) - 1) / 2
-    asked = own_pair.any(1)
-    best = scores.masked_fill(~own_pair, -torch.inf).amax(1, keepdim=True)[asked]
-    foreign = scores.masked_fill(own_pair, -torch.inf)[asked]
-    i2t = (foreign > best).sum(1) + (foreign == best).sum(1) / 2
-    return sum(100 * float((ranks < k).float().mean()) for ranks in (t2i, i2t) for k in (1, 5, 10))
+    if not bool(torch.isfinite(scores).all()):
+        return 0.0
+    directions = count_text_to_image(scores, owners), count_image_to_text(scores, owners)
+    return sum(100 * float(counts.recall(k)[counts.asked].mean()) for counts in directions for k in (1, 5, 10))
 
 
 def train(
@@ -145,11 +142,18 @@ def check_sets(train_set: Embeddings, validation: Embeddings) -> None:
             raise InputError(f"The {name} set has no captions, and an editor learns from captions; check the splits.")
         check_rows(part.images, f"the {name} images")
         check_rows(part.texts, f"the {name} captions")
-    place = {name: row for row, name in enumerate(train_set.ids)}
-    for row, name in enumerate(validation.ids):
+    require_apart(train_set, validation, "training", "validation")
+
+
+def require_apart(first: Embeddings, second: Embeddings, first_name: str, second_name: str) -> None:
+    """Raises InputError when an image is in both: one set is for fitting, one for choosing, one for reporting."""
+    place = {name: row for row, name in enumerate(first.ids)}
+    for row, name in enumerate(second.ids):
         # Ids may be mere row numbers of two arrays, so the embeddings must agree as well.
-        if name in place and torch.equal(train_set.images[place[name]].float(), validation.images[row].float()):
-            raise InputError(f"Image '{name}' is in both training and validation; choose on images not trained on.")
+        if name in place and torch.equal(first.images[place[name]].float(), second.images[row].float()):
+            raise InputError(
+                f"Image '{name}' is in both {first_name} and {second_name}; each image serves one of them."
+            )
 
 
 def _descend(
@@ -172,11 +176,17 @@ def _descend(
         scores = editor.score_prepared(images, texts) * log_scale.exp().clamp(max=_MAX_SCALE)
         loss = contrastive_loss(scores, owners.to(editor.device), negative.to(editor.device))
         if options.sparsity and network is not None:
-            loss = loss + options.sparsity * network(F.normalize(captioned, dim=1), tokens).mean()
+            loss = loss + options.sparsity * network(F.normalize(captioned, dim=1), editor.placed(tokens)).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         schedule.step()
+        if not math.isfinite(float(loss.detach())):
+            raise InputError(
+                f"Training diverged at step {step} (the loss is {float(loss.detach())}); choose a smaller "
+                f"learning_rate than {options.learning_rate}, mask_learning_rate than {options.mask_learning_rate} or "
+                f"weight_decay than {options.weight_decay}."
+            )
         losses.append(loss.detach())
         if step % every == 0 or step == steps:
             yield step, float(torch.stack(losses).mean())
@@ -241,7 +251,8 @@ def _parameter_groups(editor: CaptionEditor, options: TrainingOptions) -> list[d
 
 def _prepare_all(editor: CaptionEditor, train_set: Embeddings) -> PreparedImages | None:
     """The static side of every training image where it is small enough to keep, else None."""
-    k = editor.sae.k if editor.config.has_latents else 0
+    config = editor.sae.config
+    k = (config.max_active if config.thresholded else config.k) if editor.config.has_latents else 0
     each = editor.width + 3 * k + (k * k if k and editor.config.divides else 0)
     return editor.prepare_images(train_set.images) if len(train_set) * each <= _PREPARED_FLOATS else None
 

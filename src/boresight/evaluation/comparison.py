@@ -23,9 +23,10 @@ import torch
 
 from boresight.artefacts import MANIFEST, fingerprint
 from boresight.editing import CaptionEditor, Scorer
+from boresight.editing.training import require_apart
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.results import Comparison, HeldOut, Row, replace_json
+from boresight.evaluation.results import ALL_KINDS, Comparison, HeldOut, Row, replace_json
 from boresight.evaluation.retrieval import chance, evaluate_retrieval
 from boresight.progress import progress
 from boresight.sae import SparseAutoencoder, measure_sae
@@ -50,6 +51,7 @@ CHANGES: dict[Row, dict[str, Any]] = {
     EDITED_REBUILT: {"form": "reconstruct"},
 }
 """What the rivals change of the options of `edited`."""
+_FIGURES_NEED = ("images", "texts", "owners", "token_features", "token_offsets")
 UNSEEDED = "-"
 FINISHED = "finished.json"
 
@@ -81,10 +83,14 @@ def compare(
             comparison of the same data and settings that was interrupted goes on from there.
 
     Raises:
-        InputError: no seed or test set, a repeated seed, kinds of an unknown test set or of another length.
+        InputError: no seed or test set, a repeated seed, kinds of an unknown test set or of another length, or a test
+            set that shares an image with training or validation.
     """
     kinds = dict(kinds or {})
     _check(tests, seeds, kinds)
+    for name, held in tests.items():
+        require_apart(train, held, "training", f"'{name}'")
+        require_apart(validation, held, "validation", f"'{name}'")
     settings = {
         "n_latents": n_latents,
         "k": k,
@@ -166,10 +172,8 @@ class _Models:
     @cached_property
     def sae(self) -> SparseAutoencoder:
         def fit() -> SparseAutoencoder:
-            shape = {"n_latents": self.settings["n_latents"], "k": self.settings["k"]}
-            return SparseAutoencoder.fit(
-                self.train, **shape, seed=self.seed, device=self.device, **self.settings["sae"]
-            )
+            options = {"n_latents": self.settings["n_latents"], "k": self.settings["k"], **self.settings["sae"]}
+            return SparseAutoencoder.fit(self.train, **{**options, "seed": self.seed, "device": self.device})
 
         return self.kept.artefact(f"seed-{self.seed}/sae", SparseAutoencoder, fit, self.device)
 
@@ -178,8 +182,8 @@ class _Models:
         return self.kept.artefact(f"seed-{self.seed}/edited", CaptionEditor, self._editor, self.device)
 
     def _editor(self, **changes: Any) -> CaptionEditor:
-        options = {**self.settings["editor"], **changes}
-        return CaptionEditor.fit(self.sae, self.train, self.validation, seed=self.seed, device=self.device, **options)
+        options = {**self.settings["editor"], **changes, "seed": self.seed, "device": self.device}
+        return CaptionEditor.fit(self.sae, self.train, self.validation, **options)
 
 
 class _Kept:
@@ -243,6 +247,8 @@ def _check(tests: Mapping[str, Embeddings], seeds: Sequence[int], kinds: Mapping
     for name, labels in kinds.items():
         if name not in tests:
             raise InputError(f"kinds are given for '{name}', which is no test set; the test sets: {', '.join(tests)}.")
+        if ALL_KINDS in labels:
+            raise InputError(f"A kind of '{name}' is called '{ALL_KINDS}', which names all kinds together; rename it.")
         if len(labels) != len(tests[name].owners):
             raise InputError(
                 f"kinds of '{name}' has {len(labels)} entries and the set has {len(tests[name].owners)} captions."
@@ -259,10 +265,11 @@ def _digest(
     """Changes with anything that the figures depend on."""
     data = {"train": train, "validation": validation, **{f"test {name}": held for name, held in tests.items()}}
     prints = {
-        name: fingerprint({"images": part.images, "texts": part.texts, "owners": part.owners})
+        name: fingerprint({key: value for key in _FIGURES_NEED if (value := getattr(part, key)) is not None})
         for name, part in data.items()
     }
-    whole = [settings, prints, {name: list(labels) for name, labels in kinds.items()}, version("boresight")]
+    captions = hashlib.sha256(json.dumps([part.captions for part in data.values()]).encode()).hexdigest()
+    whole = [settings, prints, captions, {name: list(labels) for name, labels in kinds.items()}, version("boresight")]
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -115,6 +115,13 @@ def caption_kinds(collection: Collection, embeddings: Embeddings) -> list[str] |
 
 
 def names_of(encoder: Encoder, sae: SparseAutoencoder, train: Embeddings) -> LatentNames:
-    """Names of the latents, from the words of the training captions and from the captions of their top images."""
-    words = vocabulary_from_captions(list(train.captions or ()), size=VOCABULARY)
+    """Names of the latents, from the words of the training captions and from the captions of their top images.
+
+    Names are no reason to lose a run: where no word stands in two captions, whole captions are the vocabulary.
+    """
+    captions = list(train.captions or ())
+    try:
+        words = vocabulary_from_captions(captions, size=VOCABULARY)
+    except InputError:
+        words = list(dict.fromkeys(captions))[:VOCABULARY]
     return name_latents(sae, vocabulary=words, vocabulary_embeddings=encoder.embed_texts(words), embeddings=train)

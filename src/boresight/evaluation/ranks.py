@@ -13,78 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import digamma
 from torch import Tensor
 
+from boresight.competitors import Counts, limits
 from boresight.editing.scorer import Scorer
 from boresight.editing.tokens import tokens_of
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.progress import progress
 
-TOLERANCE = 1e-6
 LONG_WORK = 2e8
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What each of Q queries met in its gallery.
-
-    Where the answer ties with others, the order among the tied is taken to be random, and the methods give
-    expectations over it. So a scorer that returns a constant gets exactly the recall of chance.
-
-    Attributes:
-        greater: (Q,) int64, competitors whose score is above the best answer's.
-        tied: (Q,) int64, competitors whose score is within the tolerance of it.
-        answers: (Q,) int64, right answers within the tolerance of the best one, at least 1; 0 where the query has
-            no right answer, which makes it no query: every method gives NaN there.
-    """
-
-    greater: np.ndarray
-    tied: np.ndarray
-    answers: np.ndarray
-
-    @property
-    def asked(self) -> np.ndarray:
-        """(Q,) bool, which queries have an answer."""
-        return self.answers > 0
-
-    def __getitem__(self, rows: np.ndarray) -> Counts:
-        return Counts(self.greater[rows], self.tied[rows], self.answers[rows])
-
-    def recall(self, k: int) -> np.ndarray:
-        """(Q,) probability that a right answer stands among the first k."""
-        room = k - self.greater
-        miss = np.ones(len(self.greater))
-        for drawn in range(k):
-            foreign = np.maximum(self.tied - drawn, 0)
-            miss = np.where(drawn < room, miss * foreign / np.maximum(foreign + self.answers, 1), miss)
-        return np.where(self.asked, np.where(room > 0, 1 - miss, 0.0), np.nan)
-
-    def rank(self) -> np.ndarray:
-        """(Q,) expected rank of the first right answer, counted from 1; the mid-rank when one answer ties."""
-        return np.where(self.asked, 1 + self.greater + self.tied / (self.answers + 1), np.nan)
-
-    def reciprocal_rank(self) -> np.ndarray:
-        """(Q,) expected 1 / rank of the first right answer."""
-        value = 1 / (1.0 + self.greater)
-        single = (self.answers == 1) & (self.tied > 0)
-        greater, tied = self.greater[single], self.tied[single]
-        value[single] = (digamma(greater + tied + 2.0) - digamma(greater + 1.0)) / (tied + 1.0)
-        several = (self.answers > 1) & (self.tied > 0)
-        if several.any():
-            cases = np.stack([self.greater, self.tied, self.answers], 1)[several]
-            distinct, place = np.unique(cases, axis=0, return_inverse=True)
-            value[several] = np.array([_expected_reciprocal(*case) for case in distinct.tolist()])[place.reshape(-1)]
-        return np.where(self.asked, value, np.nan)
-
-
-def _expected_reciprocal(greater: int, tied: int, answers: int) -> float:
-    """E[1 / (1 + greater + X)], X = how many of `tied` stand before the first of `answers` in a random order."""
-    before = np.arange(tied)
-    at_least = np.cumprod((tied - before) / (tied + answers - before))  # P(X > x) for x = 0, 1, ...
-    probability = -np.diff(np.concatenate([[1.0], at_least, [0.0]]))
-    return float((probability / (1 + greater + np.arange(tied + 1))).sum())
 
 
 @dataclass(frozen=True)
@@ -205,16 +143,11 @@ class _Work:
             )
 
 
-def _thresholds(own: Tensor) -> tuple[Tensor, Tensor]:
-    slack = TOLERANCE * own.abs().clamp(min=1)
-    return own - slack, own + slack
-
-
 class _TextTally:
     """Competitors of each caption's image."""
 
     def __init__(self, own: Tensor) -> None:
-        self.low, self.high = _thresholds(own)
+        self.low, self.high = limits(own)
         self.above = torch.zeros(len(own), dtype=torch.int64)
         self.at_least = torch.zeros(len(own), dtype=torch.int64)
 
@@ -233,7 +166,7 @@ class _ImageTally:
         if member is not None:
             own, owners = own[member], owners[member]
         best = torch.full((n,), -torch.inf).scatter_reduce_(0, owners, own, "amax")
-        self.low, self.high = _thresholds(torch.where(best.isinf(), torch.inf, best))
+        self.low, self.high = limits(torch.where(best.isinf(), torch.inf, best))
         self.low[best.isinf()] = self.high[best.isinf()] = torch.inf
         self.answers = torch.zeros(n, dtype=torch.int64).index_add_(0, owners, (own >= self.low[owners]).long())
         self.above = torch.zeros(n, dtype=torch.int64)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from boresight.competitors import Counts
 from boresight.device import pick_device
 from boresight.editing import CaptionEditor, PlainScorer, Scorer
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.ranks import Counts, count_competitors
+from boresight.evaluation.ranks import count_competitors
 
 DEPTHS = (1, 5, 10)
 METRICS = (*(f"R@{k}" for k in DEPTHS), "median_rank", "mrr")
@@ -94,7 +95,7 @@ def evaluate_retrieval(
         editor: a caption editor or anything that scores alike; None for the plain cosine.
         kinds: M strings, e.g. 'short', 'medium' and 'long', for results per kind.
         block_images, block_texts: size of the blocks of scores; they change memory and speed, not the result.
-        device: where to score; the editor's own place by default.
+        device: where plain scores are taken; an editor scores in its own place, so move it there instead.
 
     Memory: O(N (d + k + k^2) + M) and a few blocks; no matrix of N x M or M x n_latents is ever built.
 
@@ -104,7 +105,7 @@ def evaluate_retrieval(
     """
     _check(embeddings, editor, kinds, block_images, block_texts)
     scorer: Scorer = editor if editor is not None else PlainScorer()
-    place = pick_device(device) if device is not None or editor is None else getattr(editor, "device", None)
+    place = pick_device(device) if editor is None else getattr(editor, "device", None)
     with torch.inference_mode():
         counts = count_competitors(
             embeddings, scorer, kinds=kinds, block_images=block_images, block_texts=block_texts, device=place

@@ -181,7 +181,7 @@ class SparseAutoencoder(nn.Module):
                 f"The embeddings are {rows.width} wide and the autoencoder was fitted on width {self.width}; "
                 "use embeddings of the encoder it was fitted on."
             )
-        block = max(1, 2**24 // self.n_latents) if block is None else block
+        block = max(1, 2**24 // self.n_latents) if block is None else max(1, block)
         out = torch.empty(min(block, max(1, len(rows))), self.n_latents, device=self.bias.device)
         home = x.device if isinstance(x, Tensor) else torch.device("cpu")
         parts = []

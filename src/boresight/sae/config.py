@@ -171,6 +171,8 @@ def make_options(
         raise InputError("Choose either epochs or steps, not both.")
     if prebias not in PREBIASES:
         raise InputError(f"No pre-bias '{prebias}'; choose one of {', '.join(PREBIASES)}.")
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise InputError(f"epochs is {epochs}; choose more than 0.")
     batch = default_batch_size(rows) if batch_size is None else min(batch_size, rows)
     if epochs is not None and batch > 0:
         steps = math.ceil(epochs * rows / batch)

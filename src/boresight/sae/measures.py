@@ -11,6 +11,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from boresight.competitors import count_text_to_image
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.sae.start import as_rows
@@ -86,30 +87,27 @@ def retrieval_kept(
     """Text-to-image R@k by cosine with reconstructed images over R@k with the images as they are, for each k.
 
     1.0 means that the reconstruction costs no recall; nan where the images themselves find nothing. On at most
-    `at_most` images, evenly spaced, with all their captions. A tied competitor counts half a rank.
+    `at_most` images; of more, as many of those with captions, evenly spaced. Ties as in `evaluate_retrieval`.
     """
+    if len(embeddings.owners) == 0:
+        return dict.fromkeys(ks, math.nan)
     if len(embeddings) > at_most:
-        embeddings = embeddings.select(torch.linspace(0, len(embeddings) - 1, at_most).long())
+        captioned = torch.unique(embeddings.owners)
+        spaced = torch.linspace(0, len(captioned) - 1, min(at_most, len(captioned))).long()
+        embeddings = embeddings.select(captioned[spaced])
     images = embeddings.images.float()
-    plain = text_to_image_ranks(images, embeddings.texts, embeddings.owners)
-    decoded = text_to_image_ranks(sae.decode(sae.encode(images)), embeddings.texts, embeddings.owners)
-    kept = {}
-    for k in ks:
-        before = float((plain <= k).double().mean())
-        kept[k] = float((decoded <= k).double().mean()) / before if before else math.nan
-    return kept
+    plain, decoded = (_text_to_image_recalls(x, embeddings, ks) for x in (images, sae.decode(sae.encode(images))))
+    return {k: decoded[k] / plain[k] if plain[k] else math.nan for k in ks}
 
 
-def text_to_image_ranks(images: Tensor, texts: Tensor, owners: Tensor, block: int = 1024) -> Tensor:
-    """(M,) float: the rank, from 1, of each caption's image among all by cosine. images (N, d), texts (M, d)."""
-    images = torch.nn.functional.normalize(images.float(), dim=1)
-    ranks = []
-    for start in range(0, len(texts), block):
-        scores = texts[start : start + block].float() @ images.T
-        own = scores.gather(1, owners[start : start + block, None])
-        better, equal = (scores > own).sum(1), (scores == own).sum(1) - 1
-        ranks.append(1 + better + equal / 2)
-    return torch.cat(ranks)
+def _text_to_image_recalls(images: Tensor, embeddings: Embeddings, ks: tuple[int, ...]) -> dict[int, float]:
+    unit = torch.nn.functional.normalize(images.float(), dim=1)
+    found = dict.fromkeys(ks, 0.0)
+    for texts, owners in zip(embeddings.texts.split(1024), embeddings.owners.split(1024), strict=True):
+        counts = count_text_to_image(unit @ torch.nn.functional.normalize(texts.float(), dim=1).T, owners)
+        for k in ks:
+            found[k] += float(counts.recall(k).sum()) / len(embeddings.owners)
+    return found
 
 
 def stability(first: SparseAutoencoder, second: SparseAutoencoder) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,9 @@ def name_latents(
             f"vocabulary_embeddings has shape {tuple(vocabulary_embeddings.shape)}; the vocabulary of "
             f"{len(vocabulary or ())} words and the autoencoder's width need ({len(vocabulary or ())}, {sae.width})."
         )
+    repeated = [word for word, count in Counter(vocabulary or ()).items() if count > 1]
+    if repeated:
+        raise InputError(f"The word '{repeated[0]}' stands in the vocabulary more than once; give each word once.")
 
     n = sae.n_latents
     text_mean = image_mean = torch.zeros(sae.width)
