@@ -160,6 +160,42 @@ def test_config_file_gives_options_and_the_command_line_overrules_them(work: Pat
     assert (config["n_latents"], config["k"]) == (32, 6)
 
 
+def test_a_list_in_the_config_file_does_not_swallow_what_is_typed(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "embed.yaml").write_text("caption_columns: [captions]\n")
+    done = boresight("embed", f"--config={tmp_path / 'embed.yaml'}", "--out", tmp_path / "emb", work / "photos")
+    assert done.code == 0, done.err
+    assert done.out.startswith("80 images")
+
+
+def test_a_fit_goes_on_from_its_checkpoint_and_leaves_none(work: Path, tmp_path: Path) -> None:
+    words = ("sae", work / "emb", "--out", tmp_path / "sae", "--n-latents", 64, "--k", 8)
+    with mock.patch("boresight.sae.config.default_steps", return_value=20):
+        with mock.patch("boresight.sae.SparseAutoencoder.save", side_effect=KeyboardInterrupt):
+            stopped = boresight(*words)
+        assert stopped.code == 130
+        assert stopped.err.startswith("boresight: Interrupted; the same command goes on from what was finished")
+        with mock.patch("boresight.sae.training.train_step", side_effect=AssertionError("fitted anew")):
+            assert boresight(*words).code == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["sae"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_fit(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with mock.patch("boresight.embeddings.Embeddings.load", side_effect=AssertionError("began")):
+        assert "file is a file" in refused("sae", work / "emb", "--out", tmp_path / "file")
+        assert "holds a embeddings, not a sae" in refused("sae", work / "emb", "--out", work / "emb")
+        assert "holds a sae, not a editor" in refused("editor", "emb", "--sae", work / "sae", "--out", work / "sae")
+
+
+def test_a_run_goes_on_in_the_precision_it_was_begun_in(tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", 6)
+    words = ("embed", tmp_path / "photos", "--out", tmp_path / "emb")
+    with mock.patch("boresight.embeddings.run._embed_images", side_effect=KeyboardInterrupt):
+        assert boresight(*words, "--dtype", "bfloat16").code == 130
+    assert boresight(*words).code == 0
+    assert Embeddings.load(tmp_path / "emb").manifest["computed_in"] == "bfloat16"
+
+
 def test_bad_input_gets_one_sentence_and_exit_code_2(work: Path, tmp_path: Path) -> None:
     emb, sae = work / "emb", work / "sae"
     assert "nowhere" in refused("embed", tmp_path / "nowhere", "--out", tmp_path / "x")

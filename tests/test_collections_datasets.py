@@ -119,6 +119,9 @@ def test_paths_of_pictures_serve_as_ids_and_group_captions(tmp_path: Path) -> No
     assert first_red(collection) == [0, 1]
     assert list(collection.problems) == [Problem("missing file", "z/a.png")]
 
+    longer = dataset.select([0, 1, 2, 0, 1])
+    assert load_collection(longer, images=tmp_path).captions == [["one", "three", "one"], ["two", "two"]]
+
     absolute = Dataset.from_dict({"image": [str(tmp_path / "y/a.png")], "text": ["two"]}).cast_column("image", Image())
     assert load_collection(absolute, images=tmp_path).ids == ["y/a.png"]
 
@@ -167,6 +170,13 @@ def test_parquet_with_plain_columns(tmp_path: Path) -> None:
     pq.write_table(paths, tmp_path / "paths" / "metadata.parquet")
     collection = load_collection(tmp_path / "paths")
     assert dict(zip(collection.ids, collection.captions, strict=True)) == {"a.png": ["1", "3"], "b.png": ["2"]}
+
+
+def test_parquet_in_a_folder_named_like_a_pattern(tmp_path: Path) -> None:
+    folder = tmp_path / "v[0-9]"
+    folder.mkdir()
+    embedded([5], text=["a"]).to_parquet(str(folder / "train.parquet"))
+    assert first_red(load_collection(folder)) == [5]
 
 
 def test_parquet_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -195,6 +195,24 @@ def test_karpathy_with_a_caption_a_row_is_grouped(tmp_path: Path) -> None:
     assert [problem.what for problem in collection.problems] == ["empty caption", "malformed row"]
 
 
+def test_columns_named_in_vain_are_refused(tmp_path: Path) -> None:
+    put_pictures(tmp_path, ["a.jpg"])
+    listed = write(tmp_path / "list.json", [{"image": "a.jpg", "caption": "a", "part": "val"}])
+    assert load_collection(listed, split_column="part").splits == ["validation"]
+    with pytest.raises(InputError, match=r"list\.json has no column 'prt'; it has 'caption', 'image', 'part'\."):
+        load_collection(listed, split_column="prt")
+    coco = write(tmp_path / "captions.json", COCO)
+    with pytest.raises(
+        InputError, match=r"COCO json captions\.json has no columns to choose from; leave out id_column, sp"
+    ):
+        load_collection(coco, id_column="id", split_column="part")
+    karpathy = write(tmp_path / "dataset.json", {"images": []})
+    with pytest.raises(
+        InputError, match=r"Karpathy json dataset\.json has no columns to choose from; leave out caption"
+    ):
+        load_collection(karpathy, caption_columns="raw")
+
+
 def test_a_folder_with_two_json_files_is_ambiguous(tmp_path: Path) -> None:
     put_pictures(tmp_path, ["a.jpg"])
     for name in ("one.json", "two.json"):

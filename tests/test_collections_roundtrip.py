@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from datasets import Dataset
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -134,9 +135,8 @@ def test_the_table_is_the_same_over_the_bounds_of_its_chunks() -> None:
     table, n = Table(), 2 * CHUNK + 3
     for row in range(n):
         extras: dict[str, object] = {"late": row} if row > CHUNK else {}
-        at = table.add_image(
-            f"id{row}", {"path": f"{row}.png"}, "all", {**extras, "mixed": row if row < CHUNK else "x"}
-        )
+        mixed = {"mixed": row if row < CHUNK else "x", "wide": 0.5 if row < CHUNK else 2**53 + 1}
+        at = table.add_image(f"id{row}", {"path": f"{row}.png"}, "all", {**extras, **mixed})
         assert at == row
         table.add_captions(row, [f"first of {row}"])
     for row in range(0, n, 1000):
@@ -149,14 +149,28 @@ def test_the_table_is_the_same_over_the_bounds_of_its_chunks() -> None:
         assert dataset[row]["image"]["path"] == f"{row}.png"
         assert dataset[row]["late"] == (row if row > CHUNK else None)
         assert dataset[row]["mixed"] == (str(row) if row < CHUNK else "x")
+        assert dataset[row]["wide"] == ("0.5" if row < CHUNK else str(2**53 + 1))
 
 
-# Splits
+# Selections and splits
 
 
 def collection_of(ids: list[str], split: str = "all") -> Collection:
     columns = {"id": ids, "image": [{"bytes": b"", "path": None}] * len(ids), "captions": [["a"]] * len(ids)}
     return Collection(Dataset.from_dict({**columns, "split": [split] * len(ids)}), "mine")
+
+
+def test_selections_by_number_and_by_mask() -> None:
+    whole = collection_of(["a", "b", "c"])
+    for rows in ([2, 0], np.array([-1, -3]), torch.tensor([2, 0])):
+        assert whole.select(rows).ids == ["c", "a"]
+    for mask in ([True, False, True], np.array([True, False, True])):
+        assert whole.select(mask).ids == ["a", "c"]
+    assert whole.select([]).ids == []
+    with pytest.raises(InputError, match=r"Row 3 does not exist; there are 3 images \(0 to 2\)\."):
+        whole.select([0, 3])
+    with pytest.raises(InputError, match="A mask of 2 booleans cannot select among 3 images"):
+        whole.select([True, False])
 
 
 def test_splits_by_hash_are_stable_when_rows_come_and_go() -> None:

@@ -244,6 +244,20 @@ def test_tables_in_utf16_are_read(tmp_path: Path) -> None:
     assert by_id(load_collection(tmp_path)) == {"é.png": ["çà et là"]}
 
 
+def test_a_table_in_utf16_that_was_cut_keeps_its_whole_rows(tmp_path: Path) -> None:
+    put_pictures(tmp_path, ["a.png", "b.png"])
+    (tmp_path / "captions.csv").write_bytes("image,caption\na.png,one\nb.png,ça".encode("utf-16")[:-1])
+    assert by_id(load_collection(tmp_path))["a.png"] == ["one"]
+
+
+def test_a_number_too_long_to_read_loses_its_row_alone(tmp_path: Path) -> None:
+    put_pictures(tmp_path, ["a.png"])
+    (tmp_path / "captions.jsonl").write_text('{"image": "a.png", "text": "a"}\n{"n": ' + "1" * 5000 + "}\n")
+    collection = load_collection(tmp_path)
+    assert collection.texts == ["a"]
+    assert whats(collection) == ["malformed row"]
+
+
 def test_very_long_captions_survive(tmp_path: Path) -> None:
     put_pictures(tmp_path, ["a.png"])
     long = " ".join(f"wörd{number}" for number in range(30_000))
@@ -269,6 +283,22 @@ def test_columns_can_be_named_and_missing_ones_are_refused(tmp_path: Path) -> No
         load_collection(tmp_path / "table.csv", image_column="pic")
     with pytest.raises(InputError, match=r"table.csv has no column 'shirt'; it has 'pic'"):
         load_collection(tmp_path / "table.csv", image_column="pic", caption_columns="shirt")
+    (tmp_path / "rows.jsonl").write_text(lines({"image": "a.png", "text": "a", "part": "val"}, {"image": "b.png"}))
+    assert load_collection(tmp_path / "rows.jsonl", split_column="part").splits == ["validation"]
+    for options in ({"split_column": "prt"}, {"id_column": "prt"}, {"caption_columns": ["text", "prt"]}):
+        with pytest.raises(InputError, match=r"rows has no column 'prt'; it has 'image', 'part', 'text'\."):
+            load_collection(tmp_path / "rows.jsonl", **options)
+
+
+@pytest.mark.parametrize(("suffix", "comma"), [("csv", ","), ("tsv", "\t")])
+def test_columns_of_one_name_are_refused(suffix: str, comma: str, tmp_path: Path) -> None:
+    put_pictures(tmp_path, ["a.png"])
+    table = tmp_path / f"captions.{suffix}"
+    table.write_text("image,caption,caption,,\na.png,one,two,,\n".replace(",", comma))
+    with pytest.raises(InputError, match=rf"captions\.{suffix} has 2 columns called 'caption'; rename all but one\."):
+        load_collection(tmp_path)
+    table.write_text("image,caption,,\na.png,one,,\n".replace(",", comma))
+    assert load_collection(tmp_path).texts == ["one"]
 
 
 # Text files
@@ -288,6 +318,24 @@ def test_a_text_file_for_each_picture(tmp_path: Path) -> None:
         Problem("image without captions", "train/c.png"),
         Problem("caption for an unknown image", "train/stray.txt"),
     ]
+
+
+def test_links_to_nowhere_and_unreadable_texts_are_named(tmp_path: Path) -> None:
+    put_pictures(tmp_path, ["a.png", "b.png"])
+    for name in ("a", "gone"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "b.txt").symlink_to(tmp_path / "nowhere.txt")
+    collection = load_collection(tmp_path)
+    assert by_id(collection) == {"a.png": ["a"]}
+    assert list(collection.problems) == [
+        Problem("unreadable file", "b.txt: No such file or directory"),
+        Problem("missing file", "gone.png"),
+    ]
+    with pytest.raises(
+        InputError, match=r"\(a text file for each picture\) has no columns to choose from; leave out id"
+    ):
+        load_collection(tmp_path, id_column="x")
 
 
 # Choices that hold for all

@@ -91,6 +91,8 @@ def test_named_columns_pick_members_and_keys(tmp_path: Path) -> None:
     assert collection.captions == [["from a file", "l1", "l2"]]
     assert collection.splits == ["validation"]
     assert collection.image(0).getpixel((0, 0))[0] == 2
+    with pytest.raises(InputError, match=r"x has no column 'prt'; it has 'alt\.txt', 'caption', 'json', 'long'"):
+        load_collection(tmp_path / "x.tar", split_column="prt")
 
 
 def test_incomplete_and_repeated_samples_are_named(tmp_path: Path) -> None:

@@ -178,6 +178,9 @@ IMAGES = arrays()["images"]
         ({"owners": [True, False] * 2 + [True]}, r"owners has dtype torch.bool; integers, the row of each caption's"),
         ({"ids": ["a"]}, r"ids has 1 entries and 3 are needed\."),
         ({"captions": ["a"] * 6}, r"captions has 6 entries and 5 are needed\."),
+        ({"ids": ["a", 1.5, "c"]}, r"Entry 1 of ids is of type float, not a string; convert it\."),
+        ({"captions": ["a", None, "c", "d", "e"]}, r"Entry 1 of captions is of type NoneType, not a string; convert"),
+        ({"splits": ["train", "test", 3]}, r"Entry 2 of splits is of type int, not a string; convert it\."),
         ({"splits": []}, r"splits has 0 entries and 3 are needed\."),
     ],
 )
@@ -210,6 +213,14 @@ def test_odd_arrays_are_fine_and_quiet():
         made = Embeddings.from_arrays(frozen, usual["texts"].numpy()[::-1, ::-1], tuple(usual["owners"]))
     assert torch.equal(made.texts, usual["texts"].flip(0, 1))
     assert Embeddings.from_arrays(frozen, np.ones((0, 4), np.float32), []).texts.shape == (0, 4)
+
+
+def test_ids_may_be_numbers_and_all_names_arrays():
+    some = arrays(ids=np.array([30, 10, 20]), captions=np.array(list("abcde")), splits=np.array(["train"] * 3))
+    made = Embeddings.from_arrays(**some)
+    assert (made.ids, made.captions, made.splits) == (["30", "10", "20"], list("abcde"), ["train"] * 3)
+    assert {type(text) for text in (*made.ids, *made.captions, *made.splits)} == {str}
+    assert Embeddings.from_arrays(**arrays(ids=[7, 8, 9])).ids == ["7", "8", "9"]
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.1])

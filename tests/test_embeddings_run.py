@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -103,6 +104,13 @@ def test_a_real_encoder(tmp_path):
     torch.testing.assert_close(got.texts, encoder.embed_texts(collection.texts), atol=1e-5, rtol=0)
     torch.testing.assert_close(got.token_features, encoder.embed_tokens(collection.texts)[0], atol=1e-4, rtol=1e-4)
     assert got.manifest["encoder_fingerprint"] == encoder.fingerprint
+
+
+def test_a_caption_cut_for_its_embedding_and_its_tokens_counts_once(tmp_path):
+    encoder = load_encoder(save_tiny("clip", tmp_path / "clip"), device="cpu", dtype="float32")
+    with pytest.warns(UserWarning, match="2 of these 4 captions were longer"):
+        got = embed(encoder, make_collection(2, captions=lambda i: ["long " * 9, "a"]), tokens=True)
+    assert encoder.truncated == got.manifest["truncated_captions"] == 2
 
 
 @pytest.mark.parametrize("captions", [lambda i: [], lambda i: ["only one"] if i == 3 else []])
@@ -419,6 +427,32 @@ def test_a_full_disk_keeps_the_finished_parts(moment, tmp_path, monkeypatch):
     finished = stop_of(tmp_path / "e")
     assert_same(embed(encoder, make_collection(9), tmp_path / "e", part_size=2, batch_size=1), whole)
     assert encoder.images == list(range(finished, 9))
+
+
+@pytest.mark.parametrize("size", [100, 700])
+def test_a_file_that_may_not_grow_gets_the_same_sentence(size, tmp_path):
+    """What could not be written is still in a buffer when the file is closed, and fails there once more."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
+    try:
+        with pytest.raises(ArtefactError, match=r"Cannot write .* \(File too large\); what was finished is kept"):
+            embed(FakeEncoder(64), make_collection(9), tmp_path / "e")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert len(embed(FakeEncoder(64), make_collection(9), tmp_path / "e")) == 9
+
+
+def test_the_precision_a_run_was_begun_in(tmp_path):
+    assert run.begun_in(tmp_path / "e") is None
+    encoder = FakeEncoder()
+    encoder.dtype = torch.bfloat16
+    encoder.before_images = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        embed(encoder, make_collection(3), tmp_path / "e")
+    assert run.begun_in(tmp_path / "e") == "bfloat16"
+    encoder.before_images = lambda: None
+    embed(encoder, make_collection(3), tmp_path / "e")
+    assert run.begun_in(tmp_path / "e") == "bfloat16"
 
 
 def test_places_that_cannot_be_written(tmp_path):

@@ -70,6 +70,16 @@ def test_a_selection_of_a_run_can_be_saved_with_its_tokens(folder, tmp_path):
     assert loaded.manifest["images"] == len(some) == 1
 
 
+def test_a_part_saved_by_hand_does_not_pass_for_the_whole(folder, tmp_path):
+    Embeddings.load(folder).select([1, 0]).save(tmp_path / "part")
+    with pytest.raises(ArtefactError, match="a collection whose ids, splits and captions hash to None and this run"):
+        embed(FakeEncoder(limit=99), make_collection(8), tmp_path / "part", tokens=True)
+    Embeddings.load(folder).save(tmp_path / "whole")
+    encoder = FakeEncoder(limit=99)
+    assert len(embed(encoder, make_collection(8), tmp_path / "whole", tokens=True)) == 8
+    assert encoder.images == []
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 def test_vectors_stay_on_disk_also_after_a_split(folder):
     embeddings = Embeddings.load(folder)

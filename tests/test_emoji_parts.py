@@ -121,6 +121,22 @@ def test_packages_are_installed_once_and_again_when_damaged(fake_npm: Path, tmp_
     assert [entry.name for entry in cache.iterdir()] == [modules.parent.name]
 
 
+def test_packages_with_damaged_files_are_installed_once_more(fake_npm: Path, tmp_path: Path) -> None:
+    modules = npm.install_emoji_packages(tmp_path / "cache")
+    (modules / "data.json").write_text('[{"label": "gri')
+
+    def read(modules: Path) -> str:
+        return json.loads((modules / "data.json").read_text()) if (modules / "data.json").exists() else "whole"
+
+    assert npm.read_emoji_packages(read, tmp_path / "cache") == "whole"
+    assert fake_npm.read_text() == "xx"
+    with pytest.raises(
+        InputError, match=r"emoji packages that npm installed into .* are damaged \(.*data\.json.*\); empty"
+    ):
+        npm.read_emoji_packages(lambda modules: (modules / "data.json").read_text(), tmp_path / "cache")
+    assert fake_npm.read_text() == "xxx"
+
+
 def test_a_failing_npm_is_quoted_and_leaves_nothing(
     fake_npm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +208,7 @@ def icons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         json.dumps({"icons": {"left": {"body": body}}, "aliases": aliases, "width": 8, "height": 8})
     )
     (package / "chars.json").write_text(json.dumps({"1F448": "left", "1f449": "right", "1f44a": "turned"}))
-    monkeypatch.setattr(emoji_pictures, "install_emoji_packages", lambda cache: tmp_path / "modules")
+    monkeypatch.setattr(npm, "install_emoji_packages", lambda cache: tmp_path / "modules")
     return tmp_path / "cache"
 
 

@@ -211,6 +211,14 @@ def test_unusable_arguments(call, sentence, encoders):
         call(encoders["clip"])
 
 
+def change_config(**changes):
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+    return change
+
+
 def damage_config(folder):
     (folder / "config.json").write_text("{ torn")
 
@@ -273,6 +281,13 @@ def another_tokenizer(folder):
         (tear_tokenizer, r"The tokenizer of .* is missing or cannot be read .* copy its files from the original model"),
         (remove("preprocessor*"), r"The image processor of .* is missing or cannot be read .* copy its files"),
         (damage_config, r"The config\.json of .* cannot be used .* boresight reads CLIP, SigLIP,"),
+        (
+            lambda folder: (folder / "config.json").write_text("3"),
+            r"config\.json of .* cannot be used .* boresight reads",
+        ),
+        (change_config(model_type=["clip"]), r"config\.json of .* cannot be used .* boresight reads CLIP, SigLIP,"),
+        (change_config(text_config=5), r"config\.json of .* cannot be used .* boresight reads CLIP, SigLIP,"),
+        (change_config(projection_dim=None), r"weights of .* are torn or do not fit its config\.json .* copy or"),
         (timm_config, r"config\.json of .* cannot be used .* boresight reads CLIP, SigLIP,"),
         (tear_weights, r"The weights of .* are torn or do not fit its config\.json .* copy or download"),
         (drop_a_tensor, r"lack 1 tensors that its config\.json needs, visual_projection\.weight among them; copy"),
@@ -284,6 +299,24 @@ def test_unusable_folders(change, sentence, copy):
     folder = copy("clip")
     change(folder)
     with pytest.raises(InputError, match=sentence):
+        load_encoder(folder, device="cpu", dtype="float32")
+
+
+def test_code_that_comes_with_a_model_is_neither_run_nor_asked_about(copy, monkeypatch):
+    folder = copy("clip")
+    (folder / "own.py").write_text("raise SystemExit('it ran')")
+    code = {
+        "AutoConfig": "own.C",
+        "AutoModel": "own.M",
+        "AutoImageProcessor": "own.P",
+        "AutoTokenizer": ["own.T", None],
+    }
+    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        (folder / name).write_text(json.dumps({**json.loads((folder / name).read_text()), "auto_map": code}))
+    monkeypatch.setattr(builtins, "input", lambda *words: pytest.fail("asked whether to run it"))
+    assert load_encoder(folder, device="cpu", dtype="float32").family == "clip"
+    change_config(model_type="own")(folder)
+    with pytest.raises(InputError, match=r"config\.json of .* cannot be used"):
         load_encoder(folder, device="cpu", dtype="float32")
 
 
@@ -343,6 +376,26 @@ def test_a_hub_model_is_read_from_its_local_copy(folders, monkeypatch, tmp_path)
     assert asked == [("owner/clip", None), ("owner/pickled", None), ("owner/pickled", "refs/pr/7")]
     Offer.author = "someone"
     with pytest.raises(InputError, match=r"'owner/pickled' has no config\.json"):
+        load_encoder("owner/pickled")
+
+
+def test_a_converted_copy_in_the_cache_needs_no_network(folders, monkeypatch, tmp_path):
+    home, main, offer = tmp_path / "models--owner--pickled", "a" * 40, "b" * 40
+    (home / "refs" / "refs" / "pr").mkdir(parents=True)
+    (home / "refs" / "main").write_text(main)
+    (home / "refs" / "refs" / "pr" / "7").write_text(offer)
+    (home / "snapshots" / main).mkdir(parents=True)
+    shutil.copytree(folders["clip"], home / "snapshots" / offer)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert load_encoder("owner/pickled", device="cpu", dtype="float32").name == "owner/pickled"
+
+    def unreachable(*words, **options):
+        raise RuntimeError("some error of a http library")
+
+    (home / "refs" / "refs" / "pr" / "7").unlink()
+    monkeypatch.setattr("boresight.encoders.files.get_repo_discussions", unreachable)
+    with pytest.raises(InputError, match=r"could not be had from the hub \(some error of a http library\); check the"):
         load_encoder("owner/pickled")
 
 

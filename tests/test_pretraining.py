@@ -228,11 +228,20 @@ def test_a_resumed_run_gives_the_same_numbers(pairs, tools, tmp_path):
     assert train(resumed, [pairs], ContrastiveConfig(**QUICK), checkpoint=folder, every=2) == []
 
 
-def test_a_checkpoint_of_other_settings_or_another_model_is_refused(pairs, tools, tmp_path):
+def test_the_mean_at_the_end_is_of_the_last_stretch(pairs, tools):
+    means = {}
+    losses = train(small_clip(tools[0], TINY, 0), [pairs], ContrastiveConfig(**QUICK), every=4, watch=means.__setitem__)
+    assert means == {4: pytest.approx(sum(losses[:4]) / 4), 6: pytest.approx(sum(losses[4:]) / 2)}
+
+
+def test_a_checkpoint_of_other_settings_data_or_another_model_is_refused(pairs, tools, tmp_path):
     folder = tmp_path / "checkpoint"
     train(small_clip(tools[0], TINY, 0), [pairs], ContrastiveConfig(**QUICK), checkpoint=folder)
     with pytest.raises(ArtefactError, match="other settings"):
         train(small_clip(tools[0], TINY, 0), [pairs], ContrastiveConfig(**{**QUICK, "seed": 4}), checkpoint=folder)
+    fewer = Pairs.from_collection(coloured(colours=COLOURS[:-1]), tools[1])
+    with pytest.raises(ArtefactError, match="made with other data; use the same or another folder"):
+        train(small_clip(tools[0], TINY, 0), [fewer], ContrastiveConfig(**QUICK), checkpoint=folder)
     wide = SmallClipConfig(**{**TINY.__dict__, "text_width": 32})
     with pytest.raises(ArtefactError, match="another model"):
         train(small_clip(tools[0], wide, 0), [pairs], ContrastiveConfig(**QUICK), checkpoint=folder)

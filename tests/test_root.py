@@ -48,6 +48,7 @@ def test_an_artefact_comes_back_as_it_was(tmp_path: Path) -> None:
     assert manifest["k"] == 4
     assert manifest["name"] == "é"
     assert manifest["kind"] == "sae"
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "deep" / "a").iterdir()} == {0o644}
 
 
 def test_tensors_that_share_memory_are_saved(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_an_interrupted_write_keeps_the_old_artefact(tmp_path: Path, stop: BaseE
     expected = ArtefactError if isinstance(stop, OSError) else KeyboardInterrupt
 
     def write() -> None:
-        with replacing_folder(tmp_path / "a") as staging:
+        with replacing_folder(tmp_path / "a", "sae") as staging:
             (staging / TENSORS).write_bytes(b"half")
             raise stop
 
@@ -112,6 +113,17 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="name too long"):
         save_artefact(tmp_path / ("n" * 300), "sae", tensors(), {})
     assert (tmp_path / "photos" / "a.jpg").read_text() == "x"
+
+
+def test_only_an_artefact_of_the_same_kind_is_replaced(tmp_path: Path) -> None:
+    save_artefact(tmp_path / "a", "editor", tensors(1), {})
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / MANIFEST).write_text('{"name": "a web page", "start_url": "."}')
+    for name, sentence in (("a", "holds a editor, not a sae"), ("web", "holds a foreign folder, not a sae")):
+        before = (tmp_path / name / MANIFEST).read_bytes()
+        with pytest.raises(ArtefactError, match=sentence):
+            save_artefact(tmp_path / name, "sae", tensors(2), {})
+        assert (tmp_path / name / MANIFEST).read_bytes() == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

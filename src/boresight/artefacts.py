@@ -34,34 +34,49 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-@contextlib.contextmanager
-def replacing_folder(folder: str | Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place when the block ends without an error.
-
-    Until then whatever stood at `folder` is untouched, so a full disk, a kill or Ctrl-C loses nothing.
-    Raises ArtefactError when the place cannot be written.
-    """
-    staging = None
-    try:
-        place = Path(folder).resolve()
+def check_place(folder: str | Path, kind: str) -> None:
+    """Raises ArtefactError unless `folder` is new, empty, or holds an artefact of this kind, to be replaced."""
+    with _writing(folder):
+        place = Path(folder)
         if place.exists() and not place.is_dir():
             raise ArtefactError(f"{folder} is a file, not a folder; choose another place to write to.")
-        if place.is_dir() and any(place.iterdir()) and not (place / MANIFEST).exists():
+        if (place / MANIFEST).exists():
+            read_manifest(place, kind)
+        elif place.is_dir() and any(place.iterdir()):
             raise ArtefactError(f"{folder} holds files that boresight did not write; choose an empty or new folder.")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
-        yield staging
-        for file in staging.rglob("*"):
-            if file.is_file():
-                sync(file)
-        staging.chmod(0o755)
-        _take_place(staging, place)
+
+
+@contextlib.contextmanager
+def _writing(folder: str | Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ArtefactError(
             f"Cannot write {folder} ({error.strerror or error}); free space or choose a folder you may write to."
         ) from error
-    finally:
-        if staging is not None:
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: str | Path, kind: str) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends without an error.
+
+    Until then whatever stood at `folder` is untouched, so a full disk, a kill or Ctrl-C loses nothing.
+    Raises ArtefactError when the place cannot be written or holds anything but an artefact of this kind.
+    """
+    check_place(folder, kind)
+    with _writing(folder):
+        place = Path(folder).resolve()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+        try:
+            yield staging
+            for file in staging.rglob("*"):
+                if file.is_file():
+                    file.chmod(0o644)  # like `mkdtemp`, safetensors writes for the owner alone
+                    sync(file)
+            staging.chmod(0o755)
+            _take_place(staging, place)
+        finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
@@ -101,7 +116,7 @@ def save_artefact(
         shared = flat.untyped_storage().data_ptr() in storages
         cpu[name] = flat.clone() if shared else flat
         storages.add(cpu[name].untyped_storage().data_ptr())
-    with replacing_folder(folder) as staging:
+    with replacing_folder(folder, kind) as staging:
         try:
             save_file(cpu, staging / TENSORS)
         except SafetensorError as error:

@@ -20,9 +20,8 @@ def progress(
 ) -> tqdm:
     """A progress bar over `iterable`, or one to be advanced with `.update(n)` when there is none.
 
-    Silent when the environment variable BORESIGHT_QUIET is set; one line each ten seconds, instead of a
-    moving bar, where stderr is not a terminal. With `delay`, nothing is shown of work that is done within so many
-    seconds.
+    Silent when the environment variable BORESIGHT_QUIET is set; drawn anew every ten seconds at most where stderr is
+    not a terminal. With `delay`, nothing is shown of work that is done within so many seconds.
     """
     return tqdm(
         iterable,

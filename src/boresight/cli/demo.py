@@ -39,7 +39,7 @@ class Demo:
         from boresight.progress import say
 
         started = time.monotonic()
-        encoder = open_encoder(self.encoder, device=self.device, dtype="auto")
+        encoder = open_encoder(self.encoder, self.out / "embeddings", device=self.device, dtype="auto")
         collection = self._collection()
         job = run_job(
             encoder,

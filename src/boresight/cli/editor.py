@@ -30,10 +30,12 @@ class Editor:
     device: str | None = None
 
     def run(self) -> None:
+        from boresight.artefacts import check_place
         from boresight.editing import CaptionEditor
         from boresight.embeddings import Embeddings
         from boresight.sae import SparseAutoencoder
 
+        check_place(self.out, "editor")
         embeddings = Embeddings.load(self.embeddings)
         editor = CaptionEditor.fit(
             SparseAutoencoder.load(self.sae),

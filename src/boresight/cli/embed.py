@@ -53,7 +53,7 @@ class Embed:
             id_column=self.id_column,
             split_column=self.split_column,
         )
-        encoder = open_encoder(self.encoder, device=self.device, dtype=self.dtype)
+        encoder = open_encoder(self.encoder, self.out, device=self.device, dtype=self.dtype)
         embeddings = embed(
             encoder,
             collection,

@@ -44,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BoresightError as error:
         _stop(str(error), 2)
     except KeyboardInterrupt:
-        _stop("Interrupted; what was finished is kept, run the same command again to go on.", 130)
+        _stop("Interrupted; the same command goes on from what was finished (an editor is fitted anew).", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG):
             raise
         where = f" {error.filename}" if error.filename else ""
         _stop(f"Cannot write{where} ({error.strerror}); free space or choose a folder you may write to.", 2)
@@ -61,7 +61,10 @@ def _stop(sentence: str, code: int) -> None:
 
 
 def _expand_config(arguments: list[str]) -> list[str]:
-    """Replaces `--config FILE` by the options in that yaml file; options typed on the command line overrule them."""
+    """Replaces `--config FILE` (or `--config=FILE`) by the options in that yaml file; options typed overrule them."""
+    arguments = [
+        part for word in arguments for part in (word.split("=", 1) if word.startswith("--config=") else [word])
+    ]
     if "--config" not in arguments:
         return arguments
     place = arguments.index("--config")
@@ -82,7 +85,7 @@ def _expand_config(arguments: list[str]) -> list[str]:
             from_file += [option, *map(str, value)]
         else:
             from_file += [option, str(value)]
-    return [arguments[0], *from_file, *typed]
+    return [arguments[0], *typed, *from_file]  # in this order a list in the file cannot swallow what was typed
 
 
 def _read_yaml(file: Path) -> dict[str, object]:

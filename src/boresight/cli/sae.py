@@ -11,12 +11,12 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Sae:
-    """Fit a sparse autoencoder on the image embeddings of one split and print its measures."""
+    """Fit a sparse autoencoder on the images of one split, print its measures. Stopped, the same command goes on."""
 
     embeddings: Annotated[Path, tyro.conf.Positional]
     """Folder written by 'boresight embed'."""
     out: Path
-    """Folder for the autoencoder."""
+    """Folder for the autoencoder; until it is there, OUT.checkpoint beside it holds what was done."""
     split: str = "train"
     n_latents: int = 4096
     k: int = 32
@@ -26,9 +26,15 @@ class Sae:
     device: str | None = None
 
     def run(self) -> None:
+        import shutil
+
+        from boresight.artefacts import check_place
         from boresight.embeddings import Embeddings
         from boresight.sae import SparseAutoencoder, measure_sae
 
+        check_place(self.out, "sae")
+        place = self.out.resolve()
+        checkpoint = place.with_name(f"{place.name}.checkpoint")
         embeddings = Embeddings.load(self.embeddings)
         sae = SparseAutoencoder.fit(
             embeddings.split(self.split),
@@ -37,8 +43,10 @@ class Sae:
             architecture=self.architecture,
             seed=self.seed,
             device=self.device,
+            checkpoint=checkpoint,
         )
         sae.save(self.out)
+        shutil.rmtree(checkpoint, ignore_errors=True)
         for split in dict.fromkeys(embeddings.splits):
             measures = measure_sae(sae, embeddings.split(split)).to_dict()
             print(f"{split}: " + ", ".join(f"{name} {value:.3f}" for name, value in measures.items()))

@@ -9,9 +9,11 @@ from functools import cached_property
 import numpy as np
 from datasets import Dataset
 from PIL import Image
+from torch import Tensor
 
 from boresight.collections.pictures import decode
 from boresight.errors import InputError
+from boresight.selection import row_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,12 @@ class Collection:
         cells = self._pictures[int(row)]
         return decode(cells["image"], f"image '{cells['id']}'")
 
-    def select(self, rows: Sequence[int] | np.ndarray) -> Collection:
-        return Collection(self.dataset.select(rows), self.name, self.problems)
+    def select(self, rows: Tensor | np.ndarray | Sequence[int]) -> Collection:
+        """The images at `rows`, in that order: row numbers, negative ones from the end, or a mask of N booleans.
+
+        Raises InputError as `boresight.selection.row_numbers` says.
+        """
+        return Collection(self.dataset.select(row_numbers(rows, len(self)).numpy()), self.name, self.problems)
 
     def split(self, name: str) -> Collection:
         """The images of one split. Raises InputError when it is empty, naming the splits there are."""

@@ -13,6 +13,7 @@ IMAGE = ("file_name", "image", "image_path", "filename", "filepath", "file", "pa
 CAPTIONS = ("captions", "caption", "texts", "text", "sentences", "descriptions", "description", "raw")
 ID = ("id", "image_id", "cocoid", "img_id", "imgid", "example_id", "key")
 SPLIT = ("split",)
+_OPTIONS = {"image": "image_column", "captions": "caption_columns", "id": "id_column", "split": "split_column"}
 _NUMBERED = re.compile(r"(?:caption|text)_?(\d+)")
 
 
@@ -65,13 +66,23 @@ class Columns:
     def split_in(self, present: Collection[str]) -> str | None:
         return _first(self.split, present)
 
-    def check(self, present: Sequence[str], where: str, *, needs_image: bool = True) -> None:
-        """Raises InputError when `where`, whose columns are `present`, lacks one that is named or needed."""
+    def check_named(self, present: Collection[str], where: str) -> None:
+        """Raises InputError when `where`, whose columns are `present`, lacks one that the user named."""
         for role in sorted(self.named):
             for name in getattr(self, role):
                 if name not in present:
                     raise InputError(f"{where} has no column '{name}'; it has {listed(present)}.")
-        if needs_image and self.image_in(present) is None:
+
+    def check_none_named(self, where: str) -> None:
+        """Raises InputError when the user named a column of `where`, which has none to choose from."""
+        if self.named:
+            options = ", ".join(_OPTIONS[role] for role in sorted(self.named))
+            raise InputError(f"{where} has no columns to choose from; leave out {options}.")
+
+    def check(self, present: Sequence[str], where: str) -> None:
+        """Raises InputError when `where`, whose columns are `present`, lacks one that is named or needed."""
+        self.check_named(present, where)
+        if self.image_in(present) is None:
             raise InputError(f"{where} has no known image column; name it with image_column: {listed(present)}.")
         if not self.captions_in(present):
             raise InputError(f"{where} has no known caption column; name it with caption_columns: {listed(present)}.")

@@ -20,7 +20,7 @@ from boresight.collections.emoji_captions import KINDS, captions_of
 from boresight.collections.emoji_concepts import Concept, read_concepts
 from boresight.collections.emoji_pictures import STYLES, read_pictures
 from boresight.collections.emoji_splits import Placed, place
-from boresight.collections.npm import install_emoji_packages
+from boresight.collections.npm import read_emoji_packages
 from boresight.collections.table import dataset_of
 from boresight.errors import InputError
 
@@ -44,7 +44,7 @@ def load_emoji(*, cache: str | Path | None = None, size: int = 96, styles: Seque
         raise InputError(f"No emoji style was asked for; choose at least one of {', '.join(STYLES)}.")
     if size < 8:
         raise InputError(f"Emoji of {size} pixels show nothing; choose a size of 8 or more.")
-    concepts = read_concepts(install_emoji_packages(cache))
+    concepts = read_emoji_packages(read_concepts, cache)
     pictures = {style: _distinct(read_pictures(style, size, cache), concepts) for style in STYLES}
     drawn = defaultdict(set)
     for style, by_code in pictures.items():

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from PIL import Image
 
 from boresight.artefacts import sync
 from boresight.collections.emoji_concepts import plain_code
-from boresight.collections.npm import cache_folder, install_emoji_packages, pins_stamp
+from boresight.collections.npm import cache_folder, pins_stamp, read_emoji_packages
 from boresight.errors import InputError
 from boresight.progress import progress
 
@@ -39,7 +40,7 @@ def read_pictures(style: str, size: int, cache: str | Path | None = None) -> pa.
             return table
     except (OSError, pa.ArrowException):
         pass  # absent or torn: made again below
-    table = _render(style, size, install_emoji_packages(cache))
+    table = read_emoji_packages(partial(_render, style, size), cache)
     try:
         with tempfile.TemporaryDirectory(prefix=".render.", dir=file.parent) as folder:
             staged = Path(folder) / file.name

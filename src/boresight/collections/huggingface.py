@@ -45,7 +45,9 @@ def read_datasets(
     if isinstance(parts, Dataset):
         parts = {"": parts}
     ready = {split: _with_images(part, columns, _label(name, split)) for split, part in parts.items()}
-    if any(_cells(part, columns, "bytes").null_count < len(part) for part in ready.values()):
+    # Selections keep all cells of what they were made from, so a column is compared with its own length.
+    cells = [_cells(part, columns, "bytes") for part in ready.values()]
+    if any(column.null_count < len(column) for column in cells):
         return _embedded(ready, columns, name)
     roots = [folder_of_images(images)] if images is not None else list(bases)
     return assemble(_rows(ready, columns, name, roots[0]), finder(roots), name=name)

@@ -32,6 +32,7 @@ def read_karpathy(
     if isinstance(content, list):
         rows = _rows_of_list(content, file, columns)
     elif isinstance(content, dict) and isinstance(content.get("images"), list):
+        columns.check_none_named(f"The Karpathy json {file.name}")
         rows = _rows_of_sentences(content["images"], file)
     else:
         raise InputError(f"{file} is no Karpathy json: neither a list of images nor an object with 'images'.")
@@ -58,9 +59,13 @@ def _rows_of_sentences(entries: Sequence[Any], file: Path) -> Iterator[Row | Pro
 
 def _rows_of_list(entries: Sequence[Any], file: Path, columns: Columns) -> Iterator[Row | Problem]:
     split = split_of_name(file.stem)
+    seen: set[str] = set()
     for number, entry in enumerate(entries):
         where = f"row {number} of {file.name}"
         if isinstance(entry, Mapping):
+            seen.update(entry)
             yield row_of(entry, where, columns, above="", split=split)
         else:
             yield Problem("malformed row", f"{where} is no object")
+    if seen:
+        columns.check_named(sorted(seen), file.name)

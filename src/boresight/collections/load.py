@@ -118,11 +118,13 @@ def _read(
             content = _read_json(file)
             is_coco = isinstance(content, dict) and "annotations" in content
             if format == "coco" or (format is None and is_coco):
+                columns.check_none_named(f"The COCO json {file.name}")
                 return read_coco(content, file, name=name, images=images)
             return read_karpathy(content, file, columns, name=name, images=images)
         case "webdataset":
             return read_webdataset(found.files, columns, name=name, root=found.root)
         case "text-files":
+            columns.check_none_named(f"{name} (a text file for each picture)")
             return read_text_files(found.root, name=name)
         case "parquet":
             parts, problems = open_parquet(found.files, found.root)

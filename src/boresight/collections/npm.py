@@ -9,12 +9,15 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 from boresight.errors import InputError
 from boresight.progress import say
 
+Result = TypeVar("Result")
 PINS = ("package.json", "package-lock.json")
 COMMAND = (
     *("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
@@ -75,6 +78,26 @@ def install_emoji_packages(cache: str | Path | None = None) -> Path:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
     return target / "node_modules"
+
+
+def read_emoji_packages(read: Callable[[Path], Result], cache: str | Path | None, *, again: bool = True) -> Result:
+    """What `read` makes of the `node_modules` folder; when its files are damaged, they are installed once more.
+
+    Raises InputError when they cannot be had, or are damaged even then.
+    """
+    modules = install_emoji_packages(cache)
+    try:
+        return read(modules)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        shutil.rmtree(modules, ignore_errors=True)
+        if again:
+            return read_emoji_packages(read, cache, again=False)
+        raise InputError(
+            f"The emoji packages that npm installed into {modules} are damaged ({error}); empty npm's cache and try "
+            "again, or use the generated scenes instead."
+        ) from error
 
 
 def _complete(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ def open_parquet(files: Sequence[Path], root: Path) -> tuple[dict[str, Dataset],
             problems.append(Problem("unreadable file", f"{label}: {_line(error)}"))
             continue
         split = split_of_path(label)
-        groups[split_of_name(file.stem) if split == NO_SPLIT else split].append(str(file))
+        groups[split_of_name(file.stem) if split == NO_SPLIT else split].append(glob.escape(str(file)))
     if not groups:
         raise InputError(f"No parquet file of {root} can be read, the first: {problems[0].where}; fetch them again.")
     parts = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from array import array
@@ -118,11 +119,12 @@ def _one_type(chunks: Sequence[pa.Array]) -> pa.ChunkedArray:
     types = {chunk.type for chunk in chunks} - {pa.null()}
     if types == {pa.int64(), pa.float64()}:
         types = {pa.float64()}
-    if len(types) > 1:
-        chunks = [pa.array([_text(value) for value in chunk.to_pylist()], pa.string()) for chunk in chunks]
-        types = {pa.string()}
-    kind = types.pop() if types else pa.null()
-    return pa.chunked_array([chunk.cast(kind) for chunk in chunks], kind)
+    if len(types) <= 1:
+        kind = types.pop() if types else pa.null()
+        with contextlib.suppress(pa.ArrowInvalid):  # an integer that no float64 is equal to
+            return pa.chunked_array([chunk.cast(kind) for chunk in chunks], kind)
+    texts = [pa.array([_text(value) for value in chunk.to_pylist()], pa.string()) for chunk in chunks]
+    return pa.chunked_array(texts, pa.string())
 
 
 def _nested(value: Any) -> bool:

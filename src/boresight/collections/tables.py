@@ -7,6 +7,7 @@ import contextlib
 import csv
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -45,6 +46,7 @@ def read_tables(
     root = folder or files[0].parent
 
     def rows() -> Iterator[Row | Problem]:
+        seen: set[str] = set()
         for file in files:
             label = os.path.relpath(file, root)
             split = split_of_path(label)
@@ -54,7 +56,10 @@ def read_tables(
                     if isinstance(values, str):
                         yield Problem("malformed row", f"{where}: {values}")
                     else:
+                        seen.update(values)
                         yield row_of(values, where, columns, above=os.path.dirname(label), split=split)
+        if seen:
+            columns.check_named(sorted(seen), name)
 
     bases = [root, root / "images"] if images is None else [folder_of_images(images)]
     return assemble(rows(), finder(bases), name=name, folder=None if images else folder)
@@ -90,9 +95,11 @@ def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: st
 def _opened(file: Path) -> Iterator[TextIO]:
     try:
         with open(file, "rb") as binary:
-            encoding = "utf-16" if binary.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        # Bytes that are not UTF-8 become lone surrogates, so that only the rows that hold them are set aside.
-        handle = open(file, encoding=encoding, errors="surrogateescape", newline="")  # noqa: SIM115
+            wide = binary.read(2) in (b"\xff\xfe", b"\xfe\xff")
+        # Bytes that are not UTF-8 become lone surrogates, so that only the rows that hold them are set aside. UTF-16
+        # knows no such escape: of a file cut in the middle of a character the rest is a replacement character.
+        encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+        handle = open(file, encoding=encoding, errors=errors, newline="")  # noqa: SIM115
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); check the path and its permissions.") from error
     with handle:
@@ -106,7 +113,7 @@ def _json_lines(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed
         where = f"line {number} of {label}"
         try:
             values = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # a ValueError of its own for a number of 4,301 digits
             yield where, f"no json ({error})"
             continue
         yield where, values if isinstance(values, dict) else "no json object"
@@ -127,8 +134,7 @@ def _csv(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed]:
                 yield where, f"{error}, up to line {reader.line_num}"
                 continue
             if header is None:
-                header = cells
-                columns.check(header, label)
+                header = _header(cells, label, columns)
             elif cells:
                 yield where, _by_column(header, cells, columns)
     finally:
@@ -143,10 +149,17 @@ def _tsv(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed]:
             continue
         cells = [_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")]
         if header is None:
-            header = cells
-            columns.check(header, label)
+            header = _header(cells, label, columns)
         else:
             yield f"line {number} of {label}", _by_column(header, cells, columns)
+
+
+def _header(cells: list[str], label: str, columns: Columns) -> list[str]:
+    columns.check(cells, label)
+    for name, count in Counter(cells).items():
+        if count > 1 and name:  # spreadsheets leave empty columns at the end, without a name
+            raise InputError(f"{label} has {count} columns called '{name}'; rename all but one.")
+    return cells
 
 
 def _by_column(header: Sequence[str], cells: Sequence[str], columns: Columns) -> Mapping[str, Any] | str:

@@ -31,13 +31,16 @@ def read_text_files(folder: Path, *, name: str) -> tuple[Dataset, list[Problem]]
                 yield Problem("image without captions", relative)
                 continue
             used.add(stem)
-            yield Row(
-                key=relative,
-                path=file,
-                captions=lines_of(Path(text).read_bytes()) or [""],
-                where=os.path.relpath(text, folder),
-                split=split_of_path(relative),
-            )
+            if not os.path.isfile(file):  # a link to nowhere
+                yield Problem("missing file", relative)
+                continue
+            where = os.path.relpath(text, folder)
+            try:
+                captions = lines_of(Path(text).read_bytes()) or [""]
+            except OSError as error:
+                yield Problem("unreadable file", f"{where}: {error.strerror}")
+                continue
+            yield Row(key=relative, path=file, captions=captions, where=where, split=split_of_path(relative))
         for stem in sorted(texts.keys() - used):
             yield Problem("caption for an unknown image", os.path.relpath(texts[stem], folder))
 

@@ -59,6 +59,7 @@ def read_webdataset(
         root = Path(os.path.commonpath([os.path.abspath(shard.parent) for shard in shards]))
 
     def rows() -> Iterator[Row | Problem]:
+        seen: set[str] = set()
         for shard in progress(shards, what="scanning shards", unit="shard", delay=1.0):
             label = os.path.relpath(os.path.abspath(shard), root)
             try:
@@ -69,12 +70,15 @@ def read_webdataset(
             except OSError as error:
                 yield Problem("unreadable shard", f"{label}: {error.strerror}")
             else:
-                yield from _rows_of_shard(os.path.abspath(shard), label, columns)
+                yield from _rows_of_shard(os.path.abspath(shard), label, columns, seen)
+        if seen:
+            columns.check_named(sorted(seen), name)
 
     return assemble(rows(), lambda file: file, name=name)
 
 
-def _rows_of_shard(shard: str, label: str, columns: Columns) -> Iterator[Row | Problem]:
+def _rows_of_shard(shard: str, label: str, columns: Columns, seen: set[str]) -> Iterator[Row | Problem]:
+    """The samples of a shard; adds the names of their members and json keys to `seen`."""
     split = split_of_path(label)
     split = split_of_name(Path(label).stem) if split == NO_SPLIT else split
     members, damage, broken = _scan(shard)
@@ -90,7 +94,7 @@ def _rows_of_shard(shard: str, label: str, columns: Columns) -> Iterator[Row | P
             parts[suffix] = member
     with open(shard, "rb") as handle:
         for key, parts in samples.items():
-            row = _row(_Sample(handle, shard, label, key, parts), columns, split)
+            row = _row(_Sample(handle, shard, label, key, parts), columns, split, seen)
             # A sample that the damage left incomplete is named by it already.
             if key != broken or (isinstance(row, Row) and row.captions):
                 yield row
@@ -145,7 +149,7 @@ class _Sample:
         return self.handle.read(self.parts[suffix].size)
 
 
-def _row(sample: _Sample, columns: Columns, split: str) -> Row | Problem:
+def _row(sample: _Sample, columns: Columns, split: str, seen: set[str]) -> Row | Problem:
     where = f"{sample.key} in {sample.label}"
     info: dict[str, Any] = {}
     if "json" in sample.parts:
@@ -154,6 +158,7 @@ def _row(sample: _Sample, columns: Columns, split: str) -> Row | Problem:
         except (ValueError, RecursionError) as error:
             return Problem("malformed row", f"{where}: no json ({error})")
         info = content if isinstance(content, dict) else {}
+    seen.update(sample.parts, info)
     picture = _picture(sample.parts, columns)
     captions = _captions(sample, info, columns)
     if picture is None:

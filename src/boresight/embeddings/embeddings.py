@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from boresight.errors import InputError
+from boresight.selection import as_tensor, row_numbers
 
 SPLITS = ("train", "validation", "test")
 
@@ -53,7 +53,7 @@ class Embeddings:
         texts: Tensor | np.ndarray,
         owners: Tensor | np.ndarray | Sequence[int],
         *,
-        ids: Sequence[str] | None = None,
+        ids: Sequence[str] | Sequence[int] | None = None,
         captions: Sequence[str] | None = None,
         splits: Sequence[str] | None = None,
         name: str = "",
@@ -66,12 +66,13 @@ class Embeddings:
                 float32 are kept as they are, other types become float32.
             texts: (M, d) likewise; M may be 0.
             owners: (M,) integers, the row of the image that caption j belongs to.
-            ids, captions, splits: N, M and N strings; ids default to row numbers, splits to 'all'.
+            ids, captions, splits: N, M and N strings; ids may be integers too, which become strings. Ids default to
+                row numbers, splits to 'all'.
             encoder: a name for the model behind them; an editor fitted on one name refuses another.
 
         Raises:
             InputError: NaN or infinite values, zero rows, widths that differ, owners that are no integers or out of
-                range, wrong lengths.
+                range, wrong lengths, captions that are no strings.
         """
         image_rows = _matrix(images, "images")
         text_rows = _matrix(texts, "texts")
@@ -83,7 +84,7 @@ class Embeddings:
                 f"Image embeddings are {image_rows.shape[1]} wide and text embeddings {text_rows.shape[1]}; "
                 "both must come from the same shared space."
             )
-        owner_rows = _tensor(owners, "owners")
+        owner_rows = as_tensor(owners, "owners")
         if not m and not owner_rows.numel():
             owner_rows = owner_rows.long()
         if owner_rows.is_floating_point() or owner_rows.is_complex() or owner_rows.dtype == torch.bool:
@@ -98,17 +99,14 @@ class Embeddings:
             raise InputError(
                 f"Caption {row} belongs to image {int(owner_rows[row])}, but there are {n} images (0 to {n - 1})."
             )
-        for label, values, length in (("ids", ids, n), ("captions", captions, m), ("splits", splits, n)):
-            if values is not None and len(values) != length:
-                raise InputError(f"{label} has {len(values)} entries and {length} are needed.")
         unit = _is_unit(image_rows) and _is_unit(text_rows)
         return cls(
             images=image_rows,
             texts=text_rows,
             owners=owner_rows,
-            ids=list(ids) if ids is not None else [str(i) for i in range(n)],
-            captions=list(captions) if captions is not None else None,
-            splits=list(splits) if splits is not None else ["all"] * n,
+            ids=_strings(range(n) if ids is None else ids, "ids", n, numbers=True),
+            captions=None if captions is None else _strings(captions, "captions", m),
+            splits=["all"] * n if splits is None else _strings(splits, "splits", n),
             name=name,
             manifest={"encoder": encoder, "unit_length": unit},
         )
@@ -126,9 +124,9 @@ class Embeddings:
 
         `rows` are row numbers, negative ones counted from the end, or a mask of N booleans. A row named twice comes
         twice, captions and all. A run of consecutive rows stays a view, so memory-mapped embeddings stay on disk.
-        Raises InputError for a row out of range.
+        Raises InputError as `boresight.selection.row_numbers` says.
         """
-        chosen = _rows(rows, len(self))
+        chosen = row_numbers(rows, len(self))
         by_owner = torch.argsort(self.owners, stable=True)
         counts = torch.bincount(self.owners, minlength=len(self))
         new_counts = counts[chosen]
@@ -151,6 +149,8 @@ class Embeddings:
             splits=[self.splits[i] for i in chosen.tolist()],
             token_features=tokens,
             token_offsets=offsets,
+            # Without the hash of the whole collection, for which `embed` would take a part that was saved.
+            manifest={key: value for key, value in self.manifest.items() if key != "collection"},
         )
 
     def split(self, name: str) -> Embeddings:
@@ -209,37 +209,8 @@ def _consecutive(rows: Tensor) -> bool:
     return len(rows) > 0 and bool((rows.diff() == 1).all())
 
 
-def _rows(rows: Tensor | np.ndarray | Sequence[int], n: int) -> Tensor:
-    chosen = _tensor(rows, "rows")
-    if chosen.dtype == torch.bool:
-        if chosen.shape != (n,):
-            raise InputError(f"A mask of {chosen.numel()} booleans cannot select among {n} images; pass {n} of them.")
-        return chosen.nonzero()[:, 0]
-    if chosen.ndim != 1 or (chosen.is_floating_point() and chosen.numel()):
-        raise InputError(
-            f"rows has shape {tuple(chosen.shape)} and dtype {chosen.dtype}; a list of integers is needed."
-        )
-    chosen = chosen.long()
-    outside = (chosen < -n) | (chosen >= n)
-    if outside.any():
-        raise InputError(f"Row {int(chosen[outside][0])} does not exist; there are {n} images (0 to {n - 1}).")
-    return torch.where(chosen < 0, chosen + n, chosen)
-
-
-def _tensor(values: Tensor | np.ndarray | Sequence[int], label: str) -> Tensor:
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*not writable")  # nothing here writes to what the user owns
-            if isinstance(values, np.ndarray):
-                values = np.ascontiguousarray(values)
-            return torch.as_tensor(values).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{label} cannot be read as numbers ({reason}); pass a numpy array or a tensor.") from error
-
-
 def _matrix(values: Tensor | np.ndarray, label: str) -> Tensor:
-    rows = _tensor(values, label)
+    rows = as_tensor(values, label)
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise InputError(f"{label} has shape {tuple(rows.shape)}; a matrix (rows, width) is needed.")
     if not rows.is_floating_point():
@@ -262,6 +233,15 @@ def check_rows(rows: Tensor, label: str, block: int = 65536) -> None:
         if zero.any():
             row = start + int(zero.nonzero()[0])
             raise InputError(f"Row {row} of {label} is all zero, so it has no direction; drop it or compute it again.")
+
+
+def _strings(values: Sequence[Any], label: str, length: int, *, numbers: bool = False) -> list[str]:
+    if len(values) != length:
+        raise InputError(f"{label} has {len(values)} entries and {length} are needed.")
+    for row, value in enumerate(values):
+        if not isinstance(value, (str, int, np.integer) if numbers else str):
+            raise InputError(f"Entry {row} of {label} is of type {type(value).__name__}, not a string; convert it.")
+    return [str(value) for value in values]
 
 
 def _is_unit(rows: Tensor, block: int = 65536) -> bool:

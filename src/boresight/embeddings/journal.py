@@ -56,7 +56,7 @@ class Journal:
             self._handle = (folder / JOURNAL).open("a+b")
         try:
             _lock(self._handle, folder)
-            lines, valid = _whole_lines(self._handle)
+            lines, valid = whole_lines(self._handle)
             with writing(folder):
                 self._handle.truncate(valid)
             if lines:
@@ -65,7 +65,7 @@ class Journal:
             if not lines:
                 self._write(identity)
         except BaseException:
-            self._handle.close()
+            self._close()
             raise
 
     def add(self, part: dict[str, Any]) -> None:
@@ -88,7 +88,11 @@ class Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self._handle.close()
+        self._close()
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):  # after a failed write, closing fails once more
+            self._handle.close()
 
 
 def refuse_other_run(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -114,7 +118,7 @@ def _lock(handle: IO[bytes], folder: Path) -> None:
         ) from error
 
 
-def _whole_lines(handle: IO[bytes]) -> tuple[list[dict[str, Any]], int]:
+def whole_lines(handle: IO[bytes]) -> tuple[list[dict[str, Any]], int]:
     """The journal's lines up to the first torn one, and how many bytes they take."""
     handle.seek(0)
     lines: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -75,7 +76,9 @@ class RowFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self._handle.close()
+        # What counts was forced to the disk by `seal` and `finish`; after a failed write, closing fails once more.
+        with contextlib.suppress(OSError):
+            self._handle.close()
 
 
 def map_rows(file: Path, said: dict[str, Any]) -> Tensor:

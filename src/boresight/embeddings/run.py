@@ -23,7 +23,7 @@ from boresight.artefacts import MANIFEST, read_manifest
 from boresight.collections.collection import Collection
 from boresight.embeddings import store
 from boresight.embeddings.embeddings import Embeddings
-from boresight.embeddings.journal import JOURNAL, Journal, refuse_other_run, writing
+from boresight.embeddings.journal import JOURNAL, Journal, refuse_other_run, whole_lines, writing
 from boresight.embeddings.rowfile import RowFile
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
@@ -86,6 +86,18 @@ def embed(
             texts=mapped.texts.clone(),
             token_features=None if features is None else features.clone(),
         )
+
+
+def begun_in(folder: str | Path) -> str | None:
+    """The precision that a run in `folder` was begun or finished in, for the encoder that goes on with it; or None."""
+    place = Path(folder)
+    if (place / MANIFEST).is_file():
+        return read_manifest(place, store.KIND).get("computed_in")
+    if not (place / JOURNAL).is_file():
+        return None
+    with open(place / JOURNAL, "rb") as handle:
+        lines, _ = whole_lines(handle)
+    return lines[0].get("computed_in") if lines else None
 
 
 @dataclass(frozen=True)
@@ -223,9 +235,11 @@ def _embed_texts(folder: Path, job: _Job, files: dict[str, RowFile], captions: l
             batch = [some[j] for j in places]
             before = job.encoder.truncated
             texts[places] = job.encoder.embed_texts(batch)
-            truncated += job.encoder.truncated - before
+            cut = job.encoder.truncated - before
+            truncated += cut
             if job.tokens:
                 joined, lengths = job.encoder.embed_tokens(batch)
+                job.encoder.truncated = before + cut  # not the same captions twice
                 for j, piece in zip(places, joined.split(lengths.tolist()), strict=True):
                     features[j] = piece
         with writing(folder):

@@ -67,7 +67,7 @@ def load(folder: Path, verify: bool) -> Embeddings:
 def save(embeddings: Embeddings, folder: Path) -> None:
     """See `Embeddings.save`."""
     made_by = {key: value for key, value in embeddings.manifest.items() if key not in _STORE_KEYS}
-    with replacing_folder(folder) as staging:
+    with replacing_folder(folder, KIND) as staging:
         files = {
             IMAGES: _write_rows(staging / IMAGES, embeddings.images),
             TEXTS: _write_rows(staging / TEXTS, embeddings.texts),

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from huggingface_hub import get_repo_discussions, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HFValidationError
 
 from boresight.errors import InputError
 
@@ -30,10 +30,10 @@ def model_folder(name_or_path: str) -> Path:
         raise InputError(f"There is no model folder {name_or_path}; check the path, or pass a hub name 'owner/model'.")
     try:
         folder = _download(name_or_path)
-        return folder if weight_files(folder) else _download(name_or_path, _converted(name_or_path))
+        return folder if weight_files(folder) else _download(name_or_path, _converted(name_or_path, folder))
     except HFValidationError as error:
         raise InputError(f"'{name_or_path}' is neither a folder nor a hub name; check the spelling.") from error
-    except (OSError, HfHubHTTPError) as error:
+    except Exception as error:  # the hub's client lets those of its http library through
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise InputError(
             f"'{name_or_path}' is no folder here and could not be had from the hub ({reason}); "
@@ -45,8 +45,15 @@ def _download(name: str, revision: str | None = None) -> Path:
     return Path(snapshot_download(name, revision=revision, allow_patterns=_PATTERNS, ignore_patterns=["*/*"]))
 
 
-def _converted(name: str) -> str | None:
-    """The hub's safetensors copy of a model whose main branch has only pickled weights, or None."""
+def _converted(name: str, main: Path) -> str | None:
+    """The revision of the hub's safetensors copy of a model whose `main` branch has only pickled weights, or None.
+
+    A copy fetched before is found in the cache, so that it can be loaded without the network.
+    """
+    snapshots = main.parent
+    for pull_request in sorted((snapshots.parent / "refs" / "refs" / "pr").glob("*")):
+        if weight_files(snapshots / pull_request.read_text()):
+            return f"refs/pr/{pull_request.name}"
     for discussion in get_repo_discussions(name, author=_CONVERTER, discussion_type="pull_request"):
         if discussion.author == _CONVERTER and "safetensors" in discussion.title.lower():
             return discussion.git_reference

@@ -133,8 +133,8 @@ def load_transformers(name_or_path: str, device: torch.device, dtype: str | torc
     label = str(folder) if local else f"'{name_or_path}'"
     check_folder(folder, label)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # OSError, ValueError, KeyError, TypeError or the library's own, for a malformed file
         raise InputError(f"The config.json of {label} cannot be used ({_first_line(error)}); {_KNOWN}.") from error
     if config.model_type not in FAMILIES:
         raise InputError(f"{label} is a '{config.model_type}' model, not a dual encoder; {_KNOWN}.")
@@ -182,9 +182,10 @@ def _load_model(folder: Path, config: Any, label: str) -> Any:
             dtype="auto",
             use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"The weights of {label} are torn or do not fit its config.json ({_first_line(error)}); "
             "copy or download the folder again."
@@ -203,7 +204,7 @@ def _load_model(folder: Path, config: Any, label: str) -> Any:
 
 def _load_part(kind: Any, folder: Path, label: str, what: str, **options: Any) -> Any:
     try:
-        return kind.from_pretrained(folder, local_files_only=True, **options)
+        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
     except ImportError as error:
         raise InputError(
             f"The {what} of {label} needs a package that is not here ({_first_line(error)}); install it and try again."

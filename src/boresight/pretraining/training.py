@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from boresight.artefacts import load_artefact, save_artefact
+from boresight.artefacts import fingerprint, load_artefact, save_artefact
 from boresight.errors import ArtefactError, InputError
 from boresight.pretraining.contrastive import clamp_scale, contrastive_loss
 from boresight.pretraining.pairs import Batch, Pairs, augment, mix
@@ -56,7 +57,7 @@ def train(
         model: float32, on the CPU.
         sources: collections to mix.
         checkpoint: folder to write every `every` steps and at the end, atomically. Where it exists already with the
-            same settings, training goes on from it.
+            same settings and data, training goes on from it.
         watch: called as watch(step, mean loss since the last call) at each of those points.
 
     Returns:
@@ -64,10 +65,11 @@ def train(
 
     Raises:
         InputError: the loss or a gradient is NaN or infinite; the checkpoint keeps the last good weights.
-        ArtefactError: the checkpoint was made with other settings, or cannot be read or written.
+        ArtefactError: the checkpoint was made with other settings or data, or cannot be read or written.
     """
     optimiser = _optimiser(model, config)
-    start = _resume(checkpoint, model, optimiser, config) if checkpoint and Path(checkpoint).exists() else 0
+    origin = _origin(sources, config) if checkpoint else {}
+    start = _resume(checkpoint, model, optimiser, origin) if checkpoint and Path(checkpoint).exists() else 0
     losses: list[float] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // config.shards))
@@ -96,9 +98,9 @@ def train(
                 done = step + 1
                 if done % every == 0 or done == config.steps:
                     if checkpoint:
-                        _save(checkpoint, model, optimiser, config, done)
+                        _save(checkpoint, model, optimiser, origin, done)
                     if watch:
-                        recent = losses[-every:]
+                        recent = losses[-(done % every or every) :]  # the last stretch may be shorter
                         watch(done, sum(recent) / len(recent))
                         model.train()
     finally:
@@ -166,21 +168,28 @@ def _optimiser(model: CLIPModel, config: ContrastiveConfig) -> torch.optim.AdamW
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
+def _origin(sources: Sequence[Pairs], config: ContrastiveConfig) -> dict[str, Any]:
+    """What a checkpoint was made from, as its manifest says it."""
+    data = [[source.name, fingerprint({"pixels": source.pixels, "tokens": source.tokens})] for source in sources]
+    return {"settings": asdict(config), "data": data}
+
+
 def _save(
-    folder: str | Path, model: CLIPModel, optimiser: torch.optim.AdamW, config: ContrastiveConfig, step: int
+    folder: str | Path, model: CLIPModel, optimiser: torch.optim.AdamW, origin: dict[str, Any], step: int
 ) -> None:
     tensors: dict[str, Tensor] = {}
     for name, value in model.named_parameters():
         state = optimiser.state[value]
         tensors |= {f"model/{name}": value, f"first/{name}": state["exp_avg"], f"second/{name}": state["exp_avg_sq"]}
-    save_artefact(folder, KIND, tensors, {"step": step, "settings": asdict(config)})
+    save_artefact(folder, KIND, tensors, {"step": step, **origin})
 
 
-def _resume(folder: str | Path, model: CLIPModel, optimiser: torch.optim.AdamW, config: ContrastiveConfig) -> int:
+def _resume(folder: str | Path, model: CLIPModel, optimiser: torch.optim.AdamW, origin: dict[str, Any]) -> int:
     """Put a checkpoint's weights and moments back; returns the number of steps done."""
     tensors, manifest = load_artefact(folder, KIND)
-    if manifest["settings"] != asdict(config):
-        raise ArtefactError(f"{folder} was made with other settings; use the same ones or another folder.")
+    for what, value in origin.items():
+        if manifest.get(what) != value:
+            raise ArtefactError(f"{folder} was made with other {what}; use the same or another folder.")
     step = int(manifest["step"])
     with torch.no_grad():
         for name, value in model.named_parameters():
