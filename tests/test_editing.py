@@ -36,7 +36,7 @@ def rows(count: int, seed: int, scale: float = 1.0) -> Tensor:
 
 CONFIGS = [
     {"form": form, "length_exponent": exponent, "length": length}
-    for form in ("residual", "reconstruct", "raw")
+    for form in ("gated", "residual", "reconstruct", "raw")
     for exponent, length in ((0.0, "pair"), (0.5, "pair"), (1.0, "pair"), (1.0, "caption"), (0.5, "caption"))
 ] + [{"form": "plain"}, {"form": "residual", "mask": "mlp", "length_exponent": 1.0}]
 
@@ -55,8 +55,12 @@ def test_scores_are_those_of_the_edited_rows(config):
         pairs = [editor.edit(of, texts[j].expand(len(of), -1)) for j in range(len(texts))]
         return torch.stack(pairs, 1).double()
 
+    def measured(of: Tensor) -> Tensor:
+        """What the length is taken of: the edit, or in the form 'gated' the image behind the gate."""
+        return (of.unsqueeze(1) * editor.gate(texts)).double() if config["form"] == "gated" else edits(of)
+
     def relative(of: Tensor) -> Tensor:
-        return (edits(of).norm(dim=2) / of.double().norm(dim=1, keepdim=True)).clamp_min(MIN_LENGTH)
+        return (measured(of).norm(dim=2) / of.double().norm(dim=1, keepdim=True)).clamp_min(MIN_LENGTH)
 
     u = editor.text(texts).double()
     lengths = relative(editor.reference).mean(0) if editor.config.length == "caption" else relative(images)
@@ -69,17 +73,19 @@ def test_edit_is_the_formula_of_its_form():
     sae = world_sae(bias=0.1)
     images, texts = rows(5, 1, 2.0), rows(5, 2)
     z, d = sae.encode(images).dense(), sae.directions
-    for form in ("residual", "reconstruct"):
+    for form in ("gated", "residual", "reconstruct"):
         editor = trained_like(sae, form=form)
         m = editor.mask(texts)
         assert m.shape == (5, ATTRIBUTES)
         assert float(m.min()) >= 0
         assert float(m.max()) <= 1
-        expected = images - ((1 - m) * z) @ d if form == "residual" else (m * z) @ d + sae.bias
+        r = editor.gate(texts)
+        assert (float(r.min()) < 1) == (form == "gated")
+        expected = (m * z) @ d + sae.bias if form == "reconstruct" else r * (images - ((1 - m) * z) @ d)
         torch.testing.assert_close(editor.edit(images, texts), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["residual", "raw", "plain"])
+@pytest.mark.parametrize("form", ["gated", "residual", "raw", "plain"])
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
 def test_an_untrained_editor_is_the_plain_cosine(form, exponent):
     editor = CaptionEditor(world_sae(), EditorConfig(form=form, length_exponent=exponent))
@@ -104,7 +110,7 @@ def test_an_untrained_reconstruct_is_the_reconstruction():
     images=st.integers(0, 9),
     texts=st.integers(0, 9),
     cut=st.integers(0, 9),
-    form=st.sampled_from(["residual", "raw", "plain"]),
+    form=st.sampled_from(["gated", "residual", "raw", "plain"]),
     exponent=st.sampled_from([0.0, 1.0]),
 )
 def test_prepared_slices_give_the_same_scores(images, texts, cut, form, exponent):
@@ -145,7 +151,7 @@ def test_half_precision_memory_maps_are_read_as_they_are(tmp_path):
     torch.testing.assert_close(editor.score(mapped, texts), editor.score(images.float(), texts.float()))
 
 
-@pytest.mark.parametrize("form", ["residual", "reconstruct", "raw", "plain"])
+@pytest.mark.parametrize("form", ["gated", "residual", "reconstruct", "raw", "plain"])
 def test_explanation_adds_up(form):
     sae = world_sae(bias=0.1)
     editor = trained_like(sae, form=form, length_exponent=1.0)
@@ -159,7 +165,7 @@ def test_explanation_adds_up(form):
     if form == "residual":
         moved = sum(latent.dropped for latent in found.latents)
         assert found.plain_score + moved == pytest.approx(float(undivided), abs=1e-5)
-    if form in ("residual", "reconstruct"):
+    if form in ("gated", "residual", "reconstruct"):
         codes, mask = sae.encode(image[None]), editor.mask(text[None])[0]
         assert {latent.index for latent in found.latents} == set(codes.indices[0][codes.values[0] > 0].tolist())
         for latent in found.latents:

@@ -256,10 +256,20 @@ def test_bad_input_is_named(sae, sets):
         CaptionEditor.fit(sae, train, validation, mask="fog")
 
 
-def test_where_images_hold_more_than_captions_say_the_cosine_is_chosen(sae, sets):
+def test_a_gated_edit_beats_plain_and_its_own_random_masks(sae, sets):
     train, validation, test = sets
-    editor = CaptionEditor.fit(sae, train, validation, steps=150, batch_size=128)
-    assert editor.config.length_exponent == 1.0
-    assert set(editor.manifest["tried"]) == {"0.0", "1.0"}
-    opponent = CaptionEditor.fit(sae, train, validation, form="plain", steps=150, batch_size=128)
+    editor = CaptionEditor.fit(sae, train, validation, form="gated", text="frozen", length_exponent=0.0, **QUICK)
+    plain = measured(PlainScorer(), test)
+    assert measured(editor, test) > plain + 5
+    assert measured(editor, test) > max(measured(editor.control("random", seed), test) for seed in range(3)) + 2
+    assert measured(editor.control("ones"), test) == pytest.approx(plain, abs=1e-3)
+
+
+def test_where_images_hold_more_than_captions_say_latents_are_masked_under_the_cosine(sae, sets):
+    train, validation, test = sets
+    editor = CaptionEditor.fit(sae, train, validation, batch_size=128)
+    assert set(editor.manifest["tried"]) == {"gated 0", "gated 1", "residual 1"}
+    assert max(editor.manifest["tried"], key=editor.manifest["tried"].get) == "residual 1"
+    assert (editor.config.form, editor.config.length_exponent) == ("residual", 1)
+    opponent = CaptionEditor.fit(sae, train, validation, form="plain", batch_size=128)
     assert measured(editor, test) > 1.03 * measured(opponent, test)

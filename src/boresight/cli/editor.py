@@ -23,7 +23,7 @@ class Editor:
     """Split to fit on; never the images that the encoder was fitted on."""
     validation: str = "validation"
     """Split to choose on."""
-    form: Literal["residual", "reconstruct", "raw", "plain"] = "residual"
+    form: Literal["gated", "residual", "reconstruct", "raw", "plain"] | None = None
     """Form of the edit; 'raw' and 'plain' are the opponents without an autoencoder and without an edit."""
     text: Literal["frozen", "finetuned"] = "finetuned"
     seed: int = 0

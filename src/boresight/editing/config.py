@@ -7,12 +7,12 @@ from typing import Literal
 
 from boresight.errors import InputError
 
-Form = Literal["residual", "reconstruct", "raw", "plain"]
+Form = Literal["gated", "residual", "reconstruct", "raw", "plain"]
 MaskKind = Literal["bilinear", "mlp", "tokens", "splice", "ones"]
 TextKind = Literal["finetuned", "frozen"]
 Length = Literal["pair", "caption"]
 _CHOICES = {
-    "form": ("residual", "reconstruct", "raw", "plain"),
+    "form": ("gated", "residual", "reconstruct", "raw", "plain"),
     "mask": ("bilinear", "mlp", "tokens", "splice", "ones"),
     "text": ("finetuned", "frozen"),
     "length": ("pair", "caption"),
@@ -24,19 +24,20 @@ class EditorConfig:
     """What an editor is.
 
     Attributes:
-        form: of the edit x~, with code z, decoder D, pre-bias b and mask m in [0, 1]^n: 'residual' is x - D((1-m)*z),
-            our choice; 'reconstruct' is D(m*z) + b, TEVI's (arXiv 2606.07451); 'raw' is r * x with a mask r in
-            [0, 1]^d over the raw dimensions, the opponent without an autoencoder, after SmartCLIP
-            (arXiv 2507.22264); 'plain' is x, the opponent without an edit.
+        form: of the edit x~, with code z, decoder D, pre-bias b, mask m in [0, 1]^n and gate r in [0, 1]^d over the
+            dimensions: 'gated' is r * (x - D((1-m)*z)), our choice; 'residual' is x - D((1-m)*z); 'reconstruct' is
+            D(m*z) + b, TEVI's (arXiv 2606.07451); 'raw' is r * x, the opponent without an autoencoder, after
+            SmartCLIP (arXiv 2507.22264); 'plain' is x, the opponent without an edit.
         mask: network of m, see `boresight.editing.masks`; 'raw' and 'plain' have none of these.
         text: 'finetuned' learns a linear head on the caption embedding (TEVI fine-tunes the text tower; a head on its
             output is our choice), 'frozen' uses the embedding as it is.
-        length_exponent: p of the score <x~, u> / (|x| l^p) with l = |x~| / |x|: 1 is the cosine, 0 undivided.
+        length_exponent: p of the score <x~, u> / (|x| l^p) with l = |x~| / |x|: 1 is the cosine, 0 undivided. In the
+            form 'gated' l = |r * x| / |x|, the length before latents are dropped, so no pair needs its own Gram form.
         length: l of the 'pair' of image and caption, or of the 'caption': its mean over reference training images.
         token_width: width of the token features that the mask reads; 0 where it reads none.
     """
 
-    form: Form = "residual"
+    form: Form = "gated"
     mask: MaskKind = "bilinear"
     text: TextKind = "finetuned"
     length_exponent: float = 0.0
@@ -52,14 +53,23 @@ class EditorConfig:
 
     @property
     def has_latents(self) -> bool:
-        return self.form in ("residual", "reconstruct")
+        return self.form in ("gated", "residual", "reconstruct")
+
+    @property
+    def has_gate(self) -> bool:
+        return self.form in ("gated", "raw")
 
     @property
     def offset(self) -> float:
         """The weight of a latent in the edit is its mask minus this."""
-        return 1.0 if self.form == "residual" else 0.0
+        return 0.0 if self.form == "reconstruct" else 1.0
 
     @property
     def divides(self) -> str:
         """Which length divides the score: 'pair', 'caption', or '' where it is undivided."""
         return "" if self.length_exponent == 0 or self.form == "plain" else self.length
+
+    @property
+    def needs_terms(self) -> bool:
+        """Whether the length of an edit depends on the latents that are dropped."""
+        return self.has_latents and not self.has_gate and bool(self.divides)

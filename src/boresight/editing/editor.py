@@ -18,7 +18,7 @@ from boresight.device import pick_device
 from boresight.editing import scoring, training
 from boresight.editing.config import EditorConfig, Form, Length, MaskKind, TextKind
 from boresight.editing.explanation import Explanation, explain_edit
-from boresight.editing.masks import BilinearMask, OnesMask, RandomMask, make_mask
+from boresight.editing.masks import GATE_START, BilinearMask, OnesMask, RandomMask, make_mask
 from boresight.editing.scorer import PreparedImages, PreparedTexts
 from boresight.editing.tokens import Tokens, token_blocks
 from boresight.embeddings import Embeddings
@@ -36,18 +36,18 @@ _KEPT = ("encoder", "encoder_fingerprint", "options", "history", "tried")
 class CaptionEditor(nn.Module):
     """A sparse autoencoder, a mask network and a text head.
 
-    Untrained, its mask is open and its head the identity: 'residual' and 'raw' then give the plain cosine exactly,
+    Untrained, its masks are open and its head the identity: all forms but 'reconstruct' give the plain cosine exactly,
     and 'reconstruct' the score of the autoencoder's reconstruction.
 
     Attributes:
         sae: the frozen autoencoder.
         config: what this editor is.
         mask_network: texts (T, d), tokens -> (T, n_latents) in [0, 1]; None where the form has no latents.
-        gate_network: texts (T, d) -> (T, d) in [0, 1], the mask of the form 'raw'; None in the others.
+        gate_network: texts (T, d) -> (T, d) in [0, 1], the gate of 'gated' and 'raw'; None in the others.
         head_map, head_bias: (d, d) and (d,), zero at the start; u = unit(t + head_map t + head_bias) for a unit t.
         reference: (R, d) training images over which a length per caption is taken; R is 0 where none is.
         manifest: what it was fitted on and how: `encoder`, `encoder_fingerprint`, `options`, `history` and
-            `tried`, the sum of recalls on validation of each length exponent tried.
+            `tried`, the sum of recalls on validation of each form and length exponent tried.
     """
 
     reference: Tensor
@@ -62,8 +62,8 @@ class CaptionEditor(nn.Module):
         self.gate_network: Any = None
         if config.has_latents:
             self.mask_network = make_mask(config.mask, directions, config.token_width)
-        if config.form == "raw":
-            self.gate_network = BilinearMask(torch.eye(sae.width))
+        if config.has_gate:
+            self.gate_network = BilinearMask(torch.eye(sae.width), GATE_START)
         learns = config.text == "finetuned"
         self.head_map = nn.Parameter(torch.zeros(sae.width, sae.width), requires_grad=learns)
         self.head_bias = nn.Parameter(torch.zeros(sae.width), requires_grad=learns)
@@ -78,7 +78,7 @@ class CaptionEditor(nn.Module):
         train: Embeddings,
         validation: Embeddings | None = None,
         *,
-        form: Form = "residual",
+        form: Form | None = None,
         mask: MaskKind = "bilinear",
         text: TextKind = "finetuned",
         length_exponent: float | None = None,
@@ -87,6 +87,7 @@ class CaptionEditor(nn.Module):
         steps: int | None = None,
         learning_rate: float = 5e-4,
         mask_learning_rate: float = 5e-3,
+        gate_learning_rate: float = 5e-3,
         weight_decay: float = 0.1,
         sparsity: float = 0.0,
         captions_per_image: int = 1,
@@ -96,20 +97,24 @@ class CaptionEditor(nn.Module):
         """An editor trained by InfoNCE over the whole B x B matrix of exact scores, chosen on validation.
 
         Before the first step and ten times after it the sum of the six recalls (T2I and I2T R@1, R@5, R@10) is taken
-        on validation, and the best state is returned. So 'residual', 'raw' and 'plain' are never below the unedited
+        on validation, and the best state is returned. So no form but 'reconstruct' is ever below the unedited
         model there.
 
         Args:
             sae: fitted on images of the same encoder; copied, and frozen.
             train: images and captions that the encoder was not fitted on, or the effect is lost.
             validation: other images with captions; left out, `train` holds the splits 'train' and 'validation'.
-            form, mask, text, length: see `EditorConfig`. Every form is trained by this same loop.
-            length_exponent: see `EditorConfig`. Left out, both 0 and 1 are trained and the better on validation is
-                returned: undivided is a reweighting of the caption, and wins where images hold little that captions
-                leave out; the cosine wins where they hold much. 'plain' has no length to divide by.
+            form: see `EditorConfig`. Left out, 'gated' and 'residual' are trained and the better on validation is
+                returned: 'residual' wins where images hold much that captions leave out and the autoencoder has found
+                it, 'gated' elsewhere. Every form is trained by this same loop.
+            mask, text, length: see `EditorConfig`.
+            length_exponent: see `EditorConfig`. Left out, both 0 and 1 are trained ('residual' beside 'gated' only
+                with 1) and the better on validation is returned: undivided is a reweighting of the caption, and wins
+                where images hold little that captions leave out. 'plain' has no length to divide by.
             batch_size: images a step, at most as many as there are.
             steps: left out, 30 epochs, at least 300 and at most 2,000 steps. 0 trains nothing.
-            learning_rate, mask_learning_rate: of the head, and of mask or gate; AdamW, cosine schedule.
+            learning_rate, mask_learning_rate, gate_learning_rate: of head, mask and gate; AdamW, cosine
+                schedule. Beside a gate the mask learns at a fifth of its rate.
             weight_decay: pulls the head towards the identity and the mask towards one that no caption changes.
             sparsity: weight of the mean mask in the loss.
             captions_per_image: captions drawn for each image and step; all of them are positives.
@@ -133,6 +138,7 @@ class CaptionEditor(nn.Module):
             steps=steps,
             learning_rate=learning_rate,
             mask_learning_rate=mask_learning_rate,
+            gate_learning_rate=gate_learning_rate,
             weight_decay=weight_decay,
             sparsity=sparsity,
             captions_per_image=captions_per_image,
@@ -140,9 +146,9 @@ class CaptionEditor(nn.Module):
         )
         frozen = copy.deepcopy(sae).to(pick_device(device))
         editors: list[CaptionEditor] = []
-        for exponent in _exponents(form, length_exponent):
+        for kind, exponent in _candidates(form, length_exponent):
             config = EditorConfig(
-                form=form,
+                form=kind,
                 mask=mask,
                 text=text,
                 length_exponent=exponent,
@@ -156,7 +162,8 @@ class CaptionEditor(nn.Module):
         reached = [max(entry["recall_sum"] for entry in editor.manifest["history"]) for editor in editors]
         best = editors[reached.index(max(reached))]
         best.manifest["tried"] = {
-            str(editor.config.length_exponent): found for editor, found in zip(editors, reached, strict=True)
+            f"{editor.config.form} {editor.config.length_exponent:g}": found
+            for editor, found in zip(editors, reached, strict=True)
         }
         return best
 
@@ -181,6 +188,12 @@ class CaptionEditor(nn.Module):
         if self.mask_network is None:
             return unit.new_ones(len(unit), self.sae.n_latents)
         return self.mask_network(unit, self.placed(tokens))
+
+    @torch.no_grad()
+    def gate(self, texts: Tensor | np.ndarray) -> Tensor:
+        """(M, d) in [0, 1], what each caption keeps of the dimensions; ones where the form has no gate."""
+        unit = self._unit(self._checked(texts, "the captions"))
+        return torch.ones_like(unit) if self.gate_network is None else self.gate_network(unit)
 
     @torch.no_grad()
     def text(self, texts: Tensor | np.ndarray) -> Tensor:
@@ -226,13 +239,12 @@ class CaptionEditor(nn.Module):
         return out
 
     def prepare_images(self, images: Tensor) -> PreparedImages:
-        """The caption-free side of N images (N, d): O(N (d + k)) memory; O(N k^2) more where the score is divided."""
+        """The caption-free side of N images (N, d): O(N (d + k)) memory; O(N k^2) more to divide by |x~|."""
         x = self._rows(images)
         inverse = 1 / x.norm(dim=1, keepdim=True).clamp_min(1e-12)
         base, indices, values = self._parts(x)
         base, values = base * inverse, values * inverse
-        needs_terms = self.config.has_latents and self.config.divides
-        terms = scoring.length_terms(base, indices, values, self.sae.directions) if needs_terms else None
+        terms = scoring.length_terms(base, indices, values, self.sae.directions) if self.config.needs_terms else None
         return PreparedImages(base, indices, values, terms)
 
     def prepare_texts(
@@ -249,7 +261,7 @@ class CaptionEditor(nn.Module):
         if self.mask_network is not None:
             weights = self.mask_network(unit, self.placed(tokens)).t().contiguous() - self.config.offset
             latent_query = weights * (self.sae.directions @ query.t())
-        prepared = PreparedTexts(query, latent_query, weights, gate)
+        prepared = PreparedTexts(query, latent_query, weights if self.config.needs_terms else None, gate)
         if self.config.divides == "pair":
             return prepared
         if self.config.divides == "caption":
@@ -370,7 +382,7 @@ class CaptionEditor(nn.Module):
         if not self.config.has_latents:
             return x, x.new_empty(len(x), 0, dtype=torch.int64), x.new_empty(len(x), 0)
         codes = self.sae.encode(x)
-        base = x if self.config.form == "residual" else self.sae.bias.expand_as(x)
+        base = self.sae.bias.expand_as(x) if self.config.form == "reconstruct" else x
         return base, codes.indices, codes.values
 
     def _lengths(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
@@ -389,8 +401,15 @@ class CaptionEditor(nn.Module):
         return self._prepared_reference[1]
 
 
-def _exponents(form: Form, asked: float | None) -> tuple[float, ...]:
-    """Length exponents to try, the cheaper first."""
-    if asked is not None:
-        return (asked,)
-    return (1.0,) if form == "plain" else (0.0, 1.0)
+def _candidates(form: Form | None, exponent: float | None) -> list[tuple[Form, float]]:
+    """Forms and length exponents to try, the cheaper first."""
+    if form is None:
+        kinds: tuple[Form, ...] = ("gated", "residual")
+        return (
+            [(kind, exponent) for kind in kinds]
+            if exponent is not None
+            else [("gated", 0), ("gated", 1), ("residual", 1)]
+        )
+    if exponent is not None:
+        return [(form, exponent)]
+    return [(form, 1)] if form == "plain" else [(form, 0), (form, 1)]

@@ -26,8 +26,8 @@ class LatentEffect:
         name: of the latent, '' where names were not given.
         activation: z, at the scale of the embeddings.
         mask: m in [0, 1], how much of it the caption keeps.
-        kept: z m <d, u> / |x|, what the kept part adds to the undivided score.
-        dropped: -z (1 - m) <d, u> / |x|, what dropping the rest adds to it.
+        kept: z m <d, r * u> / |x|, what the kept part adds to the undivided score; the gate r is 1 where there is none.
+        dropped: -z (1 - m) <d, r * u> / |x|, what dropping the rest adds to it.
     """
 
     index: int
@@ -48,8 +48,8 @@ class Explanation:
         plain_score: cosine of the unedited image with the same caption vector u.
         undivided_score: <x~, u> / |x|.
         edited_score: the editor's score, divided by a length where the editor divides.
-        remainder: the part of the undivided score that no latent carries: the pre-bias and, in the form 'residual',
-            what the autoencoder does not explain.
+        remainder: the part of the undivided score that no latent carries: the pre-bias and, where the edit starts from
+            the image, what the autoencoder does not explain.
         latents: every active latent, the largest activation first; empty where the form has no latents.
         top: how many `kept` and `dropped` list.
     """
@@ -103,16 +103,17 @@ def explain_edit(
     x = image.to(query)
     length = float(x.norm())
     edited = editor.edit(x, text, tokens)[0]
+    asked = query * editor.gate(text)[0]
     remainder = float(edited @ query) / length
     latents: list[LatentEffect] = []
     if editor.config.has_latents:
         mask = editor.mask(text, tokens)[0]
         codes = editor.sae.encode(x)
-        base = x[0] if editor.config.form == "residual" else editor.sae.bias
-        remainder = float(base @ query) / length
+        base = editor.sae.bias if editor.config.form == "reconstruct" else x[0]
+        remainder = float(base @ asked) / length
         for index, activation in zip(codes.indices[0].tolist(), codes.values[0].tolist(), strict=True):
             if activation > 0:
-                effect = activation * float(editor.sae.directions[index] @ query) / length
+                effect = activation * float(editor.sae.directions[index] @ asked) / length
                 kept = float(mask[index])
                 name = str(names[index]) if names is not None else ""
                 remainder -= effect * editor.config.offset

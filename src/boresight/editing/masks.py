@@ -23,7 +23,8 @@ from boresight.errors import InputError
 from boresight.seeds import generator
 
 OPEN = 20.0
-START = 2.0
+START = 3.0
+GATE_START = 2.0
 
 
 class MlpMask(nn.Module):
@@ -54,22 +55,23 @@ class BilinearMask(nn.Module):
     """m_l = sigmoid(SCALE <d_l, A t> + B_l): low capacity, tied to the decoder directions d_l.
 
     A is (d, d) and B (n,): a latent is judged by where it points, so what is learnt of one latent serves its
-    neighbours. With the axes of the space as directions this is a mask over its raw dimensions.
+    neighbours. With the axes of the space as directions this is a gate over its raw dimensions.
     """
 
     directions: Tensor
     SCALE = 4.0
 
-    def __init__(self, directions: Tensor) -> None:
+    def __init__(self, directions: Tensor, start: float = START) -> None:
         super().__init__()
         n_latents, width = directions.shape
+        self.start_bias = start
         self.register_buffer("directions", directions, persistent=False)
         self.map = nn.Parameter(torch.zeros(width, width))
         self.bias = nn.Parameter(torch.full((n_latents,), OPEN))
 
     def start(self, seed: int) -> None:
         nn.init.normal_(self.map, std=0.02, generator=generator(seed, "mask"))
-        nn.init.constant_(self.bias, START)
+        nn.init.constant_(self.bias, self.start_bias)
 
     def forward(self, texts: Tensor, tokens: Tokens | None = None) -> Tensor:
         asked = texts @ self.map.t() * self.SCALE

@@ -5,12 +5,14 @@ Notation: N images, T captions, d width of the shared space, n latents, k slots 
     x~(i, t) = r_t * (base_i + sum_l w_tl z_il d_l)
 
 with codes z, decoder directions d_l, latent weights w and a gate r over the d dimensions (1 where a form has none):
-`residual` has base = x and w = m - 1, `reconstruct` (TEVI, arXiv 2606.07451) has base = b and w = m. With u the unit
-caption vector and l(i, t) = |x~(i, t)| / |x_i| the relative length of the edit, the score is
+`gated` and `residual` have base = x and w = m - 1, `reconstruct` (TEVI, arXiv 2606.07451) has base = b and w = m. With
+u the unit caption vector and l(i, t) = |x~(i, t)| / |x_i| the relative length of the edit, the score is
 
     s(i, t) = <x~(i, t), u_t> / (|x_i| l(i, t)^p)
 
-so p = 1 is the cosine and p = 0 is undivided. Nothing of size N x T x n or N x T x d is ever held.
+so p = 1 is the cosine and p = 0 is undivided. `gated` takes l before latents are dropped, |r_t * x_i| / |x_i|: a gate
+changes every entry of an image's Gram matrix, which would then be one for each pair. Nothing of size N x T x n or
+N x T x d is ever held.
 """
 
 from __future__ import annotations
@@ -152,5 +154,5 @@ def _lengths_plain(terms: LengthTerms, indices: Tensor, weights: Tensor) -> Tens
 
 
 def gated_lengths(base: Tensor, gate: Tensor) -> Tensor:
-    """(N, T) relative lengths |r_t * base_i| of edits by a gate alone. base: (N, d), over |x_i|; gate: (T, d)."""
+    """(N, T) relative lengths |r_t * base_i| of images behind a gate. base: (N, d), over |x_i|; gate: (T, d)."""
     return (base.square() @ gate.square().t()).clamp_min(MIN_LENGTH**2).sqrt()

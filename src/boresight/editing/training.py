@@ -42,6 +42,7 @@ class TrainingOptions:
     steps: int | None = None
     learning_rate: float = 5e-4
     mask_learning_rate: float = 5e-3
+    gate_learning_rate: float = 5e-3
     weight_decay: float = 0.1
     sparsity: float = 0.0
     captions_per_image: int = 1
@@ -53,7 +54,7 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name} is {value}; choose at least {least}.")
-        for name in ("learning_rate", "mask_learning_rate", "weight_decay", "sparsity"):
+        for name in ("learning_rate", "mask_learning_rate", "gate_learning_rate", "weight_decay", "sparsity"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}; choose 0 or more.")
 
@@ -184,8 +185,8 @@ def _descend(
         if not math.isfinite(float(loss.detach())):
             raise InputError(
                 f"Training diverged at step {step} (the loss is {float(loss.detach())}); choose a smaller "
-                f"learning_rate than {options.learning_rate}, mask_learning_rate than {options.mask_learning_rate} or "
-                f"weight_decay than {options.weight_decay}."
+                f"learning_rate than {options.learning_rate}, mask_learning_rate than {options.mask_learning_rate}, "
+                f"gate_learning_rate than {options.gate_learning_rate} or weight_decay than {options.weight_decay}."
             )
         losses.append(loss.detach())
         if step % every == 0 or step == steps:
@@ -231,13 +232,14 @@ def _same_text(train_set: Embeddings) -> Tensor:
 
 
 def _parameter_groups(editor: CaptionEditor, options: TrainingOptions) -> list[dict[str, Any]]:
-    """What is trained: the head at one rate, mask and gate at another; vectors are not decayed."""
+    """What is trained: head, mask and gate, each at its own rate; vectors are not decayed."""
     groups = []
-    networks = [network for network in (editor.mask_network, editor.gate_network) if network is not None]
-    masks = [parameter for network in networks for parameter in network.parameters()]
+    # A mask as fast as the gate overfits a few thousand captions before the gate has settled.
+    mask_rate = options.mask_learning_rate * (0.2 if editor.config.has_gate else 1.0)
     for candidates, rate in (
         ([editor.head_map, editor.head_bias], options.learning_rate),
-        (masks, options.mask_learning_rate),
+        (_parameters(editor.mask_network), mask_rate),
+        (_parameters(editor.gate_network), options.gate_learning_rate),
     ):
         parameters = [p for p in candidates if p.requires_grad]
         for decay, chosen in (
@@ -249,11 +251,15 @@ def _parameter_groups(editor: CaptionEditor, options: TrainingOptions) -> list[d
     return groups
 
 
+def _parameters(network: Any) -> list[torch.nn.Parameter]:
+    return [] if network is None else list(network.parameters())
+
+
 def _prepare_all(editor: CaptionEditor, train_set: Embeddings) -> PreparedImages | None:
     """The static side of every training image where it is small enough to keep, else None."""
     config = editor.sae.config
     k = (config.max_active if config.thresholded else config.k) if editor.config.has_latents else 0
-    each = editor.width + 3 * k + (k * k if k and editor.config.divides else 0)
+    each = editor.width + 3 * k + (k * k if editor.config.needs_terms else 0)
     return editor.prepare_images(train_set.images) if len(train_set) * each <= _PREPARED_FLOATS else None
 
 

@@ -37,8 +37,8 @@ TUNED = Row("text fine-tuning", "opponent", "the same training of the text side,
 RAW = Row("raw-dimension mask", "opponent", "the same training, a mask over the dimensions of the embedding")
 SPLICE = Row("training-free mask", "opponent", "keeps the latents that point the caption's way")
 REBUILT = Row("SAE reconstruction", "opponent", "every latent kept (m = 1), no training of the text side")
-EDITED = Row("edited", "ours", "a trained mask over latents")
-EDITED_REBUILT = Row("edited, reconstruct", "ours", "the same in the form of the paper, x~ = D(m z) + b")
+EDITED = Row("edited", "ours", "a trained mask over latents and a gate over dimensions")
+EDITED_REBUILT = Row("edited, reconstruct", "ours", "the form of the paper, a mask over latents alone: x~ = D(m z) + b")
 RANDOM = Row("random mask", "control", "the trained masks of 'edited', their entries exchanged among latents")
 SHUFFLED = Row("shuffled images", "control", "the trained 'edited' on images exchanged among ids; must be at chance")
 CHANCE = Row("chance", "control", "what a score that knows nothing gets, computed")
@@ -46,7 +46,7 @@ ROWS = (PLAIN, TUNED, RAW, SPLICE, REBUILT, EDITED, EDITED_REBUILT, RANDOM, SHUF
 CHANGES: dict[Row, dict[str, Any]] = {
     TUNED: {"form": "plain"},
     RAW: {"form": "raw"},
-    SPLICE: {"mask": "splice", "text": "frozen"},
+    SPLICE: {"form": "residual", "mask": "splice", "text": "frozen"},
     REBUILT: {"form": "reconstruct", "mask": "ones", "text": "frozen"},
     EDITED_REBUILT: {"form": "reconstruct"},
 }
