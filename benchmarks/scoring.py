@@ -42,7 +42,7 @@ def made(arguments: argparse.Namespace, exponent: float) -> tuple[CaptionEditor,
     sae = SparseAutoencoder(make_config(arguments.width, arguments.latents, arguments.k))
     sae.directions.data = unit(torch.randn(sae.directions.shape, generator=draw), dim=1)
     sae.encoder_weight.data = sae.directions.data.clone()
-    editor = CaptionEditor(sae, EditorConfig(length_exponent=exponent))
+    editor = CaptionEditor(sae, EditorConfig(form="residual", length_exponent=exponent))
     editor.mask_network.start(0)
     images = unit(torch.randn(arguments.images, arguments.width, generator=draw), dim=1)
     texts = unit(torch.randn(arguments.texts, arguments.width, generator=draw), dim=1)
