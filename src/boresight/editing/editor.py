@@ -404,12 +404,9 @@ class CaptionEditor(nn.Module):
 def _candidates(form: Form | None, exponent: float | None) -> list[tuple[Form, float]]:
     """Forms and length exponents to try, the cheaper first."""
     if form is None:
-        kinds: tuple[Form, ...] = ("gated", "residual")
-        return (
-            [(kind, exponent) for kind in kinds]
-            if exponent is not None
-            else [("gated", 0), ("gated", 1), ("residual", 1)]
-        )
+        if exponent is None:
+            return [("gated", 0.0), ("gated", 1.0), ("residual", 1.0)]
+        return [("gated", exponent), ("residual", exponent)]
     if exponent is not None:
         return [(form, exponent)]
-    return [(form, 1)] if form == "plain" else [(form, 0), (form, 1)]
+    return [(form, 1.0)] if form == "plain" else [(form, 0.0), (form, 1.0)]
