@@ -183,8 +183,8 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_fit(work: Path, tm
     (tmp_path / "file").write_text("mine")
     with mock.patch("boresight.embeddings.Embeddings.load", side_effect=AssertionError("began")):
         assert "file is a file" in refused("sae", work / "emb", "--out", tmp_path / "file")
-        assert "holds a embeddings, not a sae" in refused("sae", work / "emb", "--out", work / "emb")
-        assert "holds a sae, not a editor" in refused("editor", "emb", "--sae", work / "sae", "--out", work / "sae")
+        assert "kind 'embeddings', not 'sae'" in refused("sae", work / "emb", "--out", work / "emb")
+        assert "kind 'sae', not 'editor'" in refused("editor", "emb", "--sae", work / "sae", "--out", work / "sae")
 
 
 def test_a_run_goes_on_in_the_precision_it_was_begun_in(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(work: Path, tmp_path: Path)
     assert "99" in refused("sae", emb, "--out", tmp_path / "x", "--n-latents", 64, "--k", 99)
     assert "middle" in refused("sae", emb, "--out", tmp_path / "x", "--split", "middle")
     assert "sae" in refused("editor", emb, "--sae", emb, "--out", tmp_path / "x")
-    assert "not a" in refused("sae", sae, "--out", tmp_path / "x")
+    assert "not 'embeddings'" in refused("sae", sae, "--out", tmp_path / "x")
     assert "missing.yaml" in refused("sae", emb, "--out", tmp_path / "x", "--config", tmp_path / "missing.yaml")
     (tmp_path / "bad.yaml").write_text("a: {b: 1}\n")
     assert "bad.yaml" in refused("sae", emb, "--out", tmp_path / "x", "--config", tmp_path / "bad.yaml")

@@ -234,7 +234,7 @@ def test_torn_and_foreign_folders_are_refused(tmp_path):
     with pytest.raises(ArtefactError, match=r"does not hold what its manifest says.*fit it again"):
         CaptionEditor.load(folder)
     world_sae().save(tmp_path / "sae")
-    with pytest.raises(ArtefactError, match=r"holds a sae, not a"):
+    with pytest.raises(ArtefactError, match="kind 'sae', not 'editor'"):
         CaptionEditor.load(tmp_path / "sae")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,18 @@ def test_the_table_is_aligned_and_names_direction_and_spread(comparison):
     assert " ".join(lines[4].split()) == values
     assert len({len(line) for line in lines[1:]}) == 1
     assert comparison.table("unseen", "long").startswith("unseen, long captions: 1,200 images, 1,800 captions")
+
+
+def test_the_table_of_one_seed_keeps_its_headings_apart(comparison):
+    single = replace(
+        comparison,
+        seeds=comparison.seeds[:1],
+        figures={
+            test: {row: dict(list(runs.items())[:1]) for row, runs in rows.items()}
+            for test, rows in comparison.figures.items()
+        },
+    )
+    assert "(T2I)  " in str(single)
 
 
 def test_csv_holds_every_figure(comparison, tmp_path):

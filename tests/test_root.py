@@ -119,7 +119,7 @@ def test_only_an_artefact_of_the_same_kind_is_replaced(tmp_path: Path) -> None:
     save_artefact(tmp_path / "a", "editor", tensors(1), {})
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / MANIFEST).write_text('{"name": "a web page", "start_url": "."}')
-    for name, sentence in (("a", "holds a editor, not a sae"), ("web", "holds a foreign folder, not a sae")):
+    for name, sentence in (("a", "kind 'editor', not 'sae'"), ("web", "that boresight did not write")):
         before = (tmp_path / name / MANIFEST).read_bytes()
         with pytest.raises(ArtefactError, match=sentence):
             save_artefact(tmp_path / name, "sae", tensors(2), {})
@@ -156,7 +156,7 @@ def test_the_current_folder_and_a_link_can_be_written_to(tmp_path: Path, monkeyp
 def test_torn_altered_and_foreign_artefacts_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     save_artefact(folder, "sae", tensors(), {})
-    with pytest.raises(ArtefactError, match="holds a sae, not a editor"):
+    with pytest.raises(ArtefactError, match="kind 'sae', not 'editor'"):
         load_artefact(folder, "editor")
     with pytest.raises(ArtefactError, match=r"it has no manifest\.json"):
         load_artefact(tmp_path / "absent", "sae")
@@ -175,7 +175,7 @@ def test_torn_altered_and_foreign_artefacts_are_refused(tmp_path: Path) -> None:
     (folder / TENSORS).write_bytes(data)
     for altered, sentence in (
         (manifest[: len(manifest) // 2], "cannot be read"),
-        ("[]", "foreign folder"),
+        ("[]", "boresight did not write"),
         (json.dumps({**json.loads(manifest), "format": 99}), "written in format 99"),
         (json.dumps({**json.loads(manifest), "fingerprint": "0"}), "does not match its manifest"),
     ):

@@ -143,9 +143,8 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
         raise ArtefactError(f"{file} cannot be read ({error}); make the {wanted} again.") from error
     found = manifest.get("kind") if isinstance(manifest, dict) else None
     if found is None or (kind is not None and found != kind):
-        raise ArtefactError(
-            f"{folder} holds a {found or 'foreign folder'}, not a {wanted}; pass the folder of a {wanted}."
-        )
+        what = f"an artefact of kind '{found}', not '{wanted}'" if found else "a manifest that boresight did not write"
+        raise ArtefactError(f"{folder} holds {what}; give another folder.")
     if manifest.get("format") != FORMAT:
         raise ArtefactError(
             f"{folder} was written in format {manifest.get('format')} and this version reads {FORMAT}; make it again."

@@ -100,7 +100,8 @@ class Comparison:
             [self.spread(test, row.name, direction, f"R@{k}", kind).text() for direction in DIRECTIONS for k in DEPTHS]
             for row in self.rows
         ]
-        width = max(len(cell) for line in cells for cell in line) + 2
+        heading = max(len(words) for words in DIRECTIONS.values()) + 2
+        width = max(max(len(cell) for line in cells for cell in line) + 2, -(-heading // len(DEPTHS)))
         title = f"{test}{'' if kind == ALL_KINDS else f', {kind} captions'}"
         lines = [
             f"{title}: {where.n_images:,} images, {texts:,} captions; recall in %, {seeds}",
