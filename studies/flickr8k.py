@@ -93,9 +93,13 @@ def pca_encoder(images: Tensor, captions: Tensor, seed: int) -> Towers:
 
 def heads_encoder(images: Tensor, captions: Tensor, seed: int) -> Towers:
     left, right = Standardised(images, seed, "image"), text_head(captions, seed)
+
+    def image(features: Tensor) -> Tensor:
+        return F.normalize(left(features), dim=-1)
+
     parameters = [*left.parameters(), *right.parameters()]
-    fit_heads(lambda x: F.normalize(left(x), dim=-1), right, parameters, images, captions, seed, rate=1e-3, decay=0.5)
-    return lambda x: F.normalize(left(x), dim=-1), lambda x: F.normalize(right(x), dim=-1)
+    fit_heads(image, right, parameters, images, captions, seed, rate=1e-3, decay=0.5)
+    return image, lambda features: F.normalize(right(features), dim=-1)
 
 
 class Standardised(nn.Module):

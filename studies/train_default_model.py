@@ -17,7 +17,6 @@ import tyro
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from boresight.artefacts import fingerprint
 from boresight.collections import Collection
 from boresight.collections.emoji import load_emoji
 from boresight.collections.scenes import make_scenes
@@ -95,7 +94,7 @@ def main(options: Options) -> None:
         scenes=len(sources[1]) + len(sources[2]),
         captions=sum(len(source.tokens) for source in sources),
     )
-    data = {source.name: {"images": len(source), "fingerprint": digest(source)} for source in sources}
+    data = {source.name: {"images": len(source), "fingerprint": source.fingerprint} for source in sources}
     save_clip(
         options.out,
         model,
@@ -131,10 +130,6 @@ def recall_at_1(model: CLIPModel, pairs: Pairs, kind: int) -> float:
     scores = F.normalize(texts, dim=-1) @ F.normalize(images, dim=-1).T
     own = scores.diag()[:, None]
     return float(((scores >= own).sum(1) == 1).float().mean())
-
-
-def digest(pairs: Pairs) -> str:
-    return fingerprint({"pixels": pairs.pixels, "tokens": pairs.tokens})
 
 
 if __name__ == "__main__":

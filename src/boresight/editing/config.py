@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from boresight.errors import InputError
 
@@ -12,10 +12,10 @@ MaskKind = Literal["bilinear", "mlp", "tokens", "splice", "ones"]
 TextKind = Literal["finetuned", "frozen"]
 Length = Literal["pair", "caption"]
 _CHOICES = {
-    "form": ("gated", "residual", "reconstruct", "raw", "plain"),
-    "mask": ("bilinear", "mlp", "tokens", "splice", "ones"),
-    "text": ("finetuned", "frozen"),
-    "length": ("pair", "caption"),
+    "form": get_args(Form),
+    "mask": get_args(MaskKind),
+    "text": get_args(TextKind),
+    "length": get_args(Length),
 }
 
 

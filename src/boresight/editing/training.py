@@ -182,15 +182,16 @@ def _descend(
         loss.backward()
         optimizer.step()
         schedule.step()
-        if not math.isfinite(float(loss.detach())):
-            raise InputError(
-                f"Training diverged at step {step} (the loss is {float(loss.detach())}); choose a smaller "
-                f"learning_rate than {options.learning_rate}, mask_learning_rate than {options.mask_learning_rate}, "
-                f"gate_learning_rate than {options.gate_learning_rate} or weight_decay than {options.weight_decay}."
-            )
         losses.append(loss.detach())
         if step % every == 0 or step == steps:
-            yield step, float(torch.stack(losses).mean())
+            mean = float(torch.stack(losses).mean())  # read here alone: on a GPU every reading waits for it
+            if not math.isfinite(mean):
+                raise InputError(
+                    f"Training diverged at step {step} (the loss is {mean}); choose a smaller learning_rate than "
+                    f"{options.learning_rate}, mask_learning_rate than {options.mask_learning_rate}, "
+                    f"gate_learning_rate than {options.gate_learning_rate} or weight_decay than {options.weight_decay}."
+                )
+            yield step, mean
             losses = []
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPProcessor
 
+from boresight.artefacts import fingerprint
 from boresight.collections import Collection
 from boresight.errors import InputError
 from boresight.progress import progress
@@ -63,6 +64,11 @@ class Pairs:
             offsets=counts.cumsum(0),
             name=collection.name,
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any pixel or token."""
+        return fingerprint({"pixels": self.pixels, "tokens": self.tokens})
 
     def rows(self, step: int, count: int, seed: int) -> Tensor:
         """(count,) int64, the images of batch `step`: slices of an endless chain of seeded shuffles.

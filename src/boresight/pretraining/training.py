@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from boresight.artefacts import fingerprint, load_artefact, save_artefact
+from boresight.artefacts import load_artefact, save_artefact
 from boresight.errors import ArtefactError, InputError
 from boresight.pretraining.contrastive import clamp_scale, contrastive_loss
 from boresight.pretraining.pairs import Batch, Pairs, augment, mix
@@ -170,8 +170,7 @@ def _optimiser(model: CLIPModel, config: ContrastiveConfig) -> torch.optim.AdamW
 
 def _origin(sources: Sequence[Pairs], config: ContrastiveConfig) -> dict[str, Any]:
     """What a checkpoint was made from, as its manifest says it."""
-    data = [[source.name, fingerprint({"pixels": source.pixels, "tokens": source.tokens})] for source in sources]
-    return {"settings": asdict(config), "data": data}
+    return {"settings": asdict(config), "data": [[source.name, source.fingerprint] for source in sources]}
 
 
 def _save(
