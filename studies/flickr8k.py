@@ -2,167 +2,204 @@
 
     python studies/flickr8k.py --data DIR
 
-DIR holds `train.safetensors` and `dev.safetensors`, each with `image_features` (N, d) of a frozen image network and
-`caption_features` (N, 5, d') of a frozen text network. For each seed the encoder is fitted on a random half of train,
-autoencoder, editor and opponents on the other half; half of dev chooses, the other half is reported. Two encoders:
+DIR is described in `photographs.py`. For each seed the encoder is fitted on a random half of train, autoencoder, editor
+and opponents on the other half; half of dev chooses, the other half is reported. Three parts:
 
-- `pca`: the image embedding is the first 256 principal components of the features, each over the root of its singular
-  value; only a linear text head is trained, as in locked-image tuning;
-- `heads`: linear heads on both sides, trained together.
-
-Half of dev was looked at while the forms of the edit were compared, so read these figures as those of a validation set.
+- `whole`: every row of the comparison, two encoders;
+- `imbalance`: the encoder is fitted on captions cut to a random run of a half or a quarter of their words, the rest on
+  whole ones;
+- `richness`: one, two, three and all five captions of a photograph joined to one text; everything but the encoder
+  learns from all of these lengths together.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import torch
 import tyro
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn import functional as F
+from photographs import ENCODERS, Photographs, cut, embedded, halves, load_photographs, minilm
+from torch import Tensor
 
 from boresight.embeddings import Embeddings
 from boresight.evaluation import compare
-from boresight.evaluation.comparison import ROWS
-from boresight.progress import progress, say
+from boresight.evaluation.comparison import EDITED, EDITED_MASKS, PLAIN, ROWS, TUNED, TUNED_MEMORY
+from boresight.evaluation.results import Row
+from boresight.progress import say
 from boresight.seeds import generator
 
-WIDTH = 256
-Towers = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+PARTS = ("whole", "imbalance", "richness")
+MAIN_ROWS = (PLAIN, TUNED, TUNED_MEMORY, EDITED, EDITED_MASKS)
+SHARES = (0.5, 0.25)
+JOINED = {1: 2, 2: 2, 3: 1, 5: 1}
+"""How many captions are joined, and how many such texts each training photograph gets."""
+Figures = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where the features are, where to keep what is finished, and over how many seeds to go."""
+    """Where the features are, where to keep what is finished, over how many seeds to go, and which parts to do."""
 
     data: Path
     out: Path = Path("runs/flickr8k")
     seeds: tuple[int, ...] = (0, 1, 2)
+    parts: tuple[str, ...] = PARTS
+
+
+@dataclass(frozen=True)
+class Data:
+    """Both splits, and what is drawn of them once for all seeds."""
+
+    train: Photographs
+    dev: Photographs
+    choose: Tensor
+    report: Tensor
 
 
 def main(options: Options) -> None:
-    train, dev = (load_file(options.data / f"{split}.safetensors") for split in ("train", "dev"))
-    half = torch.randperm(len(dev["image_features"]), generator=generator(0, "flickr8k dev"))
-    choose, report = half[: len(half) // 2], half[len(half) // 2 :]
-    for kind, fit in (("pca", pca_encoder), ("heads", heads_encoder)):
-        figures: dict[str, list[dict[str, dict[str, float]]]] = {row.name: [] for row in ROWS}
-        for seed in options.seeds:
-            order = torch.randperm(len(train["image_features"]), generator=generator(seed, "flickr8k halves"))
-            first, second = order[: len(order) // 2], order[len(order) // 2 :]
-            towers = fit(train["image_features"][first].float(), train["caption_features"][first].float(), seed)
-            sets = [
-                embedded(towers, train, second, "train"),
-                embedded(towers, dev, choose, "choose"),
-                embedded(towers, dev, report, "report"),
-            ]
-            folder = options.out / f"{kind}-{seed}"
-            found = compare(sets[0], sets[1], {"report": sets[2]}, seeds=(seed,), n_latents=1024, k=32, folder=folder)
-            for row, runs in found.figures["report"].items():
-                figures[row] += list(runs.values())
-            say(f"{kind}, seed {seed} done")
-        print(f"\n### {kind}\n\n{table(figures)}")
+    train, dev = (load_photographs(options.data, split) for split in ("train", "dev"))
+    data = Data(train, dev, *halves(len(dev), 0, "flickr8k dev"))
+    written = []
+    for part in options.parts:
+        written += {"whole": whole, "imbalance": imbalance, "richness": richness}[part](data, options)
+        (options.out / f"{part}.md").write_text("\n".join(written) + "\n", encoding="utf-8")
+        print("\n".join(written))
+        written = []
 
 
-def embedded(towers: Towers, features: dict[str, Tensor], rows: Tensor, name: str) -> Embeddings:
-    images, captions = features["image_features"][rows].float(), features["caption_features"][rows].float()
-    with torch.no_grad():
-        texts = towers[1](captions.flatten(0, 1))
-        owners = torch.arange(len(rows)).repeat_interleave(captions.shape[1])
-        ids = [f"{name} {row}" for row in rows.tolist()]
-        return Embeddings.from_arrays(towers[0](images), texts, owners, ids=ids, name=name)
+def whole(data: Data, options: Options) -> list[str]:
+    lines = []
+    for kind in ENCODERS:
+        figures = gather(data, options, kind, data.train.texts, ROWS, f"{kind}")
+        lines += [f"\n### Flickr8k, {kind}\n", *table(figures)]
+    return lines
 
 
-def pca_encoder(images: Tensor, captions: Tensor, seed: int) -> Towers:
-    centre = images.mean(0)
-    _, values, axes = torch.linalg.svd(images - centre, full_matrices=False)
-    scaled = axes[:WIDTH].T / values[:WIDTH].sqrt()
-
-    def image(features: Tensor) -> Tensor:
-        return F.normalize((features - centre) @ scaled, dim=-1)
-
-    head = text_head(captions, seed)
-    fit_heads(image, head, [*head.parameters()], images, captions, seed, rate=2e-3, decay=0.1)
-    return image, lambda features: F.normalize(head(features), dim=-1)
+def imbalance(data: Data, options: Options) -> list[str]:
+    lines = ["\n### The encoder's captions cut to a share of their words\n", *heading("encoder, share of words")]
+    for kind in ENCODERS:
+        for share in (1.0, *SHARES):
+            texts = data.train.texts if share == 1 else cut_texts(data.train, share, options.out / "texts")
+            name = kind if share == 1 else f"{kind}-cut-{share:g}"
+            lines.append(summary(f"{kind}, {share:g}", gather(data, options, kind, texts, MAIN_ROWS, name)))
+    return lines
 
 
-def heads_encoder(images: Tensor, captions: Tensor, seed: int) -> Towers:
-    left, right = Standardised(images, seed, "image"), text_head(captions, seed)
-
-    def image(features: Tensor) -> Tensor:
-        return F.normalize(left(features), dim=-1)
-
-    parameters = [*left.parameters(), *right.parameters()]
-    fit_heads(image, right, parameters, images, captions, seed, rate=1e-3, decay=0.5)
-    return image, lambda features: F.normalize(right(features), dim=-1)
-
-
-class Standardised(nn.Module):
-    """A linear head on features of mean zero and mean square one over the fitted rows."""
-
-    centre: Tensor
-    scale: Tensor
-
-    def __init__(self, features: Tensor, seed: int, name: str) -> None:
-        super().__init__()
-        self.register_buffer("centre", features.mean(0))
-        self.register_buffer("scale", features.std())
-        self.linear = nn.Linear(features.shape[1], WIDTH)
-        draw = generator(seed, f"flickr8k {name} head")
-        nn.init.normal_(self.linear.weight, std=features.shape[1] ** -0.5, generator=draw)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.linear((features - self.centre) / self.scale)
+def richness(data: Data, options: Options) -> list[str]:
+    cache = options.out / "texts"
+    rich = {name: joined_texts(part, name, cache) for name, part in (("train", data.train), ("dev", data.dev))}
+    fitted = torch.cat(list(rich["train"].values()), dim=1)
+    held = torch.cat([texts[:, :1] for texts in rich["dev"].values()], dim=1)
+    lines = []
+    for kind in ENCODERS:
+        figures = gather(
+            data, options, kind, data.train.texts, MAIN_ROWS, f"{kind}-rich", fitted, held, [str(n) for n in JOINED]
+        )
+        lines += [f"\n### Flickr8k, {kind}: captions joined\n", *heading("captions joined")]
+        for count in JOINED:
+            one = {row: [run["kinds"][str(count)] for run in runs] for row, runs in figures.items()}
+            lines.append(summary(str(count), one))
+    return lines
 
 
-def text_head(captions: Tensor, seed: int) -> Standardised:
-    return Standardised(captions.flatten(0, 1), seed, "text")
+def gather(
+    data: Data,
+    options: Options,
+    kind: str,
+    encoder_texts: Tensor,
+    rows: Sequence[Row],
+    name: str,
+    fitted: Tensor | None = None,
+    held: Tensor | None = None,
+    kinds: Sequence[str] = (),
+) -> Figures:
+    """Row -> one result a seed, of an encoder fitted on `encoder_texts` (N, 5, d') of the first half of train.
+
+    fitted (N, c, d'), held (D, c, d'): texts of train and dev to fit and report on, instead of the five captions;
+    kinds: the c kinds of `held`.
+    """
+    figures: Figures = {row.name: [] for row in rows}
+    for seed in options.seeds:
+        first, second = halves(len(data.train), seed, "flickr8k halves")
+        towers = ENCODERS[kind](data.train.images[first], encoder_texts[first], seed)
+        sets: list[Embeddings] = [
+            embedded(towers, data.train, second, "train", fitted),
+            embedded(towers, data.dev, data.choose, "choose", held),
+            embedded(towers, data.dev, data.report, "report", held),
+        ]
+        found = compare(
+            sets[0],
+            sets[1],
+            {"report": sets[2]},
+            seeds=(seed,),
+            n_latents=1024,
+            k=32,
+            kinds={"report": list(kinds) * len(data.report)} if kinds else None,
+            folder=options.out / f"{name}-{seed}",
+            rows=rows,
+        )
+        for row in figures:
+            figures[row] += list(found.figures["report"][row].values())
+        say(f"{name}, seed {seed} done")
+    return figures
 
 
-def fit_heads(
-    image: Callable[[Tensor], Tensor],
-    text: nn.Module,
-    parameters: list[nn.Parameter],
-    images: Tensor,
-    captions: Tensor,
-    seed: int,
-    *,
-    rate: float,
-    decay: float,
-    steps: int = 250,
-    batch: int = 256,
-) -> None:
-    """Symmetric InfoNCE with one random caption an image; 250 steps, before small heads overfit 3,000 photographs."""
-    scale = nn.Parameter(torch.tensor(math.log(20.0)))
-    groups = [{"params": parameters, "weight_decay": decay}, {"params": [scale], "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    draw, target = generator(seed, "flickr8k batches"), torch.arange(batch)
-    for _ in progress(range(steps), what="encoder", unit="step"):
-        rows = torch.randperm(len(images), generator=draw)[:batch]
-        said = captions[rows, torch.randint(captions.shape[1], (batch,), generator=draw)]
-        scores = image(images[rows]) @ F.normalize(text(said), dim=-1).T * scale.exp().clamp(max=100)
-        loss = (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+def cut_texts(photographs: Photographs, share: float, cache: Path) -> Tensor:
+    """(N, 5, d') features of the captions, each cut to a random run of a share of its words."""
+    draw = generator(0, f"cut {share} train")
+    texts = [cut(caption, share, draw) for captions in photographs.captions for caption in captions]
+    return minilm(texts, cache).view(len(photographs), -1, photographs.texts.shape[2])
 
 
-def table(figures: dict[str, list[dict[str, dict[str, float]]]]) -> str:
-    lines = ["| row | T2I R@1 | R@5 | R@10 | I2T R@1 | R@5 | R@10 | sum of six |", "|---" * 8 + "|"]
+def joined_texts(photographs: Photographs, name: str, cache: Path) -> dict[int, Tensor]:
+    """Number of captions joined -> (N, texts, d') features; single captions are those of the data."""
+    found = {1: photographs.texts[:, : JOINED[1]]}
+    for count, texts in list(JOINED.items())[1:]:
+        draw = generator(0, f"join {count} {name}")
+        joined = []
+        for captions in photographs.captions:
+            for _ in range(texts):
+                order = torch.randperm(len(captions), generator=draw)[:count]
+                joined.append(" ".join(captions[row] for row in order.tolist()))
+        found[count] = minilm(joined, cache).view(len(photographs), texts, -1)
+    return found
+
+
+def recall_sums(runs: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [sum(run[side][f"R@{k}"] for side in ("t2i", "i2t") for k in (1, 5, 10)) for run in runs]
+
+
+def spread(values: Sequence[float], sign: str = "") -> str:
+    return f"{mean(values):{sign}.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def table(figures: Figures) -> list[str]:
+    lines = ["| row | T2I R@1 | R@5 | R@10 | I2T R@1 | R@5 | R@10 | sum of six | over fine-tuning |", "|---" * 9 + "|"]
+    opponent = recall_sums(figures[TUNED.name])
     for row, runs in figures.items():
         columns = [[run[side][f"R@{k}"] for run in runs] for side in ("t2i", "i2t") for k in (1, 5, 10)]
-        columns.append([sum(values) for values in zip(*columns, strict=True)])
-        cells = [f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "") for values in columns]
+        sums = recall_sums(runs)
+        gains = [a - b for a, b in zip(sums, opponent, strict=True)]
+        cells = [*map(spread, columns), spread(sums), "" if row == TUNED.name else spread(gains, "+")]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return lines
+
+
+def heading(first: str) -> list[str]:
+    rows = " | ".join(row.name for row in MAIN_ROWS)
+    return [f"| {first} | {rows} | gain over fine-tuning | of its sum |", "|---" * (len(MAIN_ROWS) + 3) + "|"]
+
+
+def summary(label: str, figures: Figures) -> str:
+    """One line: sums of the six recalls, and the gain of the edit over the fine-tuning, seed by seed."""
+    sums = {row.name: recall_sums(figures[row.name]) for row in MAIN_ROWS}
+    gains = [a - b for a, b in zip(sums[EDITED.name], sums[TUNED.name], strict=True)]
+    share = 100 * mean(gains) / mean(sums[TUNED.name])
+    return f"| {label} | " + " | ".join(map(spread, sums.values())) + f" | {spread(gains, '+')} | {share:+.1f} % |"
 
 
 if __name__ == "__main__":

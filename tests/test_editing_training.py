@@ -258,7 +258,8 @@ def test_bad_input_is_named(sae, sets):
 
 def test_a_gated_edit_beats_plain_and_its_own_random_masks(sae, sets):
     train, validation, test = sets
-    editor = CaptionEditor.fit(sae, train, validation, form="gated", text="frozen", length_exponent=0.0, **QUICK)
+    options = {"form": "gated", "memory": "none", "text": "frozen", "length_exponent": 0.0, **QUICK}
+    editor = CaptionEditor.fit(sae, train, validation, **options)
     plain = measured(PlainScorer(), test)
     assert measured(editor, test) > plain + 5
     assert measured(editor, test) > max(measured(editor.control("random", seed), test) for seed in range(3)) + 2
@@ -267,9 +268,9 @@ def test_a_gated_edit_beats_plain_and_its_own_random_masks(sae, sets):
 
 def test_where_images_hold_more_than_captions_say_latents_are_masked_under_the_cosine(sae, sets):
     train, validation, test = sets
-    editor = CaptionEditor.fit(sae, train, validation, batch_size=128)
-    assert set(editor.manifest["tried"]) == {"gated 0", "gated 1", "residual 1"}
-    assert max(editor.manifest["tried"], key=editor.manifest["tried"].get) == "residual 1"
+    editor = CaptionEditor.fit(sae, train, validation, memory="none", batch_size=128)
+    assert set(editor.manifest["tried"]) == {"gated 0 none", "gated 1 none", "residual 1 none"}
+    assert max(editor.manifest["tried"], key=editor.manifest["tried"].get) == "residual 1 none"
     assert (editor.config.form, editor.config.length_exponent) == ("residual", 1)
     opponent = CaptionEditor.fit(sae, train, validation, form="plain", batch_size=128)
     assert measured(editor, test) > 1.03 * measured(opponent, test)

@@ -11,11 +11,13 @@ Form = Literal["gated", "residual", "reconstruct", "raw", "plain"]
 MaskKind = Literal["bilinear", "mlp", "tokens", "splice", "ones"]
 TextKind = Literal["finetuned", "frozen"]
 Length = Literal["pair", "caption"]
+MemoryKind = Literal["none", "text", "both"]
 _CHOICES = {
     "form": get_args(Form),
     "mask": get_args(MaskKind),
     "text": get_args(TextKind),
     "length": get_args(Length),
+    "memory": get_args(MemoryKind),
 }
 
 
@@ -34,6 +36,8 @@ class EditorConfig:
         length_exponent: p of the score <x~, u> / (|x| l^p) with l = |x~| / |x|: 1 is the cosine, 0 undivided. In the
             form 'gated' l = |r * x| / |x|, the length before latents are dropped, so no pair needs its own Gram form.
         length: l of the 'pair' of image and caption, or of the 'caption': its mean over reference training images.
+        memory: of the training pairs, see `boresight.editing.memory`: 'text' moves the caption vector, 'both' the image
+            embedding too, before it is edited; 'none' does neither.
         token_width: width of the token features that the mask reads; 0 where it reads none.
     """
 
@@ -42,6 +46,7 @@ class EditorConfig:
     text: TextKind = "finetuned"
     length_exponent: float = 0.0
     length: Length = "pair"
+    memory: MemoryKind = "none"
     token_width: int = 0
 
     def __post_init__(self) -> None:

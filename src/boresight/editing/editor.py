@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from boresight.artefacts import fingerprint, load_artefact, save_artefact
 from boresight.device import pick_device
 from boresight.editing import scoring, training
-from boresight.editing.config import EditorConfig, Form, Length, MaskKind, TextKind
+from boresight.editing.config import EditorConfig, Form, Length, MaskKind, MemoryKind, TextKind
 from boresight.editing.explanation import Explanation, explain_edit
 from boresight.editing.masks import GATE_START, BilinearMask, OnesMask, RandomMask, make_mask
+from boresight.editing.memory import Memory, Neighbours
 from boresight.editing.scorer import PreparedImages, PreparedTexts
 from boresight.editing.tokens import Tokens, token_blocks
 from boresight.embeddings import Embeddings
@@ -45,6 +46,7 @@ class CaptionEditor(nn.Module):
         mask_network: texts (T, d), tokens -> (T, n_latents) in [0, 1]; None where the form has no latents.
         gate_network: texts (T, d) -> (T, d) in [0, 1], the gate of 'gated' and 'raw'; None in the others.
         head_map, head_bias: (d, d) and (d,), zero at the start; u = unit(t + head_map t + head_bias) for a unit t.
+        memory: of training pairs, which moves u and the images; None without one.
         reference: (R, d) training images over which a length per caption is taken; R is 0 where none is.
         manifest: what it was fitted on and how: `encoder`, `encoder_fingerprint`, `options`, `history` and
             `tried`, the sum of recalls on validation of each form and length exponent tried.
@@ -67,6 +69,9 @@ class CaptionEditor(nn.Module):
         learns = config.text == "finetuned"
         self.head_map = nn.Parameter(torch.zeros(sae.width, sae.width), requires_grad=learns)
         self.head_bias = nn.Parameter(torch.zeros(sae.width), requires_grad=learns)
+        self.memory: Memory | None = None
+        if config.memory != "none":
+            self.memory = Memory(torch.zeros(0, sae.width), torch.zeros(0, sae.width))
         self.register_buffer("reference", torch.zeros(0, sae.width))
         self._prepared_reference: tuple[Any, PreparedImages] | None = None
         self.to(directions.device)
@@ -83,11 +88,13 @@ class CaptionEditor(nn.Module):
         text: TextKind = "finetuned",
         length_exponent: float | None = None,
         length: Length = "pair",
+        memory: MemoryKind | None = None,
         batch_size: int = 256,
         steps: int | None = None,
         learning_rate: float = 5e-4,
         mask_learning_rate: float = 5e-3,
         gate_learning_rate: float = 5e-3,
+        memory_learning_rate: float = 1e-2,
         weight_decay: float = 0.1,
         sparsity: float = 0.0,
         captions_per_image: int = 1,
@@ -107,14 +114,15 @@ class CaptionEditor(nn.Module):
             form: see `EditorConfig`. Left out, 'gated' and 'residual' are trained and the better on validation is
                 returned: 'residual' wins where images hold much that captions leave out and the autoencoder has found
                 it, 'gated' elsewhere. Every form is trained by this same loop.
+            memory: see `EditorConfig`. Left out, 'gated' has 'both' and the other forms have 'none'.
             mask, text, length: see `EditorConfig`.
             length_exponent: see `EditorConfig`. Left out, both 0 and 1 are trained ('residual' beside 'gated' only
                 with 1) and the better on validation is returned: undivided is a reweighting of the caption, and wins
                 where images hold little that captions leave out. 'plain' has no length to divide by.
             batch_size: images a step, at most as many as there are.
             steps: left out, 30 epochs, at least 300 and at most 2,000 steps. 0 trains nothing.
-            learning_rate, mask_learning_rate, gate_learning_rate: of head, mask and gate; AdamW, cosine
-                schedule. Beside a gate the mask learns at a fifth of its rate.
+            learning_rate, mask_learning_rate, gate_learning_rate, memory_learning_rate: of head, mask, gate and
+                memory; AdamW, cosine schedule. Beside a gate the mask learns at a fifth of its rate.
             weight_decay: pulls the head towards the identity and the mask towards one that no caption changes.
             sparsity: weight of the mean mask in the loss.
             captions_per_image: captions drawn for each image and step; all of them are positives.
@@ -139,6 +147,7 @@ class CaptionEditor(nn.Module):
             learning_rate=learning_rate,
             mask_learning_rate=mask_learning_rate,
             gate_learning_rate=gate_learning_rate,
+            memory_learning_rate=memory_learning_rate,
             weight_decay=weight_decay,
             sparsity=sparsity,
             captions_per_image=captions_per_image,
@@ -146,13 +155,14 @@ class CaptionEditor(nn.Module):
         )
         frozen = copy.deepcopy(sae).to(pick_device(device))
         editors: list[CaptionEditor] = []
-        for kind, exponent in _candidates(form, length_exponent):
+        for kind, exponent, recall in _candidates(form, length_exponent, memory):
             config = EditorConfig(
                 form=kind,
                 mask=mask,
                 text=text,
                 length_exponent=exponent,
                 length=length,
+                memory=recall,
                 token_width=0 if token_features is None else token_features.shape[1],
             )
             editor = cls(frozen, config, encoder_of(train.manifest))
@@ -162,7 +172,7 @@ class CaptionEditor(nn.Module):
         reached = [max(entry["recall_sum"] for entry in editor.manifest["history"]) for editor in editors]
         best = editors[reached.index(max(reached))]
         best.manifest["tried"] = {
-            f"{editor.config.form} {editor.config.length_exponent:g}": found
+            f"{editor.config.form} {editor.config.length_exponent:g} {editor.config.memory}": found
             for editor, found in zip(editors, reached, strict=True)
         }
         return best
@@ -198,7 +208,7 @@ class CaptionEditor(nn.Module):
     @torch.no_grad()
     def text(self, texts: Tensor | np.ndarray) -> Tensor:
         """(M, d) unit caption vectors u, which edited images are compared with. texts: (M, d)."""
-        return self._head(self._unit(self._checked(texts, "the captions")))
+        return self._query(self._unit(self._checked(texts, "the captions")))
 
     @torch.no_grad()
     def edit(self, images: Tensor | np.ndarray, texts: Tensor | np.ndarray, tokens: Tokens | None = None) -> Tensor:
@@ -238,25 +248,35 @@ class CaptionEditor(nn.Module):
                 out[top : top + _IMAGES_AT_ONCE, left : left + block] = self.score_prepared(prepared, captions).cpu()
         return out
 
-    def prepare_images(self, images: Tensor) -> PreparedImages:
-        """The caption-free side of N images (N, d): O(N (d + k)) memory; O(N k^2) more to divide by |x~|."""
+    def prepare_images(self, images: Tensor, *, near: Neighbours | None = None) -> PreparedImages:
+        """The caption-free side of N images (N, d): O(N (d + k)) memory; O(N k^2) more to divide by |x~|.
+
+        Differentiable where gradients are on. near: the images' neighbours in the memory, where they are known or are
+        not simply the nearest: in training an image does not see itself.
+        """
         x = self._rows(images)
         inverse = 1 / x.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        base, indices, values = self._parts(x)
+        base, indices, values = self._parts(x, near)
         base, values = base * inverse, values * inverse
         terms = scoring.length_terms(base, indices, values, self.sae.directions) if self.config.needs_terms else None
         return PreparedImages(base, indices, values, terms)
 
     def prepare_texts(
-        self, texts: Tensor, tokens: Tokens | None = None, *, reference: PreparedImages | None = None
+        self,
+        texts: Tensor,
+        tokens: Tokens | None = None,
+        *,
+        reference: PreparedImages | None = None,
+        near: Neighbours | None = None,
     ) -> PreparedTexts:
         """The image-free side of T captions (T, d): O(T n_latents) memory. Differentiable where gradients are on.
 
-        `reference` stands in for the editor's own reference images where the length is one per caption.
+        `reference` stands in for the editor's own reference images where the length is one per caption; `near` is as
+        for `prepare_images`.
         """
         unit = self._unit(texts)
         gate = None if self.gate_network is None else self.gate_network(unit)
-        query = self._head(unit) if gate is None else self._head(unit) * gate
+        query = self._query(unit, near) if gate is None else self._query(unit, near) * gate
         weights = latent_query = None
         if self.mask_network is not None:
             weights = self.mask_network(unit, self.placed(tokens)).t().contiguous() - self.config.offset
@@ -309,6 +329,7 @@ class CaptionEditor(nn.Module):
             raise InputError(f"There is no control '{kind}'; choose 'random' or 'ones'.")
         twin = CaptionEditor(self.sae, self.config, self.manifest)
         twin.head_map, twin.head_bias, twin.reference = self.head_map, self.head_bias, self.reference
+        twin.memory = self.memory
         for name in ("mask_network", "gate_network"):
             network = getattr(self, name)
             if network is not None:
@@ -344,6 +365,8 @@ class CaptionEditor(nn.Module):
             sae.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("sae.")})
             editor = cls(sae, EditorConfig(**manifest["config"]), kept)
             editor.reference = tensors["reference"]
+            if editor.memory is not None:
+                editor.memory = Memory(tensors["memory.images"], tensors["memory.texts"])
             editor.load_state_dict(tensors)
         except (KeyError, TypeError, RuntimeError, InputError) as error:
             reason = str(error).splitlines()[0]
@@ -374,15 +397,33 @@ class CaptionEditor(nn.Module):
         """The tokens on this editor's device."""
         return None if tokens is None else (tokens[0].to(self.device), tokens[1].to(self.device))
 
-    def _head(self, unit: Tensor) -> Tensor:
-        return F.normalize(unit + F.linear(unit, self.head_map, self.head_bias), dim=1)
+    def _query(self, unit: Tensor, near: Neighbours | None = None) -> Tensor:
+        """(T, d) unit caption vectors u of unit captions."""
+        query = F.normalize(unit + F.linear(unit, self.head_map, self.head_bias), dim=1)
+        if self.memory is None:
+            return query
+        pictured = self.memory.pictured(self.memory.near_texts(unit) if near is None else near)
+        return F.normalize(query + self.memory.strengths[1] * pictured, dim=1)
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _moved(self, x: Tensor, near: Neighbours | None) -> Tensor:
+        """(N, d) images moved towards what people wrote of the like, at their own length."""
+        if self.memory is None or self.config.memory != "both":
+            return x
+        length = x.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        unit = x / length
+        written = self.memory.written(self.memory.near_images(unit) if near is None else near)
+        written = F.normalize(written + F.linear(written, self.head_map), dim=1)
+        return F.normalize(unit + self.memory.strengths[0] * written, dim=1) * length
+
+    def _parts(self, x: Tensor, near: Neighbours | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Base (N, d), indices (N, k) and values (N, k) of the edit; k is 0 where the form has no latents."""
+        base = self._moved(x, near)
         if not self.config.has_latents:
-            return x, x.new_empty(len(x), 0, dtype=torch.int64), x.new_empty(len(x), 0)
-        codes = self.sae.encode(x)
-        base = self.sae.bias.expand_as(x) if self.config.form == "reconstruct" else x
+            return base, x.new_empty(len(x), 0, dtype=torch.int64), x.new_empty(len(x), 0)
+        with torch.no_grad():
+            codes = self.sae.encode(x)
+        if self.config.form == "reconstruct":
+            base = self.sae.bias + (base - x)
         return base, codes.indices, codes.values
 
     def _lengths(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
@@ -395,18 +436,21 @@ class CaptionEditor(nn.Module):
     def _reference(self) -> PreparedImages:
         if len(self.reference) == 0:
             raise InputError("A length per caption needs reference images; set editor.reference to some (R, d).")
-        state = (self.device, self.config, id(self.reference), self.reference._version)
+        movers = [] if self.memory is None else [self.head_map, *self.memory.parameters()]
+        state = (self.device, self.config, *((id(part), part._version) for part in (self.reference, *movers)))
         if self._prepared_reference is None or self._prepared_reference[0] != state:
             self._prepared_reference = (state, self.prepare_images(self.reference))
         return self._prepared_reference[1]
 
 
-def _candidates(form: Form | None, exponent: float | None) -> list[tuple[Form, float]]:
-    """Forms and length exponents to try, the cheaper first."""
+def _candidates(
+    form: Form | None, exponent: float | None, memory: MemoryKind | None
+) -> list[tuple[Form, float, MemoryKind]]:
+    """Forms, length exponents and memories to try, the cheaper first."""
+    exponents = (0.0, 1.0) if exponent is None else (exponent,)
     if form is None:
-        if exponent is None:
-            return [("gated", 0.0), ("gated", 1.0), ("residual", 1.0)]
-        return [("gated", exponent), ("residual", exponent)]
-    if exponent is not None:
-        return [(form, exponent)]
-    return [(form, 1.0)] if form == "plain" else [(form, 0.0), (form, 1.0)]
+        gated: list[tuple[Form, float, MemoryKind]] = [("gated", p, memory or "both") for p in exponents]
+        return [*gated, ("residual", exponents[-1], memory or "none")]
+    if form == "plain":
+        exponents = exponents[-1:]
+    return [(form, p, memory or ("both" if form == "gated" else "none")) for p in exponents]

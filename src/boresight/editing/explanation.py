@@ -104,13 +104,12 @@ def explain_edit(
     length = float(x.norm())
     edited = editor.edit(x, text, tokens)[0]
     asked = query * editor.gate(text)[0]
-    remainder = float(edited @ query) / length
+    prepared = editor.prepare_images(x), editor.prepare_texts(text, tokens)
+    remainder = float(prepared[0].base[0] @ asked)
     latents: list[LatentEffect] = []
     if editor.config.has_latents:
         mask = editor.mask(text, tokens)[0]
         codes = editor.sae.encode(x)
-        base = editor.sae.bias if editor.config.form == "reconstruct" else x[0]
-        remainder = float(base @ asked) / length
         for index, activation in zip(codes.indices[0].tolist(), codes.values[0].tolist(), strict=True):
             if activation > 0:
                 effect = activation * float(editor.sae.directions[index] @ asked) / length
@@ -118,7 +117,6 @@ def explain_edit(
                 name = str(names[index]) if names is not None else ""
                 remainder -= effect * editor.config.offset
                 latents.append(LatentEffect(index, name, activation, kept, effect * kept, -effect * (1 - kept)))
-    prepared = editor.prepare_images(x), editor.prepare_texts(text, tokens)
     return Explanation(
         plain_score=float(x[0] @ query) / length,
         undivided_score=float(edited @ query) / length,

@@ -77,7 +77,7 @@ def length_terms(base: Tensor, indices: Tensor, values: Tensor, directions: Tens
         stack = torch.cat([atoms, base[rows].double().unsqueeze(1)], dim=1)
         gram = stack @ stack.transpose(1, 2)
         # Padded slots and repeated directions make the Gram singular; the jitter is far below float32.
-        scale = gram.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-30)
+        scale = gram.detach().diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-30)
         gram.diagonal(dim1=1, dim2=2).add_(_JITTER * scale.unsqueeze(1))
         lower = torch.linalg.cholesky(gram)
         parts.append(

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from boresight.competitors import count_image_to_text, count_text_to_image
 from boresight.editing.masks import SpliceMask
+from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, remember
 from boresight.editing.scorer import PreparedImages
 from boresight.editing.tokens import tokens_of
 from boresight.embeddings import Embeddings
@@ -43,6 +44,7 @@ class TrainingOptions:
     learning_rate: float = 5e-4
     mask_learning_rate: float = 5e-3
     gate_learning_rate: float = 5e-3
+    memory_learning_rate: float = 1e-2
     weight_decay: float = 0.1
     sparsity: float = 0.0
     captions_per_image: int = 1
@@ -54,7 +56,14 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name} is {value}; choose at least {least}.")
-        for name in ("learning_rate", "mask_learning_rate", "gate_learning_rate", "weight_decay", "sparsity"):
+        for name in (
+            "learning_rate",
+            "mask_learning_rate",
+            "gate_learning_rate",
+            "memory_learning_rate",
+            "weight_decay",
+            "sparsity",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}; choose 0 or more.")
 
@@ -110,6 +119,11 @@ def train(
         One entry for each look at validation: `step`, `recall_sum`, and `loss` (mean since the last look).
     """
     check_sets(train_set, validation)
+    recall: _Recall | None = None
+    if editor.memory is not None:
+        memory, place = remember(train_set, options.seed)
+        editor.memory = memory.to(editor.device)
+        recall = _Recall(editor.memory, train_set, place)
     chooser = _Chooser(editor, validation, options.seed)
     draw = generator(options.seed, "editor reference")
     sample = torch.randperm(len(train_set), generator=draw)[:REFERENCE_IMAGES]
@@ -121,10 +135,11 @@ def train(
     groups = _parameter_groups(editor, options)
     steps = options.steps_for(len(train_set)) if groups else 0
     if steps:
-        for network in (editor.mask_network, editor.gate_network):
+        networks: tuple[Any, ...] = (editor.mask_network, editor.gate_network, editor.memory)
+        for network in networks:
             if hasattr(network, "start"):
                 network.start(options.seed)
-        for step, loss in _descend(editor, train_set, groups, steps, options):
+        for step, loss in _descend(editor, train_set, recall, groups, steps, options):
             history.append({"step": float(step), "recall_sum": chooser.recall_sum(), "loss": loss})
             if history[-1]["recall_sum"] > max(entry["recall_sum"] for entry in history[:-1]):
                 best = copy.deepcopy(editor.state_dict())
@@ -158,7 +173,12 @@ def require_apart(first: Embeddings, second: Embeddings, first_name: str, second
 
 
 def _descend(
-    editor: CaptionEditor, train_set: Embeddings, groups: list[dict[str, Any]], steps: int, options: TrainingOptions
+    editor: CaptionEditor,
+    train_set: Embeddings,
+    recall: _Recall | None,
+    groups: list[dict[str, Any]],
+    steps: int,
+    options: TrainingOptions,
 ) -> Iterator[tuple[int, float]]:
     """Trains, and stops to yield (step, mean loss) whenever validation is due."""
     log_scale = torch.nn.Parameter(torch.tensor(math.log(_START_SCALE), device=editor.device))
@@ -171,9 +191,13 @@ def _descend(
     losses: list[Tensor] = []
     for step in progress(range(1, steps + 1), what=f"editor ({editor.config.form})", unit="step"):
         rows, captions, owners, negative = next(batches)
-        images = prepared[rows] if prepared is not None else editor.prepare_images(train_set.images[rows])
+        near_images, near_texts = (None, None) if recall is None else recall(rows, captions)
+        if prepared is not None:
+            images = prepared[rows]
+        else:
+            images = editor.prepare_images(train_set.images[rows], near=near_images)
         captioned, tokens = train_set.texts[captions].to(editor.device).float(), tokens_of(train_set, captions)
-        texts = editor.prepare_texts(captioned, tokens, reference=images)
+        texts = editor.prepare_texts(captioned, tokens, reference=images, near=near_texts)
         scores = editor.score_prepared(images, texts) * log_scale.exp().clamp(max=_MAX_SCALE)
         loss = contrastive_loss(scores, owners.to(editor.device), negative.to(editor.device))
         if options.sparsity and network is not None:
@@ -189,7 +213,8 @@ def _descend(
                 raise InputError(
                     f"Training diverged at step {step} (the loss is {mean}); choose a smaller learning_rate than "
                     f"{options.learning_rate}, mask_learning_rate than {options.mask_learning_rate}, "
-                    f"gate_learning_rate than {options.gate_learning_rate} or weight_decay than {options.weight_decay}."
+                    f"gate_learning_rate than {options.gate_learning_rate}, memory_learning_rate than "
+                    f"{options.memory_learning_rate} or weight_decay than {options.weight_decay}."
                 )
             yield step, mean
             losses = []
@@ -233,7 +258,7 @@ def _same_text(train_set: Embeddings) -> Tensor:
 
 
 def _parameter_groups(editor: CaptionEditor, options: TrainingOptions) -> list[dict[str, Any]]:
-    """What is trained: head, mask and gate, each at its own rate; vectors are not decayed."""
+    """What is trained: head, mask, gate and memory, each at its own rate; vectors are not decayed."""
     groups = []
     # A mask as fast as the gate overfits a few thousand captions before the gate has settled.
     mask_rate = options.mask_learning_rate * (0.2 if editor.config.has_gate else 1.0)
@@ -241,6 +266,7 @@ def _parameter_groups(editor: CaptionEditor, options: TrainingOptions) -> list[d
         ([editor.head_map, editor.head_bias], options.learning_rate),
         (_parameters(editor.mask_network), mask_rate),
         (_parameters(editor.gate_network), options.gate_learning_rate),
+        (_parameters(editor.memory), options.memory_learning_rate),
     ):
         parameters = [p for p in candidates if p.requires_grad]
         for decay, chosen in (
@@ -257,11 +283,37 @@ def _parameters(network: Any) -> list[torch.nn.Parameter]:
 
 
 def _prepare_all(editor: CaptionEditor, train_set: Embeddings) -> PreparedImages | None:
-    """The static side of every training image where it is small enough to keep, else None."""
+    """The static side of every training image where training leaves it alone and it is small enough, else None."""
     config = editor.sae.config
+    if editor.config.memory == "both":
+        return None
     k = (config.max_active if config.thresholded else config.k) if editor.config.has_latents else 0
     each = editor.width + 3 * k + (k * k if editor.config.needs_terms else 0)
     return editor.prepare_images(train_set.images) if len(train_set) * each <= _PREPARED_FLOATS else None
+
+
+class _Recall:
+    """Neighbours of training pairs in the memory: none sees its own pair there, which would tell it its answer."""
+
+    def __init__(self, memory: Memory, train_set: Embeddings, place: Tensor) -> None:
+        self.memory, self.train_set, self.place = memory, train_set, place
+        self.whole: tuple[Neighbours, Neighbours] | None = None
+        if (len(train_set) + len(train_set.owners)) * NEIGHBOURS <= _PREPARED_FLOATS // 4:
+            self.whole = self._find(torch.arange(len(train_set)), torch.arange(len(train_set.owners)))
+
+    def __call__(self, rows: Tensor, captions: Tensor) -> tuple[Neighbours, Neighbours]:
+        """Of some images (B,) and some captions (T,), by their rows."""
+        if self.whole is None:
+            return self._find(rows, captions)
+        return self.whole[0][rows], self.whole[1][captions]
+
+    def _find(self, rows: Tensor, captions: Tensor) -> tuple[Neighbours, Neighbours]:
+        device = self.memory.images.device
+        own_images = self.place[rows].to(device)
+        own_texts = self.place[self.train_set.owners[captions]].to(device)
+        images = F.normalize(self.train_set.images[rows].to(device).float(), dim=1)
+        texts = F.normalize(self.train_set.texts[captions].to(device).float(), dim=1)
+        return self.memory.near_images(images, own_images), self.memory.near_texts(texts, own_texts)
 
 
 class _Chooser:
@@ -275,15 +327,18 @@ class _Chooser:
         self.sample = validation.select(rows[:kept].sort().values)
         if len(self.sample.owners) == 0:
             raise InputError("The validation set has too few captions to choose on; give it more.")
-        self.images = editor.prepare_images(self.sample.images)
+        self.images: PreparedImages | None = None
+        if editor.config.memory != "both":  # which moves the images as it learns
+            self.images = editor.prepare_images(self.sample.images)
 
     @torch.no_grad()
     def recall_sum(self) -> float:
+        images = self.editor.prepare_images(self.sample.images) if self.images is None else self.images
         columns = torch.arange(len(self.sample.owners))
         scores = []
         for block in columns.split(max(64, 2**22 // self.editor.sae.n_latents)):
             texts = self.editor.prepare_texts(self.sample.texts[block], tokens_of(self.sample, block))
-            scores.append(self.editor.score_prepared(self.images, texts))
+            scores.append(self.editor.score_prepared(images, texts))
         return recall_sum(torch.cat(scores, dim=1), self.sample.owners.to(self.editor.device))
 
 

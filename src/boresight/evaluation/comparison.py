@@ -34,20 +34,37 @@ from boresight.seeds import generator
 
 PLAIN = Row("plain", "baseline", "cosine of the embeddings as they are")
 TUNED = Row("text fine-tuning", "opponent", "the same training of the text side, without a mask")
+TUNED_MEMORY = Row("text fine-tuning, memory", "opponent", "the same, with the editor's memory beside the text side")
 RAW = Row("raw-dimension mask", "opponent", "the same training, a mask over the dimensions of the embedding")
 SPLICE = Row("training-free mask", "opponent", "keeps the latents that point the caption's way")
 REBUILT = Row("SAE reconstruction", "opponent", "every latent kept (m = 1), no training of the text side")
-EDITED = Row("edited", "ours", "a trained mask over latents and a gate over dimensions")
+EDITED = Row("edited", "ours", "memory of the training pairs, mask over latents, gate over dimensions")
+EDITED_MASKS = Row("edited, no memory", "ours", "mask over latents and gate over dimensions alone")
 EDITED_REBUILT = Row("edited, reconstruct", "ours", "the form of the paper, a mask over latents alone: x~ = D(m z) + b")
 RANDOM = Row("random mask", "control", "the trained masks of 'edited', their entries exchanged among latents")
 SHUFFLED = Row("shuffled images", "control", "the trained 'edited' on images exchanged among ids; must be at chance")
 CHANCE = Row("chance", "control", "what a score that knows nothing gets, computed")
-ROWS = (PLAIN, TUNED, RAW, SPLICE, REBUILT, EDITED, EDITED_REBUILT, RANDOM, SHUFFLED, CHANCE)
+ROWS = (
+    PLAIN,
+    TUNED,
+    TUNED_MEMORY,
+    RAW,
+    SPLICE,
+    REBUILT,
+    EDITED,
+    EDITED_MASKS,
+    EDITED_REBUILT,
+    RANDOM,
+    SHUFFLED,
+    CHANCE,
+)
 CHANGES: dict[Row, dict[str, Any]] = {
     TUNED: {"form": "plain"},
+    TUNED_MEMORY: {"form": "plain", "memory": "text"},
     RAW: {"form": "raw"},
     SPLICE: {"form": "residual", "mask": "splice", "text": "frozen"},
     REBUILT: {"form": "reconstruct", "mask": "ones", "text": "frozen"},
+    EDITED_MASKS: {"memory": "none"},
     EDITED_REBUILT: {"form": "reconstruct"},
 }
 """What the rivals change of the options of `edited`."""
@@ -69,6 +86,7 @@ def compare(
     editor_options: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
     device: str | torch.device | None = None,
+    rows: Sequence[Row] = ROWS,
 ) -> Comparison:
     """Retrieval of all rows on all test sets over the seeds.
 
@@ -81,6 +99,7 @@ def compare(
         sae_options, editor_options: passed on to `SparseAutoencoder.fit` and `CaptionEditor.fit`.
         folder: where to keep what is finished: `seed-<s>/sae` and `seed-<s>/edited` (artefacts), and the figures. A
             comparison of the same data and settings that was interrupted goes on from there.
+        rows: some of ROWS, where not all are wanted; 'plain' and 'chance' are always there.
 
     Raises:
         InputError: no seed or test set, a repeated seed, kinds of an unknown test set or of another length, or a test
@@ -99,7 +118,8 @@ def compare(
     }
     started = time.monotonic()
     kept = _Kept(folder, _digest(settings, train, validation, tests, kinds))
-    work = [(row, seed) for seed in seeds for row in ROWS if row not in (PLAIN, CHANCE)]
+    rows = [row for row in ROWS if row in rows or row in (PLAIN, CHANCE)]
+    work = [(row, seed) for seed in seeds for row in rows if row not in (PLAIN, CHANCE)]
     with progress(total=len(work) + 2, what="comparing", unit="row") as bar:
 
         def measure(row: Row, seed: str, score: Callable[[str, Embeddings], Any]) -> None:
@@ -128,10 +148,10 @@ def compare(
         HeldOut(name, len(held), len(held.owners), dict(Counter(kinds.get(name, ())))) for name, held in tests.items()
     ]
     return Comparison(
-        rows=ROWS,
+        rows=rows,
         tests=sets,
         seeds=list(seeds),
-        figures={name: kept.ordered(name, seeds) for name in tests},
+        figures={name: kept.ordered(name, rows, seeds) for name in tests},
         measures={str(seed): kept.measures[str(seed)] for seed in seeds},
         facts=_facts(train, validation, settings, time.monotonic() - started),
     )
@@ -230,12 +250,12 @@ class _Kept:
         self.write()
         return made
 
-    def ordered(self, test: str, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+    def ordered(self, test: str, rows: Sequence[Row], seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
         """Row -> seed -> result, in the order of the rows and seeds asked for."""
         figures = self.state["figures"][test]
         wanted = (UNSEEDED, *map(str, seeds))
         return {
-            row.name: {seed: figures[row.name][seed] for seed in wanted if seed in figures[row.name]} for row in ROWS
+            row.name: {seed: figures[row.name][seed] for seed in wanted if seed in figures[row.name]} for row in rows
         }
 
 

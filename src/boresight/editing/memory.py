@@ -1,0 +1,129 @@
+"""What the training pairs say of an image or a caption never seen: the memory of an editor.
+
+An image embedding holds more than people write. What people wrote of the images most like it is the part they do
+describe; how the images look whose captions are most like a caption is what it leads one to expect:
+
+    c(x) = unit(sum_k w_k (tau_k - mean tau)),   w = softmax over the nearest images xi_k of    s_c cos(x, xi_k)
+    v(t) = unit(sum_k w_k (xi_k - mean xi)),     w = softmax over the nearest captions tau_k of s_v cos(t, tau_k)
+
+with xi_k (d,) the remembered images, tau_k (d,) the mean of each one's unit captions, and the cosines taken after the
+mean of what is remembered. The editor moves an image embedding towards c(x), read through the text head, and a caption
+vector towards v(t). Each is a function of one side alone, so images stay static and a caption stays one vector. Our own
+addition: TEVI (arXiv 2606.07451) has nothing alike.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from boresight.embeddings import Embeddings
+from boresight.errors import InputError
+from boresight.seeds import generator
+
+REMEMBERED = 8192
+NEIGHBOURS = 64
+START = 0.4
+SHARPNESS = 15.0
+_SIMILARITIES = 2**23
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Of N queries, the nearest K of what is remembered: cosines (N, K) float32 and indices (N, K) int64."""
+
+    cosines: Tensor
+    indices: Tensor
+
+    def __getitem__(self, rows: slice | Tensor) -> Neighbours:
+        return Neighbours(self.cosines[rows], self.indices[rows])
+
+
+class Memory(nn.Module):
+    """Remembered pairs, and how much and how sharply they are recalled. Silent (strengths of zero) until trained.
+
+    Attributes:
+        images: (R, d) unit.
+        texts: (R, d) mean of the unit captions of each image.
+        strengths: (2,) of c(x) beside a unit image and of v(t) beside a unit caption vector.
+        log_sharpness: (2,) log s_c and log s_v.
+    """
+
+    images: Tensor
+    texts: Tensor
+
+    def __init__(self, images: Tensor, texts: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("images", images)
+        self.register_buffer("texts", texts)
+        self.strengths = nn.Parameter(torch.zeros(2))
+        self.log_sharpness = nn.Parameter(torch.full((2,), math.log(SHARPNESS)))
+
+    def start(self, seed: int) -> None:
+        nn.init.constant_(self.strengths, START)
+
+    def near_images(self, images: Tensor, skip: Tensor | None = None) -> Neighbours:
+        """Of unit images (N, d). skip: (N,) int64, a remembered row that each does not see, or -1."""
+        return _nearest(images, self.images, skip)
+
+    def near_texts(self, texts: Tensor, skip: Tensor | None = None) -> Neighbours:
+        """Of unit captions (T, d). skip: (T,) int64, as for `near_images`."""
+        return _nearest(texts, self.texts, skip)
+
+    def written(self, near: Neighbours) -> Tensor:
+        """(N, d) unit c(x), of the neighbours of images."""
+        return _recall(near, self.texts - self.texts.mean(0), self.log_sharpness[0])
+
+    def pictured(self, near: Neighbours) -> Tensor:
+        """(T, d) unit v(t), of the neighbours of captions."""
+        return _recall(near, self.images - self.images.mean(0), self.log_sharpness[1])
+
+
+def _recall(near: Neighbours, values: Tensor, log_sharpness: Tensor) -> Tensor:
+    weights = (near.cosines * log_sharpness.exp()).softmax(1)
+    return F.normalize(F.embedding_bag(near.indices, values, per_sample_weights=weights, mode="sum"), dim=1)
+
+
+@torch.no_grad()
+def _nearest(queries: Tensor, remembered: Tensor, skip: Tensor | None) -> Neighbours:
+    """In blocks: no matrix of queries x R is held whole."""
+    if len(remembered) == 0:
+        raise InputError("This editor's memory is empty; fit it, or set memory='none'.")
+    centre = remembered.mean(0)
+    keys = F.normalize(remembered - centre, dim=1).t()
+    count, block = min(NEIGHBOURS, len(remembered)), max(1, _SIMILARITIES // len(remembered))
+    cosines = queries.new_empty(len(queries), count)
+    indices = torch.empty(len(queries), count, dtype=torch.int64, device=queries.device)
+    for start in range(0, len(queries), block):
+        rows = slice(start, start + block)
+        found = F.normalize(queries[rows] - centre, dim=1) @ keys
+        if skip is not None:
+            seen = (skip[rows] >= 0).nonzero()[:, 0]
+            found[seen, skip[rows][seen]] = -torch.inf
+        cosines[rows], indices[rows] = found.topk(count, dim=1)
+    return Neighbours(cosines, indices)
+
+
+def remember(train_set: Embeddings, seed: int) -> tuple[Memory, Tensor]:
+    """What of a training set is remembered.
+
+    Returns:
+        A memory of at most REMEMBERED captioned images, drawn at random, and (N,) the place of each image in it, or -1.
+    """
+    counts = torch.bincount(train_set.owners, minlength=len(train_set))
+    captioned = counts.nonzero()[:, 0]
+    draw = generator(seed, "editor memory")
+    rows = captioned[torch.randperm(len(captioned), generator=draw)[:REMEMBERED]].sort().values
+    place = torch.full((len(train_set),), -1)
+    place[rows] = torch.arange(len(rows))
+    texts = torch.zeros(len(rows), train_set.texts.shape[1])
+    for start in range(0, len(train_set.owners), 65536):
+        kept = place[train_set.owners[start : start + 65536]]
+        chosen = F.normalize(train_set.texts[start : start + 65536].float(), dim=1)[kept >= 0]
+        texts.index_add_(0, kept[kept >= 0], chosen)
+    images = F.normalize(train_set.images[rows].float(), dim=1)
+    return Memory(images, texts / counts[rows].unsqueeze(1)), place
