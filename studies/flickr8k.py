@@ -3,26 +3,28 @@
     python studies/flickr8k.py --data DIR
 
 DIR is described in `photographs.py`. For each seed the encoder is fitted on a random half of train, autoencoder, editor
-and opponents on the other half; half of dev chooses, the other half is reported. Three parts:
+and opponents on the other half; half of dev chooses, the other half is reported. Four parts:
 
 - `whole`: every row of the comparison, two encoders;
 - `imbalance`: the encoder is fitted on captions cut to a random run of a half or a quarter of their words, the rest on
   whole ones;
 - `richness`: one, two, three and all five captions of a photograph joined to one text; everything but the encoder
-  learns from all of these lengths together.
+  learns from all of these lengths together;
+- `swaps`: captions with one wrong word, as in `robustness.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import robustness
 import torch
 import tyro
-from photographs import ENCODERS, Photographs, cut, embedded, halves, load_photographs, minilm
+from photographs import ENCODERS, Photographs, Towers, cut, embedded, halves, load_photographs, minilm
 from torch import Tensor
 
 from boresight.embeddings import Embeddings
@@ -32,7 +34,7 @@ from boresight.evaluation.results import Row
 from boresight.progress import say
 from boresight.seeds import generator
 
-PARTS = ("whole", "imbalance", "richness")
+PARTS = ("whole", "imbalance", "richness", "swaps")
 MAIN_ROWS = (PLAIN, TUNED, TUNED_MEMORY, EDITED, EDITED_MASKS)
 SHARES = (0.5, 0.25)
 JOINED = {1: 2, 2: 2, 3: 1, 5: 1}
@@ -65,7 +67,7 @@ def main(options: Options) -> None:
     data = Data(train, dev, *halves(len(dev), 0, "flickr8k dev"))
     written = []
     for part in options.parts:
-        written += {"whole": whole, "imbalance": imbalance, "richness": richness}[part](data, options)
+        written += {"whole": whole, "imbalance": imbalance, "richness": richness, "swaps": swaps}[part](data, options)
         (options.out / f"{part}.md").write_text("\n".join(written) + "\n", encoding="utf-8")
         print("\n".join(written))
         written = []
@@ -106,6 +108,43 @@ def richness(data: Data, options: Options) -> list[str]:
     return lines
 
 
+def swaps(data: Data, options: Options) -> list[str]:
+    lines = []
+    for kind in ENCODERS:
+        runs = []
+        for seed in options.seeds:
+            towers, sets = fitted_on_halves(data, kind, data.train.texts, seed)
+            captions = [caption for row in data.report.tolist() for caption in data.dev.captions[row]]
+
+            def texts_of(texts: list[str], towers: Towers = towers) -> Tensor:
+                with torch.no_grad():
+                    return towers[1](minilm(texts, options.out / "texts"))
+
+            scorers = robustness.fit(sets[0], sets[1], seed)
+            runs.append(robustness.measure(replace(sets[2], captions=captions), texts_of, scorers))
+            say(f"{kind}, swaps, seed {seed} done")
+        lines += [f"\n### Flickr8k, {kind}: one word wrong\n", robustness.table(runs)]
+    return lines
+
+
+def fitted_on_halves(
+    data: Data,
+    kind: str,
+    encoder_texts: Tensor,
+    seed: int,
+    fitted: Tensor | None = None,
+    held: Tensor | None = None,
+) -> tuple[Towers, list[Embeddings]]:
+    """An encoder of the first half of train, and its embeddings of the second, of what chooses and of what reports."""
+    first, second = halves(len(data.train), seed, "flickr8k halves")
+    towers = ENCODERS[kind](data.train.images[first], encoder_texts[first], seed)
+    return towers, [
+        embedded(towers, data.train, second, "train", fitted),
+        embedded(towers, data.dev, data.choose, "choose", held),
+        embedded(towers, data.dev, data.report, "report", held),
+    ]
+
+
 def gather(
     data: Data,
     options: Options,
@@ -124,13 +163,7 @@ def gather(
     """
     figures: Figures = {row.name: [] for row in rows}
     for seed in options.seeds:
-        first, second = halves(len(data.train), seed, "flickr8k halves")
-        towers = ENCODERS[kind](data.train.images[first], encoder_texts[first], seed)
-        sets: list[Embeddings] = [
-            embedded(towers, data.train, second, "train", fitted),
-            embedded(towers, data.dev, data.choose, "choose", held),
-            embedded(towers, data.dev, data.report, "report", held),
-        ]
+        _, sets = fitted_on_halves(data, kind, encoder_texts, seed, fitted, held)
         found = compare(
             sets[0],
             sets[1],

@@ -25,6 +25,8 @@ class Editor:
     """Split to choose on."""
     form: Literal["gated", "residual", "reconstruct", "raw", "plain"] | None = None
     """Form of the edit; 'raw' and 'plain' are the opponents without an autoencoder and without an edit."""
+    memory: Literal["none", "text", "both"] | None = None
+    """Whether the editor keeps training pairs and moves captions ('text') or images too ('both') by them."""
     text: Literal["frozen", "finetuned"] = "finetuned"
     seed: int = 0
     device: str | None = None
@@ -42,6 +44,7 @@ class Editor:
             embeddings.split(self.train),
             embeddings.split(self.validation),
             form=self.form,
+            memory=self.memory,
             text=self.text,
             seed=self.seed,
             device=self.device,

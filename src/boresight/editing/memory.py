@@ -47,8 +47,8 @@ class Memory(nn.Module):
     """Remembered pairs, and how much and how sharply they are recalled. Silent (strengths of zero) until trained.
 
     Attributes:
-        images: (R, d) unit.
-        texts: (R, d) mean of the unit captions of each image.
+        images: (R, d) float16, unit.
+        texts: (R, d) float16, mean of the unit captions of each image.
         strengths: (2,) of c(x) beside a unit image and of v(t) beside a unit caption vector.
         log_sharpness: (2,) log s_c and log s_v.
     """
@@ -58,8 +58,8 @@ class Memory(nn.Module):
 
     def __init__(self, images: Tensor, texts: Tensor) -> None:
         super().__init__()
-        self.register_buffer("images", images)
-        self.register_buffer("texts", texts)
+        self.register_buffer("images", images.half())
+        self.register_buffer("texts", texts.half())
         self.strengths = nn.Parameter(torch.zeros(2))
         self.log_sharpness = nn.Parameter(torch.full((2,), math.log(SHARPNESS)))
 
@@ -68,22 +68,23 @@ class Memory(nn.Module):
 
     def near_images(self, images: Tensor, skip: Tensor | None = None) -> Neighbours:
         """Of unit images (N, d). skip: (N,) int64, a remembered row that each does not see, or -1."""
-        return _nearest(images, self.images, skip)
+        return _nearest(images, self.images.float(), skip)
 
     def near_texts(self, texts: Tensor, skip: Tensor | None = None) -> Neighbours:
         """Of unit captions (T, d). skip: (T,) int64, as for `near_images`."""
-        return _nearest(texts, self.texts, skip)
+        return _nearest(texts, self.texts.float(), skip)
 
     def written(self, near: Neighbours) -> Tensor:
         """(N, d) unit c(x), of the neighbours of images."""
-        return _recall(near, self.texts - self.texts.mean(0), self.log_sharpness[0])
+        return _recall(near, self.texts.float(), self.log_sharpness[0])
 
     def pictured(self, near: Neighbours) -> Tensor:
         """(T, d) unit v(t), of the neighbours of captions."""
-        return _recall(near, self.images - self.images.mean(0), self.log_sharpness[1])
+        return _recall(near, self.images.float(), self.log_sharpness[1])
 
 
 def _recall(near: Neighbours, values: Tensor, log_sharpness: Tensor) -> Tensor:
+    values = values - values.mean(0)
     weights = (near.cosines * log_sharpness.exp()).softmax(1)
     return F.normalize(F.embedding_bag(near.indices, values, per_sample_weights=weights, mode="sum"), dim=1)
 
