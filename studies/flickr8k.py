@@ -36,7 +36,7 @@ from boresight.seeds import generator
 
 PARTS = ("whole", "imbalance", "richness", "swaps")
 MAIN_ROWS = (PLAIN, TUNED, TUNED_MEMORY, EDITED, EDITED_MASKS)
-SHARES = (0.5, 0.25)
+SHARES = (1.0, 0.25, 0.5)
 JOINED = {1: 2, 2: 2, 3: 1, 5: 1}
 """How many captions are joined, and how many such texts each training photograph gets."""
 Figures = dict[str, list[dict[str, Any]]]
@@ -82,13 +82,15 @@ def whole(data: Data, options: Options) -> list[str]:
 
 
 def imbalance(data: Data, options: Options) -> list[str]:
-    lines = ["\n### The encoder's captions cut to a share of their words\n", *heading("encoder, share of words")]
-    for kind in ENCODERS:
-        for share in (1.0, *SHARES):
-            texts = data.train.texts if share == 1 else cut_texts(data.train, share, options.out / "texts")
+    lines = {}
+    for share in SHARES:
+        texts = data.train.texts if share == 1 else cut_texts(data.train, share, options.out / "texts")
+        for kind in ENCODERS:
             name = kind if share == 1 else f"{kind}-cut-{share:g}"
-            lines.append(summary(f"{kind}, {share:g}", gather(data, options, kind, texts, MAIN_ROWS, name)))
-    return lines
+            figures = gather(data, options, kind, texts, MAIN_ROWS, name)
+            lines[kind, -share] = summary(f"{kind}, {share:g}", figures)
+    title = "\n### The encoder's captions cut to a share of their words\n"
+    return [title, *heading("encoder, share of words"), *(lines[key] for key in sorted(lines))]
 
 
 def richness(data: Data, options: Options) -> list[str]:
@@ -96,16 +98,36 @@ def richness(data: Data, options: Options) -> list[str]:
     rich = {name: joined_texts(part, name, cache) for name, part in (("train", data.train), ("dev", data.dev))}
     fitted = torch.cat(list(rich["train"].values()), dim=1)
     held = torch.cat([texts[:, :1] for texts in rich["dev"].values()], dim=1)
-    lines = []
+    lines, curves = [], {}
     for kind in ENCODERS:
         figures = gather(
             data, options, kind, data.train.texts, MAIN_ROWS, f"{kind}-rich", fitted, held, [str(n) for n in JOINED]
         )
         lines += [f"\n### Flickr8k, {kind}: captions joined\n", *heading("captions joined")]
-        for count in JOINED:
-            one = {row: [run["kinds"][str(count)] for run in runs] for row, runs in figures.items()}
-            lines.append(summary(str(count), one))
+        of_count = {n: {row: [run["kinds"][str(n)] for run in runs] for row, runs in figures.items()} for n in JOINED}
+        lines += [summary(str(count), one) for count, one in of_count.items()]
+        curves[kind] = {count: gains(one, EDITED) for count, one in of_count.items()}
+    draw_curves(curves, options.out / "richness.png")
     return lines
+
+
+def draw_curves(curves: Mapping[str, Mapping[int, Sequence[float]]], path: Path) -> None:
+    """Gain over the fine-tuning against the captions joined, a line an encoder, mean and spread over the seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    for kind, of_count in curves.items():
+        spreads = [stdev(values) if len(values) > 1 else 0.0 for values in of_count.values()]
+        axes.errorbar(list(of_count), [mean(v) for v in of_count.values()], spreads, marker="o", capsize=3, label=kind)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set(xticks=list(JOINED), xlabel="captions joined to one text", ylabel="gain in the sum of six recalls")
+    axes.set_title("edited over the same text fine-tuning, Flickr8k")
+    axes.legend(title="encoder")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
 
 
 def swaps(data: Data, options: Options) -> list[str]:
@@ -206,19 +228,26 @@ def recall_sums(runs: Sequence[Mapping[str, Any]]) -> list[float]:
     return [sum(run[side][f"R@{k}"] for side in ("t2i", "i2t") for k in (1, 5, 10)) for run in runs]
 
 
+def gains(figures: Figures, row: Row) -> list[float]:
+    """What a row's sum of recalls is above that of the text fine-tuning, seed by seed."""
+    sums, opponent = recall_sums(figures[row.name]), recall_sums(figures[TUNED.name])
+    return [a - b for a, b in zip(sums, opponent, strict=True)]
+
+
 def spread(values: Sequence[float], sign: str = "") -> str:
     return f"{mean(values):{sign}.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def table(figures: Figures) -> list[str]:
     lines = ["| row | T2I R@1 | R@5 | R@10 | I2T R@1 | R@5 | R@10 | sum of six | over fine-tuning |", "|---" * 9 + "|"]
-    opponent = recall_sums(figures[TUNED.name])
-    for row, runs in figures.items():
+    for row in ROWS:
+        if row.name not in figures:
+            continue
+        runs = figures[row.name]
         columns = [[run[side][f"R@{k}"] for run in runs] for side in ("t2i", "i2t") for k in (1, 5, 10)]
-        sums = recall_sums(runs)
-        gains = [a - b for a, b in zip(sums, opponent, strict=True)]
-        cells = [*map(spread, columns), spread(sums), "" if row == TUNED.name else spread(gains, "+")]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+        over = "" if row == TUNED else spread(gains(figures, row), "+")
+        cells = [*map(spread, columns), spread(recall_sums(runs)), over]
+        lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -230,9 +259,9 @@ def heading(first: str) -> list[str]:
 def summary(label: str, figures: Figures) -> str:
     """One line: sums of the six recalls, and the gain of the edit over the fine-tuning, seed by seed."""
     sums = {row.name: recall_sums(figures[row.name]) for row in MAIN_ROWS}
-    gains = [a - b for a, b in zip(sums[EDITED.name], sums[TUNED.name], strict=True)]
-    share = 100 * mean(gains) / mean(sums[TUNED.name])
-    return f"| {label} | " + " | ".join(map(spread, sums.values())) + f" | {spread(gains, '+')} | {share:+.1f} % |"
+    gained = gains(figures, EDITED)
+    share = 100 * mean(gained) / mean(sums[TUNED.name])
+    return f"| {label} | " + " | ".join(map(spread, sums.values())) + f" | {spread(gained, '+')} | {share:+.1f} % |"
 
 
 if __name__ == "__main__":

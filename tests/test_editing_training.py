@@ -39,7 +39,7 @@ def sets(sae):
 
 @pytest.fixture(scope="module")
 def frozen_editor(sae, sets):
-    return CaptionEditor.fit(sae, sets[0], sets[1], text="frozen", length_exponent=1.0, **QUICK)
+    return CaptionEditor.fit(sae, sets[0], sets[1], memory="none", text="frozen", length_exponent=1.0, **QUICK)
 
 
 def measured(scorer: Scorer, embeddings: Embeddings, images: Tensor | None = None) -> float:
@@ -179,7 +179,7 @@ def test_a_seed_fixes_everything_and_global_state_is_left_alone(sae, sets):
         {"form": "plain"},
         {"mask": "mlp", "length_exponent": 1.0, "length": "caption"},
         {"mask": "tokens", "captions_per_image": 2},
-        {"mask": "splice", "text": "frozen"},
+        {"form": "residual", "mask": "splice", "text": "frozen"},
         {"mask": "ones"},
     ],
     ids=str,
@@ -201,7 +201,9 @@ def test_every_form_and_mask_trains(sae, sets, options, tmp_path):
 
 def test_splice_needs_no_training_and_keeps_what_is_said(sae, sets):
     train, validation, test = sets
-    editor = CaptionEditor.fit(sae, train, validation, mask="splice", text="frozen", length_exponent=1.0)
+    editor = CaptionEditor.fit(
+        sae, train, validation, form="residual", mask="splice", text="frozen", length_exponent=1.0
+    )
     assert editor.manifest["history"][-1]["step"] == 0
     assert measured(editor, test) > measured(PlainScorer(), test)
 

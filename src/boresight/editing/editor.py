@@ -111,9 +111,9 @@ class CaptionEditor(nn.Module):
             sae: fitted on images of the same encoder; copied, and frozen.
             train: images and captions that the encoder was not fitted on, or the effect is lost.
             validation: other images with captions; left out, `train` holds the splits 'train' and 'validation'.
-            form: see `EditorConfig`. Left out, 'gated' and 'residual' are trained and the better on validation is
-                returned: 'residual' wins where images hold much that captions leave out and the autoencoder has found
-                it, 'gated' elsewhere. Every form is trained by this same loop.
+            form: see `EditorConfig`. Left out, it is 'gated'; without a memory 'residual' is trained too, and the
+                better on validation is returned: it wins where images hold much that captions leave out and the
+                autoencoder has found it. Every form is trained by this same loop.
             memory: see `EditorConfig`. Left out, 'gated' has 'both' and the other forms have 'none'.
             mask, text, length: see `EditorConfig`.
             length_exponent: see `EditorConfig`. Left out, both 0 and 1 are trained ('residual' beside 'gated' only
@@ -450,7 +450,7 @@ def _candidates(
     exponents = (0.0, 1.0) if exponent is None else (exponent,)
     if form is None:
         gated: list[tuple[Form, float, MemoryKind]] = [("gated", p, memory or "both") for p in exponents]
-        return [*gated, ("residual", exponents[-1], memory or "none")]
+        return gated if memory != "none" else [*gated, ("residual", exponents[-1], memory)]
     if form == "plain":
         exponents = exponents[-1:]
     return [(form, p, memory or ("both" if form == "gated" else "none")) for p in exponents]
