@@ -1,0 +1,264 @@
+"""Which attributes stay linearly readable when an image embedding is edited by its caption, on scenes, in Markdown.
+
+    python studies/retention.py
+
+TEVI (arXiv 2606.07451) claims that what the caption describes stays and the rest goes. Autoencoder and editors are
+fitted on the split 'train' of the scenes. Linear probes are fitted on other scenes of one object and read further ones,
+each edited by its own medium caption: that tells the shape and two of size, texture, colour and place. Features are the
+embeddings as they are ('plain') or edited by: the default editor; masks over latents alone; the paper's form.
+
+A caption may write its own words into the edit, which would pass for retention. So the probes also read images edited
+by the caption of another image: a leak is where they find the value told by that caption, not the image's own. Further
+probes are fitted to edits of one vector, the mean image: whatever they read there, the caption wrote.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+import tyro
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional as F
+
+from boresight.collections.scene_world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
+from boresight.collections.scenes import load_scenes, make_scenes
+from boresight.editing import CaptionEditor
+from boresight.embeddings import embed
+from boresight.encoders import Encoder, load_encoder
+from boresight.evaluation.results import Spread, replace_text
+from boresight.evaluation.retention import attribute_retention
+from boresight.models import default_model_path
+from boresight.progress import say
+from boresight.sae import SparseAutoencoder
+from boresight.seeds import generator
+
+VALUES: dict[str, Sequence[str]] = {
+    "shape": SHAPES,
+    "size": list(SIZES),
+    "texture": TEXTURES,
+    "colour": list(COLOURS),
+    "place": list(PLACES),
+    "background": list(BACKGROUNDS),
+}
+EDITORS: dict[str, dict[str, Any]] = {
+    "edited": {},
+    "latents alone": {"form": "residual", "length_exponent": 1.0, "memory": "none"},
+    "reconstruct": {"form": "reconstruct", "memory": "none"},
+}
+INKS = {"plain": "#9a9a9a", "edited": "#0072b2", "latents alone": "#e69f00", "reconstruct": "#009e73"}
+SORTS = ("described", "undescribed")
+Figures = dict[tuple[str, str], dict[str, list[float]]]  # (attribute, measure) -> row -> one value a seed
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where to write, over how many seeds to go, and how many scenes the probes are fitted on and read."""
+
+    out: Path = Path("runs/retention")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    n_probe: int = 1500
+    n_test: int = 1000
+
+
+@dataclass(frozen=True)
+class Singles:
+    """Scenes of one object: images and medium captions (N, d), values (N,) and whether told (N,) by attribute."""
+
+    images: Tensor
+    texts: Tensor
+    values: dict[str, Tensor]
+    told: dict[str, Tensor]
+
+
+def main(options: Options) -> None:
+    encoder = load_encoder(str(default_model_path()))
+    scenes = load_scenes()
+    seen = [row for row, split in enumerate(scenes.splits) if split != "encoder"]
+    fitting = embed(encoder, scenes.select(seen), options.out / "scenes.embeddings")
+    fit = singles(encoder, options.n_probe, 1001, options.out)
+    test = singles(encoder, options.n_test, 1002, options.out)
+    figures: Figures = defaultdict(lambda: defaultdict(list))
+    facts: list[str] = []
+    measure(figures, "plain", lambda images, texts: images, fit, test)
+    for seed in options.seeds:
+        sae = SparseAutoencoder.fit(fitting.train, n_latents=1024, k=32, seed=seed)
+        for row, settings in EDITORS.items():
+            editor = CaptionEditor.fit(sae, fitting.train, fitting.validation, seed=seed, **settings)
+            facts.append(f"- seed {seed}, {row}: {describe(editor, test)}")
+            say(facts[-1])
+            measure(figures, row, editor.edit, fit, test)
+    text = report(figures, options, facts)
+    print(text)
+    replace_text(options.out / "retention.md", text + "\n")
+    draw(figures).savefig(options.out / "retention.png", dpi=150)
+
+
+def singles(encoder: Encoder, count: int, seed: int, out: Path) -> Singles:
+    """Of the world's split 'test' under a seed of their own: neither encoder nor editor has seen them."""
+    scenes = make_scenes(count, objects=(1, 1), split="test", seed=seed, richness="medium")
+    embeddings = embed(encoder, scenes, out / f"single-{seed}-{count}.embeddings")
+    truths = [json.loads(truth) for truth in scenes.dataset["attributes"]]
+    flat = [{**truth["objects"][0], "background": truth["background"]} for truth in truths]
+    told = []
+    for of_image in scenes.dataset["described"]:
+        described = json.loads(of_image)[0]
+        told.append({"shape", *described["objects"]["0"], *(["background"] if described["background"] else [])})
+    return Singles(
+        images=embeddings.images.float(),
+        texts=embeddings.texts.float(),
+        values={name: torch.tensor([list(words).index(one[name]) for one in flat]) for name, words in VALUES.items()},
+        told={name: torch.tensor([name in attributes for attributes in told]) for name in VALUES},
+    )
+
+
+def describe(editor: CaptionEditor, test: Singles) -> str:
+    """What was chosen on validation, and how far its edits go."""
+    config, edited = editor.config, editor.edit(test.images, test.texts).cpu()
+    cosine = F.cosine_similarity(edited, test.images).mean()
+    return (
+        f"form {config.form}, length exponent {config.length_exponent:g}, memory {config.memory}; mean mask "
+        f"{editor.mask(test.texts).mean():.2f}, mean gate {editor.gate(test.texts).mean():.2f}, mean cosine of edited "
+        f"and plain embedding {cosine:.3f}"
+    )
+
+
+def measure(figures: Figures, row: str, edit: Callable[[Tensor, Tensor], Tensor], fit: Singles, test: Singles) -> None:
+    """Add one row's figures, in percent, to `figures`."""
+    order = torch.randperm(len(test.images), generator=generator(0, "retention foreign captions"))
+    foreign = torch.empty_like(order)
+    foreign[order] = order.roll(1)  # one cycle through all rows, so no image keeps its own caption
+    fitted, own = edit(fit.images, fit.texts).cpu(), edit(test.images, test.texts).cpu()
+    swapped = edit(test.images, test.texts[foreign]).cpu()
+    mean = fit.images.mean(0, keepdim=True)
+    written, unseen = (edit(mean.expand_as(part.images), part.texts).cpu() for part in (fit, test))
+    for name, words in VALUES.items():
+        classes, seen, truth, told = len(words), fit.values[name], test.values[name], test.told[name]
+        found = attribute_retention(fitted, seen, own, truth, told, classes=classes)
+        figures[name, "chance"][row] = [found.chance]
+        for sort, value, count in zip(
+            SORTS, (found.described, found.undescribed), (found.n_described, found.n_undescribed), strict=True
+        ):
+            figures[name, f"{sort} rows"][row] = [count]
+            figures[name, sort][row].append(value)
+            mine, theirs = (fit.told[name], told) if sort == "described" else (~fit.told[name], ~told)
+            if mine.any() and theirs.any():
+                alone = attribute_retention(
+                    fitted[mine], seen[mine], own[theirs], truth[theirs], told[theirs], classes=classes
+                )
+                figures[name, f"{sort} alone"][row].append(getattr(alone, sort))
+        if told.any():
+            alone = attribute_retention(written, seen, unseen, truth, told, classes=classes)
+            figures[name, "written"][row].append(alone.described)
+        said = truth[foreign]
+        contrary = told[foreign] & (said != truth)
+        if contrary.any():
+            figures[name, "contrary rows"][row] = [int(contrary.sum())]
+            figures[name, "contrary chance"][row] = [percent(said[contrary] == found.probe.most_frequent)]
+            read = found.probe.predict(swapped[contrary])
+            figures[name, "image"][row].append(percent(read == truth[contrary]))
+            figures[name, "caption"][row].append(percent(read == said[contrary]))
+
+
+def percent(right: Tensor) -> float:
+    return 100 * float(right.float().mean())
+
+
+def report(figures: Figures, options: Options, facts: Sequence[str]) -> str:
+    heads = " | ".join(INKS)
+    rule = "|---" * (4 + len(INKS)) + "|"
+    numbers = ", ".join(map(str, options.seeds))
+    over = f"mean ± sample standard deviation over seeds {numbers}" if len(options.seeds) > 1 else f"seed {numbers}"
+    lines = [
+        f"Accuracy in %, {over}; probes fitted on {options.n_probe:,} scenes. The editors:",
+        "",
+        *facts,
+        "",
+        "### One probe for all rows",
+        "",
+        f"| attribute | caption | rows | chance | {heads} |",
+        rule,
+        *retention_lines(figures, ""),
+        "",
+        "### A probe for described rows, another for undescribed rows",
+        "",
+        f"| attribute | caption | rows | chance | {heads} |",
+        rule,
+        *retention_lines(figures, " alone"),
+        "",
+        "### Leak: the probes for all rows, on images edited by a caption that tells another value",
+        "",
+        f"| attribute | reads the value of | rows | chance | {heads} |",
+        rule,
+    ]
+    for name in VALUES:
+        if figures[name, "contrary rows"]:
+            for whose in ("image", "caption"):
+                lines.append(line(figures, name, whose, f"the {whose}", "contrary rows", "contrary chance"))
+    lines += [
+        "",
+        "### The caption alone: probes fitted to, and reading, edits of the mean image",
+        "",
+        f"| attribute | caption | rows | chance | {heads} |",
+        rule,
+    ]
+    for name in VALUES:
+        if figures[name, "written"]:
+            lines.append(line(figures, name, "written", "described", "described rows", "chance"))
+    return "\n".join(lines)
+
+
+def retention_lines(figures: Figures, ending: str) -> list[str]:
+    return [
+        line(figures, name, sort + ending, sort, f"{sort} rows", "chance")
+        for name in VALUES
+        for sort in SORTS
+        if figures[name, f"{sort} rows"]["plain"][0]
+    ]
+
+
+def line(figures: Figures, name: str, measured: str, label: str, rows: str, chance: str) -> str:
+    cells = [spread(figures[name, measured][row]).text() for row in INKS]
+    count, floor = figures[name, rows]["plain"][0], figures[name, chance]["plain"][0]
+    return f"| {name} | {label} | {count:,} | {floor:.1f} | " + " | ".join(cells) + " |"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+def draw(figures: Figures) -> Figure:
+    """Bars by attribute, a panel for described and one for undescribed rows; a dashed line at chance."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    width = 0.8 / len(INKS)
+    for axes, sort in zip(figure.subplots(2, 1, sharex=True, sharey=True), SORTS, strict=True):
+        for at, name in enumerate(VALUES):
+            if not figures[name, f"{sort} rows"]["plain"][0]:
+                axes.text(at, 3, "none", ha="center", color="#666666", fontsize=9)
+                continue
+            for place, (row, ink) in enumerate(INKS.items()):
+                value = spread(figures[name, sort][row])
+                left = at + (place - (len(INKS) - 1) / 2) * width
+                axes.bar(left, value.mean, width * 0.92, color=ink, label=row if at == 1 else None)
+                if value.deviation is not None:
+                    axes.errorbar(left, value.mean, value.deviation, color="#202020", linewidth=1, capsize=2)
+            chance = figures[name, "chance"]["plain"][0]
+            label = "chance" if at == 1 else None
+            axes.hlines(chance, at - 0.45, at + 0.45, colors="#202020", linestyles="dashed", linewidth=1, label=label)
+        axes.set(ylim=(0, 105), ylabel="probe accuracy, %", xticks=range(len(VALUES)), xticklabels=list(VALUES))
+        axes.set_title("attribute told by the caption" if sort == "described" else "attribute not told", loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
