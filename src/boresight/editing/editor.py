@@ -114,11 +114,11 @@ class CaptionEditor(nn.Module):
             form: see `EditorConfig`. Left out, it is 'gated'; without a memory 'residual' is trained too, and the
                 better on validation is returned: it wins where images hold much that captions leave out and the
                 autoencoder has found it. Every form is trained by this same loop.
-            memory: see `EditorConfig`. Left out, 'gated' has 'both' and the other forms have 'none'; where `form` is left
-                out too, 'gated' is also trained without one, and the better on validation is returned.
+            memory: see `EditorConfig`. Left out, 'gated' has 'both' and the other forms have 'none'; where `form` is
+                left out too, 'gated' is also trained without one, and the better on validation is returned.
             mask, text, length: see `EditorConfig`.
-            length_exponent: see `EditorConfig`. Left out, both 0 and 1 are trained (beside others only with
-                1) and the better on validation is returned: undivided is a reweighting of the caption, and wins
+            length_exponent: see `EditorConfig`. Left out, both 0 and 1 are trained (only 1 of what is tried beside the
+                default) and the better on validation is returned: undivided is a reweighting of the caption, and wins
                 where images hold little that captions leave out. 'plain' has no length to divide by.
             batch_size: images a step, at most as many as there are.
             steps: left out, 30 epochs, at least 300 and at most 2,000 steps. 0 trains nothing.

@@ -38,7 +38,7 @@ TUNED_MEMORY = Row("text fine-tuning, memory", "opponent", "the same, with the e
 RAW = Row("raw-dimension mask", "opponent", "the same training, a mask over the dimensions of the embedding")
 SPLICE = Row("training-free mask", "opponent", "keeps the latents that point the caption's way")
 REBUILT = Row("SAE reconstruction", "opponent", "every latent kept (m = 1), no training of the text side")
-EDITED = Row("edited", "ours", "memory of the training pairs, mask over latents, gate over dimensions")
+EDITED = Row("edited", "ours", "memory of the training pairs, mask over latents, gate over dimensions: the default")
 EDITED_MASKS = Row("edited, no memory", "ours", "mask over latents and gate over dimensions alone")
 EDITED_REBUILT = Row("edited, reconstruct", "ours", "the form of the paper, a mask over latents alone: x~ = D(m z) + b")
 RANDOM = Row("random mask", "control", "the trained masks of 'edited', their entries exchanged among latents")

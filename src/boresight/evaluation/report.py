@@ -96,7 +96,8 @@ def _lead(comparison: Comparison) -> str:
     seeds = len(comparison.seeds)
     return (
         "A caption says which part of an image it is about. Plain retrieval compares it with the whole image "
-        "embedding; edited retrieval first drops from the embedding what the caption does not describe. "
+        "embedding; edited retrieval first moves the embedding towards what people wrote of images like it, and turns "
+        "down what the caption does not describe. "
         f"Both, and every control, over {seeds} seed{'s' if seeds != 1 else ''}."
     )
 
