@@ -5,9 +5,9 @@ from boresight.evaluation.examples import pick_examples as pick_examples
 from boresight.evaluation.examples import pick_latents as pick_latents
 from boresight.evaluation.report import write_report as write_report
 from boresight.evaluation.results import Comparison as Comparison
+from boresight.evaluation.retention import attribute_retention as attribute_retention
 from boresight.evaluation.retrieval import RetrievalResult as RetrievalResult
 from boresight.evaluation.retrieval import chance as chance
 from boresight.evaluation.retrieval import evaluate_retrieval as evaluate_retrieval
-from boresight.evaluation.retention import attribute_retention as attribute_retention
 from boresight.evaluation.robustness import evaluate_robustness as evaluate_robustness
 from boresight.evaluation.swaps import swap_words as swap_words
