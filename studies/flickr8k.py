@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import robustness
 import torch
@@ -34,7 +34,7 @@ from boresight.evaluation.results import Row
 from boresight.progress import say
 from boresight.seeds import generator
 
-PARTS = ("whole", "imbalance", "richness", "swaps")
+PARTS: tuple[Literal["whole", "imbalance", "richness", "swaps"], ...] = ("whole", "imbalance", "richness", "swaps")
 MAIN_ROWS = (PLAIN, TUNED, TUNED_MEMORY, EDITED, EDITED_MASKS)
 SHARES = (1.0, 0.25, 0.5)
 JOINED = {1: 2, 2: 2, 3: 1, 5: 1}
@@ -49,7 +49,7 @@ class Options:
     data: Path
     out: Path = Path("runs/flickr8k")
     seeds: tuple[int, ...] = (0, 1, 2)
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[Literal["whole", "imbalance", "richness", "swaps"], ...] = PARTS
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def swaps(data: Data, options: Options) -> list[str]:
                     return towers[1](minilm(texts, options.out / "texts"))
 
             scorers = robustness.fit(sets[0], sets[1], seed)
-            runs.append(robustness.measure(replace(sets[2], captions=captions), texts_of, scorers))
+            runs.append(robustness.measure(replace(sets[2], captions=captions), texts_of, scorers, seed=seed))
             say(f"{kind}, swaps, seed {seed} done")
         lines += [f"\n### Flickr8k, {kind}: one word wrong\n", robustness.table(runs)]
     return lines

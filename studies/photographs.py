@@ -138,7 +138,7 @@ ENCODERS: dict[str, Callable[[Tensor, Tensor, int], Towers]] = {"pca": pca_encod
 
 
 class Standardised(nn.Module):
-    """A linear head on features of mean zero and mean square one over the fitted rows."""
+    """A linear head on features taken from their mean and over one scale, their standard deviation all together."""
 
     centre: Tensor
     scale: Tensor
@@ -178,7 +178,9 @@ def fit_heads(
     groups = [{"params": parameters, "weight_decay": decay}, {"params": [scale], "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    draw, target = generator(seed, "flickr8k batches"), torch.arange(batch)
+    draw = generator(seed, "flickr8k batches")
+    batch = min(batch, len(images))
+    target = torch.arange(batch)
     for _ in progress(range(steps), what="encoder", unit="step"):
         rows = torch.randperm(len(images), generator=draw)[:batch]
         said = captions[rows, torch.randint(captions.shape[1], (batch,), generator=draw)]

@@ -26,10 +26,11 @@ class EditorConfig:
     """What an editor is.
 
     Attributes:
-        form: of the edit x~, with code z, decoder D, pre-bias b, mask m in [0, 1]^n and gate r in [0, 1]^d over the
-            dimensions: 'gated' is r * (x - D((1-m)*z)), our choice; 'residual' is x - D((1-m)*z); 'reconstruct' is
-            D(m*z) + b, TEVI's (arXiv 2606.07451); 'raw' is r * x, the opponent without an autoencoder, after
-            SmartCLIP (arXiv 2507.22264); 'plain' is x, the opponent without an edit.
+        form: of the edit x~ of x, which is where a memory has moved the image, with code z, decoder D, pre-bias b, mask
+            m in [0, 1]^n and gate r in [0, 1]^d over the dimensions: 'gated' is r * (x - D((1-m)*z)), our choice;
+            'residual' is x - D((1-m)*z); 'reconstruct' is D(m*z) + b, TEVI's (arXiv 2606.07451), plus the move if
+            there was one; 'raw' is r * x, the opponent without an autoencoder, after SmartCLIP (arXiv
+            2507.22264); 'plain' is x, the opponent without an edit.
         mask: network of m, see `boresight.editing.masks`; 'raw' and 'plain' have none of these.
         text: 'finetuned' learns a linear head on the caption embedding (TEVI fine-tunes the text tower; a head on its
             output is our choice), 'frozen' uses the embedding as it is.
@@ -53,6 +54,11 @@ class EditorConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"There is no {name} '{getattr(self, name)}'; choose one of {', '.join(choices)}.")
+        if self.length == "caption" and self.memory == "both":
+            raise InputError(
+                "A length per caption is taken over training images, which the memory knows; choose memory 'text' or "
+                "'none', or length 'pair'."
+            )
         if not 0 <= self.length_exponent <= 1:
             raise InputError(f"length_exponent is {self.length_exponent}; choose between 0 (undivided) and 1 (cosine).")
 

@@ -49,7 +49,7 @@ class CaptionEditor(nn.Module):
         memory: of training pairs, which moves u and the images; None without one.
         reference: (R, d) training images over which a length per caption is taken; R is 0 where none is.
         manifest: what it was fitted on and how: `encoder`, `encoder_fingerprint`, `options`, `history` and
-            `tried`, the sum of recalls on validation of each form and length exponent tried.
+            `tried`, the sum of recalls on validation of each form, length exponent and memory tried.
     """
 
     reference: Tensor
@@ -115,7 +115,8 @@ class CaptionEditor(nn.Module):
                 better on validation is returned: it wins where images hold much that captions leave out and the
                 autoencoder has found it. Every form is trained by this same loop.
             memory: see `EditorConfig`. Left out, 'gated' has 'both' and the other forms have 'none'; where `form` is
-                left out too, 'gated' is also trained without one, and the better on validation is returned.
+                left out too, 'gated' is also trained without one, and the better on validation is returned. With a
+                length per caption 'text' takes the place of 'both'.
             mask, text, length: see `EditorConfig`.
             length_exponent: see `EditorConfig`. Left out, both 0 and 1 are trained (only 1 of what is tried beside the
                 default) and the better on validation is returned: undivided is a reweighting of the caption, and wins
@@ -156,7 +157,7 @@ class CaptionEditor(nn.Module):
         )
         frozen = copy.deepcopy(sae).to(pick_device(device))
         editors: list[CaptionEditor] = []
-        for kind, exponent, recall in _candidates(form, length_exponent, memory):
+        for kind, exponent, recall in candidates(form, length_exponent, memory, length):
             config = EditorConfig(
                 form=kind,
                 mask=mask,
@@ -437,23 +438,23 @@ class CaptionEditor(nn.Module):
     def _reference(self) -> PreparedImages:
         if len(self.reference) == 0:
             raise InputError("A length per caption needs reference images; set editor.reference to some (R, d).")
-        movers = [] if self.memory is None else [self.head_map, *self.memory.parameters()]
-        state = (self.device, self.config, *((id(part), part._version) for part in (self.reference, *movers)))
+        state = (self.device, self.config, id(self.reference), self.reference._version)
         if self._prepared_reference is None or self._prepared_reference[0] != state:
             self._prepared_reference = (state, self.prepare_images(self.reference))
         return self._prepared_reference[1]
 
 
-def _candidates(
-    form: Form | None, exponent: float | None, memory: MemoryKind | None
+def candidates(
+    form: Form | None, exponent: float | None, memory: MemoryKind | None, length: Length
 ) -> list[tuple[Form, float, MemoryKind]]:
-    """Forms, length exponents and memories to try, the cheaper first."""
+    """Forms, length exponents and memories that `CaptionEditor.fit` tries, the cheaper first."""
     exponents = (0.0, 1.0) if exponent is None else (exponent,)
+    usual: MemoryKind = "text" if length == "caption" else "both"
     if form is None:
-        gated: list[tuple[Form, float, MemoryKind]] = [("gated", p, memory or "both") for p in exponents]
+        gated: list[tuple[Form, float, MemoryKind]] = [("gated", p, memory or usual) for p in exponents]
         if memory is None:
             return [*gated, ("gated", exponents[-1], "none")]
         return gated if memory != "none" else [*gated, ("residual", exponents[-1], memory)]
     if form == "plain":
         exponents = exponents[-1:]
-    return [(form, p, memory or ("both" if form == "gated" else "none")) for p in exponents]
+    return [(form, p, memory or (usual if form == "gated" else "none")) for p in exponents]

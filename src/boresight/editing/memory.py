@@ -15,6 +15,7 @@ addition: TEVI (arXiv 2606.07451) has nothing alike.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,8 @@ NEIGHBOURS = 64
 START = 0.4
 SHARPNESS = 15.0
 _SIMILARITIES = 2**23
+_BLOCK = 65536
+_HIDDEN = -1e4  # finite, so that a weight of zero also has a gradient of zero
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,14 @@ class Memory(nn.Module):
         self.log_sharpness = nn.Parameter(torch.full((2,), math.log(SHARPNESS)))
 
     def start(self, seed: int) -> None:
+        """Where training begins; nothing is drawn."""
         nn.init.constant_(self.strengths, START)
 
     def near_images(self, images: Tensor, skip: Tensor | None = None) -> Neighbours:
-        """Of unit images (N, d). skip: (N,) int64, a remembered row that each does not see, or -1."""
+        """Of unit images (N, d). skip: (N,) int64, a remembered row that each does not see, or -1.
+
+        Raises InputError where nothing is remembered.
+        """
         return _nearest(images, self.images.float(), skip)
 
     def near_texts(self, texts: Tensor, skip: Tensor | None = None) -> Neighbours:
@@ -81,6 +88,11 @@ class Memory(nn.Module):
     def pictured(self, near: Neighbours) -> Tensor:
         """(T, d) unit v(t), of the neighbours of captions."""
         return _recall(near, self.images.float(), self.log_sharpness[1])
+
+
+def joined(parts: Sequence[Neighbours]) -> Neighbours:
+    """One after another."""
+    return Neighbours(torch.cat([part.cosines for part in parts]), torch.cat([part.indices for part in parts]))
 
 
 def _recall(near: Neighbours, values: Tensor, log_sharpness: Tensor) -> Tensor:
@@ -104,27 +116,35 @@ def _nearest(queries: Tensor, remembered: Tensor, skip: Tensor | None) -> Neighb
         found = F.normalize(queries[rows] - centre, dim=1) @ keys
         if skip is not None:
             seen = (skip[rows] >= 0).nonzero()[:, 0]
-            found[seen, skip[rows][seen]] = -torch.inf
+            found[seen, skip[rows][seen]] = _HIDDEN
         cosines[rows], indices[rows] = found.topk(count, dim=1)
     return Neighbours(cosines, indices)
 
 
 def remember(train_set: Embeddings, seed: int) -> tuple[Memory, Tensor]:
-    """What of a training set is remembered.
+    """What of a training set is remembered: at most REMEMBERED captioned images, drawn at random.
+
+    The same picture under several ids (equal embeddings) is one image with all of their captions.
 
     Returns:
-        A memory of at most REMEMBERED captioned images, drawn at random, and (N,) the place of each image in it, or -1.
+        The memory, and (N,) the place of each image in it, or -1.
     """
-    counts = torch.bincount(train_set.owners, minlength=len(train_set))
+    numbers: dict[bytes, int] = {}
+    same = torch.tensor([numbers.setdefault(row.numpy().tobytes(), len(numbers)) for row in train_set.images])
+    counts = torch.bincount(same[train_set.owners], minlength=len(numbers))
     captioned = counts.nonzero()[:, 0]
     draw = generator(seed, "editor memory")
-    rows = captioned[torch.randperm(len(captioned), generator=draw)[:REMEMBERED]].sort().values
-    place = torch.full((len(train_set),), -1)
-    place[rows] = torch.arange(len(rows))
-    texts = torch.zeros(len(rows), train_set.texts.shape[1])
-    for start in range(0, len(train_set.owners), 65536):
-        kept = place[train_set.owners[start : start + 65536]]
-        chosen = F.normalize(train_set.texts[start : start + 65536].float(), dim=1)[kept >= 0]
+    drawn = captioned[torch.randperm(len(captioned), generator=draw)[:REMEMBERED]].sort().values
+    place_of = torch.full((len(numbers),), -1)
+    place_of[drawn] = torch.arange(len(drawn))
+    place = place_of[same]
+    texts = torch.zeros(len(drawn), train_set.texts.shape[1])
+    for start in range(0, len(train_set.owners), _BLOCK):
+        kept = place[train_set.owners[start : start + _BLOCK]]
+        chosen = F.normalize(train_set.texts[start : start + _BLOCK].float(), dim=1)[kept >= 0]
         texts.index_add_(0, kept[kept >= 0], chosen)
-    images = F.normalize(train_set.images[rows].float(), dim=1)
-    return Memory(images, texts / counts[rows].unsqueeze(1)), place
+    first = torch.full((len(drawn),), len(same))
+    known = (place >= 0).nonzero()[:, 0]
+    first.scatter_reduce_(0, place[known], known, "amin")
+    images = F.normalize(train_set.images[first].float(), dim=1)
+    return Memory(images, texts / counts[drawn].unsqueeze(1)), place

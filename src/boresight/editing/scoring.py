@@ -114,7 +114,7 @@ def relative_lengths(terms: LengthTerms, indices: Tensor, weights: Tensor) -> Te
         weights: (n, T) latent weights w.
     """
     n_images, k = indices.shape
-    if weights.requires_grad:
+    if weights.requires_grad or terms.shift.requires_grad:
         columns = max(1, _GRADIENT_FLOATS // max(1, n_images * k))
         if columns >= weights.shape[1]:
             return _lengths_plain(terms, indices, weights)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from boresight.competitors import count_image_to_text, count_text_to_image
 from boresight.editing.masks import SpliceMask
-from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, remember
+from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, joined, remember
 from boresight.editing.scorer import PreparedImages
 from boresight.editing.tokens import tokens_of
 from boresight.embeddings import Embeddings
@@ -33,6 +33,7 @@ SPLICE_DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 _START_SCALE = 20.0
 _MAX_SCALE = 100.0
 _PREPARED_FLOATS = 2**26
+_RECALLED_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,7 @@ def train(
     if editor.memory is not None:
         memory, place = remember(train_set, options.seed)
         editor.memory = memory.to(editor.device)
-        recall = _Recall(editor.memory, train_set, place)
+        recall = _Recall(editor.memory, train_set, place, moves_images=editor.config.memory == "both")
     chooser = _Chooser(editor, validation, options.seed)
     draw = generator(options.seed, "editor reference")
     sample = torch.randperm(len(train_set), generator=draw)[:REFERENCE_IMAGES]
@@ -293,27 +294,34 @@ def _prepare_all(editor: CaptionEditor, train_set: Embeddings) -> PreparedImages
 
 
 class _Recall:
-    """Neighbours of training pairs in the memory: none sees its own pair there, which would tell it its answer."""
+    """Neighbours of training pairs in the memory: none sees its own pair there, which would tell it its answer.
 
-    def __init__(self, memory: Memory, train_set: Embeddings, place: Tensor) -> None:
-        self.memory, self.train_set, self.place = memory, train_set, place
-        self.whole: tuple[Neighbours, Neighbours] | None = None
+    Of the means that are taken off first, the own pair is one part in R.
+    """
+
+    def __init__(self, memory: Memory, train_set: Embeddings, place: Tensor, *, moves_images: bool) -> None:
+        self.memory, self.train_set, self.place, self.moves_images = memory, train_set, place, moves_images
+        self.whole: tuple[Neighbours | None, Neighbours] | None = None
         if (len(train_set) + len(train_set.owners)) * NEIGHBOURS <= _PREPARED_FLOATS // 4:
-            self.whole = self._find(torch.arange(len(train_set)), torch.arange(len(train_set.owners)))
+            images = torch.arange(len(train_set) if moves_images else 0).split(_RECALLED_AT_ONCE)
+            texts = torch.arange(len(train_set.owners)).split(_RECALLED_AT_ONCE)
+            found = joined([self.of_images(rows) for rows in images]) if moves_images else None
+            self.whole = found, joined([self.of_texts(rows) for rows in texts])
 
-    def __call__(self, rows: Tensor, captions: Tensor) -> tuple[Neighbours, Neighbours]:
-        """Of some images (B,) and some captions (T,), by their rows."""
+    def __call__(self, rows: Tensor, captions: Tensor) -> tuple[Neighbours | None, Neighbours]:
+        """Of some images (B,), where the memory moves images, and of some captions (T,), by their rows."""
         if self.whole is None:
-            return self._find(rows, captions)
-        return self.whole[0][rows], self.whole[1][captions]
+            return (self.of_images(rows) if self.moves_images else None), self.of_texts(captions)
+        images, texts = self.whole
+        return (None if images is None else images[rows]), texts[captions]
 
-    def _find(self, rows: Tensor, captions: Tensor) -> tuple[Neighbours, Neighbours]:
-        device = self.memory.images.device
-        own_images = self.place[rows].to(device)
-        own_texts = self.place[self.train_set.owners[captions]].to(device)
-        images = F.normalize(self.train_set.images[rows].to(device).float(), dim=1)
-        texts = F.normalize(self.train_set.texts[captions].to(device).float(), dim=1)
-        return self.memory.near_images(images, own_images), self.memory.near_texts(texts, own_texts)
+    def of_images(self, rows: Tensor) -> Neighbours:
+        unit = F.normalize(self.train_set.images[rows].to(self.memory.images.device).float(), dim=1)
+        return self.memory.near_images(unit, self.place[rows].to(unit.device))
+
+    def of_texts(self, rows: Tensor) -> Neighbours:
+        unit = F.normalize(self.train_set.texts[rows].to(self.memory.texts.device).float(), dim=1)
+        return self.memory.near_texts(unit, self.place[self.train_set.owners[rows]].to(unit.device))
 
 
 class _Chooser:

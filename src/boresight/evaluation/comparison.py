@@ -1,9 +1,10 @@
 """The comparison: plain, rivals, edited and controls, over seeds, on held-out sets.
 
 Everything that is fitted is fitted on `train`, chosen on `validation` and scored once on each test set. A result is
-only worth something beside what would also explain it, so the table always has all of these rows: the same
-fine-tuning without a mask, a mask over raw dimensions, a mask that was not trained, the reconstruction alone, a random
-mask of equal density, and shuffled images, where a sound editor is at chance.
+only worth something beside what would also explain it, so the table has all of these rows unless fewer are asked for:
+the same fine-tuning without a mask, with a memory too, a mask over raw dimensions, a mask that was not trained, the
+reconstruction alone, the memory and the masks by themselves, a random mask of equal density, and shuffled images, where
+a sound editor is at chance.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import torch
 
 from boresight.artefacts import MANIFEST, fingerprint
 from boresight.editing import CaptionEditor, Scorer
+from boresight.editing.editor import candidates
 from boresight.editing.training import require_apart
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
@@ -35,10 +38,11 @@ from boresight.seeds import generator
 PLAIN = Row("plain", "baseline", "cosine of the embeddings as they are")
 TUNED = Row("text fine-tuning", "opponent", "the same training of the text side, without a mask")
 TUNED_MEMORY = Row("text fine-tuning, memory", "opponent", "the same, with the editor's memory beside the text side")
+MEMORY = Row("memory alone", "ours", "the editor's memory on both sides, without mask and gate")
 RAW = Row("raw-dimension mask", "opponent", "the same training, a mask over the dimensions of the embedding")
 SPLICE = Row("training-free mask", "opponent", "keeps the latents that point the caption's way")
 REBUILT = Row("SAE reconstruction", "opponent", "every latent kept (m = 1), no training of the text side")
-EDITED = Row("edited", "ours", "memory of the training pairs, mask over latents, gate over dimensions: the default")
+EDITED = Row("edited", "ours", "memory of training pairs, mask over latents, gate over dimensions, as validation chose")
 EDITED_MASKS = Row("edited, no memory", "ours", "mask over latents and gate over dimensions alone")
 EDITED_REBUILT = Row("edited, reconstruct", "ours", "the form of the paper, a mask over latents alone: x~ = D(m z) + b")
 RANDOM = Row("random mask", "control", "the trained masks of 'edited', their entries exchanged among latents")
@@ -52,6 +56,7 @@ ROWS = (
     SPLICE,
     REBUILT,
     EDITED,
+    MEMORY,
     EDITED_MASKS,
     EDITED_REBUILT,
     RANDOM,
@@ -59,16 +64,18 @@ ROWS = (
     CHANCE,
 )
 CHANGES: dict[Row, dict[str, Any]] = {
-    TUNED: {"form": "plain"},
+    TUNED: {"form": "plain", "memory": "none"},
     TUNED_MEMORY: {"form": "plain", "memory": "text"},
-    RAW: {"form": "raw"},
-    SPLICE: {"form": "residual", "mask": "splice", "text": "frozen"},
-    REBUILT: {"form": "reconstruct", "mask": "ones", "text": "frozen"},
+    MEMORY: {"form": "plain", "memory": "both"},
+    RAW: {"form": "raw", "memory": "none"},
+    SPLICE: {"form": "residual", "mask": "splice", "text": "frozen", "memory": "none"},
+    REBUILT: {"form": "reconstruct", "mask": "ones", "text": "frozen", "memory": "none"},
     EDITED_MASKS: {"memory": "none"},
-    EDITED_REBUILT: {"form": "reconstruct"},
+    EDITED_REBUILT: {"form": "reconstruct", "memory": "none"},
 }
 """What the rivals change of the options of `edited`."""
 _FIGURES_NEED = ("images", "texts", "owners", "token_features", "token_offsets")
+_DEFAULTS = {name: parameter.default for name, parameter in signature(CaptionEditor.fit).parameters.items()}
 UNSEEDED = "-"
 FINISHED = "finished.json"
 
@@ -102,8 +109,8 @@ def compare(
         rows: some of ROWS, where not all are wanted; 'plain' and 'chance' are always there.
 
     Raises:
-        InputError: no seed or test set, a repeated seed, kinds of an unknown test set or of another length, or a test
-            set that shares an image with training or validation.
+        InputError: no seed or test set, a repeated seed, a row that is none, kinds of an unknown test set or of another
+            length, or a test set that shares an image with training or validation.
     """
     kinds = dict(kinds or {})
     _check(tests, seeds, kinds)
@@ -118,6 +125,8 @@ def compare(
     }
     started = time.monotonic()
     kept = _Kept(folder, _digest(settings, train, validation, tests, kinds))
+    if unknown := [row.name for row in rows if row not in ROWS]:
+        raise InputError(f"There is no row '{unknown[0]}'; choose from {', '.join(row.name for row in ROWS)}.")
     rows = [row for row in ROWS if row in rows or row in (PLAIN, CHANCE)]
     work = [(row, seed) for seed in seeds for row in rows if row not in (PLAIN, CHANCE)]
     with progress(total=len(work) + 2, what="comparing", unit="row") as bar:
@@ -289,7 +298,8 @@ def _digest(
         for name, part in data.items()
     }
     captions = hashlib.sha256(json.dumps([part.captions for part in data.values()]).encode()).hexdigest()
-    whole = [settings, prints, captions, {name: list(labels) for name, labels in kinds.items()}, version("boresight")]
+    code = [version("boresight"), _DEFAULTS, candidates(None, None, None, "pair"), *CHANGES.values()]
+    whole = [settings, prints, captions, {name: list(labels) for name, labels in kinds.items()}, code]
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -116,6 +116,6 @@ def _checked(
     check_rows(texts, "the swapped captions")
     if isinstance(editor, CaptionEditor):
         editor.require_same_encoder(embeddings)
-        if editor.config.mask == "tokens":
+        if editor.config.has_latents and editor.config.mask == "tokens":
             raise InputError("Swapped captions have no token features; pass an editor whose mask does not read them.")
     return texts, originals
