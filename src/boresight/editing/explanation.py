@@ -48,8 +48,8 @@ class Explanation:
         plain_score: cosine of the unedited image with the same caption vector u.
         undivided_score: <x~, u> / |x|.
         edited_score: the editor's score, divided by a length where the editor divides.
-        remainder: the part of the undivided score that no latent carries: the pre-bias and, where the edit starts from
-            the image, what the autoencoder does not explain.
+        remainder: the part of the undivided score that no latent carries: the pre-bias or, where the edit starts from
+            the image, what the autoencoder does not explain, and how far a memory has moved the image.
         latents: every active latent, the largest activation first; empty where the form has no latents.
         top: how many `kept` and `dropped` list.
     """
