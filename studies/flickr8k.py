@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import fmean
 from typing import Any, Literal
 
 import robustness
@@ -30,7 +30,7 @@ from torch import Tensor
 from boresight.embeddings import Embeddings
 from boresight.evaluation import compare
 from boresight.evaluation.comparison import EDITED, EDITED_MASKS, PLAIN, ROWS, TUNED, TUNED_MEMORY
-from boresight.evaluation.results import Row
+from boresight.evaluation.results import Row, Spread
 from boresight.progress import say
 from boresight.seeds import generator
 
@@ -120,8 +120,9 @@ def draw_curves(curves: Mapping[str, Mapping[int, Sequence[float]]], path: Path)
 
     figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
     for kind, of_count in curves.items():
-        spreads = [stdev(values) if len(values) > 1 else 0.0 for values in of_count.values()]
-        axes.errorbar(list(of_count), [mean(v) for v in of_count.values()], spreads, marker="o", capsize=3, label=kind)
+        spreads = [Spread.of(values) for values in of_count.values()]
+        deviations = [each.deviation or 0.0 for each in spreads]
+        axes.errorbar(list(of_count), [each.mean for each in spreads], deviations, marker="o", capsize=3, label=kind)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set(xticks=list(JOINED), xlabel="captions joined to one text", ylabel="gain in the sum of six recalls")
     axes.set_title("edited over the same text fine-tuning, Flickr8k")
@@ -235,7 +236,7 @@ def gains(figures: Figures, row: Row) -> list[float]:
 
 
 def spread(values: Sequence[float], sign: str = "") -> str:
-    return f"{mean(values):{sign}.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+    return Spread.of(values).text(sign=sign)
 
 
 def table(figures: Figures) -> list[str]:
@@ -260,7 +261,7 @@ def summary(label: str, figures: Figures) -> str:
     """One line: sums of the six recalls, and the gain of the edit over the fine-tuning, seed by seed."""
     sums = {row.name: recall_sums(figures[row.name]) for row in MAIN_ROWS}
     gained = gains(figures, EDITED)
-    share = 100 * mean(gained) / mean(sums[TUNED.name])
+    share = 100 * fmean(gained) / fmean(sums[TUNED.name])
     return f"| {label} | " + " | ".join(map(spread, sums.values())) + f" | {spread(gained, '+')} | {share:+.1f} % |"
 
 

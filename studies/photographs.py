@@ -93,7 +93,8 @@ def minilm(texts: Sequence[str], cache: Path, batch: int = 128) -> Tensor:
     from transformers import AutoModel, AutoTokenizer
 
     model_folder = Path(found.submodule_search_locations[0]) / "model"
-    tokenizer, model = AutoTokenizer.from_pretrained(model_folder), AutoModel.from_pretrained(model_folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
+    model = AutoModel.from_pretrained(model_folder, trust_remote_code=False).eval()
     by_length = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     out = torch.empty(len(texts), model.config.hidden_size)
     for start in progress(range(0, len(texts), batch), what="MiniLM", unit="batch"):

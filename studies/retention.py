@@ -19,7 +19,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -161,14 +160,10 @@ def measure(figures: Figures, row: str, edit: Callable[[Tensor, Tensor], Tensor]
         contrary = told[foreign] & (said != truth)
         if contrary.any():
             figures[name, "contrary rows"][row] = [int(contrary.sum())]
-            figures[name, "contrary chance"][row] = [percent(said[contrary] == found.probe.most_frequent)]
-            read = found.probe.predict(swapped[contrary])
-            figures[name, "image"][row].append(percent(read == truth[contrary]))
-            figures[name, "caption"][row].append(percent(read == said[contrary]))
-
-
-def percent(right: Tensor) -> float:
-    return 100 * float(right.float().mean())
+            frequent = said[contrary] == found.probe.most_frequent
+            figures[name, "contrary chance"][row] = [100 * float(frequent.double().mean())]
+            figures[name, "image"][row].append(found.probe.accuracy(swapped[contrary], truth[contrary]))
+            figures[name, "caption"][row].append(found.probe.accuracy(swapped[contrary], said[contrary]))
 
 
 def report(figures: Figures, options: Options, facts: Sequence[str]) -> str:
@@ -225,13 +220,9 @@ def retention_lines(figures: Figures, ending: str) -> list[str]:
 
 
 def line(figures: Figures, name: str, measured: str, label: str, rows: str, chance: str) -> str:
-    cells = [spread(figures[name, measured][row]).text() for row in INKS]
+    cells = [Spread.of(figures[name, measured][row]).text() for row in INKS]
     count, floor = figures[name, rows]["plain"][0], figures[name, chance]["plain"][0]
     return f"| {name} | {label} | {count:,} | {floor:.1f} | " + " | ".join(cells) + " |"
-
-
-def spread(values: Sequence[float]) -> Spread:
-    return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 def draw(figures: Figures) -> Figure:
@@ -244,7 +235,7 @@ def draw(figures: Figures) -> Figure:
                 axes.text(at, 3, "none", ha="center", color="#666666", fontsize=9)
                 continue
             for place, (row, ink) in enumerate(INKS.items()):
-                value = spread(figures[name, sort][row])
+                value = Spread.of(figures[name, sort][row])
                 left = at + (place - (len(INKS) - 1) / 2) * width
                 axes.bar(left, value.mean, width * 0.92, color=ink, label=row if at == 1 else None)
                 if value.deviation is not None:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from boresight.embeddings import Embeddings, embed
 from boresight.encoders import Encoder
 from boresight.errors import InputError
 from boresight.evaluation.job import caption_kinds
+from boresight.evaluation.results import Spread
 from boresight.evaluation.robustness import evaluate_robustness
 from boresight.evaluation.swaps import KINDS, Kind, swap_words
 from boresight.models import default_model_path
@@ -143,7 +143,7 @@ def table(runs: Sequence[Figures]) -> str:
     lines.append("|---" * (1 + len(COLUMNS) * len(kinds)) + "|")
     for row in runs[0]:
         columns = [[run[row][kind][column] for run in runs] for column in COLUMNS for kind in kinds]
-        cells = [f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "") for values in columns]
+        cells = [Spread.of(values).text() for values in columns]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

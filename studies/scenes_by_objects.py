@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 
 import tyro
 
@@ -23,6 +22,7 @@ from boresight.embeddings import Embeddings, embed
 from boresight.errors import InputError
 from boresight.evaluation import RetrievalResult, evaluate_retrieval
 from boresight.evaluation.job import caption_kinds
+from boresight.evaluation.results import Spread
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder
@@ -81,8 +81,7 @@ def table(results: dict[str, dict[int, list[RetrievalResult]]], long: bool) -> s
         cells = []
         for n in OBJECTS:
             sums = [(run.kinds["long"] if long else run).recall_sum for run in of_objects[n]]
-            seeded = len(sums) > 1 and row != "plain"
-            cells.append(f"{mean(sums):.1f}" + (f" ± {stdev(sums):.1f}" if seeded else ""))
+            cells.append(Spread.of(sums[:1] if row == "plain" else sums).text())  # no seed changes the plain row
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -18,7 +18,6 @@ from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from editing_world import WIDTH, world, world_sae
 
-torch.set_num_threads(1)
 QUICK = {"steps": 150, "batch_size": 128, "mask_learning_rate": 1e-2}
 
 

@@ -34,15 +34,6 @@ def world(n, seed, name="world") -> Embeddings:
     return Embeddings.from_arrays(*as_floats, np.repeat(np.arange(n), 2), ids=ids, captions=captions, name=name)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices this small gain nothing from threads, and lose much where the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def sets():
     return world(240, 0), world(60, 1), {"first": world(80, 2), "second": world(50, 3)}

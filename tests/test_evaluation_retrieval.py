@@ -19,15 +19,6 @@ from boresight.evaluation import chance, evaluate_retrieval
 DEPTHS = (1, 5, 10)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices this small gain nothing from threads, and lose much where the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @dataclass(frozen=True)
 class Prepared:
     rows: torch.Tensor

@@ -14,15 +14,6 @@ from boresight.evaluation.retention import attribute_retention, fit_probe
 from boresight.seeds import generator
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices this small gain nothing from threads, and lose much where the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def clouds(n: int, classes: int = 4, width: int = 12, distance: float = 8.0, stream: str = "clouds"):
     """Gaussian clouds of unit spread around centres `distance` apart in scale; labels go round the classes."""
     centres = distance * torch.randn(classes, width, generator=generator(0, "centres"))

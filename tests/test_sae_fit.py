@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +27,6 @@ def sparse_mixtures(rows: int, seed: int = 0, width: int = 16, atoms: int = 24, 
     picks = torch.rand(rows, atoms, generator=generator).topk(active, dim=1).indices
     amounts = 0.5 + torch.rand(rows, active, generator=generator)
     return 3 * directions[0] + (amounts[:, :, None] * directions[picks]).sum(1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

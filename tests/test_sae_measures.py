@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,14 +15,6 @@ from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.sae import SaeMeasures, SparseAutoencoder, measure_sae, retrieval_kept, stability
 from boresight.sae.config import make_config
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_sae(width: int = 6, n_latents: int = 20, k: int = 3, seed: int = 0) -> SparseAutoencoder:

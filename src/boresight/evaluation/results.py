@@ -46,8 +46,14 @@ class Spread:
     mean: float
     deviation: float | None
 
-    def text(self, digits: int = 1) -> str:
-        mean = f"{self.mean:.{digits}f}"
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of one value a seed."""
+        return cls(fmean(values), stdev(values) if len(values) > 1 else None)
+
+    def text(self, digits: int = 1, sign: str = "") -> str:
+        """'1.2 ± 0.3'; a `sign` of '+' shows that of a gain too."""
+        mean = f"{self.mean:{sign}.{digits}f}"
         return mean if self.deviation is None else f"{mean} ± {self.deviation:.{digits}f}"
 
 
@@ -80,7 +86,7 @@ class Comparison:
 
     def spread(self, test: str, row: str, direction: str, metric: str, kind: str = ALL_KINDS) -> Spread:
         values = self.values(test, row, direction, metric, kind)
-        return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
+        return Spread.of(values)
 
     def gain(self, test: str, row: str, over: str, direction: str, metric: str, kind: str = ALL_KINDS) -> Spread:
         """Difference `row` - `over`, seed by seed, and its spread."""
@@ -88,7 +94,7 @@ class Comparison:
         size = max(len(mine), len(other))  # a row without chance in it has one value for all seeds
         pairs = zip(mine * (size // len(mine)), other * (size // len(other)), strict=True)
         differences = [a - b for a, b in pairs]
-        return Spread(fmean(differences), stdev(differences) if len(differences) > 1 else None)
+        return Spread.of(differences)
 
     def table(self, test: str, kind: str = ALL_KINDS) -> str:
         """Recalls in percent of one test set, aligned for a terminal."""

@@ -6,7 +6,6 @@ swapped caption is false of its own image as far as that image's captions tell, 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from scipy import sparse
 from torch import Tensor
 
 from boresight.errors import InputError
-from boresight.sae.vocabulary import STOP_WORDS
+from boresight.sae.vocabulary import WORD, is_content
 from boresight.seeds import generator
 from boresight.selection import as_tensor
 
@@ -30,7 +29,6 @@ _DANGER = """
     murder poison terrorist torture warfare weapon
 """
 DANGER = tuple(_DANGER.split())
-_WORD = re.compile(r"[^\W\d_]+(?:['’\-][^\W\d_]+)*")
 
 
 @dataclass(frozen=True)
@@ -56,9 +54,9 @@ def word_vectors(captions: Sequence[str]) -> WordVectors:
 
     Left and right neighbour, and the ends of a caption, are contexts of their own; negative information is zero.
     """
-    told = [[match.group().lower() for match in _WORD.finditer(caption)] for caption in captions]
+    told = [[match.group().lower() for match in WORD.finditer(caption)] for caption in captions]
     frequency = Counter(word for said in told for word in set(said))
-    words = sorted(word for word, count in frequency.items() if count > 1 and len(word) > 1 and word not in STOP_WORDS)
+    words = sorted(word for word, count in frequency.items() if count > 1 and is_content(word))
     row_of = {word: row for row, word in enumerate(words)}
     contexts: dict[tuple[str, str], int] = {}
     counts: Counter[tuple[int, int]] = Counter()
@@ -108,11 +106,11 @@ def swap_words(
     pool, known, taken = _pools(kind, vectors), set(vectors.words), set(captions)
     true_of: dict[int, set[str]] = {}
     for caption, image in zip(captions, images, strict=True):
-        true_of.setdefault(image, set()).update(_stem(match.group().lower()) for match in _WORD.finditer(caption))
+        true_of.setdefault(image, set()).update(_stem(match.group().lower()) for match in WORD.finditer(caption))
     where, which = generator(seed, "word swapped"), generator(seed, f"{kind} word")
 
     def swap(caption: str, true: set[str]) -> tuple[str, str, str] | None:
-        found = [match for match in _WORD.finditer(caption) if match.group().lower() in known]
+        found = [match for match in WORD.finditer(caption) if match.group().lower() in known]
         for place in torch.randperm(len(found), generator=where).tolist():
             word, words = found[place].group(), pool(found[place].group().lower())
             for choice in torch.randperm(len(words), generator=which).tolist():

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from boresight.errors import InputError
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’\-][^\W\d_]+)*")
+WORD = re.compile(r"[^\W\d_]+(?:['’\-][^\W\d_]+)*")
 _STOP = """
     a about above across after against all along also among an and another any are around as at away back be because
     been before behind being below beneath beside between both but by can could did do does doing down during each
@@ -32,9 +32,9 @@ def terms(caption: str) -> set[str]:
     Words are runs of letters of any script, with inner hyphens and apostrophes; a script without spaces gives one
     word a phrase. A 10,000-word caption costs time in proportion to its length.
     """
-    words = [match.group() for match in _WORD.finditer(caption.lower())]
-    kept = {word for word in words if _counts(word)}
-    pairs = {f"{first} {second}" for first, second in pairwise(words) if _counts(first) and _counts(second)}
+    words = [match.group() for match in WORD.finditer(caption.lower())]
+    kept = {word for word in words if is_content(word)}
+    pairs = {f"{first} {second}" for first, second in pairwise(words) if is_content(first) and is_content(second)}
     return kept | pairs
 
 
@@ -78,5 +78,6 @@ def terms_by_image(
     return found, list(place)
 
 
-def _counts(word: str) -> bool:
+def is_content(word: str) -> bool:
+    """Whether a lower-case word says something by itself: more than one letter, no stop word."""
     return len(word) > 1 and word not in STOP_WORDS
