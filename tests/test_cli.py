@@ -235,3 +235,38 @@ def test_an_autoencoder_of_another_encoder_is_refused(work: Path, tmp_path: Path
     other.save(tmp_path / "other")
     sentence = refused("editor", tmp_path / "other", "--sae", work / "sae", "--out", tmp_path / "x")
     assert "another model" in sentence
+
+
+def test_explain_draws_a_pair(tmp_path: Path) -> None:
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "red.png")
+    done = boresight("explain", "red.png", "a red square", "--out", "why.png", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert re.search(r"score -?0\.\d+, strongest words '.*': why.png", done.out)
+    assert Image.open(tmp_path / "why.png").size[0] > 500
+    for words, message in (
+        (("red.png",), "Pass an image and a caption"), (("blue.png", "a"), "blue.png"),
+        (("red.png", "a", "--method", "magic"), "no method 'magic'"), (("red.png", "a", "--layer", "99"), "99"),
+        (("red.png", "a", "--out", "why.docx"), "why.docx"), (("red.png", "a", "--csv", "no.csv"), "or --csv"),
+    ):  # fmt: skip
+        done = boresight("explain", *words, cwd=tmp_path)
+        assert done.code == 2
+        assert message in done.err
+
+
+def test_explain_goes_through_a_table(tmp_path: Path) -> None:
+    for name in ("red", "blue"):
+        Image.new("RGB", (60, 40), name).save(tmp_path / f"{name}.png")
+    (tmp_path / "pairs.csv").write_text("image,caption\nred.png,a red square\nblue.png,blue\nno.png,nothing\n")
+    words = ("explain", "--csv", "pairs.csv", "--out", "why", "--method", "legrad")
+    done = boresight(*words, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "2 pairs: why" in done.out
+    assert sorted(file.name for file in (tmp_path / "why").iterdir()) == [
+        "000000.npz", "000000.png", "000001.npz", "000001.png", "explanations.csv", "settings.json",
+    ]  # fmt: skip
+    before = (tmp_path / "why" / "000001.npz").stat().st_mtime_ns
+    assert boresight(*words, cwd=tmp_path).code == 0
+    assert (tmp_path / "why" / "000001.npz").stat().st_mtime_ns == before
+    done = boresight(*words, "--seed", "1", cwd=tmp_path)
+    assert done.code == 2
+    assert "other options" in done.err

@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from boresight.attribution import explain
 from boresight.embeddings import embed
 from boresight.encoders import load_encoder
+from boresight.encoders.openclip_towers import openclip_towers
 from boresight.errors import InputError
 from fake_encoder import make_collection
 from tiny_encoders import bert_tokenizer, pictures
@@ -187,3 +189,60 @@ def test_unusable_arguments(folders):
         encoder.embed_images([Image.new("RGB", (1, 500))])
     with pytest.raises(InputError, match="plain gives no finite embedding for image 0"):
         encoder.embed_images(torch.full((1, 3, 32, 32), torch.nan))
+
+
+def test_towers_give_the_librarys_embeddings(pair):
+    encoder, model, _ = pair
+    towers, texts = encoder.towers(), encoder.tokenized(TEXTS)
+    pixels = encoder.collate(pictures(4))
+    with torch.no_grad():
+        seen, told = model.encode_image(pixels["pixel_values"]), model.encode_text(texts.inputs["input_ids"])
+        for layer in range(3):
+            found = towers.image.upper(towers.image.lower(pixels, layer))
+            torch.testing.assert_close(found, seen, atol=1e-5, rtol=1e-5)
+            found = towers.text.upper(towers.text.lower(texts.inputs, layer))
+            torch.testing.assert_close(found, told, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("vision", "text"),
+    [
+        ({"pool_type": "avg"}, {}),
+        ({"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True, "ls_init_value": 0.5}, {}),
+        ({"image_size": (24, 40)}, {"no_causal_mask": True, "pool_type": "first", "ls_init_value": 0.3}),
+        ({}, {"pool_type": "eos", "eos_id": 5, "proj_bias": True, "proj_type": "linear"}),
+    ],
+)
+def test_towers_of_all_poolings(vision, text):
+    torch.manual_seed(0)
+    model = open_clip.CustomTextCLIP(24, {**VISION, **vision}, {**TEXT, "vocab_size": 50, **text}).eval()
+    towers = openclip_towers(model)
+    height, width = vision.get("image_size", (32, 32))
+    pixels, ids = torch.randn(3, 3, height, width), torch.randint(6, 50, (3, 16))
+    ids[:, 9], ids[:, 10:] = 5, 0
+    with torch.no_grad():
+        hidden = towers.image.lower({"pixel_values": pixels}, 1)
+        assert hidden.grids[0] == (height // 8, width // 8)
+        torch.testing.assert_close(towers.image.upper(hidden), model.encode_image(pixels), atol=1e-5, rtol=1e-5)
+        hidden = towers.text.lower({"input_ids": ids}, 1)
+        torch.testing.assert_close(towers.text.upper(hidden), model.encode_text(ids), atol=1e-5, rtol=1e-5)
+
+
+def test_explain(pair):
+    encoder, _, _ = pair
+    found = explain(encoder, pictures(3), TEXTS)
+    scores = (encoder.embed_images(pictures(3)) * encoder.embed_texts(TEXTS)).sum(1)
+    torch.testing.assert_close(found.score, scores, atol=1e-5, rtol=0)
+    assert found.image.shape == (3, 4, 4)
+    assert [word.text for word in found.words[0]] == ["a", "red", "dog"]
+    assert found.words[1][0].text == "Two"
+    assert found.special[0].sum() == 2
+
+
+def test_towers_that_do_not_open():
+    model = open_clip.CLIP(24, {**VISION, "attentional_pool": True}, TEXT)
+    with pytest.raises(InputError, match="pools its image"):
+        openclip_towers(model)
+    model = open_clip.CLIP(24, {"layers": (1, 1, 1, 1), "width": 8, "image_size": 32}, TEXT)
+    with pytest.raises(InputError, match="does not open"):
+        openclip_towers(model)

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from boresight.attribution import explain as explain
     from boresight.collections import Collection as Collection
     from boresight.collections import load_collection as load_collection
     from boresight.collections import train_validation_test as train_validation_test
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from boresight.sae import SparseCodes as SparseCodes
 
 _HOME = {
+    "explain": "boresight.attribution",
     "Collection": "boresight.collections",
     "load_collection": "boresight.collections",
     "train_validation_test": "boresight.collections",

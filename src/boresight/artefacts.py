@@ -100,6 +100,20 @@ def sync(file: Path) -> None:
         os.fsync(handle.fileno())
 
 
+def replace_file(file: Path, data: bytes) -> None:
+    """Write a file whole or not at all. Raises ArtefactError when the place cannot be written."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        sync(part)
+        os.replace(part, file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise ArtefactError(f"Cannot write {file} ({error.strerror}); choose a folder you may write to.") from error
+
+
 def write_json(file: Path, value: Any) -> None:
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 

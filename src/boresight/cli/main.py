@@ -14,6 +14,7 @@ from boresight.cli.demo import Demo
 from boresight.cli.editor import Editor
 from boresight.cli.embed import Embed
 from boresight.cli.evaluate import Evaluate
+from boresight.cli.explain import Explain
 from boresight.cli.inspect import Inspect
 from boresight.cli.sae import Sae
 from boresight.errors import BoresightError, InputError
@@ -24,6 +25,7 @@ COMMANDS: dict[str, type] = {
     "sae": Sae,
     "editor": Editor,
     "evaluate": Evaluate,
+    "explain": Explain,
     "inspect": Inspect,
 }
 DESCRIPTION = (

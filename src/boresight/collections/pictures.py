@@ -29,7 +29,7 @@ def decode(source: Mapping[str, Any], label: str) -> Image.Image:
     with _explained(source, label):
         picture = Image.open(io.BytesIO(_read(source)))
         picture.load()
-        return _rgb(_upright(picture))
+        return to_rgb(_upright(picture))
 
 
 def check_header(source: Mapping[str, Any], label: str) -> None:
@@ -72,7 +72,8 @@ def _upright(picture: Image.Image) -> Image.Image:
         return picture
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """An RGB picture: transparency over white, 16-bit grey scaled to 8 bits."""
     if picture.mode.startswith("I"):
         # Pillow itself would clip 16-bit grey at 255, which makes nearly every such picture white.
         values = np.asarray(picture, dtype=np.float64)

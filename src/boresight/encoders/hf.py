@@ -14,8 +14,11 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 from transformers.utils import logging as hf_logging
 
 from boresight.encoders.files import check_folder, file_fingerprint, model_folder
+from boresight.encoders.hf_towers import hf_towers
 from boresight.encoders.precision import pick_dtype
 from boresight.encoders.protocol import check_batch, check_image, check_texts, unit_rows
+from boresight.encoders.tokens import TokenizedTexts, fast_tokens
+from boresight.encoders.towers import Towers
 from boresight.encoders.truncation import truncate, warn_of_truncation
 from boresight.errors import InputError
 
@@ -99,6 +102,21 @@ class TransformersEncoder:
             ids[place, span] = torch.tensor(row, dtype=torch.int64)
             mask[place, span] = 1
         return {"input_ids": ids, "attention_mask": mask}
+
+    def tokenized(self, texts: Sequence[str]) -> TokenizedTexts:
+        """The text tower's inputs, as the model was trained (the SigLIPs without a mask, attending to padding)."""
+        inputs = self.tokenize(texts)
+        real = inputs["attention_mask"].bool()
+        rows = [ids[mask].tolist() for ids, mask in zip(inputs["input_ids"], real, strict=True)]
+        captions = [caption.lower() if self._lower_case else caption for caption in texts]
+        tokens = [fast_tokens(self.tokenizer, caption, row) for caption, row in zip(captions, rows, strict=True)]
+        if self.family in _FIXED_LENGTH:
+            inputs = {"input_ids": inputs["input_ids"]}
+        return TokenizedTexts(inputs, real, tokens)
+
+    def towers(self) -> Towers:
+        """The model layer by layer, for attribution. Raises InputError for one that cannot be opened so."""
+        return hf_towers(self.model)
 
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> Tensor:

@@ -12,8 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from boresight.encoders.openclip_towers import openclip_towers
 from boresight.encoders.precision import pick_dtype
 from boresight.encoders.protocol import check_batch, check_image, check_texts, unit_rows
+from boresight.encoders.tokens import Token, TokenizedTexts, aligned_tokens, fast_tokens
+from boresight.encoders.towers import Towers
 from boresight.encoders.truncation import warn_of_truncation
 from boresight.errors import InputError
 
@@ -50,11 +53,27 @@ class OpenClipEncoder:
         """The model's own evaluation transform: (C, H, W) float32. Raises InputError for what is no usable picture."""
         return self.transform(check_image(image)).float()
 
+    def collate(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
+        """The vision tower's inputs for a batch of pictures, or of what `preprocess` made of them."""
+        tensors = [image if isinstance(image, Tensor) else self.preprocess(image) for image in check_batch(images)]
+        return {"pixel_values": torch.stack(tensors)}
+
+    def tokenized(self, texts: Sequence[str]) -> TokenizedTexts:
+        """The text tower's inputs, padded to the context as open_clip does."""
+        ids, lengths = self._tokenize(texts)
+        real = torch.arange(ids.shape[1]) < lengths[:, None]
+        rows = [row[:length].tolist() for row, length in zip(ids.cpu(), lengths.tolist(), strict=True)]
+        tokens = [_tokens(self.tokenizer, caption, row) for caption, row in zip(texts, rows, strict=True)]
+        return TokenizedTexts({"input_ids": ids}, real, tokens)
+
+    def towers(self) -> Towers:
+        """The model layer by layer, for attribution. Raises InputError for one that cannot be opened so."""
+        return openclip_towers(self.model)
+
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> Tensor:
         """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
-        tensors = [image if isinstance(image, Tensor) else self.preprocess(image) for image in check_batch(images)]
-        pixels = torch.stack(tensors).to(device=self.device, dtype=self.dtype)
+        pixels = self.collate(images)["pixel_values"].to(device=self.device, dtype=self.dtype)
         return unit_rows(self.model.encode_image(pixels), self.name, "image")
 
     @torch.inference_mode()
@@ -100,6 +119,14 @@ def _lengths(tokenizer: Any, captions: list[str]) -> list[int]:
         return [len(tokenizer.encode(caption)) + 2 for caption in captions]
     clean = getattr(tokenizer, "clean_fn", str)
     return [len(ids) for ids in tokenizer.tokenizer([clean(caption) for caption in captions])["input_ids"]]
+
+
+def _tokens(tokenizer: Any, caption: str, ids: list[int]) -> list[Token]:
+    """The real tokens of a caption and where they stand in it."""
+    if not hasattr(tokenizer, "encode"):
+        return fast_tokens(tokenizer.tokenizer, getattr(tokenizer, "clean_fn", str)(caption), ids)
+    special = set(tokenizer.all_special_ids)
+    return aligned_tokens(caption, [None if number in special else tokenizer.decode([number]) for number in ids])
 
 
 def load_open_clip(name: str, device: torch.device, dtype: str | torch.dtype) -> OpenClipEncoder:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from boresight.artefacts import sync
+from boresight.artefacts import replace_file
 from boresight.errors import ArtefactError
 from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS, METRICS
 
@@ -168,13 +166,4 @@ def replace_json(file: Path, value: Any) -> None:
 
 def replace_text(file: Path, text: str) -> None:
     """Write a file whole or not at all. Raises ArtefactError when the place cannot be written."""
-    part = file.with_name(f".{file.name}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        sync(part)
-        os.replace(part, file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise ArtefactError(f"Cannot write {file} ({error.strerror}); choose a folder you may write to.") from error
+    replace_file(file, text.encode())

@@ -1,0 +1,27 @@
+"""The methods by the names that `explain` and the command line take."""
+
+from __future__ import annotations
+
+from boresight.attribution.attention import AttentionRollout, Chefer, LeGrad
+from boresight.attribution.bottleneck import M2IB
+from boresight.attribution.controls import RandomMap, UniformMap
+from boresight.attribution.gradients import GradCam, GradientXInput, IntegratedGradients
+from boresight.attribution.method import Method
+from boresight.attribution.perturbation import KernelShap, Occlusion, Rise
+
+METHODS: dict[str, type[Method]] = {
+    "m2ib": M2IB,
+    "gradient-x-input": GradientXInput,
+    "integrated-gradients": IntegratedGradients,
+    "grad-cam": GradCam,
+    "chefer": Chefer,
+    "legrad": LeGrad,
+    "rollout": AttentionRollout,
+    "occlusion": Occlusion,
+    "rise": Rise,
+    "kernelshap": KernelShap,
+    "random": RandomMap,
+    "uniform": UniformMap,
+}
+SCORES_ONLY = ("occlusion", "rise", "kernelshap", "random", "uniform")
+"""Methods that need nothing of an encoder but its scores."""

@@ -1,0 +1,73 @@
+"""boresight explain"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain:
+    """Draw why an image matches a sentence: a heat map over the image, weights on the words.
+
+    With --csv, a batch: arrays and a figure for every row. Stopped at any moment, the same command goes on.
+    """
+
+    pair: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """IMAGE "CAPTION"; nothing with --csv."""
+    csv: Path | None = None
+    """Table with the columns 'image' (paths, relative to the table's folder) and 'caption'."""
+    out: Path = Path("explanation.png")
+    """The figure; with --csv a folder for the arrays and figures."""
+    method: str = "m2ib"
+    """See docs/attribution.md; 'm2ib', 'occlusion', 'chefer' and others."""
+    encoder: str | None = None
+    """Hub name or folder of a CLIP or SigLIP model, 'open_clip:...'; left out: the one that ships with boresight."""
+    editor: Path | None = None
+    """Folder of a caption editor of that encoder: the figure then tells which concepts it keeps and drops."""
+    names: Path | None = None
+    """Folder of names for the editor's latents."""
+    target: Literal["both", "image", "text"] = "both"
+    layer: int | None = None
+    """Hidden states to work on, for methods that have a layer."""
+    batch_size: int = 8
+    seed: int = 0
+    device: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    figures: bool = True
+    """Whether a batch draws a figure for every row, beside the arrays."""
+
+    def run(self) -> None:
+        from boresight.attribution.batch import explain_csv, save_figure
+        from boresight.attribution.explain import explain
+        from boresight.editing import CaptionEditor
+        from boresight.encoders import load_encoder
+        from boresight.errors import InputError
+        from boresight.models import default_model_path
+        from boresight.sae import LatentNames
+
+        if (self.csv is None) != (len(self.pair) == 2) or (self.csv is not None and self.pair):
+            raise InputError('Pass an image and a caption in quotes (boresight explain photo.jpg "a dog"), or --csv.')
+        options = {} if self.layer is None else {"layer": self.layer}
+        encoder = load_encoder(self.encoder or str(default_model_path()), device=self.device, dtype=self.dtype)
+        settings: dict[str, Any] = {
+            "method": self.method,
+            "target": self.target,
+            "editor": None if self.editor is None else CaptionEditor.load(self.editor),
+            "names": None if self.names is None else LatentNames.load(self.names),
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            **options,
+        }
+        if self.csv is not None:
+            done = explain_csv(encoder, self.csv, self.out, figures=self.figures, **settings)
+            print(f"{done} pairs: {self.out}")
+            return
+        found = explain(encoder, *self.pair, **settings)
+        save_figure(found.plot(), self.out)
+        strongest = sorted(found.words[0], key=lambda word: -word.weight)[:3] if found.words else []
+        told = ", ".join(f"'{word.text}'" for word in strongest)
+        print(f"score {float(found.score[0]):.3f}{f', strongest words {told}' if told else ''}: {self.out}")

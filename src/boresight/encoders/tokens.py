@@ -1,0 +1,97 @@
+"""Where the tokens of a caption stand in it, and the whole words that they make up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+# Scripts without spaces give a word a character; others a run of letters and digits, or of signs.
+_WORD = re.compile(r"[぀-ヿ㐀-䶿一-鿿豈-﫿]|[^\W぀-ヿ㐀-䶿一-鿿豈-﫿]+(?:['’\-][^\W぀-ヿ㐀-䶿一-鿿豈-﫿]+)*|[^\w\s]+")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token as its tokenizer spells it, and the characters `start` to `end` of the caption it stands for.
+
+    special: start, end and the like, which stand for no character.
+    """
+
+    text: str
+    start: int
+    end: int
+    special: bool
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """Captions as a text tower takes them.
+
+    Attributes:
+        inputs: the tower's tensors, (B, ...) each.
+        real: (B, T) bool, columns that hold a token of the caption and not padding.
+        tokens: of each caption in order, as many as its row of `real` has columns.
+    """
+
+    inputs: dict[str, Tensor]
+    real: Tensor
+    tokens: list[list[Token]]
+
+
+def words_of(caption: str, tokens: Sequence[Token]) -> list[tuple[str, tuple[int, ...]]]:
+    """Whole words in order, each with its tokens (their places in `tokens`); special tokens belong to none.
+
+    A word is a run of letters and digits with inner hyphens and apostrophes, or a run of other signs; where one token
+    reaches over several, they are one.
+    """
+    spans = [match.span() for match in _WORD.finditer(caption)]
+    groups: list[tuple[int, int, list[int]]] = []
+    for place, token in enumerate(tokens):
+        if token.special:
+            continue
+        over = [span for span in spans if span[0] < max(token.end, token.start + 1) and token.start < span[1]]
+        start, end = (over[0][0], over[-1][1]) if over else (token.start, token.end)
+        if groups and start < groups[-1][1]:
+            first, last, members = groups[-1]
+            groups[-1] = (first, max(last, end), [*members, place])
+        else:
+            groups.append((start, end, [place]))
+    return [(caption[start:end].strip(), tuple(members)) for start, end, members in groups]
+
+
+def fast_tokens(tokenizer: Any, caption: str, ids: Sequence[int]) -> list[Token]:
+    """The tokens `ids` of a caption, by a tokenizer that knows offsets; of a cut caption the end token may be left."""
+    whole = tokenizer(caption, truncation=False, padding=False, return_offsets_mapping=True, verbose=False)
+    offsets = list(whole["offset_mapping"])
+    if len(offsets) > len(ids):
+        lost = len(offsets) - len(ids)
+        kept_end = whole["input_ids"][-1] == ids[-1] and ids[-1] in tokenizer.all_special_ids
+        offsets = [*offsets[: len(ids) - 1], offsets[-1]] if kept_end else offsets[: len(offsets) - lost]
+    special = set(tokenizer.all_special_ids)
+    names = tokenizer.convert_ids_to_tokens(list(ids))
+    return [
+        Token(name, start, end, number in special)
+        for name, (start, end), number in zip(names, offsets, ids, strict=True)
+    ]
+
+
+def aligned_tokens(caption: str, pieces: Sequence[str | None]) -> list[Token]:
+    """Tokens from the text of each (None for a special one), found one behind the other in the lower-cased caption.
+
+    A piece that is not found (a tokenizer that rewrites its text) stands for nothing, at the place reached so far.
+    """
+    lowered, place, found = caption.lower(), 0, []
+    if len(lowered) != len(caption):
+        lowered = caption  # lower case of another length would shift every place
+    for piece in pieces:
+        if piece is None:
+            found.append(Token("", place, place, special=True))
+            continue
+        start = lowered.find(piece.strip(), place) if piece.strip() else -1
+        end = place if start < 0 else start + len(piece.strip())
+        found.append(Token(piece, place if start < 0 else start, end, special=False))
+        place = end
+    return found
