@@ -31,6 +31,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from boresight.attribution import M2IB
+from boresight.attribution.bottleneck import draw_noise
 from boresight.attribution.interaction import interaction
 from boresight.encoders.hf_towers import hf_towers
 from boresight.seeds import generator
@@ -128,7 +129,7 @@ def naive(model: CLIPModel, method: M2IB, pixels: Tensor, ids: Tensor, side: str
         {"input_ids": ids},
         side,
         LAYER,
-        lambda step: method.draw(tower, like, 0, step)[:, 0],
+        lambda step: draw_noise(tower, like, method.noise, method.n_samples, 0, step)[:, 0],
         steps=steps,
     )
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from boresight.attribution import M2IB, RandomMap, UniformMap
-from boresight.attribution.bottleneck import divergence
+from boresight.attribution import M2IB, BottleneckPath, RandomMap, UniformMap
+from boresight.attribution.bottleneck import divergence, draw_noise, moments
 from boresight.encoders import load_encoder
 from boresight.encoders.hf_towers import hf_towers
 from boresight.encoders.towers import Tower
@@ -78,10 +78,8 @@ def test_equal_to_the_naive_engine(encoders: dict, family: str, noise: str, laye
                 image["pixel_values"] = image["pixel_values"][:, :count]
                 image["pixel_attention_mask"] = image["pixel_attention_mask"][:, :count]
             x = tower.lower(image if side == "image" else text, layer).states
-            expected = naive_m2ib(
-                model, image, text, side, layer, lambda step, x=x, tower=tower: method.draw(tower, x, 3, step)[:, 0],
-                standardise=layer == 1,
-            )  # fmt: skip
+            drawn = [draw_noise(tower, x, noise, 4, 3, step)[:, 0] for step in range(10)]
+            expected = naive_m2ib(model, image, text, side, layer, drawn.__getitem__, standardise=layer == 1)
             actual = found[side][row].flatten()
             actual = actual[~actual.isnan()]
             expected = expected[tower.prefix :] if side == "image" else expected
@@ -90,7 +88,7 @@ def test_equal_to_the_naive_engine(encoders: dict, family: str, noise: str, laye
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", [M2IB, RandomMap, UniformMap])
+@pytest.mark.parametrize("kind", [M2IB, BottleneckPath, RandomMap, UniformMap])
 def test_a_pair_does_not_depend_on_its_batch(encoders: dict, family: str, kind: type) -> None:
     encoder = encoders[family]
     images, texts = inputs_of(encoder)
@@ -102,12 +100,13 @@ def test_a_pair_does_not_depend_on_its_batch(encoders: dict, family: str, kind: 
             torch.testing.assert_close(single[~single.isnan()], expected[~expected.isnan()], atol=2e-4, rtol=1e-4)
 
 
-def test_padding_changes_nothing(encoders: dict) -> None:
+@pytest.mark.parametrize("kind", [M2IB, BottleneckPath])
+def test_padding_changes_nothing(encoders: dict, kind: type) -> None:
     encoder = encoders["clip"]
     images, texts = inputs_of(encoder)
     padded = {name: F.pad(value, (0, 2)) for name, value in texts.items()}
-    short, long = (M2IB(encoder.model).attribute(**images, **each)[1] for each in (texts, padded))
-    unmasked = M2IB(encoder.model).attribute(images["pixel_values"], padded["input_ids"])[1]
+    short, long = (kind(encoder.model).attribute(**images, **each)[1] for each in (texts, padded))
+    unmasked = kind(encoder.model).attribute(images["pixel_values"], padded["input_ids"])[1]
     assert long.shape[1] == short.shape[1] + 2
     assert long[:, -2:].isnan().all()
     torch.testing.assert_close(short, long[:, :-2], equal_nan=True, atol=1e-4, rtol=1e-4)
@@ -244,3 +243,51 @@ def test_bad_input(encoders: dict) -> None:
         M2IB(encoder.model).attribute(images["pixel_values"], torch.full((3, 4), 10_000))
     with pytest.raises(InputError, match=r"cannot open a 'Linear' model.*occlusion"):
         M2IB(torch.nn.Linear(2, 2)).attribute(**images, **texts)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_path_adds_up_to_what_the_input_has_over_noise(encoders: dict, family: str) -> None:
+    encoder = encoders[family]
+    images, texts = inputs_of(encoder)
+    towers = hf_towers(encoder.model)
+    method = BottleneckPath(towers, steps=400, n_samples=2, layer=1)
+    with torch.no_grad():
+        told = F.normalize(towers.text.upper(towers.text.lower(texts, 1)), dim=1)
+        hidden = towers.image.lower(images, 1)
+        found = method.scores(towers.image, hidden, told, seed=0)
+        mean, deviation = moments(hidden.states, hidden.keep)
+        drawn = torch.cat([draw_noise(towers.image, hidden.states, "antithetic", 2, 0, step) for step in range(400)])
+        ends = [hidden.states, mean + deviation * drawn]
+        full, closed = (F.cosine_similarity(towers.image.upper(hidden.with_states(z)), told, dim=-1) for z in ends)
+    live = found if hidden.keep is None else found.masked_fill(~hidden.keep, 0)
+    torch.testing.assert_close(live.sum(1), full - closed.mean(0), atol=0.02, rtol=0)
+
+
+def test_the_path_against_finite_differences(encoders: dict) -> None:
+    encoder = encoders["clip"]
+    images, texts = inputs_of(encoder)
+    towers = hf_towers(encoder.model)
+    method = BottleneckPath(towers, steps=3)
+    with torch.no_grad():
+        told = F.normalize(towers.text.upper(towers.text.lower(texts, 1)), dim=1)
+        hidden = towers.image.lower(images, 1)
+        x, (mean, deviation) = hidden.states, moments(hidden.states, None)
+        expected, width = torch.zeros(x.shape[:-1]), 1e-2
+        for step in range(3):
+            noise = draw_noise(towers.image, x, "antithetic", 2, 5, step)
+            for token in range(x.shape[1]):
+                fits = []
+                for side in (width, -width):
+                    gates = torch.full((1, x.shape[1], 1), (step + 0.5) / 3)
+                    gates[:, token] += side
+                    z = mean + gates * (x - mean) + (1 - gates) * deviation * noise
+                    fits.append(F.cosine_similarity(towers.image.upper(hidden.with_states(z)), told, dim=-1).mean(0))
+                expected[:, token] += (fits[0] - fits[1]) / (2 * width) / 3
+        found = method.scores(towers.image, hidden, told, seed=5)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-2)
+
+
+def test_path_bad_input(encoders: dict) -> None:
+    for options in ({"steps": 0}, {"n_samples": 3}, {"n_samples": 0}):
+        with pytest.raises(InputError, match="make no path"):
+            BottleneckPath(encoders["clip"].model, **options)

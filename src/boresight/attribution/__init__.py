@@ -13,6 +13,7 @@ from boresight.attribution.gradients import IntegratedGradients as IntegratedGra
 from boresight.attribution.maps import Attribution as Attribution
 from boresight.attribution.maps import Word as Word
 from boresight.attribution.methods import METHODS as METHODS
+from boresight.attribution.path import BottleneckPath as BottleneckPath
 from boresight.attribution.perturbation import KernelShap as KernelShap
 from boresight.attribution.perturbation import Occlusion as Occlusion
 from boresight.attribution.perturbation import Rise as Rise

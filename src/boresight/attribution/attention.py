@@ -37,8 +37,7 @@ class Chefer(Method):
 
     layer: int = -2
 
-    @property
-    def start(self) -> int:
+    def start(self, tower: Tower) -> int:
         return self.layer
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
@@ -75,8 +74,7 @@ class LeGrad(Method):
         if self.layers is not None and self.layers < 1:
             raise InputError(f"LeGrad over {self.layers} layers has no map; ask for 1 or more, or None for all.")
 
-    @property
-    def start(self) -> int:
+    def start(self, tower: Tower) -> int:
         return 0 if self.layers is None else -1 - self.layers
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:

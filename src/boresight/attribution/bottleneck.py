@@ -77,23 +77,21 @@ class M2IB(Method):
         if not (math.isfinite(self.beta) and math.isfinite(self.learning_rate)):
             raise InputError("beta and learning_rate must be finite numbers.")
 
-    @property
-    def start(self) -> int:
+    def start(self, tower: Tower) -> int:
         return self.layer
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         """(B, N) nats."""
         x = hidden.states
-        live = torch.ones(x.shape[:-1], device=x.device) if hidden.keep is None else hidden.keep.float()
-        mean, deviation = _moments(x, live) if self.standardise else (0.0, 1.0)
-        centred = (x - mean) / deviation
-        share = live / live.sum(1, keepdim=True)
+        mean, deviation = moments(x, hidden.keep) if self.standardise else (0.0, 1.0)
+        centred, share = (x - mean) / deviation, shares(x, hidden.keep)
         alpha = torch.full_like(x if self.gate == "element" else x[..., :1], ALPHA).requires_grad_()
         optimizer = torch.optim.Adam([alpha], lr=self.learning_rate)
         for step in range(self.steps - 1):
             with torch.enable_grad():
                 gates = alpha.sigmoid()
-                z = gates * x + (1 - gates) * (mean + deviation * self.draw(tower, x, seed, step))
+                noise = draw_noise(tower, x, self.noise, self.n_samples, seed, step)
+                z = gates * x + (1 - gates) * (mean + deviation * noise)
                 fit = F.cosine_similarity(tower.upper(hidden.with_states(z)), other, dim=-1, eps=1e-6).mean(0)
                 compression = (divergence(alpha, centred).mean(-1) * share).sum(1)
                 loss = (self.beta * compression - fit).sum()
@@ -101,16 +99,17 @@ class M2IB(Method):
             optimizer.step()
         return divergence(alpha.detach(), centred).sum(-1)
 
-    def draw(self, tower: Tower, x: Tensor, seed: int, step: int) -> Tensor:
-        """(samples, 1, N, D) noise of one step: the same for all pairs, and for a token whatever comes behind it."""
-        tokens, width = x.shape[-2:]
-        if self.noise == "none":
-            return x.new_zeros(1, 1, tokens, width)
-        draws = self.n_samples // 2 if self.noise == "antithetic" else self.n_samples
-        source = generator(seed, f"m2ib {tower.modality} {step}")
-        rows = math.ceil(tokens / _CHUNK) * _CHUNK
-        drawn = torch.randn(rows, draws, width, generator=source)[:tokens].transpose(0, 1).to(x.device)[:, None]
-        return torch.cat([drawn, -drawn]) if self.noise == "antithetic" else drawn
+
+def draw_noise(tower: Tower, x: Tensor, kind: Noise, n_samples: int, seed: int, step: int) -> Tensor:
+    """(samples, 1, N, D) for x (..., N, D): the same for all pairs, and for a token whatever comes behind it."""
+    tokens, width = x.shape[-2:]
+    if kind == "none":
+        return x.new_zeros(1, 1, tokens, width)
+    draws = n_samples // 2 if kind == "antithetic" else n_samples
+    source = generator(seed, f"m2ib {tower.modality} {step}")
+    rows = math.ceil(tokens / _CHUNK) * _CHUNK
+    drawn = torch.randn(rows, draws, width, generator=source)[:tokens].transpose(0, 1).to(x.device)[:, None]
+    return torch.cat([drawn, -drawn]) if kind == "antithetic" else drawn
 
 
 def divergence(alpha: Tensor, x: Tensor) -> Tensor:
@@ -119,9 +118,15 @@ def divergence(alpha: Tensor, x: Tensor) -> Tensor:
     return -0.5 * (1 + 2 * closing - (gates * x).square() - (2 * closing).exp())
 
 
-def _moments(x: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (B, 1, D) of each channel over the tokens that are alive."""
-    weight = (live / live.sum(1, keepdim=True)).unsqueeze(-1)
-    mean = (weight * x).sum(1, keepdim=True)
-    variance = (weight * (x - mean).square()).sum(1, keepdim=True)
+def shares(x: Tensor, keep: Tensor | None) -> Tensor:
+    """(B, N): equal weights of the tokens of x (B, N, D) that are kept, 1 in all, and 0 of the others."""
+    live = torch.ones(x.shape[:-1], device=x.device) if keep is None else keep.float()
+    return live / live.sum(1, keepdim=True)
+
+
+def moments(x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (B, 1, D) of each channel of x (B, N, D) over the tokens that are kept."""
+    weights = shares(x, keep).unsqueeze(-1)
+    mean = (weights * x).sum(1, keepdim=True)
+    variance = (weights * (x - mean).square()).sum(1, keepdim=True)
     return mean, variance.sqrt().clamp_min(1e-6)

@@ -33,8 +33,7 @@ class GradientXInput(Method):
 
     layer: int = 0
 
-    @property
-    def start(self) -> int:
+    def start(self, tower: Tower) -> int:
         return self.layer
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
@@ -42,7 +41,12 @@ class GradientXInput(Method):
         from captum.attr import InputXGradient
 
         require_layers(tower, "Gradient times input")
-        return InputXGradient(_cosine(tower, hidden, other)).attribute(hidden.states.clone().requires_grad_()).detach().sum(-1)
+        return (
+            InputXGradient(_cosine(tower, hidden, other))
+            .attribute(hidden.states.clone().requires_grad_())
+            .detach()
+            .sum(-1)
+        )
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,7 @@ class IntegratedGradients(Method):
         if self.steps < 1 or self.rows_at_once < 1:
             raise InputError(f"{self.steps} steps, {self.rows_at_once} rows at once; ask for at least 1 of each.")
 
-    @property
-    def start(self) -> int:
+    def start(self, tower: Tower) -> int:
         return self.layer
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
@@ -87,8 +90,7 @@ class GradCam(Method):
     a block whose norms come last, as BERT's do, what its attention reads is the hidden states themselves.
     """
 
-    @property
-    def start(self) -> int:
+    def start(self, tower: Tower) -> int:
         return -2
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:

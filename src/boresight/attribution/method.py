@@ -46,9 +46,8 @@ class Method(ABC):
     model: Any
     batch_size: int = 8
 
-    @property
-    def start(self) -> int:
-        """The layer whose hidden states `scores` is given."""
+    def start(self, tower: Tower) -> int:
+        """The layer whose hidden states `scores` is given, of this tower."""
         return 0
 
     @abstractmethod
@@ -131,7 +130,8 @@ def _of_batch(
     sides = []
     for tower, inputs, column in ((towers.image, images, rows[:, 0]), (towers.text, texts, rows[:, 1])):
         once, place = column.unique(return_inverse=True)
-        hidden = trimmed(tower.lower({name: value[once] for name, value in inputs.items()}, method.start))
+        layer = method.start(tower) if target in ("both", tower.modality) else 0
+        hidden = trimmed(tower.lower({name: value[once] for name, value in inputs.items()}, layer))
         embedding = tower.upper(hidden)
         if not bool(torch.isfinite(embedding).all()):
             row = int(once[(~torch.isfinite(embedding).all(1)).nonzero()[0, 0].cpu()])

@@ -7,10 +7,12 @@ from boresight.attribution.bottleneck import M2IB
 from boresight.attribution.controls import RandomMap, UniformMap
 from boresight.attribution.gradients import GradCam, GradientXInput, IntegratedGradients
 from boresight.attribution.method import Method
+from boresight.attribution.path import BottleneckPath
 from boresight.attribution.perturbation import KernelShap, Occlusion, Rise
 
 METHODS: dict[str, type[Method]] = {
     "m2ib": M2IB,
+    "bottleneck-path": BottleneckPath,
     "gradient-x-input": GradientXInput,
     "integrated-gradients": IntegratedGradients,
     "grad-cam": GradCam,
