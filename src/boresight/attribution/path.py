@@ -36,7 +36,8 @@ class BottleneckPath(Method):
     """Signed, unlike M2IB's map: below 0 is what speaks against the match.
 
     Attributes:
-        layer: whose hidden states are gated, numbered as `Tower.lower` does; left out, the middle one.
+        layer: whose hidden states are gated, numbered as `Tower.lower` does; left out, the middle one of an image tower
+            and 0, the embedded tokens, of a text tower: higher up a word's information has moved to other tokens.
         steps: points on the way (midpoints of equal parts). The sum converges, so more of them refine the same map.
         n_samples: draws of noise a step, each with its negative; an even number.
     """
@@ -53,7 +54,9 @@ class BottleneckPath(Method):
             )
 
     def start(self, tower: Tower) -> int:
-        return len(tower.blocks) // 2 if self.layer is None else self.layer
+        if self.layer is not None:
+            return self.layer
+        return len(tower.blocks) // 2 if tower.modality == "image" else 0
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         """(B, N) signed, in units of the cosine."""

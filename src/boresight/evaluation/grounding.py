@@ -85,13 +85,7 @@ def scene_pairs(
 
     Raises InputError when a number, a size, a split or an attribute makes no sense.
     """
-    fewest, most = objects
-    if n < 1 or size < 24:
-        raise InputError(f"{n} pairs of {size} pixels cannot be made; ask for at least 1 pair of at least 24 pixels.")
-    if not 2 <= fewest <= most <= len(PLACES):
-        raise InputError(f"A pair needs 2 to {len(PLACES)} objects, not {fewest} to {most}; change `objects`.")
-    if split not in SPLITS:
-        raise InputError(f"Scenes have no split '{split}'; choose from {', '.join(SPLITS)}.")
+    check_scenes(n, size, objects, split, least=2)
     unknown = [attribute for attribute in attributes if attribute not in ATTRIBUTES]
     if isinstance(attributes, str) or unknown:
         raise InputError(f"attributes is {attributes!r}; pass a list of names among {', '.join(ATTRIBUTES)}.")
@@ -155,6 +149,17 @@ def emoji_pairs(n: int, *, seed: int, collection: Collection, size: int = 96) ->
             shown.append(quarter)
     targets, distractors = (quarters.view(4, size, size)[shown] for shown in chosen)
     return GroundedPairs(images, captions[0], targets, captions[1], distractors, f"{collection.name} collages".strip())
+
+
+def check_scenes(n: int, size: int, objects: tuple[int, int], split: str, *, least: int) -> None:
+    """Raises InputError unless `n` scenes of `size` pixels with `objects`, `least` at the least, can be drawn."""
+    fewest, most = objects
+    if n < 1 or size < 24:
+        raise InputError(f"{n} pairs of {size} pixels cannot be made; ask for at least 1 pair of at least 24 pixels.")
+    if not least <= fewest <= most <= len(PLACES):
+        raise InputError(f"A pair needs {least} to {len(PLACES)} objects, not {fewest} to {most}; change `objects`.")
+    if split not in SPLITS:
+        raise InputError(f"Scenes have no split '{split}'; choose from {', '.join(SPLITS)}.")
 
 
 def _told_apart(scene: Scene, attributes: Sequence[str]) -> list[int]:

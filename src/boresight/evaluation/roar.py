@@ -71,7 +71,7 @@ def remove_and_retrain(
         rows = torch.randperm(count, generator=generator(seed, f"roar {step}"))[:batch_size]
         batch = {name: value[rows] for name, value in fitting.items()}
         loss = _loss(working, batch, *_embedded(working, batch))
-        if not math.isfinite(float(loss)):
+        if not math.isfinite(float(loss.detach())):
             raise InputError(f"The loss is no longer finite at step {step} of fine-tuning; lower the learning rate.")
         optimiser.zero_grad()
         loss.backward()
