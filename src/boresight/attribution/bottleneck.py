@@ -14,6 +14,7 @@ that z holds about x. The map is that divergence in nats, summed over a token's 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,7 @@ from boresight.seeds import generator
 
 Noise = Literal["antithetic", "iid", "none"]
 Gate = Literal["element", "token"]
+AT_ONCE = 2**20  # numbers in a block of hidden states: larger ones are mapped anew by malloc for every operation
 ALPHA = 5.0  # where the gates start: lambda 0.993
 _CHUNK = 16  # torch draws normal numbers in groups of so many, and a longer draw then begins like a shorter one
 
@@ -82,6 +84,9 @@ class M2IB(Method):
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         """(B, N) nats."""
+        return in_blocks(self._of_block, tower, hidden, other, seed, 1 if self.noise == "none" else self.n_samples)
+
+    def _of_block(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         x = hidden.states
         mean, deviation = moments(x, hidden.keep) if self.standardise else (0.0, 1.0)
         centred, share = (x - mean) / deviation, shares(x, hidden.keep)
@@ -98,6 +103,20 @@ class M2IB(Method):
             alpha.grad = torch.autograd.grad(loss, alpha)[0]
             optimizer.step()
         return divergence(alpha.detach(), centred).sum(-1)
+
+
+def in_blocks(
+    work: Callable[[Tower, Hidden, Tensor, int], Tensor],
+    tower: Tower,
+    hidden: Hidden,
+    other: Tensor,
+    seed: int,
+    n_samples: int,
+) -> Tensor:
+    """work(tower, hidden, other, seed) -> (B, N) of all inputs, as many at once as `n_samples` copies of them fit."""
+    size = max(1, AT_ONCE // (n_samples * hidden.states[0].numel()))
+    blocks = torch.arange(len(hidden)).split(size)
+    return torch.cat([work(tower, hidden.select(rows), other[rows], seed) for rows in blocks])
 
 
 def draw_noise(tower: Tower, x: Tensor, kind: Noise, n_samples: int, seed: int, step: int) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boresight.attribution.bottleneck import draw_noise, moments
+from boresight.attribution.bottleneck import draw_noise, in_blocks, moments
 from boresight.attribution.method import Method, require_layers
 from boresight.encoders.towers import Hidden, Tower
 from boresight.errors import InputError
@@ -61,6 +61,9 @@ class BottleneckPath(Method):
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         """(B, N) signed, in units of the cosine."""
         require_layers(tower, "The bottleneck's path")
+        return in_blocks(self._of_block, tower, hidden, other, seed, self.n_samples)
+
+    def _of_block(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         x = hidden.states
         mean, deviation = moments(x, hidden.keep)
         found = x.new_zeros(x.shape[:-1])

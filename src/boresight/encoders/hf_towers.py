@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from boresight.encoders.tower_parts import (
+    activation,
     attention_of,
     checked_ids,
     first_of,
@@ -138,14 +139,14 @@ def _bert_words(embeddings: Any) -> Callable[[Mapping[str, Tensor]], Hidden]:
 
 def _clip_block(layer: Any) -> Block:
     attention = _attention(layer.self_attn, layer.self_attn.num_heads, "q_proj", "k_proj", "v_proj", "out_proj")
-    mlp = Mlp(linear(layer.mlp.fc1), layer.mlp.activation_fn, linear(layer.mlp.fc2))
+    mlp = Mlp(linear(layer.mlp.fc1), activation(layer.mlp.activation_fn), linear(layer.mlp.fc2))
     return Block(norm(layer.layer_norm1), attention, norm(layer.layer_norm2), mlp)
 
 
 def _vit_block(layer: Any) -> Block:
     part = layer.attention
     attention = _attention(part, part.num_attention_heads, "q_proj", "k_proj", "v_proj", "o_proj")
-    mlp = Mlp(linear(layer.mlp.fc1), layer.mlp.activation_fn, linear(layer.mlp.fc2))
+    mlp = Mlp(linear(layer.mlp.fc1), activation(layer.mlp.activation_fn), linear(layer.mlp.fc2))
     return Block(norm(layer.layernorm_before), attention, norm(layer.layernorm_after), mlp)
 
 
@@ -163,5 +164,5 @@ def _attention(part: Any, heads: int, *names: str) -> Attention:
 
 
 def _probe(head: Any) -> Probe:
-    mlp = Mlp(linear(head.mlp.fc1), head.mlp.activation_fn, linear(head.mlp.fc2))
+    mlp = Mlp(linear(head.mlp.fc1), activation(head.mlp.activation_fn), linear(head.mlp.fc2))
     return Probe(plain(head.probe).flatten(), attention_of(head.attention), norm(head.layernorm), mlp)

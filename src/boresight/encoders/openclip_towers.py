@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from boresight.encoders.tower_parts import (
+    activation,
     attention_of,
     first_of,
     highest,
@@ -86,7 +87,7 @@ def _block(layer: Any) -> Block:
         norm(layer.ln_1),
         replace(attention, out=_scaled(attention.out, layer.ls_1)),
         norm(layer.ln_2),
-        Mlp(linear(mlp.c_fc), mlp.gelu, _scaled(linear(mlp.c_proj), layer.ls_2)),
+        Mlp(linear(mlp.c_fc), activation(mlp.gelu), _scaled(linear(mlp.c_proj), layer.ls_2)),
     )
 
 
