@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness
+STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attribution
 
 .PHONY: demo test lint studies clean $(STUDIES)
 
@@ -44,6 +44,9 @@ study-retention:
 
 study-robustness: study-emoji
 	$(BIN)/python studies/robustness.py
+
+study-attribution: .venv/installed  ## the tables of docs/attribution.md, hours; ARGS="..." passes options on
+	$(BIN)/python studies/attribution.py $(ARGS)
 
 clean:
 	rm -rf .venv runs report.html

@@ -228,6 +228,29 @@ def test_towers_of_all_poolings(vision, text):
         torch.testing.assert_close(towers.text.upper(hidden), model.encode_text(ids), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "pool", "proj"),
+    [("vit_base_patch16_siglip_224", "map", "none"), ("vit_tiny_patch16_224", "token", "linear"),
+     ("vit_tiny_patch16_224", "avg", "linear")],
+)  # fmt: skip
+def test_towers_of_timm(name, pool, proj):
+    torch.manual_seed(0)
+    vision = {"timm_model_name": name, "timm_pool": pool, "timm_proj": proj, "image_size": 224}
+    text = {"vocab_size": 50, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+    model = open_clip.CustomTextCLIP(768, vision, {**TEXT, **text}).eval()
+    with torch.no_grad():
+        for parameter in model.visual.trunk.blocks.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        towers, pixels = openclip_towers(model), torch.randn(2, 3, 224, 224)
+        expected = model.encode_image(pixels)
+        for layer in (0, -2):
+            found = towers.image.upper(towers.image.lower({"pixel_values": pixels}, layer))
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        ids = torch.randint(0, 50, (3, 16))
+        found = towers.text.upper(towers.text.lower({"input_ids": ids}, 1))
+        torch.testing.assert_close(found, model.encode_text(ids), atol=1e-5, rtol=1e-5)
+
+
 def test_explain(pair):
     encoder, _, _ = pair
     found = explain(encoder, pictures(3), TEXTS)
@@ -245,4 +268,7 @@ def test_towers_that_do_not_open():
         openclip_towers(model)
     model = open_clip.CLIP(24, {"layers": (1, 1, 1, 1), "width": 8, "image_size": 32}, TEXT)
     with pytest.raises(InputError, match="does not open"):
+        openclip_towers(model)
+    model = open_clip.CustomTextCLIP(24, {"timm_model_name": "resnet18", "timm_pool": "avg"}, TEXT)
+    with pytest.raises(InputError, match=r"timm.*occlusion|does not open"):
         openclip_towers(model)

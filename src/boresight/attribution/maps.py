@@ -81,6 +81,8 @@ class Attribution:
     def plot(self, index: int = 0, *, word: int | None = None) -> Figure:
         """One pair drawn: the picture under its heat map, the words shaded by weight, and the score.
 
+        Of a signed map what speaks for the match is drawn, and what speaks against it is left dark.
+
         word: a place in `words[index]`; the heat map is then that word's part of `interaction`.
         Raises InputError for a pair or word that is not there.
         """

@@ -76,7 +76,8 @@ def _map_of(attribution: Attribution, index: int, word: int | None) -> tuple[Ten
 def _lay_over(axes: Axes, raw: Tensor, picture: Image.Image, box: Tensor) -> None:
     there = ~raw.isnan()
     own = raw[there.any(1)][:, there.any(0)]
-    heat = normalized(resized(own, (_DETAIL, _DETAIL)), "minmax")
+    speaks_for = own.clamp(min=0) if bool((own < 0).any()) else own
+    heat = normalized(resized(speaks_for, (_DETAIL, _DETAIL)), "minmax")
     width, height = picture.size
     left, top, right, bottom = (float(edge) for edge in box)
     extent = (left * width - 0.5, right * width - 0.5, bottom * height - 0.5, top * height - 0.5)

@@ -1,4 +1,4 @@
-"""The towers of open_clip's own vision and text transformers, opened for attribution."""
+"""The towers of open_clip's vision and text transformers, opened for attribution."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from boresight.encoders.timm_towers import timm_tower
 from boresight.encoders.tower_parts import (
     activation,
     attention_of,
@@ -19,6 +20,7 @@ from boresight.encoders.tower_parts import (
     norm,
     plain,
     same,
+    scaled,
     text_start,
     then,
 )
@@ -32,12 +34,13 @@ _TEXT_POOLING: dict[str, Pooling] = {"argmax": "eos", "eos": "eos", "last": "las
 def openclip_towers(model: Any) -> Towers:
     """Both towers of a `CLIP` or `CustomTextCLIP` as it stands; float32 weights are shared, others copied to it.
 
-    Raises InputError for towers of timm or transformers inside open_clip, ResNets, attention poolers and the class
+    Raises InputError for towers of transformers inside open_clip, ResNets, attention poolers of its own and the class
     token of CoCa's text.
     """
     text = getattr(model, "text", None) or model
     try:
-        return Towers(_image(model.visual), _text(text))
+        timm = type(model.visual).__name__ == "TimmModel"
+        return Towers(timm_tower(model.visual) if timm else _image(model.visual), _text(text))
     except AttributeError as error:
         raise InputError(f"open_clip's model does not open layer by layer ({error}); {_WAY_OUT}") from error
 
@@ -85,18 +88,10 @@ def _block(layer: Any) -> Block:
     attention, mlp = attention_of(layer.attn), layer.mlp
     return Block(
         norm(layer.ln_1),
-        replace(attention, out=_scaled(attention.out, layer.ls_1)),
+        replace(attention, out=scaled(attention.out, layer.ls_1)),
         norm(layer.ln_2),
-        Mlp(linear(mlp.c_fc), activation(mlp.gelu), _scaled(linear(mlp.c_proj), layer.ls_2)),
+        Mlp(linear(mlp.c_fc), activation(mlp.gelu), scaled(linear(mlp.c_proj), layer.ls_2)),
     )
-
-
-def _scaled(layer: Linear, scale: Any) -> Linear:
-    """A linear layer with the layer scale behind it, if any, taken in."""
-    if isinstance(scale, nn.Identity):
-        return layer
-    gamma = plain(scale.gamma)
-    return Linear(layer.weight * gamma[:, None], None if layer.bias is None else layer.bias * gamma)
 
 
 def _first(ids: Tensor) -> Tensor:

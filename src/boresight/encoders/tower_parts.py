@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boresight.encoders.towers import Attention, Hidden, Linear, Norm
@@ -99,6 +99,14 @@ def activation(layer: Any) -> Callable[[Tensor], Tensor]:
 
 def _quick_gelu(x: Tensor) -> Tensor:
     return F.silu(1.702 * x) / 1.702
+
+
+def scaled(layer: Linear, scale: Any) -> Linear:
+    """A linear layer with the layer scale behind it, if any, taken in."""
+    if isinstance(scale, nn.Identity):
+        return layer
+    gamma = plain(scale.gamma)
+    return Linear(layer.weight * gamma[:, None], None if layer.bias is None else layer.bias * gamma)
 
 
 def then(*steps: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -134,7 +134,7 @@ class Probe:
 
     query: Tensor
     attention: Attention
-    norm: Norm
+    norm: Callable[[Tensor], Tensor]
     mlp: Mlp
 
     def __call__(self, x: Tensor, bias: Tensor | None, maps: list[Tensor] | None = None) -> Tensor:

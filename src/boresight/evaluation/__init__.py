@@ -1,3 +1,4 @@
+from boresight.evaluation.attribution import evaluate_attribution as evaluate_attribution
 from boresight.evaluation.comparison import compare as compare
 from boresight.evaluation.examples import Example as Example
 from boresight.evaluation.examples import LatentCard as LatentCard
