@@ -32,12 +32,13 @@ def draw_pair(attribution: Attribution, index: int, word: int | None = None) -> 
     words = attribution.words[index] if attribution.words else []
     concepts = attribution.concepts[index] if attribution.concepts else None
     lines = _lines([one.text for one in words], 72)
-    heights = [4.2, 0.34 * len(lines) + 0.1, 0.5 if concepts is not None else 0.01]
-    figure = Figure(figsize=(8.4, sum(heights) + 0.5), layout="constrained")
+    picture = open_picture(attribution.pictures[index])
+    tall = min(max(picture.height / picture.width, 0.2), 2.0)
+    heights = [4.1 * tall + 0.35, 0.34 * len(lines) + 0.1, 0.5 if concepts is not None else 0.01]
+    figure = Figure(figsize=(8.4, sum(heights) + 0.1), layout="constrained")
     parts: Any = figure.subfigures(3, 1, height_ratios=heights)
     above, middle, below = parts
     left, right = above.subplots(1, 2)
-    picture = open_picture(attribution.pictures[index])
     for axes in (left, right):
         axes.imshow(picture)
         axes.set_axis_off()
