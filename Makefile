@@ -15,7 +15,7 @@ demo: .venv/installed  ## the main job on the built-in data; ARGS="..." passes o
 	$(BIN)/boresight demo $(ARGS)
 
 test: .venv/installed  ## the whole default suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
