@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.encoders.hf_towers import hf_towers
+from boresight.encoders.tower_parts import WAY_OUT
 from boresight.encoders.towers import Hidden, Tower, Towers
 from boresight.errors import InputError
 
@@ -190,8 +191,7 @@ def require_layers(tower: Tower, name: str) -> None:
     """Raises InputError for a tower without blocks, of which nothing is known but its embeddings."""
     if not tower.blocks:
         raise InputError(
-            f"{name} looks into the layers of the {tower.modality} tower, and this model shows none; "
-            "use a method that needs only its scores: 'occlusion', 'rise' or 'kernelshap'."
+            f"{name} looks into the layers of the {tower.modality} tower, and this model shows none; {WAY_OUT}"
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from boresight.encoders.tower_parts import (
+    WAY_OUT,
     activation,
     attention_of,
     checked_ids,
@@ -42,11 +43,8 @@ def hf_towers(model: Any) -> Towers:
             image, text = linear(model.visual_projection), linear(model.text_projection)
             return Towers(_vision_tower(model.vision_model, image), _text_tower(model.text_model, text))
     except AttributeError as error:
-        raise InputError(f"A part of the {kind} model is not where it is expected ({error}); {_WAY_OUT}") from error
-    raise InputError(f"boresight cannot open a '{kind}' model layer by layer; {_WAY_OUT}")
-
-
-_WAY_OUT = "use a method that needs only its scores: 'occlusion', 'rise' or 'kernelshap'."
+        raise InputError(f"A part of the {kind} model is not where it is expected ({error}); {WAY_OUT}") from error
+    raise InputError(f"boresight cannot open a '{kind}' model layer by layer; {WAY_OUT}")
 
 
 def _vision_tower(model: Any, project: Callable[[Tensor], Tensor]) -> Tower:
@@ -75,7 +73,7 @@ def _vision_tower(model: Any, project: Callable[[Tensor], Tensor]) -> Tower:
         start = _flexible_patches(model.embeddings) if kind.startswith("siglip2") else image_start(patches, positions)
         blocks = tuple(map(_clip_block, model.encoder.layers))
         return Tower("image", start, blocks, norm(model.post_layernorm), "map", project, probe=_probe(model.head))
-    raise InputError(f"boresight cannot open a '{kind}' image tower layer by layer; {_WAY_OUT}")
+    raise InputError(f"boresight cannot open a '{kind}' image tower layer by layer; {WAY_OUT}")
 
 
 def _text_tower(model: Any, project: Callable[[Tensor], Tensor]) -> Tower:
@@ -97,7 +95,7 @@ def _text_tower(model: Any, project: Callable[[Tensor], Tensor]) -> Tower:
         blocks = tuple(map(_bert_block, model.encoder.layer))
         head = then(linear(model.pooler.dense), model.pooler.activation, project)
         return Tower("text", _bert_words(model.embeddings), blocks, None, "cls", head)
-    raise InputError(f"boresight cannot open a '{kind}' text tower layer by layer; {_WAY_OUT}")
+    raise InputError(f"boresight cannot open a '{kind}' text tower layer by layer; {WAY_OUT}")
 
 
 def _flexible_patches(embeddings: Any) -> Callable[[Mapping[str, Tensor]], Hidden]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from boresight.encoders.timm_towers import timm_tower
 from boresight.encoders.tower_parts import (
+    WAY_OUT,
     activation,
     attention_of,
     first_of,
@@ -27,7 +28,6 @@ from boresight.encoders.tower_parts import (
 from boresight.encoders.towers import Block, Linear, Mlp, Pooling, Tower, Towers
 from boresight.errors import InputError
 
-_WAY_OUT = "use a method that needs only its scores: 'occlusion', 'rise' or 'kernelshap'."
 _TEXT_POOLING: dict[str, Pooling] = {"argmax": "eos", "eos": "eos", "last": "last", "first": "cls"}
 
 
@@ -42,13 +42,13 @@ def openclip_towers(model: Any) -> Towers:
         timm = type(model.visual).__name__ == "TimmModel"
         return Towers(timm_tower(model.visual) if timm else _image(model.visual), _text(text))
     except AttributeError as error:
-        raise InputError(f"open_clip's model does not open layer by layer ({error}); {_WAY_OUT}") from error
+        raise InputError(f"open_clip's model does not open layer by layer ({error}); {WAY_OUT}") from error
 
 
 def _image(visual: Any) -> Tower:
     dropped = getattr(visual, "attn_pool", None) is not None or visual.pool_type not in ("tok", "avg")
     if dropped or visual.proj is None:
-        raise InputError(f"open_clip's model pools its image in a way that boresight cannot open; {_WAY_OUT}")
+        raise InputError(f"open_clip's model pools its image in a way that boresight cannot open; {WAY_OUT}")
     before = same if isinstance(visual.ln_pre, nn.Identity) else norm(visual.ln_pre)
     start = image_start(visual.conv1, visual.positional_embedding, visual.class_embedding, before)
     project = Linear(plain(visual.proj).t())
@@ -64,7 +64,7 @@ def _text(text: Any) -> Tower:
     kind = getattr(text, "text_pool_type", None) or text.pool_type
     padded = getattr(text, "use_pad_mask", False)
     if kind not in _TEXT_POOLING or getattr(text, "cls_emb", None) is not None or padded:
-        raise InputError(f"open_clip's model reads its text in a way that boresight cannot open; {_WAY_OUT}")
+        raise InputError(f"open_clip's model reads its text in a way that boresight cannot open; {WAY_OUT}")
     causal = text.attn_mask is not None
     end = getattr(text, "text_eos_id", None) or getattr(text, "eos_id", None)
     rows: dict[str, Callable[[Tensor], Tensor]] = {"argmax": highest, "last": last, "first": _first}
@@ -84,7 +84,7 @@ def _text(text: Any) -> Tower:
 
 def _block(layer: Any) -> Block:
     if type(layer).__name__ != "ResidualAttentionBlock":
-        raise InputError(f"boresight cannot open a '{type(layer).__name__}' of open_clip; {_WAY_OUT}")
+        raise InputError(f"boresight cannot open a '{type(layer).__name__}' of open_clip; {WAY_OUT}")
     attention, mlp = attention_of(layer.attn), layer.mlp
     return Block(
         norm(layer.ln_1),

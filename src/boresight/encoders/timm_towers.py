@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from boresight.encoders.tower_parts import activation, image_start, linear, norm, plain, same, scaled, then
+from boresight.encoders.tower_parts import WAY_OUT, activation, image_start, linear, norm, plain, same, scaled, then
 from boresight.encoders.towers import Attention, Block, Linear, Mlp, Probe, Tower
 from boresight.errors import InputError
 
@@ -78,7 +78,4 @@ def _absent(part: Any) -> bool:
 
 
 def _unknown(what: str) -> InputError:
-    return InputError(
-        f"timm's image tower has {what}, which boresight cannot open layer by layer; "
-        "use a method that needs only its scores: 'occlusion', 'rise' or 'kernelshap'."
-    )
+    return InputError(f"timm's image tower has {what}, which boresight cannot open layer by layer; {WAY_OUT}")

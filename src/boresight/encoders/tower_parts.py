@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from boresight.encoders.towers import Attention, Hidden, Linear, Norm
 from boresight.errors import InputError
 
+WAY_OUT = "use a method that needs only its scores: 'occlusion', 'rise' or 'kernelshap'."
+
 
 def image_start(
     projection: Any,
