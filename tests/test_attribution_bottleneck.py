@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import transformers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -56,6 +57,32 @@ def test_towers_give_the_models_embeddings_from_every_layer(encoders: dict, fami
                 torch.testing.assert_close(
                     tower.pool(tower.climb(hidden, 2)), expected, atol=1e-5, rtol=1e-5
                 )  # the last block in full, and not one row of it
+
+
+@pytest.mark.parametrize("vision", [hf.CLIPVisionConfig, hf.SiglipVisionConfig, hf.ViTConfig])
+@pytest.mark.parametrize("text", [hf.RobertaConfig, hf.XLMRobertaConfig, hf.CLIPTextConfig])
+def test_towers_of_mixed_dual_encoders(vision: type, text: type) -> None:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = hf.VisionTextDualEncoderConfig.from_vision_text_configs(
+        vision(**shape, patch_size=8, image_size=32),
+        text(**shape, vocab_size=50, max_position_embeddings=20, bos_token_id=0, eos_token_id=2, pad_token_id=1),
+        projection_dim=24,
+    )
+    model = hf.VisionTextDualEncoderModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    ids = torch.tensor([[0, 7, 9, 30, 2, 1, 1], [0, 12, 2, 1, 1, 1, 1]])
+    images, texts = {"pixel_values": torch.randn(2, 3, 32, 32)}, {"input_ids": ids, "attention_mask": (ids != 1).long()}
+    towers = hf_towers(model)
+    with torch.no_grad():
+        seen, told = model.get_image_features(**images).pooler_output, model.get_text_features(**texts).pooler_output
+        for layer in range(3):
+            torch.testing.assert_close(
+                towers.image.upper(towers.image.lower(images, layer)), seen, atol=1e-5, rtol=1e-5
+            )
+            torch.testing.assert_close(towers.text.upper(towers.text.lower(texts, layer)), told, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
