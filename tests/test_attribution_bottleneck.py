@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from attribution_world import assert_same, inputs_of, one, snapshot
 from boresight.attribution import M2IB, BottleneckPath, RandomMap, UniformMap
 from boresight.attribution.bottleneck import divergence, draw_noise, moments
 from boresight.encoders import load_encoder
@@ -18,26 +19,13 @@ from boresight.encoders.hf_towers import hf_towers
 from boresight.encoders.towers import Tower
 from boresight.errors import InputError
 from naive_m2ib import naive_m2ib
-from tiny_encoders import FAMILIES, pictures, save_tiny
-
-CAPTIONS = ["a", "hello there", "it is!"]
+from tiny_encoders import FAMILIES, save_tiny
 
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = tmp_path_factory.mktemp("encoders")
     return {name: load_encoder(save_tiny(name, folder / name), dtype="float32") for name in FAMILIES}
-
-
-def inputs_of(encoder, count: int = 3) -> tuple[dict, dict]:
-    texts = encoder.tokenize(CAPTIONS[:count])
-    if encoder.family.startswith("siglip"):  # trained on padding that it attends to
-        texts.pop("attention_mask")
-    return encoder.collate(pictures(count)), texts
-
-
-def one(inputs: dict, row: int) -> dict:
-    return {name: value[row : row + 1] for name, value in inputs.items()}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -137,25 +125,6 @@ def test_padding_changes_nothing(encoders: dict, kind: type) -> None:
     assert long[:, -2:].isnan().all()
     torch.testing.assert_close(short, long[:, :-2], equal_nan=True, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(unmasked, long, equal_nan=True, atol=1e-4, rtol=1e-4)
-
-
-def snapshot(model) -> dict:
-    return {
-        "weights": {name: value.clone() for name, value in model.state_dict().items()},
-        "gradients": [parameter.grad for parameter in model.parameters()],
-        "learns": [parameter.requires_grad for parameter in model.parameters()],
-        "training": [module.training for module in model.modules()],
-        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],
-        "random": torch.get_rng_state(),
-        "grad": torch.is_grad_enabled(),
-    }
-
-
-def assert_same(before: dict, after: dict) -> None:
-    for name in ("gradients", "learns", "training", "hooks", "grad"):
-        assert before[name] == after[name]
-    assert torch.equal(before["random"], after["random"])
-    assert all(torch.equal(value, after["weights"][name]) for name, value in before["weights"].items())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 import naive_peers as naive
+from attribution_world import assert_same, inputs_of, one, snapshot
 from boresight.attribution.attention import AttentionRollout, Chefer, LeGrad
 from boresight.attribution.controls import UniformMap
 from boresight.attribution.gradients import GradCam, GradientXInput, IntegratedGradients
@@ -24,9 +25,8 @@ from boresight.encoders.hf_towers import hf_towers
 from boresight.encoders.towers import Attention, Block, Hidden, Linear, Tower, Towers
 from boresight.errors import InputError
 from boresight.seeds import generator
-from tiny_encoders import FAMILIES, pictures, save_tiny
+from tiny_encoders import FAMILIES, save_tiny
 
-CAPTIONS = ["a", "hello there", "it is!"]
 METHODS = {
     "gradient": (GradientXInput, {}),
     "integrated": (IntegratedGradients, {"steps": 8, "rows_at_once": 10}),
@@ -51,17 +51,6 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict:
 def make(name: str, model, **options):
     kind, small = METHODS[name]
     return kind(model, **{**small, **options})
-
-
-def inputs_of(encoder, captions: list[str] = CAPTIONS) -> tuple[dict, dict]:
-    texts = encoder.tokenize(captions)
-    if encoder.family.startswith("siglip"):  # trained on padding that it attends to
-        texts.pop("attention_mask")
-    return encoder.collate(pictures(len(captions))), texts
-
-
-def one(inputs: dict, row: int) -> dict:
-    return {name: value[row : row + 1] for name, value in inputs.items()}
 
 
 def alone(encoder, side: str, inputs: dict, row: int) -> dict:
@@ -135,25 +124,6 @@ def test_padding_changes_nothing(encoders: dict, name: str) -> None:
     assert long[:, -2:].isnan().all()
     torch.testing.assert_close(short, long[:, :-2], equal_nan=True, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(unmasked, long, equal_nan=True, atol=1e-5, rtol=1e-4)
-
-
-def snapshot(model) -> dict:
-    return {
-        "weights": {name: value.clone() for name, value in model.state_dict().items()},
-        "gradients": [parameter.grad for parameter in model.parameters()],
-        "learns": [parameter.requires_grad for parameter in model.parameters()],
-        "training": [module.training for module in model.modules()],
-        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],
-        "grad": torch.is_grad_enabled(),
-        "random": torch.get_rng_state(),
-    }
-
-
-def assert_same(before: dict, after: dict) -> None:
-    for name in ("gradients", "learns", "training", "hooks", "grad"):
-        assert before[name] == after[name]
-    assert torch.equal(before["random"], after["random"])
-    assert all(torch.equal(value, after["weights"][name]) for name, value in before["weights"].items())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -16,10 +16,9 @@ from torch import Tensor
 from boresight.attribution.black_box import BlackBox
 from boresight.attribution.interaction import interaction as interaction_maps
 from boresight.attribution.maps import Attribution, Word
-from boresight.attribution.method import Maps, Method, Target, attribute_pairs, joined, padded
+from boresight.attribution.method import Maps, Method, Target, attribute_batch, joined, padded
 from boresight.attribution.methods import METHODS, SCORES_ONLY
-from boresight.attribution.plots import open_picture
-from boresight.collections.pictures import to_rgb
+from boresight.collections.pictures import open_picture
 from boresight.embeddings import Embeddings
 from boresight.encoders import Encoder
 from boresight.encoders.protocol import check_texts
@@ -80,17 +79,17 @@ def explain(
             layer the model does not have, numbers of images and texts that do not pair up.
         ArtefactError: the editor of another encoder, or names of another autoencoder.
     """
-    pictures = (
-        [images] if isinstance(images, (Image.Image, str, Path)) or not isinstance(images, Iterable) else list(images)
-    )
+    pictures = [images] if isinstance(images, str) or not isinstance(images, Iterable) else list(images)
     captions = _captions(texts)
     chosen = _pairs(len(pictures), len(captions), pairs)
     reader, towers = _open(encoder, method, interaction)
     engine = make_method(method, towers, batch_size=batch_size, **options)
+    if editor is not None:
+        _require_encoder(editor, encoder)
     found = []
     with progress(total=len(chosen), what=f"explaining ({method})", unit="pair", delay=2.0) as bar:
         for batch in _batches(reader, encoder, pictures, captions, chosen, engine.batch_size):
-            maps = next(attribute_pairs(engine, towers, batch.images, batch.texts.inputs, batch.local, target, seed))
+            maps = attribute_batch(engine, towers, batch.images, batch.texts.inputs, batch.local, target, seed)
             found.append(
                 _Found(
                     replace(maps, text=_real(maps.text, batch)),
@@ -197,7 +196,7 @@ def _batches(
 
 def _opened(source: Picture, row: int) -> Image.Image:
     if isinstance(source, (Image.Image, str, Path)):
-        return to_rgb(open_picture(source))
+        return open_picture(source)
     raise InputError(f"Image {row} is of type {type(source).__name__}; pass a PIL picture or the path of a file.")
 
 
@@ -230,10 +229,14 @@ def _interaction(towers: Towers, batch: _Batch) -> Tensor:
     return interaction_maps(towers, images, texts, batch_size=len(batch.local))
 
 
+def _require_encoder(editor: Editor, encoder: Encoder) -> None:
+    """Raises ArtefactError when the editor was fitted on embeddings of another encoder."""
+    one = Embeddings.from_arrays(torch.ones(1, encoder.width), torch.ones(0, encoder.width), [], encoder=encoder.name)
+    editor.require_same_encoder(replace(one, manifest={**one.manifest, "encoder_fingerprint": encoder.fingerprint}))
+
+
 def _concepts(encoder: Encoder, editor: Editor, names: Any, batch: _Batch) -> list[Any]:
     images, texts = encoder.embed_images(batch.pictures), encoder.embed_texts(batch.captions)
-    known = Embeddings.from_arrays(images, texts[:0], [], encoder=encoder.name)
-    editor.require_same_encoder(replace(known, manifest={**known.manifest, "encoder_fingerprint": encoder.fingerprint}))
     reads_tokens = bool(editor.config.token_width)
     return [
         editor.explain_edit(

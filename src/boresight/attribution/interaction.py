@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.func import jvp, vmap
 from torch.nn import functional as F
 
-from boresight.attribution.method import require_layers, trimmed
+from boresight.attribution.method import on_grid, padded, require_layers, trimmed
 from boresight.encoders.towers import Hidden, Tower, Towers
 from boresight.errors import InputError
 
@@ -67,16 +67,12 @@ def interaction(
             seen, told = (
                 contributions(tower, hidden, steps) for tower, hidden in ((towers.image, image), (towers.text, text))
             )
-        pairs = torch.einsum("ibd,jbd->bij", told, seen[towers.image.prefix :])
+        pairs = torch.einsum("ibd,jbd->bij", told, seen)
         if text.keep is not None:
             pairs = pairs.masked_fill(~text.keep[:, :, None], torch.nan)
-        assert image.grids is not None
-        parts += [_on_grid(pair, grid).cpu() for pair, grid in zip(pairs, image.grids, strict=True)]
-    size = (texts.shape[1], *(max(part.shape[axis] for part in parts) for axis in (1, 2)))
-    out = torch.full((len(parts), *size), torch.nan)
-    for row, part in enumerate(parts):
-        out[row, : part.shape[0], : part.shape[1], : part.shape[2]] = part
-    return out
+        parts.append(on_grid(pairs, image, towers.image.prefix).cpu())
+    size = (texts.shape[1], *(max(part.shape[axis] for part in parts) for axis in (2, 3)))
+    return torch.cat([padded(part, size) for part in parts])
 
 
 def contributions(tower: Tower, hidden: Hidden, steps: int = 1) -> Tensor:
@@ -104,8 +100,3 @@ def _radau(points: int) -> list[tuple[float, float]]:
     nodes, weights = roots_jacobi(points - 1, 1, 0)
     inner = zip((nodes + 1) / 2, weights / (1 - nodes) / 2, strict=True)
     return [*((float(node), float(weight)) for node, weight in inner), (1.0, 1 / points**2)]
-
-
-def _on_grid(pair: Tensor, grid: tuple[int, int]) -> Tensor:
-    rows, columns = grid
-    return pair[:, : rows * columns].unflatten(1, (rows, columns))

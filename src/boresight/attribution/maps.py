@@ -75,7 +75,7 @@ class Attribution:
         """
         if self.image is None:
             raise InputError("There are no image maps; explain with target='image' or 'both'.")
-        maps = [resized(_own_grid(raw), size) for raw in self.image]
+        maps = [resized(own_grid(raw), size) for raw in self.image]
         return torch.stack([normalized(one, normalize) for one in maps]).numpy()
 
     def plot(self, index: int = 0, *, word: int | None = None) -> Figure:
@@ -108,7 +108,7 @@ def normalized(values: Tensor, how: Normalize | None) -> Tensor:
     return torch.zeros_like(values) if bool(flat) else shifted / top
 
 
-def _own_grid(raw: Tensor) -> Tensor:
+def own_grid(raw: Tensor) -> Tensor:
     """A map without the rows and columns that are all NaN."""
     there = ~raw.isnan()
     return raw[there.any(1)][:, there.any(0)]

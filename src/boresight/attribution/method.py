@@ -110,16 +110,14 @@ def attribute_pairs(
     An image or text that stands in several pairs of a batch goes through its tower once.
     Raises InputError as `Method.attribute` does.
     """
-    if target not in ("both", "image", "text"):
-        raise InputError(f"target '{target}' is unknown; choose 'both', 'image' or 'text'.")
     if len(pairs) == 0:
         raise InputError("There are no pairs to explain; pass at least one image and one caption.")
     for rows in pairs.split(max(1, method.batch_size)):
-        with torch.no_grad():
-            yield _of_batch(method, towers, images, texts, rows, target, seed)
+        yield attribute_batch(method, towers, images, texts, rows, target, seed)
 
 
-def _of_batch(
+@torch.no_grad()
+def attribute_batch(
     method: Method,
     towers: Towers,
     images: Mapping[str, Tensor],
@@ -128,6 +126,9 @@ def _of_batch(
     target: Target,
     seed: int,
 ) -> Maps:
+    """Maps of all pairs of `rows` (P, 2) at once, else as `attribute_pairs`."""
+    if target not in ("both", "image", "text"):
+        raise InputError(f"target '{target}' is unknown; choose 'both', 'image' or 'text'.")
     sides = []
     for tower, inputs, column in ((towers.image, images, rows[:, 0]), (towers.text, texts, rows[:, 1])):
         once, place = column.unique(return_inverse=True)
@@ -141,7 +142,7 @@ def _of_batch(
     (image, image_hidden, seen), (text, text_hidden, told) = sides
     found: list[Tensor | None] = [None, None]
     if target != "text":
-        found[0] = _on_grid(method.scores(image, image_hidden, told, seed), image_hidden, image.prefix).cpu()
+        found[0] = on_grid(method.scores(image, image_hidden, told, seed), image_hidden, image.prefix).cpu()
     if target != "image":
         scores = method.scores(text, text_hidden, seen, seed)
         found[1] = (scores if text_hidden.keep is None else scores.masked_fill(~text_hidden.keep, torch.nan)).cpu()
@@ -158,13 +159,14 @@ def trimmed(hidden: Hidden) -> Hidden:
     return replace(hidden, states=hidden.states[..., :last, :], keep=hidden.keep[:, :last])
 
 
-def _on_grid(scores: Tensor, hidden: Hidden, prefix: int) -> Tensor:
-    """(B, gh, gw) of scores (B, N), NaN outside smaller grids."""
+def on_grid(scores: Tensor, hidden: Hidden, prefix: int) -> Tensor:
+    """(B, ..., gh, gw) of scores (B, ..., N), the first `prefix` of them left out; NaN outside smaller grids."""
     assert hidden.grids is not None
     height, width = max(rows for rows, _ in hidden.grids), max(columns for _, columns in hidden.grids)
-    out = scores.new_full((len(scores), height, width), torch.nan)
+    out = scores.new_full((*scores.shape[:-1], height, width), torch.nan)
     for row, (rows, columns) in enumerate(hidden.grids):
-        out[row, :rows, :columns] = scores[row, prefix : prefix + rows * columns].reshape(rows, columns)
+        patches = scores[row, ..., prefix : prefix + rows * columns]
+        out[row, ..., :rows, :columns] = patches.unflatten(-1, (rows, columns))
     return out
 
 

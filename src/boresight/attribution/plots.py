@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from boresight.attribution.maps import Attribution, Word, normalized, resized
-from boresight.collections.pictures import decode
+from boresight.attribution.maps import Attribution, Word, normalized, own_grid, resized
+from boresight.collections.pictures import open_picture
 from boresight.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,13 +54,6 @@ def draw_pair(attribution: Attribution, index: int, word: int | None = None) -> 
     return figure
 
 
-def open_picture(source: Any) -> Image.Image:
-    """An RGB picture from a picture or a file. Raises InputError naming a file that cannot be read."""
-    if isinstance(source, (str, Path)):
-        return decode({"path": str(source)}, f"'{source}'")
-    return source
-
-
 def _map_of(attribution: Attribution, index: int, word: int | None) -> tuple[Tensor | None, str]:
     name = str(attribution.method.get("method", "map"))
     if word is None:
@@ -75,8 +67,7 @@ def _map_of(attribution: Attribution, index: int, word: int | None) -> tuple[Ten
 
 
 def _lay_over(axes: Axes, raw: Tensor, picture: Image.Image, box: Tensor) -> None:
-    there = ~raw.isnan()
-    own = raw[there.any(1)][:, there.any(0)]
+    own = own_grid(raw)
     speaks_for = own.clamp(min=0) if bool((own < 0).any()) else own
     heat = normalized(resized(speaks_for, (_DETAIL, _DETAIL)), "minmax")
     width, height = picture.size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,11 @@ def decode(source: Mapping[str, Any], label: str) -> Image.Image:
         picture = Image.open(io.BytesIO(_read(source)))
         picture.load()
         return to_rgb(_upright(picture))
+
+
+def open_picture(source: Image.Image | str | Path) -> Image.Image:
+    """An RGB picture from a picture or a file, as `decode` makes it. Raises InputError naming a file it cannot read."""
+    return to_rgb(source) if isinstance(source, Image.Image) else decode({"path": str(source)}, f"'{source}'")
 
 
 def check_header(source: Mapping[str, Any], label: str) -> None:

@@ -110,9 +110,7 @@ class TransformersEncoder:
         rows = [ids[mask].tolist() for ids, mask in zip(inputs["input_ids"], real, strict=True)]
         captions = [caption.lower() if self._lower_case else caption for caption in texts]
         tokens = [fast_tokens(self.tokenizer, caption, row) for caption, row in zip(captions, rows, strict=True)]
-        if self.family in _FIXED_LENGTH:
-            inputs = {"input_ids": inputs["input_ids"]}
-        return TokenizedTexts(inputs, real, tokens)
+        return TokenizedTexts(self._as_trained(inputs), real, tokens)
 
     def towers(self) -> Towers:
         """The model layer by layer, for attribution. Raises InputError for one that cannot be opened so."""
@@ -140,8 +138,11 @@ class TransformersEncoder:
         return states[mask.bool()], mask.sum(1)
 
     def _text_output(self, inputs: dict[str, Tensor]) -> Any:
-        mask = None if self.family in _FIXED_LENGTH else inputs["attention_mask"].to(self.device)
-        return self.model.get_text_features(input_ids=inputs["input_ids"].to(self.device), attention_mask=mask)
+        given = {name: value.to(self.device) for name, value in self._as_trained(inputs).items()}
+        return self.model.get_text_features(**given)
+
+    def _as_trained(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"input_ids": inputs["input_ids"]} if self.family in _FIXED_LENGTH else inputs
 
 
 def load_transformers(name_or_path: str, device: torch.device, dtype: str | torch.dtype) -> TransformersEncoder:

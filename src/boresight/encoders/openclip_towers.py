@@ -13,6 +13,7 @@ from boresight.encoders.tower_parts import (
     WAY_OUT,
     activation,
     attention_of,
+    first,
     first_of,
     highest,
     image_start,
@@ -67,7 +68,7 @@ def _text(text: Any) -> Tower:
         raise InputError(f"open_clip's model reads its text in a way that boresight cannot open; {WAY_OUT}")
     causal = text.attn_mask is not None
     end = getattr(text, "text_eos_id", None) or getattr(text, "eos_id", None)
-    rows: dict[str, Callable[[Tensor], Tensor]] = {"argmax": highest, "last": last, "first": _first}
+    rows: dict[str, Callable[[Tensor], Tensor]] = {"argmax": highest, "last": last, "first": first}
     row_of = first_of(int(end)) if kind == "eos" and end is not None else rows[kind]
     start = text_start(
         text.token_embedding.weight, text.positional_embedding, row_of, causal=causal and kind in ("argmax", "eos")
@@ -92,7 +93,3 @@ def _block(layer: Any) -> Block:
         norm(layer.ln_2),
         Mlp(linear(mlp.c_fc), activation(mlp.gelu), scaled(linear(mlp.c_proj), layer.ls_2)),
     )
-
-
-def _first(ids: Tensor) -> Tensor:
-    return ids[:, 0] * 0

@@ -65,12 +65,10 @@ def words_of(caption: str, tokens: Sequence[Token]) -> list[tuple[str, tuple[int
 def fast_tokens(tokenizer: Any, caption: str, ids: Sequence[int]) -> list[Token]:
     """The tokens `ids` of a caption, by a tokenizer that knows offsets; of a cut caption the end token may be left."""
     whole = tokenizer(caption, truncation=False, padding=False, return_offsets_mapping=True, verbose=False)
-    offsets = list(whole["offset_mapping"])
+    offsets, special = list(whole["offset_mapping"]), set(tokenizer.all_special_ids)
     if len(offsets) > len(ids):
-        lost = len(offsets) - len(ids)
-        kept_end = whole["input_ids"][-1] == ids[-1] and ids[-1] in tokenizer.all_special_ids
-        offsets = [*offsets[: len(ids) - 1], offsets[-1]] if kept_end else offsets[: len(offsets) - lost]
-    special = set(tokenizer.all_special_ids)
+        kept_end = whole["input_ids"][-1] == ids[-1] and ids[-1] in special
+        offsets = [*offsets[: len(ids) - 1], offsets[-1]] if kept_end else offsets[: len(ids)]
     names = tokenizer.convert_ids_to_tokens(list(ids))
     return [
         Token(name, start, end, number in special)

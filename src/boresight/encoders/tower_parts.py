@@ -82,6 +82,11 @@ def first_of(number: int) -> Callable[[Tensor], Tensor]:
     return lambda ids: (ids == number).int().argmax(1)
 
 
+def first(ids: Tensor) -> Tensor:
+    """The first place."""
+    return torch.zeros_like(ids[:, 0])
+
+
 def last(ids: Tensor) -> Tensor:
     """The last place, padding or not."""
     return torch.full_like(ids[:, 0], ids.shape[1] - 1)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from boresight.attribution.maps import resized
 from boresight.errors import InputError
 from boresight.evaluation.faithfulness import Array, as_maps, own_grids
 from boresight.seeds import generator
@@ -67,7 +67,7 @@ def deletion_insertion(
         raise InputError(f"Units cannot go in {steps} steps; ask for 1 or more, or leave `steps` out.")
     values = as_maps(values[:, None], "weights")[:, 0]
     device = weights.device if isinstance(weights, Tensor) else torch.device("cpu")
-    unit, place = ~values.isnan(), _places(values, seed)
+    unit, place = ~values.isnan(), places(values, seed, "equal weights")
     count = unit.sum(1)
     groups = count.clamp(max=SINGLY if steps is None else steps)
     points = torch.arange(int(groups.max()) + 1)
@@ -129,7 +129,7 @@ def soft_mask(maps: Array, size: tuple[int, int]) -> Tensor:
     for row, (grid, (height, width)) in enumerate(zip(values, own_grids(values).tolist(), strict=True)):
         own = grid[:height, :width]
         own = own.nan_to_num(own[~own.isnan()].min().item())
-        large = F.interpolate(own[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        large = resized(own, size)
         low, high = large.aminmax()
         if own.min() < own.max() and low < high:
             masks[row] = (large - low) / (high - low)
@@ -179,8 +179,11 @@ def _scrambled(working: nn.Module, stages: dict[str, list[str]], seed: int) -> I
         yield stage, copy.deepcopy(working)
 
 
-def _places(values: Tensor, seed: int) -> Tensor:
-    """(P, n) int64, each unit's place when the heaviest comes first; equal ones in random order, NaN behind all."""
-    shuffled = torch.rand(values.shape, generator=generator(seed, "equal weights")).argsort(1)
+def places(values: Tensor, seed: int, stream: str) -> Tensor:
+    """(P, n) int64, each unit's place when the heaviest comes first; equal ones in random order, NaN behind all.
+
+    seed, stream: of that order, as `seeds.generator` takes them.
+    """
+    shuffled = torch.rand(values.shape, generator=generator(seed, stream)).argsort(1)
     weights = values.masked_fill(values.isnan(), -torch.inf).gather(1, shuffled)
     return shuffled.gather(1, weights.argsort(dim=1, descending=True, stable=True)).argsort(1)

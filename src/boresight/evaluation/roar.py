@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from boresight.errors import InputError
 from boresight.evaluation.faithfulness import Array, as_maps
+from boresight.evaluation.perturbation import places
 from boresight.evaluation.withheld import with_patches
 from boresight.pretraining.contrastive import clamp_scale, contrastive_loss
 from boresight.seeds import generator
@@ -88,12 +89,8 @@ def _degraded(pairs: Mapping[str, Tensor], weights: Array, share: float, seed: i
             "maps; pass as many of each, 2 or more."
         )
     flat = maps.flatten(1)
-    shuffled = torch.rand(flat.shape, generator=generator(seed, f"roar {label} equal weights")).argsort(1)
-    ordered = flat.nan_to_num(-torch.inf).gather(1, shuffled).argsort(dim=1, descending=True, stable=True)
-    heaviest = shuffled.gather(1, ordered)[:, : round(share * flat.shape[1])]
-    keep = torch.ones_like(flat, dtype=torch.bool).scatter_(1, heaviest, False).view(maps.shape)
-    pixels = pairs["pixel_values"]
-    return {**pairs, "pixel_values": with_patches(pixels.float(), keep)}
+    keep = places(flat, seed, f"roar {label} equal weights") >= round(share * flat.shape[1])
+    return {**pairs, "pixel_values": with_patches(pairs["pixel_values"].float(), keep.view(maps.shape))}
 
 
 def _embedded(model: Any, pairs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
