@@ -308,6 +308,10 @@ def test_csv_bad_input(encoder, tmp_path: Path) -> None:
         explain_csv(encoder, tmp_path / "other.csv", tmp_path / "out")
     with pytest.raises(InputError, match="No row of"):
         explain_csv(encoder, table(tmp_path, [("no.png", "a")]), tmp_path / "out")
+    pictures(1)[0].save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="no option 'stepz'"):
+        explain_csv(encoder, table(tmp_path, [("a.png", "a")]), tmp_path / "out", stepz=3)
+    assert explain_csv(encoder, table(tmp_path, [("a.png", "a")]), tmp_path / "out", steps=3) == 1
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(ArtefactError, match="did not write"):

@@ -52,7 +52,8 @@ def explain_csv(
     """
     table, folder = Path(table), Path(folder)
     rows = _read(table)
-    _claim(folder, _settings(encoder, rows, options))
+    settings = _settings(encoder, rows, options)
+    _check_folder(folder, settings)
     problems: dict[int, str] = {}
     todo = [row for row in range(len(rows)) if not (folder / f"{row:06d}.npz").is_file()]
     if len(todo) < len(rows):
@@ -61,11 +62,11 @@ def explain_csv(
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]
             try:
-                _save(_explained(encoder, table, rows, batch, batch_size, options), batch, folder, figures)
+                _save(_explained(encoder, table, rows, batch, batch_size, options), batch, folder, settings, figures)
             except InputError:
                 for row in batch:  # one bad row spoils its batch: find it, and do the others
                     try:
-                        _save(_explained(encoder, table, rows, [row], 1, options), [row], folder, figures)
+                        _save(_explained(encoder, table, rows, [row], 1, options), [row], folder, settings, figures)
                     except InputError as error:
                         problems[row] = str(error)
                         say(f"Row {row} is left out: {error}")
@@ -110,7 +111,8 @@ def _settings(encoder: Encoder, rows: Sequence[dict[str, str]], options: dict[st
     return {"encoder": encoder.name, "encoder_fingerprint": encoder.fingerprint, "table": table, **told}
 
 
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
+def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Raises ArtefactError unless the folder is new, empty, or holds explanations under these very settings."""
     file = folder / SETTINGS
     if file.is_file():
         try:
@@ -124,7 +126,6 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtefactError(f"{folder} holds files that boresight did not write; choose an empty or new folder.")
-    replace_file(file, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def _explained(
@@ -139,7 +140,9 @@ def _explained(
     return explain(encoder, images, [rows[row]["caption"] for row in batch], batch_size=size, **options)
 
 
-def _save(found: Attribution, batch: Sequence[int], folder: Path, figures: bool) -> None:
+def _save(found: Attribution, batch: Sequence[int], folder: Path, settings: dict[str, Any], figures: bool) -> None:
+    if not (folder / SETTINGS).is_file():  # only now: a mistyped option must not claim the folder
+        replace_file(folder / SETTINGS, (json.dumps(settings, indent=1) + "\n").encode())
     for place, row in enumerate(batch):
         if figures:
             save_figure(found.plot(place), folder / f"{row:06d}.png")

@@ -29,7 +29,7 @@ from boresight.seeds import generator
 
 Noise = Literal["antithetic", "iid", "none"]
 Gate = Literal["element", "token"]
-AT_ONCE = 2**20  # numbers in a block of hidden states: larger ones are mapped anew by malloc for every operation
+AT_ONCE = 2**21  # numbers in a block of hidden states; measured: smaller products are slower, larger ones no faster
 ALPHA = 5.0  # where the gates start: lambda 0.993
 _CHUNK = 16  # torch draws normal numbers in groups of so many, and a longer draw then begins like a shorter one
 
@@ -96,7 +96,7 @@ class M2IB(Method):
             with torch.enable_grad():
                 gates = alpha.sigmoid()
                 noise = draw_noise(tower, x, self.noise, self.n_samples, seed, step)
-                z = gates * x + (1 - gates) * (mean + deviation * noise)
+                z = torch.addcmul(gates * x, 1 - gates, mean + deviation * noise)
                 fit = F.cosine_similarity(tower.upper(hidden.with_states(z)), other, dim=-1, eps=1e-6).mean(0)
                 compression = (divergence(alpha, centred).mean(-1) * share).sum(1)
                 loss = (self.beta * compression - fit).sum()

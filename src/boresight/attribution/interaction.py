@@ -20,6 +20,7 @@ from scipy.special import roots_jacobi
 from torch import Tensor
 from torch.func import jvp, vmap
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from boresight.attribution.method import on_grid, padded, require_layers, trimmed
 from boresight.encoders.towers import Hidden, Tower, Towers
@@ -75,6 +76,7 @@ def interaction(
     return torch.cat([padded(part, size) for part in parts])
 
 
+@sdpa_kernel(SDPBackend.MATH)  # the others know no forward mode
 def contributions(tower: Tower, hidden: Hidden, steps: int = 1) -> Tensor:
     """(N, B, d): what each token's states move the unit embedding by, to first order along the path of `steps`."""
     x = hidden.states

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from boresight.encoders.tower_parts import (
     WAY_OUT,
-    activation,
     attention_of,
     checked_ids,
     first_of,
@@ -18,13 +17,14 @@ from boresight.encoders.tower_parts import (
     image_start,
     last,
     linear,
+    mlp_of,
     norm,
     plain,
     same,
     text_start,
     then,
 )
-from boresight.encoders.towers import Attention, Block, Hidden, Mlp, Probe, Tower, Towers
+from boresight.encoders.towers import Attention, Block, Hidden, Probe, Tower, Towers
 from boresight.errors import InputError
 
 _BERTS = ("bert", "roberta", "xlm-roberta", "camembert")
@@ -137,21 +137,21 @@ def _bert_words(embeddings: Any) -> Callable[[Mapping[str, Tensor]], Hidden]:
 
 def _clip_block(layer: Any) -> Block:
     attention = _attention(layer.self_attn, layer.self_attn.num_heads, "q_proj", "k_proj", "v_proj", "out_proj")
-    mlp = Mlp(linear(layer.mlp.fc1), activation(layer.mlp.activation_fn), linear(layer.mlp.fc2))
+    mlp = mlp_of(layer.mlp.fc1, layer.mlp.activation_fn, linear(layer.mlp.fc2))
     return Block(norm(layer.layer_norm1), attention, norm(layer.layer_norm2), mlp)
 
 
 def _vit_block(layer: Any) -> Block:
     part = layer.attention
     attention = _attention(part, part.num_attention_heads, "q_proj", "k_proj", "v_proj", "o_proj")
-    mlp = Mlp(linear(layer.mlp.fc1), activation(layer.mlp.activation_fn), linear(layer.mlp.fc2))
+    mlp = mlp_of(layer.mlp.fc1, layer.mlp.activation_fn, linear(layer.mlp.fc2))
     return Block(norm(layer.layernorm_before), attention, norm(layer.layernorm_after), mlp)
 
 
 def _bert_block(layer: Any) -> Block:
     part = layer.attention.self
     parts = (linear(part.query), linear(part.key), linear(part.value), linear(layer.attention.output.dense))
-    mlp = Mlp(linear(layer.intermediate.dense), layer.intermediate.intermediate_act_fn, linear(layer.output.dense))
+    mlp = mlp_of(layer.intermediate.dense, layer.intermediate.intermediate_act_fn, linear(layer.output.dense))
     attention = Attention(part.num_attention_heads, *parts)
     return Block(norm(layer.attention.output.LayerNorm), attention, norm(layer.output.LayerNorm), mlp, norm_first=False)
 
@@ -162,5 +162,5 @@ def _attention(part: Any, heads: int, *names: str) -> Attention:
 
 
 def _probe(head: Any) -> Probe:
-    mlp = Mlp(linear(head.mlp.fc1), activation(head.mlp.activation_fn), linear(head.mlp.fc2))
+    mlp = mlp_of(head.mlp.fc1, head.mlp.activation_fn, linear(head.mlp.fc2))
     return Probe(plain(head.probe).flatten(), attention_of(head.attention), norm(head.layernorm), mlp)

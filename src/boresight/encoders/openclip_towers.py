@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from boresight.encoders.timm_towers import timm_tower
 from boresight.encoders.tower_parts import (
     WAY_OUT,
-    activation,
     attention_of,
     first,
     first_of,
@@ -19,6 +18,7 @@ from boresight.encoders.tower_parts import (
     image_start,
     last,
     linear,
+    mlp_of,
     norm,
     plain,
     same,
@@ -26,7 +26,7 @@ from boresight.encoders.tower_parts import (
     text_start,
     then,
 )
-from boresight.encoders.towers import Block, Linear, Mlp, Pooling, Tower, Towers
+from boresight.encoders.towers import Block, Linear, Pooling, Tower, Towers
 from boresight.errors import InputError
 
 _TEXT_POOLING: dict[str, Pooling] = {"argmax": "eos", "eos": "eos", "last": "last", "first": "cls"}
@@ -91,5 +91,5 @@ def _block(layer: Any) -> Block:
         norm(layer.ln_1),
         replace(attention, out=scaled(attention.out, layer.ls_1)),
         norm(layer.ln_2),
-        Mlp(linear(mlp.c_fc), activation(mlp.gelu), scaled(linear(mlp.c_proj), layer.ls_2)),
+        mlp_of(mlp.c_fc, mlp.gelu, scaled(linear(mlp.c_proj), layer.ls_2)),
     )

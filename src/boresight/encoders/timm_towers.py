@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from boresight.encoders.tower_parts import WAY_OUT, activation, image_start, linear, norm, plain, same, scaled, then
-from boresight.encoders.towers import Attention, Block, Linear, Mlp, Probe, Tower
+from boresight.encoders.tower_parts import WAY_OUT, image_start, linear, mlp_of, norm, plain, same, scaled, then
+from boresight.encoders.towers import Attention, Block, Linear, Probe, Tower
 from boresight.errors import InputError
 
 
@@ -49,7 +49,7 @@ def _block(layer: Any) -> Block:
         norm(layer.norm1),
         attention,
         norm(layer.norm2),
-        Mlp(linear(layer.mlp.fc1), activation(layer.mlp.act), down),
+        mlp_of(layer.mlp.fc1, layer.mlp.act, down),
     )
 
 
@@ -59,7 +59,7 @@ def _probe(pool: Any, prefix: int) -> Probe:
         raise _unknown(f"a {type(pool).__name__} of its kind")
     key, value = _split(pool.kv, 2)
     attention = Attention(pool.num_heads, linear(pool.q), key, value, linear(pool.proj))
-    mlp = Mlp(linear(pool.mlp.fc1), activation(pool.mlp.act), linear(pool.mlp.fc2))
+    mlp = mlp_of(pool.mlp.fc1, pool.mlp.act, linear(pool.mlp.fc2))
     return Probe(plain(pool.latent).flatten(), attention, _norm_or_same(pool.norm), mlp)
 
 

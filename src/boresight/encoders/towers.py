@@ -46,12 +46,19 @@ class Norm:
 
 @dataclass(frozen=True)
 class Mlp:
+    """down(activation(slope * up(x)) / slope), multiplied where x is narrow and not where it is wide."""
+
     up: Linear
     activation: Callable[[Tensor], Tensor]
     down: Linear
+    slope: float = 1.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(x)))
+        if self.slope == 1:
+            return self.down(self.activation(self.up(x)))
+        inner = F.linear(self.slope * x, self.up.weight, None if self.up.bias is None else self.slope * self.up.bias)
+        out = F.linear(self.activation(inner), self.down.weight) / self.slope
+        return out if self.down.bias is None else out + self.down.bias
 
 
 @dataclass(frozen=True)
@@ -67,10 +74,12 @@ class Attention:
     def __call__(self, x: Tensor, bias: Tensor | None, maps: list[Tensor] | None = None) -> Tensor:
         """(..., N, D) -> (..., N, D); bias is added to the logits (..., heads, N, N), which join `maps` as weights."""
         query, key, value = (self._split(part(x)) for part in (self.query, self.key, self.value))
-        weights = self._weights(query @ key.transpose(-1, -2), bias)
-        if maps is not None:
-            maps.append(weights)
-        return self.out((weights @ value).transpose(-2, -3).flatten(-2))
+        if maps is None:
+            attended = self._fused(query, key, value, bias)
+        else:
+            maps.append(self._weights(query @ key.transpose(-1, -2), bias))
+            attended = maps[-1] @ value
+        return self.out(attended.transpose(-2, -3).flatten(-2))
 
     def of_row(self, asked: Tensor, x: Tensor, bias: Tensor | None, maps: list[Tensor] | None = None) -> Tensor:
         """What one row `asked` (..., D) attends to among x (..., N, D) -> (..., D); bias: (..., heads or 1, N).
@@ -89,6 +98,12 @@ class Attention:
             # Weights sum to 1, but their gradient is that of the plain way only if they also weigh the bias.
             gathered = gathered + weights.sum(-1) * self.value.bias.unflatten(0, (self.heads, -1))
         return self.out(gathered.flatten(-2))
+
+    def _fused(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        if bias is not None:
+            bias = bias.expand(*query.shape[:-3], 1, -1, -1).flatten(0, -4)
+        flat = [part.flatten(0, -4) for part in (query, key, value)]
+        return F.scaled_dot_product_attention(flat[0], flat[1], flat[2], bias).unflatten(0, query.shape[:-3])
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(-2, -3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ class LatentNames:
 
     def __getitem__(self, latent: int) -> str:
         return self.names[latent]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex characters that depend on the names and on the autoencoder."""
+        return hashlib.sha256("\n".join([self.sae_fingerprint, *self.names]).encode()).hexdigest()[:16]
 
     def require_same_autoencoder(self, sae: SparseAutoencoder) -> None:
         """Raises ArtefactError when these are the names of another autoencoder's latents."""
