@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -13,6 +14,18 @@ ATTRIBUTES = 48
 WIDTH = 24
 PRESENT = 6
 SAID = 2
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    """For a test file to import; it holds for all of its tests."""
+    monkeypatch.setenv("BORESIGHT_QUIET", "1")
+
+
+@pytest.fixture(scope="module", name="sae")
+def sae_fixture():
+    """For a test file to import; its tests ask for `sae`."""
+    return world_sae()
 
 
 def world_sae(seed: int = 0, bias: float = 0.02) -> SparseAutoencoder:

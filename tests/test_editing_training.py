@@ -16,19 +16,9 @@ from boresight.editing import CaptionEditor, PlainScorer, Scorer
 from boresight.editing.training import TrainingOptions, _batches, contrastive_loss, recall_sum
 from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
-from editing_world import WIDTH, world, world_sae
+from editing_world import WIDTH, quiet, sae_fixture, world  # noqa: F401
 
 QUICK = {"steps": 150, "batch_size": 128, "mask_learning_rate": 1e-2}
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setenv("BORESIGHT_QUIET", "1")
-
-
-@pytest.fixture(scope="module")
-def sae():
-    return world_sae()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from boresight.editing.training import _Recall, recall_sum
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.sae import SparseAutoencoder
-from editing_world import WIDTH, world, world_sae
+from editing_world import WIDTH, quiet, sae_fixture, world  # noqa: F401
 
 FORMS = [
     {"form": "gated", "length_exponent": 0.0},
@@ -27,16 +27,6 @@ FORMS = [
     {"form": "reconstruct", "length_exponent": 1.0},
     {"form": "plain"},
 ]
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setenv("BORESIGHT_QUIET", "1")
-
-
-@pytest.fixture(scope="module")
-def sae():
-    return world_sae()
 
 
 def unit(*shape: int, seed: int) -> Tensor:
