@@ -60,13 +60,7 @@ def make_scenes(
     `background`, whether it is told); `masks` (PNG of labels, 0 background, i + 1 object i).
     Raises InputError when a size, a number of objects, a split or a richness makes no sense.
     """
-    fewest, most = objects
-    if n < 1 or size < 24:
-        raise InputError(f"{n} scenes of {size} pixels cannot be made; ask for at least 1 scene of at least 24 pixels.")
-    if not 1 <= fewest <= most <= len(PLACES):
-        raise InputError(f"Scenes hold between 1 and {len(PLACES)} objects, not {fewest} to {most}; change `objects`.")
-    if split not in SPLITS:
-        raise InputError(f"Scenes have no split '{split}'; choose from {', '.join(SPLITS)}.")
+    check_drawing(n, size, objects, split)
     if richness not in (None, *KINDS):
         raise InputError(f"Scenes have no captions of richness '{richness}'; choose from {', '.join(KINDS)}.")
     steps: Iterator[int] = iter(progress(range(n), what=f"Drawing scenes for {split}", unit="scene"))
@@ -91,6 +85,19 @@ def load_scenes(
         make_scenes(n, seed=seed, size=size, split=split) for split, n in {**counts, "test-combination": n_test}.items()
     ]
     return Collection(dataset_of(pa.concat_tables(part.dataset.data.table for part in parts)), "scenes")
+
+
+def check_drawing(n: int, size: int, objects: tuple[int, int], split: str, *, what: str = "scene") -> None:
+    """Raises InputError unless `n` scenes can be drawn; `what` is what the sentence calls that which is made of one."""
+    fewest, most = objects
+    if n < 1 or size < 24:
+        raise InputError(
+            f"{n} {what}s of {size} pixels cannot be made; ask for at least 1 {what} of at least 24 pixels."
+        )
+    if not 1 <= fewest <= most <= len(PLACES):
+        raise InputError(f"Scenes hold between 1 and {len(PLACES)} objects, not {fewest} to {most}; change `objects`.")
+    if split not in SPLITS:
+        raise InputError(f"Scenes have no split '{split}'; choose from {', '.join(SPLITS)}.")
 
 
 def _row(

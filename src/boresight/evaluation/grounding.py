@@ -14,7 +14,7 @@ from boresight.collections.collection import Collection
 from boresight.collections.scene_captions import Described, say
 from boresight.collections.scene_pictures import render
 from boresight.collections.scene_world import ATTRIBUTES, PLACES, Scene, draw_scene, shuffled
-from boresight.collections.scenes import SPLITS
+from boresight.collections.scenes import check_drawing
 from boresight.errors import InputError
 from boresight.seeds import generator
 
@@ -152,14 +152,11 @@ def emoji_pairs(n: int, *, seed: int, collection: Collection, size: int = 96) ->
 
 
 def check_scenes(n: int, size: int, objects: tuple[int, int], split: str, *, least: int) -> None:
-    """Raises InputError unless `n` scenes of `size` pixels with `objects`, `least` at the least, can be drawn."""
+    """Raises InputError unless `n` pairs can be drawn on scenes of `size` pixels with `objects`, `least` or more."""
     fewest, most = objects
-    if n < 1 or size < 24:
-        raise InputError(f"{n} pairs of {size} pixels cannot be made; ask for at least 1 pair of at least 24 pixels.")
     if not least <= fewest <= most <= len(PLACES):
         raise InputError(f"A pair needs {least} to {len(PLACES)} objects, not {fewest} to {most}; change `objects`.")
-    if split not in SPLITS:
-        raise InputError(f"Scenes have no split '{split}'; choose from {', '.join(SPLITS)}.")
+    check_drawing(n, size, objects, split, what="pair")
 
 
 def _told_apart(scene: Scene, attributes: Sequence[str]) -> list[int]:
