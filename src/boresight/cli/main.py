@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tyro
 
+from boresight.cli.caption import Caption
 from boresight.cli.demo import Demo
 from boresight.cli.editor import Editor
 from boresight.cli.embed import Embed
@@ -26,6 +27,7 @@ COMMANDS: dict[str, type] = {
     "editor": Editor,
     "evaluate": Evaluate,
     "explain": Explain,
+    "caption": Caption,
     "inspect": Inspect,
 }
 DESCRIPTION = (

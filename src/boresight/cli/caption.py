@@ -1,0 +1,73 @@
+"""boresight caption"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caption:
+    """Write a caption for every picture of a folder or collection. Stopped at any moment, the same command goes on."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """A folder of pictures, told apart by 'file_name'; or what `boresight embed` takes, told apart by 'id'."""
+    model: str
+    """Hub name or folder of the CLIP or SigLIP model that the captioner was trained with."""
+    captioner: Path
+    """Folder of the captioner."""
+    out: Path = Path("captions.jsonl")
+    """A line of json for each picture; those that cannot be read come last, with the problem."""
+    split: str | None = None
+    """Only this split of a collection."""
+    web_captions: bool = False
+    """Read the first caption of each picture of a collection as the captioner's web caption; else an empty one."""
+    decode: Literal["greedy", "beam"] = "greedy"
+    """'beam' for captioners that write word by word."""
+    beams: int = 4
+    max_tokens: int | None = None
+    """Longest caption, its end token included; left out: as long as the captioner was trained for."""
+    batch_size: int = 16
+    device: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the model; the captioner computes in its own."""
+
+    def run(self) -> None:
+        from boresight.cli.sources import open_collection
+        from boresight.collections.files import walk_pictures
+        from boresight.collections.pictures import open_picture
+        from boresight.encoders import load_encoder
+        from boresight.pretraining.captioner import Captioner
+        from boresight.pretraining.captioning import caption_file
+
+        captioner = Captioner.load(self.captioner, self.device)
+        encoder = load_encoder(self.model, device=self.device, dtype=self.dtype)
+        webs = None
+        folder = Path(self.source).expanduser().resolve()
+        files = [] if self.web_captions or self.split or not folder.is_dir() else list(walk_pictures(folder))
+        if files:
+            key, names = "file_name", [Path(file).relative_to(folder).as_posix() for file in files]
+        else:
+            collection = open_collection(self.source)
+            if self.split is not None:
+                collection = collection.split(self.split)
+            key, names = "id", collection.ids
+            webs = [captions[0] if captions else "" for captions in collection.captions] if self.web_captions else None
+        done, left_out = caption_file(
+            encoder,
+            captioner,
+            names,
+            (lambda row: open_picture(files[row])) if files else collection.image,
+            self.out,
+            key=key,
+            web_captions=webs,
+            batch_size=self.batch_size,
+            decode=self.decode,
+            beams=self.beams,
+            max_tokens=self.max_tokens,
+        )
+        out = f"; {left_out} could not be read, see the last lines" if left_out else ""
+        print(f"{done} captions: {self.out}{out}")
