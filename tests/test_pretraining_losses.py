@@ -192,6 +192,8 @@ def test_what_does_not_fit_is_said() -> None:
         multi_positive_loss(images, images, torch.tensor([0, 2, 2]), scale)
     with pytest.raises(InputError, match="owners run from 0 to 3"):
         sigmoid_loss(images, images, scale, scale, torch.tensor([0, 1, 3]))
+    with pytest.raises(InputError, match="no image"):
+        contrastive_loss(images[:0], images[:0], scale)
     with pytest.raises(InputError, match="chunk is 0"):
         contrastive_loss(images, images, scale, chunk=0)
 

@@ -187,9 +187,8 @@ def _infonce(
         return logits.masked_fill(own, -torch.inf).logsumexp(1)
 
     texts_against = _over_blocks(rivals, scaled, all_texts, numbers, all_owners, chunk, shared).logsumexp(0)
-    images_against = _over_blocks(
-        rivals, scaled_texts, all_images, numbers[owners], all_numbers, chunk, mirrored
-    ).logsumexp(0)
+    owned = numbers[owners]
+    images_against = _over_blocks(rivals, scaled_texts, all_images, owned, all_numbers, chunk, mirrored).logsumexp(0)
     captions = torch.bincount(owners, minlength=len(images))
     image_to_text = (-F.logsigmoid(own - texts_against[owners]) / captions[owners]).sum() / len(images)
     text_to_image = -F.logsigmoid(own - images_against).sum() * world_size() / len(all_texts)
@@ -271,3 +270,5 @@ def _check_even(images: Tensor) -> None:
     counts = row_counts(len(images), images.device)
     if len(set(counts)) > 1:
         raise InputError(f"The processes hold {counts} images; give each the same number, or drop the last batch.")
+    if counts[0] == 0:
+        raise InputError("The batch holds no image; give one or more.")
