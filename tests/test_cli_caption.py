@@ -160,7 +160,7 @@ def test_a_torn_file_is_mended_and_goes_on(world: Path, tmp_path: Path) -> None:
     whole = lines(out)
     kept = {**whole[0], "caption": "as somebody mended it"}
     torn = out.read_text().splitlines(keepends=True)
-    out.write_text(json.dumps(kept) + "\n" + torn[1][:20] + "\n" + "".join(torn[2:5]) + torn[5][:-9])
+    out.write_text(json.dumps(kept) + "\n" + torn[1][:20] + "\n" + "".join(torn[2:5]) + torn[5][:-1])
     (tmp_path / "photos" / "corrupt.png").unlink()
     Image.new("RGB", (30, 30), "red").save(tmp_path / "photos" / "ribbon.png")
     assert boresight(*run, cwd=tmp_path)[0] == 0

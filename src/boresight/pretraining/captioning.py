@@ -105,11 +105,12 @@ def _written(
     pixels = encoder.collate(images)["pixel_values"].to(encoder.device, encoder.dtype)
     tokenized = encoder.tokenize(webs)
     found = prefix_states(encoder.model, pixels, tokenized["input_ids"].to(encoder.device))
-    text = found.text_states.expand(len(images), -1, -1)
-    real = tokenized["attention_mask"].bool().to(encoder.device).expand(len(images), -1)
+    place = captioner.head.weight.device
+    image, text = found.image_states.to(place), found.text_states.to(place).expand(len(images), -1, -1)
+    real = tokenized["attention_mask"].bool().to(place).expand(len(images), -1)
     start, end = special_ends(encoder.tokenizer)
     return decode_states(
-        captioner, found.image_states, text, real=real, start=start, end=end, decode=decode, beams=beams, limit=limit
+        captioner, image, text, real=real, start=start, end=end, decode=decode, beams=beams, limit=limit
     )
 
 
