@@ -12,7 +12,7 @@ the batch, and no corrupt picture shifts it.
 The place of a reader is three numbers: where its buffer began (place in the chain, samples into the shard) and how
 many it has given from it. With it, resuming costs one buffer and the way to it in its shard, whatever the length of
 the training. From the number of batches alone, a reader counts the samples of the shards it had before, each once, by
-their headers (about a second for 10,000 samples in a file); those at an address are downloaded for it.
+their headers (one or two seconds for 10,000 samples in a file); those at an address are downloaded for it.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class StreamConfig:
 class PairStream:
     """Batches of pictures, web captions and reduced synthetic captions, without end.
 
-    Iterating goes on where the last iteration stopped: only a batch that was handed out counts, whatever the loader
-    workers have read ahead. A batch is a dict of
+    No rank runs out, so all of them can take as many batches as each other. Iterating goes on where the last iteration
+    stopped: only a batch that was handed out counts, whatever the loader workers have read ahead. A batch is a dict of
 
         pixel_values  (B, 3, S, S) float32, augmented and normalised
         web_ids       (B, text_length) int64
@@ -168,9 +168,10 @@ class PairStream:
         Raises InputError when it was taken of other data, ranks or workers, or with another seed, batch or buffer.
         """
         for what, value in self._origin().items():
-            if state["of"].get(what) != value:
+            saved = state.get("of", {}).get(what)
+            if saved != value:
                 raise InputError(
-                    f"The state of the data was saved with {what}={state['of'].get(what)} and here it is {value}; "
+                    f"The state of the data was saved with {what}={saved} and here it is {value}; "
                     "set it as it was, or start the data anew."
                 )
         self._batches = int(state["batches"])
@@ -184,7 +185,7 @@ class PairStream:
             "seed": config.seed,
             "batch_size": config.batch_size,
             "buffer": buffer,
-            "workers": config.workers,
+            "workers": len(self._places),
             "world": self._world,
             "rank": self._rank,
         }
