@@ -8,7 +8,7 @@ STUDIES := study-photographs study-emoji study-scenes study-objects study-retent
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("boresight needs Python 3.11 or newer; pass PYTHON=/path/to/it") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[emoji,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[emoji,train,dev]"
 	@touch $@
 
 demo: .venv/installed  ## the main job on the built-in data; ARGS="..." passes options on

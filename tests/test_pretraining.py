@@ -19,8 +19,9 @@ from boresight.collections import Collection
 from boresight.errors import ArtefactError, InputError
 from boresight.pretraining.contrastive import clamp_scale, contrastive_loss
 from boresight.pretraining.pairs import Pairs, augment, mix
+from boresight.pretraining.parameters import rate_share
 from boresight.pretraining.small_clip import SmallClipConfig, small_clip, small_processor, train_tokenizer
-from boresight.pretraining.training import ContrastiveConfig, schedule, train
+from boresight.pretraining.training import ContrastiveConfig, train
 from boresight.seeds import generator
 
 TINY = SmallClipConfig(
@@ -164,8 +165,7 @@ def test_augmentation_is_seeded_mild_and_never_mirrors():
 
 
 def test_schedule_rises_then_falls_to_nearly_zero():
-    config = ContrastiveConfig(steps=50, warmup=10)
-    factors = [schedule(step, config) for step in range(50)]
+    factors = [rate_share(step, 50, 10) for step in range(50)]
     assert factors[:10] == sorted(factors[:10])
     assert factors[9] == 1.0
     assert factors[10:] == sorted(factors[10:], reverse=True)

@@ -17,6 +17,7 @@ from boresight.cli.embed import Embed
 from boresight.cli.evaluate import Evaluate
 from boresight.cli.explain import Explain
 from boresight.cli.inspect import Inspect
+from boresight.cli.pretrain import Pretrain
 from boresight.cli.sae import Sae
 from boresight.errors import BoresightError, InputError
 
@@ -29,6 +30,7 @@ COMMANDS: dict[str, type] = {
     "explain": Explain,
     "caption": Caption,
     "inspect": Inspect,
+    "pretrain": Pretrain,
 }
 DESCRIPTION = (
     "Make image-text models line up with what people wrote, and show why. "

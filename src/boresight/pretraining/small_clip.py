@@ -15,10 +15,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from boresight.artefacts import FORMAT, MANIFEST, fingerprint, replacing_folder, write_json
+from boresight.pretraining.model_folder import save_model
 from boresight.seeds import generator
 
-KIND = "clip model"
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -127,27 +126,13 @@ def save_clip(
     card: str,
     made_by: Mapping[str, Any],
 ) -> None:
-    """Write an ordinary `CLIPModel` folder in half precision, with `README.md` and a manifest, whole or not at all.
-
-    The configuration asks for float32 at loading, since half precision is slow on a CPU. Raises ArtefactError when
-    the folder holds anything else or cannot be written.
-    """
-    half = {name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()}
-    stamp = fingerprint(half)
-    processor.tokenizer.backend_tokenizer.no_padding()  # what the last call asked for would be saved with it
-    processor.tokenizer.backend_tokenizer.no_truncation()
-    with replacing_folder(folder, KIND) as staging:
-        model.save_pretrained(staging, state_dict=half)  # empties `half`
-        processor.image_processor.save_pretrained(staging)
-        processor.tokenizer.save_pretrained(staging)
-        (staging / "README.md").write_text(card, encoding="utf-8")
-        write_json(
-            staging / MANIFEST,
-            {
-                "kind": KIND,
-                "format": FORMAT,
-                "fingerprint": stamp,
-                "shape": asdict(config),
-                **made_by,
-            },
-        )
+    """Write an ordinary `CLIPModel` folder in half precision, as `save_model` does."""
+    save_model(
+        folder,
+        model,
+        processor.tokenizer,
+        processor.image_processor,
+        card=card,
+        made_by={"shape": asdict(config), **made_by},
+        dtype=torch.float16,
+    )

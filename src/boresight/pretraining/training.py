@@ -18,6 +18,7 @@ from boresight.artefacts import load_artefact, save_artefact
 from boresight.errors import ArtefactError, InputError
 from boresight.pretraining.contrastive import clamp_scale, contrastive_loss
 from boresight.pretraining.pairs import Batch, Pairs, augment, mix
+from boresight.pretraining.parameters import rate_share
 from boresight.progress import progress
 from boresight.seeds import generator
 
@@ -79,7 +80,7 @@ def train(
         with bar, ThreadPoolExecutor(config.shards, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for step in range(start, config.steps):
                 for group in optimiser.param_groups:
-                    group["lr"] = config.learning_rate * schedule(step, config)
+                    group["lr"] = config.learning_rate * rate_share(step, config.steps, config.warmup)
                 batch = mix(sources, step, config.batch_size, config.seed)
                 images = augment(batch.pixels, generator(config.seed, f"augment {step}")) * 2 - 1
                 loss = _gradients(model, images, batch, config.shards, pool)
@@ -107,14 +108,6 @@ def train(
         torch.set_num_threads(threads)
         model.eval()
     return losses
-
-
-def schedule(step: int, config: ContrastiveConfig) -> float:
-    """Factor in (0, 1] of the learning rate at `step`: linear warm-up, then half a cosine."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    share = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return (1 + math.cos(math.pi * share)) / 2
 
 
 def _gradients(model: CLIPModel, images: Tensor, batch: Batch, shards: int, pool: ThreadPoolExecutor) -> float:

@@ -1,0 +1,164 @@
+"""boresight pretrain"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from boresight.pretraining.pretrain import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Train or fine-tune a CLIP or SigLIP model on web and synthetic captions (CLIPS), with or without a captioner.
+
+    Stopped at any moment, the same command goes on. On several GPUs or hosts:
+    torchrun --nproc-per-node N -m boresight pretrain ...
+    """
+
+    data: Annotated[str, tyro.conf.Positional]
+    """Tar shards ('shards/{0000..0099}.tar', local or http), or what 'boresight embed' takes."""
+    out: Path
+    """Folder for OUT/model (any tool loads it), OUT/captioner, OUT/checkpoint and OUT/logs (TensorBoard)."""
+    model: str | None = None
+    """Hub name or folder of a CLIP or SigLIP model; left out: the one that ships with boresight."""
+    scratch: bool = False
+    """Keep only the model's shape and tokenizer, and draw its weights anew."""
+    web: str | None = None
+    """Web captions: a column (captions), or in shards a member or json key (txt)."""
+    synthetic: str | None = None
+    """Long synthetic captions, likewise; where one is missing the web caption stands in."""
+    split: str = "train"
+    """Split of a collection to train on."""
+    validation: str | None = "validation"
+    """Split of a collection for retrieval as training goes on."""
+    captions: Literal["both", "web", "synthetic"] = "both"
+    """What images are contrasted with."""
+    loss: Literal["softmax", "multi-positive", "sigmoid"] = "softmax"
+    """A softmax each for web and synthetic captions; one for all captions of an image; or SigLIP's, pair by pair."""
+    strategy: Literal["sub-caption", "truncate", "random", "block", "none"] = "sub-caption"
+    """What is kept of a long synthetic caption."""
+    budget: int = 32
+    """Tokens kept."""
+    n_sentences: int = 1
+    """Sentences of a sub-caption."""
+    captioner: Literal["none", "queries", "teacher"] = "none"
+    """Train a captioner too: 'queries' as published, 'teacher' as in CoCa."""
+    captioner_size: tuple[int, int, int] = (384, 12, 6)
+    """Its width, layers and heads."""
+    caption_length: int = 128
+    """Tokens of the captions it writes."""
+    captioning_weight: float = 2.0
+    """Of its loss, beside 1 for the contrastive one."""
+    steps: int = 1000
+    batch_size: int = 256
+    """Images a step over all processes."""
+    micro_batch: int | None = None
+    """Images at once in a process; the gradient is that of the whole batch."""
+    loss_chunk: int | None = None
+    """Columns of the score matrix at once."""
+    learning_rate: float = 5e-4
+    warmup: int = 100
+    weight_decay: float = 0.2
+    layer_decay: float = 1.0
+    """Factor of the learning rate from layer to layer downwards."""
+    lock: tuple[Literal["image", "text"], ...] = ()
+    """Towers that do not learn."""
+    precision: Literal["no", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    average: float = 0.0
+    """Decay of a moving average of the weights, which is then what is saved; 0 for none."""
+    stages: tuple[str, ...] = ()
+    """Train short, finish full: 'share of steps:pixels:tokens', such as 0.9:112:32 1:224:77."""
+    shard: bool = False
+    """Spread weights over processes (FSDP2)."""
+    minimum_area: float = 0.4
+    """Least share of a picture that a random crop keeps."""
+    flip: bool = True
+    """Mirror every other picture; --no-flip where captions say left and right."""
+    jitter: float = 0.0
+    """Change of brightness, contrast and colour."""
+    workers: int = 2
+    """Loader processes."""
+    every: int = 100
+    """Steps between checkpoints and evaluations."""
+    seed: int = 0
+    tensorboard: bool = True
+
+    def run(self) -> None:
+        from boresight.errors import InputError
+
+        try:
+            from boresight.pretraining.pretrain import PretrainConfig
+        except ImportError as error:
+            raise InputError(f"Training needs the extra 'train' ({error}); pip install 'boresight[train]'.") from error
+        from boresight.cli.sources import open_collection
+        from boresight.encoders import load_encoder
+        from boresight.encoders.hf import TransformersEncoder
+        from boresight.evaluation.in_training import retrieval_watch
+        from boresight.models import default_model_path
+        from boresight.pretraining.collectives import rank
+        from boresight.pretraining.model_folder import pixel_statistics
+        from boresight.pretraining.recipe import MODEL, CaptionerShape, train_on
+        from boresight.pretraining.shards import Rows, Shards, open_rows, open_shards
+        from boresight.pretraining.stream import StreamConfig
+
+        encoder = load_encoder(self.model or str(default_model_path()), device="cpu", dtype="float32")
+        if not isinstance(encoder, TransformersEncoder):
+            raise InputError(f"{self.model} is no transformers model; pass a Hugging Face CLIP or SigLIP checkpoint.")
+        source: Shards | Rows
+        evaluate = None
+        if "://" in self.data or ".tar" in self.data:
+            source = open_shards(self.data, self.web or "txt", self.synthetic)
+        else:
+            collection = open_collection(self.data)
+            if self.validation and rank() == 0 and self.validation in collection.splits:
+                evaluate = retrieval_watch(collection.split(self.validation), encoder)
+            source = open_rows(collection.split(self.split), self.web or "captions", self.synthetic)
+        width, layers, heads = self.captioner_size
+        shape = CaptionerShape(
+            variant=self.captioner, width=width, layers=layers, heads=heads, queries=self.caption_length
+        )
+        shared = {name: getattr(self, name) for name in PretrainConfig.__dataclass_fields__ if hasattr(self, name)}
+        trained = train_on(
+            source,
+            encoder,
+            self.out,
+            PretrainConfig(**{**shared, "stages": read_stages(self.stages)}),
+            StreamConfig(
+                strategy=self.strategy,
+                budget=self.budget,
+                n_sentences=self.n_sentences,
+                output_length=self.caption_length + 1,
+                minimum_area=self.minimum_area,
+                flip=self.flip,
+                jitter=self.jitter,
+                workers=self.workers,
+                **pixel_statistics(encoder.image_processor),
+            ),
+            captioner=None if self.captioner == "none" else shape,
+            scratch=self.scratch,
+            evaluate=evaluate,
+            tensorboard=self.tensorboard,
+        )
+        if rank() == 0:
+            print(f"loss {trained.loss:.4f}, {trained.images_per_second:.1f} images/s: {self.out / MODEL}")
+
+
+def read_stages(told: tuple[str, ...]) -> tuple[Stage, ...]:
+    """Stages from 'share:pixels:tokens'. Raises InputError for anything else."""
+    from boresight.errors import InputError
+    from boresight.pretraining.pretrain import Stage
+
+    stages = []
+    for one in told:
+        try:
+            share, pixels, tokens = one.split(":")
+            stages.append(Stage(until=float(share), image_size=int(pixels), text_length=int(tokens)))
+        except ValueError as error:
+            raise InputError(f"The stage '{one}' is not 'share:pixels:tokens', such as 0.9:112:32; mend it.") from error
+    return tuple(stages) or (Stage(),)

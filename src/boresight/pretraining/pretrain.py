@@ -1,0 +1,347 @@
+"""Training with synthetic captions (CLIPS) from a laptop to many GPUs, exact under any number of processes.
+
+`torchrun --nproc-per-node N` is all that changes: the losses gather over processes with gradients, a batch larger than
+memory goes through in micro-batches with the gradient of the whole (`gradient_cache`), and every draw is a function of
+seed, step and process, so that a run that was killed goes on to the same numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from boresight.artefacts import fingerprint
+from boresight.errors import InputError
+from boresight.pretraining.captioner import IGNORED, Captioner
+from boresight.pretraining.checkpoints import load_checkpoint, save_checkpoint
+from boresight.pretraining.collectives import average, rank, world_size
+from boresight.pretraining.contrastive import clamp_scale
+from boresight.pretraining.gradient_cache import cached_backward
+from boresight.pretraining.parameters import average_into, lock, parameter_groups, rate_share
+from boresight.pretraining.trainee import Captions, Loss, Trainee, loss_of
+from boresight.progress import progress, say
+from boresight.seeds import generator
+
+CHECKPOINT, LOGS = "checkpoint", "logs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stretch of a training at one resolution: train short, finish full (CLIPA).
+
+    Attributes:
+        until: share of all steps at which it ends; 1 for the last.
+        image_size: pixels of a side; None is the model's own.
+        text_length: tokens of a caption with its special ones; None is the model's own.
+    """
+
+    until: float = 1.0
+    image_size: int | None = None
+    text_length: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Settings of a training; with the data and the weights at its start they decide its outcome.
+
+    Attributes:
+        steps, batch_size: images a step over all processes.
+        micro_batch: images that go through a process at once, with the gradient of the whole batch; None is all.
+        loss_chunk: columns of the score matrix at once; None is all.
+        captions, loss: what images are contrasted with, and how: 'softmax' gives web and synthetic captions a softmax
+            each (CLIPS), 'multi-positive' one for all captions of an image, 'sigmoid' judges pairs (SigLIP).
+        contrastive_weight, captioning_weight: 1 and 2 as published; the second counts only with a captioner.
+        learning_rate, warmup, weight_decay, betas, gradient_norm: of AdamW; linear warm-up, then a cosine to zero.
+        layer_decay: of the learning rate, from layer to layer downwards; 1 is none.
+        lock: towers that do not learn.
+        precision: 'bf16' computes under autocast; weights stay float32.
+        gradient_checkpointing: compute activations anew in the backward.
+        average: decay of an exponential moving average of the weights, which is then what is saved; 0 is none.
+        stages: in order, the last until 1.
+        shard: spread weights, gradients and moments over processes (FSDP2).
+        every: steps between checkpoints, evaluations and lines of the log.
+    """
+
+    steps: int = 1000
+    batch_size: int = 256
+    micro_batch: int | None = None
+    loss_chunk: int | None = None
+    captions: Captions = "both"
+    loss: Loss = "softmax"
+    contrastive_weight: float = 1.0
+    captioning_weight: float = 2.0
+    learning_rate: float = 5e-4
+    warmup: int = 100
+    weight_decay: float = 0.2
+    betas: tuple[float, float] = (0.9, 0.95)
+    gradient_norm: float = 1.0
+    layer_decay: float = 1.0
+    lock: tuple[Literal["image", "text"], ...] = ()
+    precision: Literal["no", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    average: float = 0.0
+    stages: tuple[Stage, ...] = (Stage(),)
+    shard: bool = False
+    every: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 2 or self.every < 1:
+            raise InputError(
+                f"{self.steps} steps of {self.batch_size} images, saved every {self.every}, train nothing; ask for "
+                "1 step, 2 images and 1 or more."
+            )
+        ends = [stage.until for stage in self.stages]
+        if not ends or ends[-1] != 1 or sorted(set(ends)) != ends or ends[0] <= 0:
+            raise InputError(f"Stages end at {ends}; their ends must rise from above 0 to 1.")
+        if self.average and not 0 < self.average < 1:
+            raise InputError(f"The average's decay is {self.average}; give a number between 0 and 1, such as 0.999.")
+        if self.average and self.shard:
+            raise InputError("A moving average of sharded weights is not kept; leave out shard or average.")
+
+    def stage_at(self, step: int) -> Stage:
+        return next(stage for stage in self.stages if step < round(stage.until * self.steps) or stage.until == 1)
+
+
+Batches = Callable[[Stage, int], Iterable[Mapping[str, Any]]]
+"""batches(stage, start): the batches of this process from batch `start` on, endlessly, at the stage's sizes."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training ends with: weights and captioner on the CPU, the last loss, and images a second of this call."""
+
+    model: Any
+    captioner: Captioner | None
+    loss: float
+    images_per_second: float
+
+
+def pretrain(
+    trainee: Trainee,
+    batches: Batches,
+    config: PretrainConfig,
+    out: str | Path,
+    *,
+    data: Any = None,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    tensorboard: bool = True,
+) -> Trained:
+    """Train, with checkpoints in `out`/checkpoint and logs for TensorBoard in `out`/logs; where they exist, go on.
+
+    Args:
+        trainee: float32, on the CPU; left as it is.
+        batches: see `Batches`; of every process the same number of images.
+        data: what tells this data from other data, as json, for the checkpoint's manifest.
+        evaluate: measures of the present model, called on the first process every `config.every` steps.
+
+    Raises:
+        InputError: a loss or gradient that is no longer finite (the checkpoint keeps the last good weights), a batch
+            that processes cannot share evenly.
+        ArtefactError: the checkpoint was made with other settings, data or weights, or cannot be written.
+    """
+    folder = Path(out)
+    if config.batch_size % world_size():
+        raise InputError(f"A batch of {config.batch_size} does not go into {world_size()} processes; choose another.")
+    module = copy.deepcopy(trainee)
+    origin = {"settings": _plain(asdict(config)), "data": data, "weights": fingerprint(module.state_dict())}
+    _shape_scalars(module, (1,))
+    if len(set(config.lock)) == 2 and module.captioner is None:
+        raise InputError("Both towers are locked and there is no captioner, so nothing is left to learn; lock one.")
+    for tower in config.lock:
+        lock(module.model, tower)
+    if config.gradient_checkpointing:
+        module.model.activation_checkpointing_enable({"use_reentrant": False})
+    # A SigLIP trained by softmax never uses its bias, and a locked captioner's heads may be unused too.
+    accelerator = Accelerator(
+        mixed_precision=config.precision,
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    wrapped = _sharded(module, accelerator) if config.shard else accelerator.prepare_model(module)
+    groups = parameter_groups(module, config.learning_rate, config.weight_decay, config.layer_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+    averages = {name: value.detach().clone() for name, value in module.named_parameters()} if config.average else {}
+    start = 0
+    if (folder / CHECKPOINT).exists():
+        start = load_checkpoint(folder / CHECKPOINT, wrapped, optimizer, averages, origin)
+        _say(f"Going on from step {start} of {config.steps}.")
+
+    log = _Log(folder / LOGS if tensorboard else None)
+    loss_value, began = math.nan, time.perf_counter()
+    wrapped.train()
+    bar = progress(total=config.steps, initial=start, what="pretrain", unit="step")
+    with bar, log:
+        for step, batch in zip(range(start, config.steps), _through(batches, config, start), strict=False):
+            rate = config.learning_rate * rate_share(step, config.steps, config.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["share"]
+            torch.manual_seed(generator(config.seed, f"step {step} process {rank()}").initial_seed())
+            measures = _step(wrapped, module, batch, optimizer, config, accelerator)
+            loss_value = measures["loss"]
+            if not all(map(math.isfinite, measures.values())):
+                kept = f"{folder / CHECKPOINT} keeps the last good weights" if step >= config.every else "none is kept"
+                told = ", ".join(f"{name} {value}" for name, value in measures.items())
+                raise InputError(
+                    f"The loss or its gradient is no longer finite at step {step} ({told}; {kept}); lower the learning "
+                    "rate, or take precision='no'."
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            clamp_scale(module.model.logit_scale)
+            if averages:
+                average_into(averages, module, config.average)
+            bar.update(1)
+            bar.set_postfix(loss=f"{loss_value:.3f}", refresh=False)
+            done = step + 1
+            if done % config.every == 0 or done == config.steps:
+                save_checkpoint(folder / CHECKPOINT, wrapped, optimizer, averages, origin, done)
+                if evaluate is not None and rank() == 0 and not config.shard:
+                    measures |= dict(evaluate(_finished(module, averages).model))
+                    wrapped.train()
+                log.write(done, {**measures, "learning rate": rate})
+    seconds = max(time.perf_counter() - began, 1e-9)
+    whole = _finished(_gathered(wrapped, trainee) if config.shard else module, averages)
+    return Trained(whole.model, whole.captioner, loss_value, (config.steps - start) * config.batch_size / seconds)
+
+
+def _step(
+    wrapped: nn.Module,
+    module: Trainee,
+    batch: Mapping[str, Any],
+    optimizer: torch.optim.Optimizer,
+    config: PretrainConfig,
+    accelerator: Accelerator,
+) -> dict[str, float]:
+    """Gradients of one batch, clipped; the losses and the gradient's norm, of the whole batch of all processes."""
+    tensors = {name: value.to(accelerator.device) for name, value in batch.items() if isinstance(value, Tensor)}
+    size = len(tensors["pixel_values"])
+    micro = config.micro_batch or size
+    chunks = [{name: value[at : at + micro] for name, value in tensors.items()} for at in range(0, size, micro)]
+    contrastive = loss_of(config.loss, config.captions, config.loss_chunk)
+    extra = None
+    if module.captioner is not None:
+        # Gradients are averaged over processes, so each divides by the mean number of tokens and not by its own.
+        tokens = average((module.targets(tensors) != IGNORED).sum().float())
+
+        def extra(encoded: Any) -> Tensor:
+            return config.captioning_weight * encoded.rest / tokens
+
+    def encode(chunk: Mapping[str, Tensor]) -> Any:
+        with accelerator.autocast():
+            return wrapped(chunk)
+
+    value, captioning = cached_backward(
+        encode, chunks, lambda *inputs: config.contrastive_weight * contrastive(*inputs), model=wrapped, extra=extra
+    )
+    norm = torch.nn.utils.clip_grad_norm_(
+        [value for group in optimizer.param_groups for value in group["params"]], config.gradient_norm
+    )
+    whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    found = {"contrastive": average(value), "gradient norm": whole}
+    if extra is not None:
+        found["captioning"] = average(captioning)
+    return {"loss": sum(float(found[name]) for name in ("contrastive", "captioning") if name in found)} | {
+        name: float(each) for name, each in found.items()
+    }
+
+
+def _through(batches: Batches, config: PretrainConfig, start: int) -> Iterator[Mapping[str, Any]]:
+    """All batches from step `start` on; the loader is made anew where a stage begins."""
+    step = start
+    while step < config.steps:
+        stage = config.stage_at(step)
+        end = config.steps if stage.until == 1 else round(stage.until * config.steps)
+        for batch in batches(stage, step):
+            yield batch
+            step += 1
+            if step == end:
+                break
+
+
+def _sharded(module: Trainee, accelerator: Accelerator) -> nn.Module:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(accelerator.device.type, (world_size(),))
+    module.to(accelerator.device)
+    for part in module.modules():
+        if isinstance(part, nn.ModuleList):
+            for layer in part:
+                fully_shard(layer, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    return module
+
+
+def _gathered(wrapped: nn.Module, like: Trainee) -> Trainee:
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    weights = get_model_state_dict(wrapped, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    whole = copy.deepcopy(like)
+    _shape_scalars(whole, (1,))
+    if rank() == 0:
+        whole.load_state_dict(weights)
+    return whole
+
+
+def _shape_scalars(module: Trainee, shape: tuple[int, ...]) -> None:
+    """Temperature and bias as vectors of one or as numbers: what has no dimension cannot be sharded."""
+    for name in ("logit_scale", "logit_bias"):
+        value = getattr(module.model, name, None)
+        if value is not None:
+            setattr(module.model, name, nn.Parameter(value.detach().reshape(shape), value.requires_grad))
+
+
+def _finished(module: Trainee, averages: Mapping[str, Tensor]) -> Trainee:
+    """A copy on the CPU, of the averages where they are kept."""
+    whole = copy.deepcopy(module).cpu().eval()
+    whole.load_state_dict({name: value.cpu() for name, value in averages.items()}, strict=False)
+    _shape_scalars(whole, ())
+    if getattr(whole.model, "is_activation_checkpointing", False):
+        whole.model.activation_checkpointing_disable()
+    return whole.requires_grad_(True)
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from json."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _say(line: str) -> None:
+    if rank() == 0:
+        say(line)
+
+
+class _Log(contextlib.AbstractContextManager):
+    """A line on the terminal and a point for TensorBoard, from the first process alone."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._writer: Any = None
+        if folder is not None and rank() == 0:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder))
+
+    def write(self, step: int, measures: Mapping[str, float]) -> None:
+        _say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in measures.items()))
+        if self._writer is not None:
+            for name, value in measures.items():
+                self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,253 @@
+"""Training: what it learns, that it goes on to the same numbers, and that many processes make one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from boresight import artefacts
+from boresight.errors import ArtefactError, InputError
+from boresight.pretraining.parameters import parameter_groups, rate_share
+from boresight.pretraining.pretrain import PretrainConfig, Stage, pretrain
+from boresight.pretraining.trainee import Trainee
+from pretraining_world import SHAPE, batches, tiny_tokenizer, tiny_trainee
+
+CONFIG = PretrainConfig(steps=12, batch_size=8, every=5, warmup=3, learning_rate=2e-3)
+
+
+def weights(trained) -> dict[str, torch.Tensor]:
+    found = {f"model.{name}": value for name, value in trained.model.state_dict().items()}
+    if trained.captioner is not None:
+        found |= {f"captioner.{name}": value for name, value in trained.captioner.state_dict().items()}
+    return found
+
+
+def assert_close(found, expected, **options) -> None:
+    torch.testing.assert_close(weights(found), weights(expected), **options)
+
+
+def run(tmp_path: Path, trainee: Trainee | None = None, config: PretrainConfig = CONFIG, source=None, **options):
+    return pretrain(
+        tiny_trainee() if trainee is None else trainee,
+        batches(8) if source is None else source,
+        config,
+        tmp_path,
+        tensorboard=False,
+        **options,
+    )
+
+
+def dying_at(step: int):
+    """Batches as `batches(8)` gives them, until `step`, where the process is interrupted."""
+
+    def from_(stage, start):
+        for number, batch in enumerate(batches(8)(stage, start), start):
+            if number == step:
+                raise KeyboardInterrupt
+            yield batch
+
+    return from_
+
+
+@pytest.mark.parametrize("captioner", ["queries", "teacher", None])
+def test_it_learns(tmp_path: Path, captioner: str | None) -> None:
+    told: dict[int, dict] = {}
+
+    def evaluate(model) -> dict[str, float]:
+        told[len(told)] = {name: value.clone() for name, value in model.state_dict().items()}
+        return {"measure": 1.0}
+
+    trainee = tiny_trainee(captioner=captioner)
+    before = {name: value.clone() for name, value in trainee.state_dict().items()}
+    config = replace(CONFIG, steps=60, every=30)
+    first = run(tmp_path / "a", trainee, replace(config, steps=1, every=1))
+    trained = run(tmp_path / "b", trainee, config, evaluate=evaluate)
+    assert trained.loss < 0.8 * first.loss
+    assert len(told) == 2
+    torch.testing.assert_close(told[1], dict(trained.model.state_dict()))
+    torch.testing.assert_close(dict(trainee.state_dict()), before, atol=0, rtol=0)
+    assert (trained.captioner is None) == (captioner is None)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, average: float) -> None:
+    config = replace(CONFIG, average=average, stages=(Stage(until=0.5, image_size=8, text_length=8), Stage()))
+    whole = run(tmp_path / "whole", config=config)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", config=config, source=dying_at(8))
+    again = run(tmp_path / "cut", config=config)
+    assert_close(again, whole, atol=0, rtol=0)
+    assert again.loss == whole.loss
+
+
+def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
+    whole = run(tmp_path)
+    assert_close(run(tmp_path, source=dying_at(0)), whole, atol=0, rtol=0)
+
+
+def test_micro_batches_chunks_and_recomputing_change_nothing(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole")
+    spared = replace(CONFIG, micro_batch=3, loss_chunk=5, gradient_checkpointing=True)
+    assert_close(run(tmp_path / "spared", config=spared), whole, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_a_locked_tower_stays(tmp_path: Path, tower: str) -> None:
+    trainee = tiny_trainee()
+    trained = run(tmp_path, trainee, replace(CONFIG, lock=(tower,)))
+    locked = ("vision_model", "visual_projection") if tower == "image" else ("text_model", "text_projection")
+    for name, value in trainee.model.state_dict().items():
+        same = torch.equal(value, trained.model.state_dict()[name])
+        assert same == name.startswith(locked) or value.numel() == 1, name
+
+
+def test_the_average_is_what_is_saved(tmp_path: Path) -> None:
+    """By hand: the weights after each of three steps, averaged."""
+    trainee, config = tiny_trainee(), replace(CONFIG, steps=3, every=1, warmup=0)
+    expected = {name: value.clone() for name, value in trainee.model.named_parameters()}
+    seen: list[dict] = []
+    run(tmp_path / "plain", trainee, config, evaluate=lambda model: seen.append(dict(model.named_parameters())) or {})
+    for of_step in seen:
+        expected = {name: 0.9 * value + 0.1 * of_step[name] for name, value in expected.items()}
+    found = run(tmp_path / "averaged", trainee, replace(config, average=0.9))
+    torch.testing.assert_close(dict(found.model.named_parameters()), expected)
+
+
+def test_layers_below_learn_more_slowly() -> None:
+    trainee = tiny_trainee()
+    groups = parameter_groups(trainee, 1.0, 0.2, layer_decay=0.5)
+    share = {id(value): (group["share"], group["weight_decay"]) for group in groups for value in group["params"]}
+    named = {name: share[id(value)] for name, value in trainee.named_parameters()}
+    assert len(named) == len(share)
+    assert named["model.visual_projection.weight"] == (1.0, 0.2)
+    assert named["model.logit_scale"] == (1.0, 0.0)
+    assert named["captioner.head.weight"] == (1.0, 0.2)
+    assert named["model.vision_model.encoder.layers.1.mlp.fc1.weight"] == (0.5, 0.2)
+    assert named["model.vision_model.encoder.layers.0.mlp.fc1.bias"] == (0.25, 0.0)
+    assert named["model.text_model.embeddings.token_embedding.weight"] == (0.125, 0.2)
+    assert named["model.vision_model.pre_layrnorm.weight"] == (0.125, 0.0)
+
+
+def test_rates_rise_and_fall() -> None:
+    shares = [rate_share(step, 100, 10) for step in range(100)]
+    assert shares[:10] == [(step + 1) / 10 for step in range(10)]
+    assert shares[10] == 1
+    assert all(later < sooner for sooner, later in pairwise(shares[10:]))
+    assert shares[55] == pytest.approx(0.5)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(tmp_path: Path) -> None:
+    def poisoned(stage, start):
+        for step, batch in enumerate(batches(8)(stage, start), start):
+            yield {**batch, "pixel_values": batch["pixel_values"] * (torch.nan if step == 7 else 1)}
+
+    with pytest.raises(InputError, match=r"no longer finite at step 7 .*keeps the last good weights"):
+        run(tmp_path, source=poisoned)
+    assert artefacts.read_manifest(tmp_path / "checkpoint")["step"] == 5
+    tensors, _ = artefacts.load_artefact(tmp_path / "checkpoint", "training")
+    assert all(value.isfinite().all() for value in tensors.values())
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, source=dying_at(8))
+    before = (tmp_path / "checkpoint" / "manifest.json").read_text()
+
+    def full(tensors, file) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(artefacts, "save_file", full)
+    with pytest.raises(ArtefactError, match="No space left"):
+        run(tmp_path)
+    monkeypatch.undo()
+    assert (tmp_path / "checkpoint" / "manifest.json").read_text() == before
+    assert_close(run(tmp_path), run(tmp_path / "whole"), atol=0, rtol=0)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(ArtefactError, match="other settings"):
+        run(tmp_path, config=replace(CONFIG, learning_rate=1e-3))
+    with pytest.raises(ArtefactError, match="other weights"):
+        run(tmp_path, tiny_trainee(seed=1))
+    with pytest.raises(ArtefactError, match="other data"):
+        run(tmp_path, data="other")
+
+
+def test_what_the_log_holds(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pretrain(tiny_trainee(), batches(8), CONFIG, tmp_path, evaluate=lambda model: {"validation": 3.0})
+    log = events.EventAccumulator(str(tmp_path / "logs"))
+    log.Reload()
+    names = {"loss", "contrastive", "captioning", "gradient norm", "learning rate", "validation"}
+    assert set(log.Tags()["scalars"]) == names
+    assert [point.step for point in log.Scalars("loss")] == [5, 10, 12]
+    assert all(point.value == 3 for point in log.Scalars("validation"))
+
+
+@pytest.mark.parametrize("settings", [{"captions": "web"}, {"captions": "synthetic"}, {"loss": "multi-positive"}])
+def test_other_captions_and_losses(tmp_path: Path, settings: dict) -> None:
+    trainee = tiny_trainee(captioner=None, captions=settings.get("captions", "both"))
+    config = replace(CONFIG, steps=40, every=40, **settings)
+    first = run(tmp_path / "a", trainee, replace(config, steps=1))
+    assert run(tmp_path / "b", trainee, config).loss < first.loss
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"steps": 0}, "train nothing"),
+        ({"stages": ()}, "must rise"),
+        ({"stages": (Stage(until=0.5),)}, "must rise"),
+        ({"average": 1.5}, "between 0 and 1"),
+        ({"average": 0.9, "shard": True}, "leave out"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        replace(CONFIG, **settings)
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Both towers are locked"):
+        run(tmp_path, tiny_trainee(captioner=None), replace(CONFIG, lock=("image", "text")))
+    with pytest.raises(InputError, match="needs a model with a bias"):
+        run(tmp_path, tiny_trainee(captioner=None), replace(CONFIG, loss="sigmoid"))
+    with pytest.raises(InputError, match="captions='synthetic' leaves them out"):
+        tiny_trainee(captions="synthetic")
+    vision = tiny_trainee(captioner=None).model.vision_model
+    with pytest.raises(InputError, match="cannot be trained here"):
+        Trainee(vision, tiny_tokenizer())
+    assert SHAPE.context == 12
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_processes_train_as_one(tmp_path: Path, shard: bool) -> None:
+    settings = replace(CONFIG, shard=shard, micro_batch=2)
+    alone = run(tmp_path / "alone", config=replace(settings, shard=False))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BORESIGHT_QUIET": "1"}
+    script = Path(__file__).with_name("distributed_pretrain.py")
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path / "together"), "shard" if shard else "whole"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads((tmp_path / "together.json").read_text())
+    assert told["world"] == 2
+    assert told["loss"] == pytest.approx(alone.loss, rel=1e-4)
+    together = torch.load(tmp_path / "together.pt", weights_only=True)
+    torch.testing.assert_close(together, weights(alone), atol=5e-4, rtol=1e-2)
