@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import threading
 from collections import Counter
@@ -29,7 +30,7 @@ from boresight.pretraining.stream import CORRUPT, NO_SYNTHETIC, NO_WEB, PairStre
 from boresight.pretraining.subcaptions import sentences
 from boresight.seeds import generator
 from collection_files import picture, write_tar
-from tiny_encoders import clip_tokenizer
+from tiny_encoders import bert_tokenizer, clip_tokenizer
 
 TOKENIZER = clip_tokenizer()
 CONFIG = StreamConfig(batch_size=3, image_size=6, text_length=24, output_length=60, budget=16, buffer=4, seed=7)
@@ -118,7 +119,7 @@ def test_resume_at_every_batch_equals_the_uninterrupted_run(
         make = functools.partial(make_stream, sources[which], rank, world, workers=workers, batch_size=batch_size)
         running = make()
         states, whole = [running.state_dict()], []
-        for batch in islice(running, length + 2):
+        for batch in islice(running, length + 3):
             states.append(json.loads(json.dumps(running.state_dict())))
             whole.append(batch)
         for done, state in enumerate(states[: length + 1]):
@@ -126,6 +127,9 @@ def test_resume_at_every_batch_equals_the_uninterrupted_run(
             resumed.load_state_dict(state)
             assert all_same(take(resumed, 2), whole[done : done + 2])
             if workers == 0 or done == 3:
+                again = make()
+                again.load_state_dict(resumed.state_dict())
+                assert keys_of(take(again, 1)) == keys_of(whole[done + 2 : done + 3])
                 counted.seek(done)
                 assert keys_of(take(counted, 2)) == keys_of(whole[done : done + 2])
 
@@ -317,6 +321,23 @@ def test_a_missing_caption_is_stood_in_for_and_counted() -> None:
     plain = make_stream(open_rows(make_collection(4)), batch_size=4)
     take(plain, 1)
     assert not plain.problems
+
+
+def test_a_synthetic_caption_without_tokens_is_stood_in_for() -> None:
+    rows = open_rows(make_collection(2, long=["\u200b"] * 2), synthetic="long")
+    tokenizer = bert_tokenizer()
+    batch = take(PairStream(rows, tokenizer, replace(CONFIG, batch_size=2)), 1)[0]
+    assert torch.equal(batch["syn_ids"], batch["web_ids"])
+    assert torch.equal(batch["syn_full_ids"][:, :24], batch["web_ids"])
+    assert len(batch["web_ids"][0].unique()) > 4
+
+
+def test_every_picture_and_pass_has_its_own_crop() -> None:
+    data = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(data, "PNG")
+    images = [{"bytes": data.getvalue(), "path": None}] * 4
+    batches = take(make_stream(open_rows(make_collection(4, image=images)), batch_size=4), 3)
+    assert len(torch.cat([batch["pixel_values"] for batch in batches]).unique(dim=0)) == 12
 
 
 @pytest.mark.parametrize("workers", [0, 2])
