@@ -180,6 +180,7 @@ def test_the_box_that_a_model_sees(encoder, encoders: dict) -> None:
     assert seen_box(encoder, (100, 300)).tolist() == pytest.approx([0, 1 / 3, 1, 2 / 3], abs=0.02)
     assert seen_box(encoders["siglip"], (200, 100)).tolist() == [0, 0, 1, 1]
     assert seen_box(encoders["siglip2_naflex"], (200, 100)).tolist() == [0, 0, 1, 1]
+    assert seen_box(encoder, (1, 1)).tolist() == [0, 0, 1, 1]
 
 
 def test_normalised_maps() -> None:

@@ -212,7 +212,10 @@ def seen_box(encoder: Encoder, size: tuple[int, int]) -> Tensor:
     dark, light = (encoder.preprocess(Image.new("RGB", size, colour)).mean((1, 2)) for colour in ("black", "white"))
     share = (ramps - dark[:, None, None]) / (light - dark)[:, None, None]
     edges = []
-    for values in (share[0].mean(0), share[1].mean(1)):
+    for values, pixels in ((share[0].mean(0), width), (share[1].mean(1), height)):
+        if pixels == 1:  # no ramp to find the edges by
+            edges.append((0.0, 1.0))
+            continue
         step = (values[-1] - values[0]) / max(1, len(values) - 1) / 2  # from the middle of a pixel to its edge
         edges.append((float(values[0] - step), float(values[-1] + step)))
     (left, right), (top, bottom) = edges

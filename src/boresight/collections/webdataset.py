@@ -86,7 +86,7 @@ def _rows_of_shard(shard: str, label: str, columns: Columns, seen: set[str]) -> 
         yield Problem("truncated shard", f"{label}: {damage}")
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
     for member in members:
-        key, suffix = _key_and_suffix(member.name)
+        key, suffix = key_and_suffix(member.name)
         parts = samples.setdefault(key, {})
         if suffix in parts:
             yield Problem("duplicate id", f"{member.name} in {label}")
@@ -117,7 +117,7 @@ def _scan(shard: str) -> tuple[list[tarfile.TarInfo], str | None, str | None]:
                     last = member.name
                     if member.isfile() and not member.issparse():
                         if member.offset_data + member.size > size:
-                            return members, f"{last} is cut off", _key_and_suffix(member.name)[0]
+                            return members, f"{last} is cut off", key_and_suffix(member.name)[0]
                         members.append(member)
                 # `tarfile` ends silently at a damaged header; a whole tar ends with blocks of zeros.
                 handle.seek(tar.offset)
@@ -126,10 +126,10 @@ def _scan(shard: str) -> tuple[list[tarfile.TarInfo], str | None, str | None]:
                 damage = f"it is cut off or damaged after {last}"
         except tarfile.TarError as error:
             damage = f"after {last}: {error}"
-    return members, damage, _key_and_suffix(members[-1].name)[0] if members else None
+    return members, damage, key_and_suffix(members[-1].name)[0] if members else None
 
 
-def _key_and_suffix(member: str) -> tuple[str, str]:
+def key_and_suffix(member: str) -> tuple[str, str]:
     """('train/000017', 'seg.png') of 'train/000017.seg.png', as WebDataset splits names."""
     folder, name = os.path.split(os.path.normpath(member))
     stem, _, suffix = name.partition(".")

@@ -21,7 +21,7 @@ from boresight.collections.columns import listed, texts_in
 from boresight.collections.pictures import is_picture
 from boresight.collections.rows import clean
 from boresight.collections.text_files import lines_of
-from boresight.collections.webdataset import _key_and_suffix, expand
+from boresight.collections.webdataset import expand, key_and_suffix
 from boresight.errors import InputError
 
 NO_CAPTION = "no caption, sample skipped"
@@ -243,7 +243,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[int, str, str, tarfile.TarI
     index, last = -1, None
     for member in tar:
         if member.isfile():
-            key, suffix = _key_and_suffix(member.name)
+            key, suffix = key_and_suffix(member.name)
             index, last = index + (key != last), key
             yield index, key, suffix, member
 
