@@ -4,8 +4,8 @@
 
 Pairs are scenes and collages of emoji that the shipped model was not fitted on; every seed draws other pairs and other
 noise. Parts: 'image', maps against masks and against the model's scores; 'text', words; 'randomisation', how much of a
-map survives when the model is scrambled; 'roar', the contrastive loss after fine-tuning without the half of the patches
-that a map ranks first. Figures are mean ± sample standard deviation over seeds. What is done is kept, row by row, and
+map survives when the model is scrambled; 'roar', the contrastive loss after fine-tuning without the patches that a map
+ranks first. Figures are mean ± sample standard deviation over seeds. What is done is kept, row by row, and
 not done again. Choose settings on `--split validation`.
 
 `--photographs DIR` adds photographs that the model was not made for, and of which no masks are known: DIR holds
@@ -68,7 +68,7 @@ TITLES = {
     "model": "image maps against the model",
     "text": "words",
     "randomisation": "rank correlation with the map of the whole model, scrambled from the top down",
-    "roar": "contrastive loss without the first half of the patches",
+    "roar": "contrastive loss without the patches that the map ranks first",
 }
 
 
@@ -89,6 +89,8 @@ class Options:
     n_train: int = 200
     """pairs that 'roar' fine-tunes on"""
     roar_steps: int = 60
+    roar_share: float = 0.15
+    """of the patches; with half of them gone little is left of a scene to learn from, whatever the map"""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def measured(encoder: Encoder, world: str, seed: int, part: Part, row: str, opti
         "n_pairs": options.n_randomised if part == "randomisation" else options.n_pairs,
         "method": list(ROWS[row]),
         "photographs": str(options.photographs) if world == PHOTOGRAPHS else None,
-        "roar": [options.n_train, options.roar_steps] if part == "roar" else None,
+        "roar": [options.n_train, options.roar_steps, options.roar_share] if part == "roar" else None,
     }
     name = re.sub(r"[^a-z0-9]+", "-", row)
     file = options.out / options.split / f"{world}-{seed}" / part / f"{name}.json"
@@ -169,7 +171,9 @@ def run_roar(encoder: Encoder, world: str, seed: int, method: Any, options: Opti
         [engine] = engines_of(method, inputs.towers, batch_size=16).values()
         maps.append(maps_of(engine, inputs, inputs.own_pairs, "image", seed)[0])
         sides.append({"pixel_values": inputs.pixels, **inputs.texts.inputs})
-    before, after = remove_and_retrain(encoder.model, *sides, *maps, steps=options.roar_steps, seed=seed)
+    before, after = remove_and_retrain(
+        encoder.model, *sides, *maps, share=options.roar_share, steps=options.roar_steps, seed=seed
+    )
     return {"before": before, "after": after}
 
 
