@@ -1,0 +1,370 @@
+"""Does training on parts of long synthetic captions beat training on the whole of them? CLIPS at a small scale.
+
+    python studies/clips.py
+
+Small CLIPs, each from nothing, by boresight's own training: the same pictures, batches and steps for all; only the
+captions and what is added differ. They fit on the split 'encoder' of the emoji collection and of the scenes, with the
+web and synthetic captions of `boresight.collections.synthetic_captions`; the tokenizer is learnt from the same. Choose
+on `--split validation`. Arms:
+
+    web                     web captions alone: a plain CLIP
+    synthetic, whole        the long captions uncut
+    truncate 16, ...        the long captions reduced to 8, 16 or 32 tokens: their first ones, random ones, a block of
+                            neighbours, or whole sentences from a random start on, cut at the budget
+    one sentence            one sentence drawn, as the published code does, of at most 32 tokens
+    two positives 32        web and sub-caption, a softmax each
+    captioner               web, with a captioner that writes the long caption
+    all, 32                 two positives and the captioner: CLIPS
+    one softmax, 32         two positives of each picture in one softmax
+
+A text tower has as many positions as its arm's captions need, and cuts longer ones when it is tested. Tests ask for R@1
+in both directions with captions like the web ones (none astray, one a picture) and with the collection's own of each
+kind, 'short', 'medium' and 'long', each kind in a gallery of its own; 'own' is the mean of the three.
+
+Figures are mean ± sample standard deviation over seeds, which change weights, batches and crops, not the captions. What
+is done is kept, row by row, and not done again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import pyarrow as pa
+import torch
+import tyro
+from matplotlib.figure import Figure
+
+from boresight import load_encoder
+from boresight.collections import Collection
+from boresight.collections.emoji import load_emoji
+from boresight.collections.scenes import make_scenes
+from boresight.collections.synthetic_captions import SYNTHETIC, WEB, web_captions, with_training_captions
+from boresight.collections.table import dataset_of
+from boresight.embeddings import embed
+from boresight.encoders.hf import TransformersEncoder
+from boresight.errors import ArtefactError, InputError
+from boresight.evaluation.attribution_figures import markdown
+from boresight.evaluation.results import Spread, replace_json, replace_text
+from boresight.evaluation.retrieval import evaluate_retrieval
+from boresight.pretraining.pretrain import CHECKPOINT, PretrainConfig, Stage
+from boresight.pretraining.recipe import MODEL, CaptionerShape, train_on
+from boresight.pretraining.shards import open_rows
+from boresight.pretraining.small_clip import SmallClipConfig, small_clip, small_processor, train_tokenizer
+from boresight.pretraining.stream import StreamConfig
+from boresight.pretraining.subcaptions import Strategy
+from boresight.pretraining.trainee import Captions, Loss
+from boresight.progress import say
+
+SHAPE = SmallClipConfig(
+    image_size=64,
+    patch_size=16,
+    image_width=96,
+    image_layers=3,
+    image_heads=3,
+    text_width=96,
+    text_layers=2,
+    text_heads=3,
+    projection=128,
+    vocabulary=2048,
+)
+CAPTIONER = CaptionerShape(width=64, layers=2, heads=2, queries=112)
+ENDS = 2  # start and end tokens
+WEB_TOKENS, WHOLE_TOKENS = 30, 112  # content of the longest captions; of web captions, of all but one in a hundred
+BUDGETS = (8, 16, 32)
+REDUCTIONS: tuple[Strategy, ...] = ("truncate", "random", "block", "sub-caption")
+KINDS = ("short", "medium", "long")
+MEASURES = ("web T2I", "web I2T", "own T2I", "own I2T")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a training contrasts pictures with, and what it adds."""
+
+    captions: Captions = "synthetic"
+    strategy: Strategy = "sub-caption"
+    budget: int = 32
+    fill: bool = True
+    captioner: bool = False
+    loss: Loss = "softmax"
+
+    @property
+    def text_length(self) -> int:
+        """Tokens that the text tower has positions for, start and end included."""
+        synthetic = WHOLE_TOKENS if self.strategy == "none" else self.budget
+        return ENDS + {"web": WEB_TOKENS, "synthetic": synthetic, "both": max(WEB_TOKENS, synthetic)}[self.captions]
+
+    @property
+    def texts(self) -> int:
+        return 2 if self.captions == "both" else 1
+
+
+ARMS: dict[str, Arm] = {
+    "web": Arm(captions="web"),
+    "synthetic, whole": Arm(strategy="none"),
+    **{f"{name} {budget}": Arm(strategy=name, budget=budget) for name in REDUCTIONS for budget in BUDGETS},
+    "one sentence": Arm(fill=False),
+    "two positives 16": Arm(captions="both", budget=16),
+    "two positives 32": Arm(captions="both"),
+    "two positives, whole": Arm(captions="both", strategy="none"),
+    "captioner": Arm(captions="web", captioner=True),
+    "all, 32": Arm(captions="both", captioner=True),
+    "one softmax, 32": Arm(captions="both", loss="multi-positive"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to train, for how long, and where to keep what is finished."""
+
+    out: Path = Path("runs/clips")
+    worlds: tuple[str, ...] = ("emoji", "scenes")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    arms: tuple[str, ...] = tuple(ARMS)
+    split: Literal["test", "validation"] = "test"
+    steps: int = 600
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup: int = 50
+    n_images: int | None = None
+    """pictures to fit on, at most"""
+    n_test: int | None = None
+    """pictures of each test, at most"""
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(1)
+    for given, known in ((options.worlds, WORLDS), (options.arms, ARMS)):
+        for name in given:
+            if name not in known:
+                raise InputError(f"There is no '{name}'; choose from {', '.join(known)}.")
+    folder, report = options.out / options.split, []
+    for world in options.worlds:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for seed in options.seeds:
+            for arm in options.arms:
+                found.setdefault(arm, []).append(measured(world, seed, arm, options))
+        report.append(table(world, found, options))
+        print(f"\n{report[-1]}", flush=True)
+        replace_text(folder / "clips.md", "\n".join(report))
+        if drawn := figure(world, found):
+            drawn.savefig(folder / f"{world}.png", dpi=150)
+
+
+def measured(world: str, seed: int, arm: str, options: Options) -> dict[str, Any]:
+    """Figures of an arm, from its file where it is finished: cost, and for each test set its kinds of captions."""
+    place = f"{world}-{seed}/{re.sub('[^a-z0-9]+', '-', arm)}"
+    trained = options.out / "models" / place
+    settings = json.loads(json.dumps({"arm": asdict(ARMS[arm]), "shape": asdict(SHAPE), **_of_outcome(options)}))
+    file = options.out / options.split / f"{place}.json"
+    if (kept := _kept(file, settings)) is not None:
+        return kept
+    cost = _kept(trained / "cost.json", settings)
+    if cost is None:
+        cost = train_arm(world, seed, ARMS[arm], trained, options)
+        replace_json(trained / "cost.json", {"settings": settings, "found": cost})
+        shutil.rmtree(trained / CHECKPOINT)
+    encoder = load_encoder(trained / MODEL, device="cpu", dtype="float32")
+    found: dict[str, Any] = {"cost": cost, "tests": {}}
+    for name, test in tests(world, options.split, options.n_test).items():
+        result = evaluate_retrieval(
+            embed(encoder, test, workers=0, dtype="float32"), kinds=[*KINDS, WEB] * len(test), device="cpu"
+        )
+        found["tests"][name] = result.to_dict()["kinds"]
+    replace_json(file, {"settings": settings, "found": found})
+    say(f"{place}: {json.dumps({name: headline(test) for name, test in found['tests'].items()})} {json.dumps(cost)}")
+    return found
+
+
+def train_arm(world: str, seed: int, arm: Arm, out: Path, options: Options) -> dict[str, float]:
+    """Train into `out`; seconds and text tokens of a step, and tokens of its captioner."""
+    data = training_set(world, options.n_images)
+    shape = replace(SHAPE, context=arm.text_length)
+    tokenizer: Any = Remembering(train_tokenizer([*data.dataset[WEB][:], *data.dataset[SYNTHETIC][:]], shape))
+    encoder = TransformersEncoder(
+        small_clip(tokenizer, shape, seed),
+        tokenizer,
+        small_processor(tokenizer, shape).image_processor,
+        name="small clip",
+        fingerprint="",
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    config = PretrainConfig(
+        steps=options.steps,
+        batch_size=min(options.batch_size, len(data)),
+        captions=arm.captions,
+        loss=arm.loss,
+        learning_rate=options.learning_rate,
+        warmup=options.warmup,
+        weight_decay=0.1,
+        stages=(Stage(text_length=arm.text_length),),
+        every=200,
+        seed=seed,
+    )
+    # Left and right are words of the captions, and so is the place of a thing: no mirror images, hardly a crop.
+    stream = StreamConfig(
+        strategy=arm.strategy,
+        budget=arm.budget,
+        fill=arm.fill,
+        output_length=ENDS + WHOLE_TOKENS,
+        minimum_area=0.85,
+        flip=False,
+    )
+    rows = open_rows(data, WEB, SYNTHETIC)
+    captioner = CAPTIONER if arm.captioner else None
+    trained = train_on(rows, encoder, out, config, stream, captioner=captioner, tensorboard=False)
+    return {
+        "seconds": config.batch_size / trained.images_per_second,
+        "text tokens": config.batch_size * arm.text_length * arm.texts,
+        "captioner tokens": config.batch_size * CAPTIONER.queries * arm.captioner,
+        "loss": trained.loss,
+    }
+
+
+class Remembering:
+    """A tokenizer that splits each text once: with models so small, splitting would cost more than learning."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._content: dict[str, list[int]] = {}
+
+    def __call__(self, text: Any, **options: Any) -> Any:
+        if not isinstance(text, str) or options.get("add_special_tokens", True):
+            return self._tokenizer(text, **options)
+        if text not in self._content:
+            self._content[text] = self._tokenizer(text, **options)["input_ids"]
+        return {"input_ids": self._content[text]}
+
+    def __len__(self) -> int:
+        return len(self._tokenizer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
+@cache
+def emoji() -> Collection:
+    return load_emoji(size=SHAPE.image_size)
+
+
+def emoji_of(split: str, n: int | None) -> Collection:
+    part = emoji().split(split)
+    return part if n is None else part.select(range(min(n, len(part))))
+
+
+def scenes_of(split: str, n: int | None) -> Collection:
+    default = {"encoder": 4000, "validation": 500}.get(split, 1000)
+    return make_scenes(n or default, size=SHAPE.image_size, split=split)
+
+
+WORLDS = {"emoji": emoji_of, "scenes": scenes_of}
+TEST_SPLITS = {"emoji": ("test-combination", "test-style"), "scenes": ("test", "test-combination")}
+
+
+@cache
+def training_set(world: str, n: int | None) -> Collection:
+    """With web and synthetic captions; the pictures as bitmaps, which are read in no time."""
+    data = with_training_captions(WORLDS[world]("encoder", n))
+    bitmaps = []
+    for row in range(len(data)):
+        data.image(row).save(written := io.BytesIO(), "BMP")
+        bitmaps.append({"bytes": written.getvalue(), "path": None})
+    table = data.dataset.data.table
+    images = pa.array(bitmaps, table.schema.field("image").type)
+    return Collection(dataset_of(table.set_column(table.column_names.index("image"), "image", images)), data.name)
+
+
+@cache
+def tests(world: str, split: str, n: int | None) -> dict[str, Collection]:
+    """Test sets whose pictures have their own three captions and a fourth like the web's."""
+    names = TEST_SPLITS[world] if split == "test" else (split,)
+    found = {}
+    for name in names:
+        part = WORLDS[world](name, n)
+        like_web = web_captions(part, astray=False)
+        captions = [[*own, web] for own, web in zip(part.captions, like_web, strict=True)]
+        columns = part.dataset.select_columns(["id", "image", "split"])
+        rows = columns.flatten_indices() if columns._indices else columns
+        found[name] = Collection(dataset_of(rows.data.table.append_column("captions", pa.array(captions))), part.name)
+    return found
+
+
+def headline(kinds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+    """R@1 by MEASURES, in percent, of a test set's figures by kind of caption."""
+    own = {side: fmean(kinds[kind][side]["R@1"] for kind in KINDS) for side in ("t2i", "i2t")}
+    values = (kinds[WEB]["t2i"]["R@1"], kinds[WEB]["i2t"]["R@1"], own["t2i"], own["i2t"])
+    return dict(zip(MEASURES, values, strict=True))
+
+
+def table(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]], options: Options) -> str:
+    """Arms by R@1 on every test set, with the cost of a step."""
+    names = list(next(iter(found.values()))[0]["tests"])
+    cells = {}
+    for arm, runs in found.items():
+        recalls = [
+            Spread.of([headline(run["tests"][name])[measure] for run in runs]).text()
+            for name in names
+            for measure in MEASURES
+        ]
+        seconds = Spread.of([run["cost"]["seconds"] for run in runs]).text(2)
+        cells[arm] = [*recalls, seconds, f"{runs[0]['cost']['text tokens']:,}"]
+    headings = [f"{name}: {measure}" for name in names for measure in MEASURES]
+    over = f"{options.steps} steps of {options.batch_size} pictures, seeds {', '.join(map(str, options.seeds))}"
+    return f"### {world}: R@1 in percent ({over})\n\n{markdown([*headings, 's a step', 'text tokens a step'], cells)}\n"
+
+
+def figure(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure | None:
+    """R@1 against tokens, a line a reduction, on the first test set; None where no reduction was run."""
+    lines = {name: [budget for budget in BUDGETS if f"{name} {budget}" in found] for name in REDUCTIONS}
+    if not any(lines.values()):
+        return None
+    test = next(iter(next(iter(found.values()))[0]["tests"]))
+    drawn = Figure(figsize=(11, 6), layout="constrained")
+    for axes, measure in zip(drawn.subplots(2, 2, sharex=True).flat, MEASURES, strict=True):
+
+        def spread(arm: str, measure: str = measure) -> Spread:
+            return Spread.of([headline(run["tests"][test])[measure] for run in found[arm]])
+
+        for name, budgets in lines.items():
+            points = [spread(f"{name} {budget}") for budget in budgets]
+            means, errors = [point.mean for point in points], [point.deviation or 0 for point in points]
+            axes.errorbar(budgets, means, errors, marker="o", capsize=3, label=name)
+        for arm, style in (("synthetic, whole", "--"), ("web", ":")):
+            if arm in found:
+                axes.axhline(spread(arm).mean, linestyle=style, color="grey", label=arm)
+        axes.set_title(measure)
+        axes.set_xlabel("tokens kept of the synthetic caption")
+        axes.set_ylabel("R@1, percent")
+        axes.set_xticks(BUDGETS)
+    drawn.axes[0].legend(fontsize=8)
+    drawn.suptitle(f"{world}, {test}")
+    return drawn
+
+
+def _of_outcome(options: Options) -> dict[str, Any]:
+    """What decides a row beside its world, seed, arm and split."""
+    names = ("steps", "batch_size", "learning_rate", "warmup", "n_images", "n_test")
+    return {name: getattr(options, name) for name in names}
+
+
+def _kept(file: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a file found. Raises ArtefactError for one of other settings."""
+    if not file.is_file():
+        return None
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    if kept["settings"] != settings:
+        raise ArtefactError(f"{file} was made with other settings; delete it or choose another `out`.")
+    return kept["found"]
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
