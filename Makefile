@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attribution
+STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attribution study-clips
 
 .PHONY: demo test lint studies clean $(STUDIES)
 
@@ -47,6 +47,9 @@ study-robustness: study-emoji
 
 study-attribution: .venv/installed  ## the tables of docs/attribution.md, hours; ARGS="..." passes options on
 	$(BIN)/python studies/attribution.py $(ARGS)
+
+study-clips: .venv/installed  ## training on parts of long captions against the whole, hours; ARGS="..." passes options on
+	OMP_NUM_THREADS=1 $(BIN)/python studies/clips.py $(ARGS)
 
 clean:
 	rm -rf .venv runs report.html

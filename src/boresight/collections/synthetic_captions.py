@@ -6,11 +6,11 @@ shapes there are; all else is told once, in sentences of shuffled order and vari
 
     emoji   person or gender, skin tones, hair, other details, up to three colours read off the pixels, keywords, other
             names, group and subgroup, artist's style, background
-    scenes  every object with size, texture, colour and place, in one sentence (two where there are few objects); how
-            objects stand to each other; the largest; the background
+    scenes  every object with size, texture, colour and place, in one sentence (two where there are few objects); the
+            background; how objects stand to each other; the largest
 
-Where that is short, sentences that are true of every such picture fill it up, as captioners do; where it is long, whole
-sentences are left out from the end of the shuffled order.
+Where that is short, sentences that are true of every such picture fill it up, as captioners do; where it is long, what
+stands last in the lists above is left out, in whole sentences. Objects and the background of a scene never are.
 
 A *web caption* stands for the text found beside a picture on the web: at most 20 words. Of the words that the
 collection has for the picture each is dropped with probability 0.35; the rest stand in their order (half of the
@@ -210,17 +210,16 @@ def _of_scene(cells: Row, numbers: Numbers) -> tuple[str, list[str]]:
         told.append(_one(numbers, f"There is {place}.", f"{_upper(place)} is drawn.", f"One can see {place}."))
         fill = _one(numbers, f"is {thing.size} and {thing.texture}", f"is {thing.texture} and of {thing.size} size")
         told.append(f"The {bare.split(' ', 1)[1]} {fill}.")
-    for first, second in pairwise(things):
-        told.append(_relation(first, second))
-    largest = [thing for thing in things if thing.size == max((one.size for one in things), key=list(SIZES).index)]
-    if len(largest) == 1 < len(things):
-        told.append(f"The largest of them is {thing_name(largest[0], ('colour',))}.")
     ground = known["background"]
     told.append(
         f"The background fades from {ground}."
         if " to " in ground
         else _one(numbers, f"The background is {ground}.", f"Everything lies on a {ground} background.")
     )
+    told += [_relation(first, second) for first, second in pairwise(things)]
+    largest = [thing for thing in things if thing.size == max((one.size for one in things), key=list(SIZES).index)]
+    if len(largest) == 1 < len(things):
+        told.append(f"The largest of them is {thing_name(largest[0], ('colour',))}.")
     return opening, told
 
 
@@ -258,10 +257,10 @@ def _short(words: Sequence[str], numbers: Numbers) -> str:
 
 
 def _long(opening: str, told: Sequence[str], filling: Sequence[str], numbers: Numbers) -> str:
-    """`opening`, then all of `told` that fits into MOST_WORDS, with as much `filling` as FEWEST_WORDS needs."""
+    """`opening`, then what of `told` fits into MOST_WORDS, first come first, and the `filling` FEWEST_WORDS needs."""
     length = len(opening.split())
     sentences = []
-    for sentence in shuffled(told, numbers):
+    for sentence in told:
         if length + len(sentence.split()) <= MOST_WORDS:
             sentences.append(_upper(sentence))
             length += len(sentence.split())
