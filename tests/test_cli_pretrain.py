@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPModel
+from transformers import AutoModel, CLIPModel
 
 from boresight.artefacts import read_manifest
 from boresight.encoders import load_encoder
@@ -21,6 +21,7 @@ from boresight.pretraining.model_folder import save_model
 from boresight.pretraining.small_clip import small_clip, small_processor, train_tokenizer
 from pretraining_world import COLOURS, SHAPE, synthetic, web
 from test_cli_caption import boresight, lines, refused
+from tiny_encoders import save_tiny
 
 SMALL = ["--steps", 4, "--every", 2, "--batch-size", 8, "--warmup", 1, "--workers", 0, "--no-tensorboard"]
 CAPTIONER = ["--captioner-size", 32, 1, 2, "--caption-length", 12]
@@ -101,6 +102,17 @@ def test_shards_with_a_corrupt_picture_and_stages(model: Path, photos: Path, tmp
     )
     assert code == 0, err
     assert CLIPModel.from_pretrained(tmp_path / "run" / "model").config.vision_config.image_size == 16
+
+
+@pytest.mark.parametrize(("family", "loss"), [("siglip", "sigmoid"), ("siglip", "softmax")])
+def test_siglip(photos: Path, tmp_path: Path, family: str, loss: str) -> None:
+    folder = save_tiny(family, tmp_path / family)
+    words = ["pretrain", photos, "--model", folder, "--synthetic", "long", "--loss", loss, "--out", "run", *SMALL]
+    code, _, err = boresight(*words, "--captioner", "teacher", *CAPTIONER, cwd=tmp_path)
+    assert code == 0, err
+    before, after = (AutoModel.from_pretrained(each) for each in (folder, tmp_path / "run" / "model"))
+    assert not torch.equal(before.vision_model.head.probe, after.vision_model.head.probe)
+    assert (before.logit_bias == after.logit_bias) == (loss == "softmax")
 
 
 def test_torchrun_is_all_that_changes(model: Path, photos: Path, tmp_path: Path) -> None:

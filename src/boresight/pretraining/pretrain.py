@@ -156,7 +156,7 @@ def pretrain(
         raise InputError(f"A batch of {config.batch_size} does not go into {world_size()} processes; choose another.")
     module = copy.deepcopy(trainee)
     origin = {"settings": _plain(asdict(config)), "data": data, "weights": fingerprint(module.state_dict())}
-    _shape_scalars(module, (1,))
+    _shape_scalars(module, like=None)
     if len(set(config.lock)) == 2 and module.captioner is None:
         raise InputError("Both towers are locked and there is no captioner, so nothing is left to learn; lock one.")
     for tower in config.lock:
@@ -165,7 +165,7 @@ def pretrain(
         module.model.activation_checkpointing_enable({"use_reentrant": False})
     # A SigLIP trained by softmax never uses its bias, and a locked captioner's heads may be unused too.
     accelerator = Accelerator(
-        mixed_precision=config.precision,
+        mixed_precision="no",  # autocast is ours: accelerate's holds for the process, and not for one training
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
@@ -191,7 +191,8 @@ def pretrain(
             measures = _step(wrapped, module, batch, optimizer, config, accelerator)
             loss_value = measures["loss"]
             if not all(map(math.isfinite, measures.values())):
-                kept = f"{folder / CHECKPOINT} keeps the last good weights" if step >= config.every else "none is kept"
+                there = (folder / CHECKPOINT).exists()
+                kept = f"{folder / CHECKPOINT} keeps the last good weights" if there else "there is no checkpoint yet"
                 told = ", ".join(f"{name} {value}" for name, value in measures.items())
                 raise InputError(
                     f"The loss or its gradient is no longer finite at step {step} ({told}; {kept}); lower the learning "
@@ -207,12 +208,12 @@ def pretrain(
             done = step + 1
             if done % config.every == 0 or done == config.steps:
                 save_checkpoint(folder / CHECKPOINT, wrapped, optimizer, averages, origin, done)
-                if evaluate is not None and rank() == 0 and not config.shard:
-                    measures |= dict(evaluate(_finished(module, averages).model))
-                    wrapped.train()
+                present = _gathered(wrapped, trainee) if config.shard else module
+                if evaluate is not None and rank() == 0:
+                    measures |= dict(evaluate(_finished(present, averages, trainee).model))
                 log.write(done, {**measures, "learning rate": rate})
     seconds = max(time.perf_counter() - began, 1e-9)
-    whole = _finished(_gathered(wrapped, trainee) if config.shard else module, averages)
+    whole = _finished(_gathered(wrapped, trainee) if config.shard else module, averages, trainee)
     return Trained(whole.model, whole.captioner, loss_value, (config.steps - start) * config.batch_size / seconds)
 
 
@@ -224,7 +225,9 @@ def _step(
     config: PretrainConfig,
     accelerator: Accelerator,
 ) -> dict[str, float]:
-    """Gradients of one batch, clipped; the losses and the gradient's norm, of the whole batch of all processes."""
+    """Gradients of one batch, clipped; of the whole batch of all processes the loss, the captioner's cross entropy a
+    token (unweighted) and the gradient's norm.
+    """
     tensors = {name: value.to(accelerator.device) for name, value in batch.items() if isinstance(value, Tensor)}
     size = len(tensors["pixel_values"])
     micro = config.micro_batch or size
@@ -239,7 +242,7 @@ def _step(
             return config.captioning_weight * encoded.rest / tokens
 
     def encode(chunk: Mapping[str, Tensor]) -> Any:
-        with accelerator.autocast():
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             return wrapped(chunk)
 
     value, captioning = cached_backward(
@@ -249,12 +252,11 @@ def _step(
         [value for group in optimizer.param_groups for value in group["params"]], config.gradient_norm
     )
     whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    found = {"contrastive": average(value), "gradient norm": whole}
+    found = {"loss": average(value), "gradient norm": whole}
     if extra is not None:
-        found["captioning"] = average(captioning)
-    return {"loss": sum(float(found[name]) for name in ("contrastive", "captioning") if name in found)} | {
-        name: float(each) for name, each in found.items()
-    }
+        found["loss"] = found["loss"] + average(captioning)
+        found["captioning"] = average(captioning) / (config.captioning_weight or 1)
+    return {name: float(each) for name, each in found.items()}
 
 
 def _through(batches: Batches, config: PretrainConfig, start: int) -> Iterator[Mapping[str, Any]]:
@@ -289,25 +291,26 @@ def _gathered(wrapped: nn.Module, like: Trainee) -> Trainee:
 
     weights = get_model_state_dict(wrapped, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     whole = copy.deepcopy(like)
-    _shape_scalars(whole, (1,))
+    _shape_scalars(whole, like=None)
     if rank() == 0:
         whole.load_state_dict(weights)
     return whole
 
 
-def _shape_scalars(module: Trainee, shape: tuple[int, ...]) -> None:
-    """Temperature and bias as vectors of one or as numbers: what has no dimension cannot be sharded."""
+def _shape_scalars(module: Trainee, like: Trainee | None) -> None:
+    """Temperature and bias as vectors of one, since what has no dimension cannot be sharded, or shaped as in `like`."""
     for name in ("logit_scale", "logit_bias"):
         value = getattr(module.model, name, None)
         if value is not None:
+            shape = (1,) if like is None else getattr(like.model, name).shape
             setattr(module.model, name, nn.Parameter(value.detach().reshape(shape), value.requires_grad))
 
 
-def _finished(module: Trainee, averages: Mapping[str, Tensor]) -> Trainee:
+def _finished(module: Trainee, averages: Mapping[str, Tensor], like: Trainee) -> Trainee:
     """A copy on the CPU, of the averages where they are kept."""
     whole = copy.deepcopy(module).cpu().eval()
     whole.load_state_dict({name: value.cpu() for name, value in averages.items()}, strict=False)
-    _shape_scalars(whole, ())
+    _shape_scalars(whole, like)
     if getattr(whole.model, "is_activation_checkpointing", False):
         whole.model.activation_checkpointing_disable()
     return whole.requires_grad_(True)
