@@ -12,14 +12,17 @@ import pytest
 import tyro
 import yaml
 from PIL import Image
-from transformers import CLIPModel
+from transformers import AutoTokenizer, CLIPModel
 
 from boresight.cli.main import COMMANDS, _expand_config
 from boresight.cli.pretrain import Pretrain, read_stages
+from boresight.models import default_model_path
 from boresight.pretraining.captioner import CaptionerConfig
 from boresight.pretraining.model_folder import save_model
 from boresight.pretraining.pretrain import PretrainConfig
 from boresight.pretraining.small_clip import small_clip, small_processor
+from boresight.pretraining.subcaptions import content_ids, reduce
+from boresight.seeds import generator
 from pretraining_world import COLOURS, SHAPE, synthetic, tiny_tokenizer, web
 from test_cli_caption import boresight
 
@@ -112,3 +115,17 @@ def test_the_script_from_photos_to_figures(tmp_path: Path) -> None:
     assert "R@1" in out
     trained = CLIPModel.from_pretrained(tmp_path / "run" / "model").visual_projection.weight
     assert not trained.equal(CLIPModel.from_pretrained(tmp_path / "tiny").visual_projection.weight)
+
+
+def test_the_reductions_in_the_documentation_are_what_comes_out() -> None:
+    text = (EXAMPLES.parent / "docs" / "training.md").read_text()
+    caption = re.search(r"^> (.*)$", text, re.MULTILINE)[1]
+    tokenizer = AutoTokenizer.from_pretrained(str(default_model_path()))
+    assert f"{len(content_ids(caption, tokenizer))} tokens of the shipped tokenizer" in text
+    rows = re.findall(r"^\| `(truncate|random|block|sub-caption)`(.*?) \| (.+) \| (.+) \| (.+) \|$", text, re.MULTILINE)
+    assert len(rows) == 5
+    for strategy, note, *draws in rows:
+        sentences = 2 if "--n-sentences 2" in note else 1
+        for seed, draw in enumerate(draws):
+            ids = reduce(caption, strategy, 12, tokenizer, generator(seed, "example"), n_sentences=sentences)
+            assert tokenizer.decode(ids) == draw
