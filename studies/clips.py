@@ -22,14 +22,16 @@ in both directions with captions like the web ones (none astray, one a picture) 
 kind, 'short', 'medium' and 'long', each kind in a gallery of its own; 'own' is the mean of the three.
 
 Beside them stand what a step costs: seconds of one thread, reading the batch included, and tokens that the text tower
-reads, padding included. Figures are mean ± sample standard deviation over seeds, which change weights, batches and crops, not the captions. What
-is done is kept, row by row, and not done again.
+reads, padding included. Figures are mean ± sample standard deviation over seeds, which change weights, batches and
+crops, not the captions. What is done is kept, row by row, and not done again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import math
 import re
 import shutil
 import time
@@ -165,7 +167,7 @@ def measured(world: str, seed: int, arm: str, options: Options) -> dict[str, Any
     """Figures of an arm, from its file where it is finished: cost, and for each test set its kinds of captions."""
     place = f"{world}-{seed}/{re.sub('[^a-z0-9]+', '-', arm)}"
     trained = options.out / "models" / place
-    settings = json.loads(json.dumps({"arm": asdict(ARMS[arm]), "shape": asdict(SHAPE), **_of_outcome(options)}))
+    settings = json.loads(json.dumps({"arm": asdict(ARMS[arm]), **_of_outcome(world, options)}))
     file = options.out / options.split / f"{place}.json"
     if (kept := _kept(file, settings)) is not None:
         return kept
@@ -227,8 +229,9 @@ def train_arm(world: str, seed: int, arm: Arm, out: Path, options: Options) -> d
     trained = train_on(rows, encoder, out, config, stream, captioner=captioner, tensorboard=False)
     # Other work on the machine is not this arm's cost, so its share of the time is taken off.
     share = (time.process_time() - began[1]) / (time.perf_counter() - began[0])
+    speed = trained.images_per_second  # 0 where the last call had left no step to do
     return {
-        "seconds": share * config.batch_size / trained.images_per_second,
+        "seconds": share * config.batch_size / speed if speed else math.nan,
         "text tokens": config.batch_size * arm.text_length * arm.texts,
         "captioner tokens": config.batch_size * CAPTIONER.queries * arm.captioner,
         "loss": trained.loss,
@@ -324,7 +327,8 @@ def table(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]], options:
         cells[arm] = [*recalls, seconds, f"{runs[0]['cost']['text tokens']:,}"]
     headings = [f"{name}: {measure}" for name in names for measure in MEASURES]
     over = f"{options.steps} steps of {options.batch_size} pictures, seeds {', '.join(map(str, options.seeds))}"
-    return f"### {world}: R@1 in percent ({over})\n\n{markdown([*headings, 'CPU s a step', 'text tokens a step'], cells)}\n"
+    headings += ["CPU s a step", "text tokens a step"]
+    return f"### {world}: R@1 in percent ({over})\n\n{markdown(headings, cells)}\n"
 
 
 def figure(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure | None:
@@ -355,10 +359,14 @@ def figure(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figu
     return drawn
 
 
-def _of_outcome(options: Options) -> dict[str, Any]:
-    """What decides a row beside its world, seed, arm and split."""
+def _of_outcome(world: str, options: Options) -> dict[str, Any]:
+    """What decides a row beside its seed, arm and split."""
     names = ("steps", "batch_size", "learning_rate", "warmup", "n_images", "n_test")
-    return {name: getattr(options, name) for name in names}
+    settings = {name: getattr(options, name) for name in names}
+    data = training_set(world, options.n_images).dataset
+    texts = "\n".join(text for column in ("id", WEB, SYNTHETIC) for text in data[column][:])
+    stamp = hashlib.sha256(texts.encode()).hexdigest()[:16]
+    return {"shape": asdict(SHAPE), "captioner": asdict(CAPTIONER), "data": stamp, **settings}
 
 
 def _kept(file: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
