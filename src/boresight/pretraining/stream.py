@@ -126,9 +126,10 @@ class PairStream:
         if not 0 <= rank < world:
             raise InputError(f"rank={rank} is none of {world}; pass one from 0 to {world - 1}.")
         if not source.streamed and config.batch_size * world > len(source):
+            shared = f" on each of {world} ranks" if world > 1 else ""
             raise InputError(
-                f"A batch of {config.batch_size} on each of {world} ranks is more than the {len(source)} captioned "
-                f"images of {source.name}; lower batch_size."
+                f"A batch of {config.batch_size}{shared} is more than the {len(source)} captioned images of "
+                f"{source.name}; lower batch_size."
             )
         self.source, self.config = source, config
         self.problems: Counter[str] = Counter()
