@@ -86,11 +86,13 @@ class Options:
     photographs: Path | None = None
     n_randomised: int = 30
     """pairs of 'randomisation', which makes every map eight times more"""
-    n_train: int = 200
+    n_train: int = 400
     """pairs that 'roar' fine-tunes on"""
-    roar_steps: int = 60
-    roar_share: float = 0.15
-    """of the patches; with half of them gone little is left of a scene to learn from, whatever the map"""
+    roar_steps: int = 40
+    roar_rate: float = 1e-5
+    """its learning rate; at ten times that the model learns its few pairs by heart and is lost on others"""
+    roar_share: float = 0.03
+    """of the patches, about an object's; with half of them gone nothing is left to match by, whatever the map"""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,9 @@ def measured(encoder: Encoder, world: str, seed: int, part: Part, row: str, opti
         "n_pairs": options.n_randomised if part == "randomisation" else options.n_pairs,
         "method": list(ROWS[row]),
         "photographs": str(options.photographs) if world == PHOTOGRAPHS else None,
-        "roar": [options.n_train, options.roar_steps, options.roar_share] if part == "roar" else None,
+        "roar": [options.n_train, options.roar_steps, options.roar_rate, options.roar_share]
+        if part == "roar"
+        else None,
     }
     name = re.sub(r"[^a-z0-9]+", "-", row)
     file = options.out / options.split / f"{world}-{seed}" / part / f"{name}.json"
@@ -172,7 +176,13 @@ def run_roar(encoder: Encoder, world: str, seed: int, method: Any, options: Opti
         maps.append(maps_of(engine, inputs, inputs.own_pairs, "image", seed)[0])
         sides.append({"pixel_values": inputs.pixels, **inputs.texts.inputs})
     before, after = remove_and_retrain(
-        encoder.model, *sides, *maps, share=options.roar_share, steps=options.roar_steps, seed=seed
+        encoder.model,
+        *sides,
+        *maps,
+        share=options.roar_share,
+        steps=options.roar_steps,
+        learning_rate=options.roar_rate,
+        seed=seed,
     )
     return {"before": before, "after": after}
 

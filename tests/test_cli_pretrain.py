@@ -136,7 +136,9 @@ def test_torchrun_is_all_that_changes(model: Path, photos: Path, tmp_path: Path)
 def test_bad_input(model: Path, photos: Path, tmp_path: Path) -> None:
     start = ("pretrain", photos, "--model", model, "--out", "run", *SMALL)
     assert "no column 'fancy'" in refused(*start, "--synthetic", "fancy", cwd=tmp_path)
-    assert "A batch of 64 is more than the 40 captioned images" in refused(*start[:5], "run", *SMALL, "--batch-size", 64, cwd=tmp_path)
+    assert "A batch of 64 is more than the 40 captioned images" in refused(
+        *start[:5], "run", *SMALL, "--batch-size", 64, cwd=tmp_path
+    )
     assert "is not 'share:pixels:tokens'" in refused(*start, "--stages", "half", cwd=tmp_path)
     assert "needs a model with a bias" in refused(*start, "--loss", "sigmoid", cwd=tmp_path)
     assert "cannot be opened (no such file)" in refused(
