@@ -116,8 +116,9 @@ def test_siglip(photos: Path, tmp_path: Path, family: str, loss: str) -> None:
 
 
 def test_torchrun_is_all_that_changes(model: Path, photos: Path, tmp_path: Path) -> None:
-    """The order of samples is another with two processes, but the length is the same and a model comes out."""
+    """A batch is shared: all 40 captioned pictures make one of 40, of which two alone would need 80."""
     words = ["pretrain", photos, "--model", model, "--synthetic", "long", "--out", tmp_path / "run", *SMALL]
+    words += ["--batch-size", 40]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "boresight"]
     done = subprocess.run(
         [*launch, *map(str, words)],

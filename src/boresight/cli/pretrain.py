@@ -93,7 +93,7 @@ class Pretrain:
         from boresight.errors import InputError
 
         try:
-            from boresight.pretraining.pretrain import PretrainConfig
+            from boresight.pretraining.pretrain import PretrainConfig, join_processes
         except ImportError as error:
             raise InputError(f"Training needs the extra 'train' ({error}); pip install 'boresight[train]'.") from error
         from boresight.cli.sources import open_collection
@@ -107,6 +107,7 @@ class Pretrain:
         from boresight.pretraining.shards import Rows, Shards, open_rows, open_shards
         from boresight.pretraining.stream import StreamConfig
 
+        join_processes()
         encoder = load_encoder(self.model or str(default_model_path()), device="cpu", dtype="float32")
         if not isinstance(encoder, TransformersEncoder):
             raise InputError(f"{self.model} is no transformers model; pass a Hugging Face CLIP or SigLIP checkpoint.")

@@ -40,14 +40,18 @@ def save_checkpoint(
 
     Every process takes part, the first one writes. Raises ArtefactError when the place cannot be written.
     """
-    # Gathered whole, both are empty on all processes but the first.
-    weights: dict[str, Any] = get_model_state_dict(module, options=_WHOLE)
+    weights = whole_weights(module)
     moments: Any = get_optimizer_state_dict(module, optimizer, options=_WHOLE).get("state", {})
     if rank() == 0:
         tensors = {f"model/{name}": value for name, value in weights.items()}
         tensors |= {f"{what}/{name}": value for name, kept in moments.items() for what, value in kept.items()}
         tensors |= {f"average/{name}": value for name, value in average.items()}
         save_artefact(folder, KIND, tensors, {"step": step, **origin})
+
+
+def whole_weights(module: nn.Module) -> dict[str, Any]:
+    """The weights gathered from all processes, on the CPU of the first; empty on the others. All take part."""
+    return get_model_state_dict(module, options=_WHOLE)
 
 
 def load_checkpoint(

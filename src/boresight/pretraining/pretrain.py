@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from boresight.artefacts import fingerprint
 from boresight.errors import InputError
 from boresight.pretraining.captioner import IGNORED, Captioner
-from boresight.pretraining.checkpoints import load_checkpoint, save_checkpoint
+from boresight.pretraining.checkpoints import load_checkpoint, save_checkpoint, whole_weights
 from boresight.pretraining.collectives import average, rank, world_size
 from boresight.pretraining.contrastive import clamp_scale
 from boresight.pretraining.gradient_cache import cached_backward
@@ -128,6 +128,11 @@ class Trained:
     images_per_second: float
 
 
+def join_processes() -> None:
+    """Meet the processes that torchrun started; until then `rank` is 0 and `world_size` 1 in each of them."""
+    PartialState(cpu=not torch.cuda.is_available())
+
+
 def pretrain(
     trainee: Trainee,
     batches: Batches,
@@ -151,6 +156,7 @@ def pretrain(
             that processes cannot share evenly.
         ArtefactError: the checkpoint was made with other settings, data or weights, or cannot be written.
     """
+    join_processes()
     folder = Path(out)
     if config.batch_size % world_size():
         raise InputError(f"A batch of {config.batch_size} does not go into {world_size()} processes; choose another.")
@@ -287,9 +293,7 @@ def _sharded(module: Trainee, accelerator: Accelerator) -> nn.Module:
 
 
 def _gathered(wrapped: nn.Module, like: Trainee) -> Trainee:
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-    weights = get_model_state_dict(wrapped, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    weights = whole_weights(wrapped)
     whole = copy.deepcopy(like)
     _shape_scalars(whole, like=None)
     if rank() == 0:

@@ -11,13 +11,13 @@ from torch import nn
 
 from boresight.encoders.hf import TransformersEncoder
 from boresight.errors import InputError
-from boresight.pretraining.captioner import Captioner, CaptionerConfig
+from boresight.pretraining.captioner import FAMILIES, Captioner, CaptionerConfig
 from boresight.pretraining.collectives import rank, world_size
 from boresight.pretraining.model_folder import from_scratch, save_model
-from boresight.pretraining.pretrain import PretrainConfig, Stage, Trained, pretrain
+from boresight.pretraining.pretrain import PretrainConfig, Stage, Trained, join_processes, pretrain
 from boresight.pretraining.shards import Rows, Shards
 from boresight.pretraining.stream import PairStream, StreamConfig
-from boresight.pretraining.trainee import FAMILIES, Trainee
+from boresight.pretraining.trainee import Trainee
 
 MODEL, CAPTIONER = "model", "captioner"
 
@@ -58,6 +58,7 @@ def train_on(
     Raises:
         InputError, ArtefactError: as `pretrain`, `PairStream` and `Trainee` do.
     """
+    join_processes()
     if encoder.family not in FAMILIES:
         raise InputError(f"{encoder.name} is a '{encoder.family}' model; pass a CLIP or SigLIP checkpoint to train.")
     tokenizer = encoder.tokenizer
