@@ -16,6 +16,9 @@ on `--split validation`. Arms:
     captioner               web, with a captioner that writes the long caption
     all, 32                 two positives and the captioner: CLIPS
     one softmax, 32         two positives of each picture in one softmax
+    clean                   in place of web captions one of the collection's own three, drawn anew each time: what
+                            the shipped model learnt from
+    clean + 32, clean + whole   these and the sub-caption, or the whole long caption, a softmax each
 
 A text tower has as many positions as its arm's captions need, and cuts longer ones when it is tested. Tests ask for R@1
 in both directions with captions like the web ones (none astray, one a picture) and with the collection's own of each
@@ -82,7 +85,9 @@ SHAPE = SmallClipConfig(
 )
 CAPTIONER = CaptionerShape(width=64, layers=2, heads=2, queries=102)
 ENDS = 2  # start and end tokens
-WEB_TOKENS, WHOLE_TOKENS = 30, 101  # content of all captions but one in a hundred
+CLEAN = "captions"  # the column of the collection's own
+FIRST_TOKENS = {WEB: 30, CLEAN: 60}  # content of all captions but one in a hundred; of the clean ones one in thirty
+WHOLE_TOKENS = 101
 BUDGETS = (8, 16, 32)
 REDUCTIONS: tuple[Strategy, ...] = ("truncate", "random", "block", "sub-caption")
 KINDS = ("short", "medium", "long")
@@ -91,7 +96,7 @@ MEASURES = ("web T2I", "web I2T", "own T2I", "own I2T")
 
 @dataclass(frozen=True)
 class Arm:
-    """What a training contrasts pictures with, and what it adds."""
+    """What a training contrasts pictures with, and what it adds; `first` names the column of its short captions."""
 
     captions: Captions = "synthetic"
     strategy: Strategy = "sub-caption"
@@ -99,12 +104,14 @@ class Arm:
     fill: bool = True
     captioner: bool = False
     loss: Loss = "softmax"
+    first: str = WEB
 
     @property
     def text_length(self) -> int:
         """Tokens that the text tower has positions for, start and end included."""
         synthetic = WHOLE_TOKENS if self.strategy == "none" else self.budget
-        return ENDS + {"web": WEB_TOKENS, "synthetic": synthetic, "both": max(WEB_TOKENS, synthetic)}[self.captions]
+        first = FIRST_TOKENS[self.first]
+        return ENDS + {"web": first, "synthetic": synthetic, "both": max(first, synthetic)}[self.captions]
 
     @property
     def texts(self) -> int:
@@ -122,6 +129,9 @@ ARMS: dict[str, Arm] = {
     "captioner": Arm(captions="web", captioner=True),
     "all, 32": Arm(captions="both", captioner=True),
     "one softmax, 32": Arm(captions="both", loss="multi-positive"),
+    "clean": Arm(captions="web", first=CLEAN),
+    "clean + 32": Arm(captions="both", first=CLEAN),
+    "clean + whole": Arm(captions="both", strategy="none", first=CLEAN),
 }
 
 
@@ -192,7 +202,7 @@ def train_arm(world: str, seed: int, arm: Arm, out: Path, options: Options) -> d
     """Train into `out`; seconds of the processor and text tokens of a step, and tokens of its captioner."""
     data = training_set(world, options.n_images)
     shape = replace(SHAPE, context=arm.text_length)
-    tokenizer = train_tokenizer([*data.dataset[WEB][:], *data.dataset[SYNTHETIC][:]], shape)
+    tokenizer = train_tokenizer([*data.dataset[WEB][:], *data.dataset[SYNTHETIC][:]], shape)  # of all arms the same
     encoder = TransformersEncoder(
         small_clip(tokenizer, shape, seed),
         Remembering(tokenizer),
@@ -223,7 +233,7 @@ def train_arm(world: str, seed: int, arm: Arm, out: Path, options: Options) -> d
         minimum_area=0.85,
         flip=False,
     )
-    rows = open_rows(data, WEB, SYNTHETIC)
+    rows = open_rows(data, arm.first, SYNTHETIC)
     captioner = CAPTIONER if arm.captioner else None
     began = time.perf_counter(), time.process_time()
     trained = train_on(rows, encoder, out, config, stream, captioner=captioner, tensorboard=False)
@@ -246,11 +256,13 @@ class Remembering:
         self._content: dict[str, list[int]] = {}
 
     def __call__(self, text: Any, **options: Any) -> Any:
-        if not isinstance(text, str) or options.get("add_special_tokens", True):
+        if options.get("add_special_tokens", True):
             return self._tokenizer(text, **options)
-        if text not in self._content:
-            self._content[text] = self._tokenizer(text, **options)["input_ids"]
-        return {"input_ids": self._content[text]}
+        texts = [text] if isinstance(text, str) else text
+        if new := [one for one in texts if one not in self._content]:
+            self._content.update(zip(new, self._tokenizer(new, **options)["input_ids"], strict=True))
+        rows = [self._content[one] for one in texts]
+        return {"input_ids": rows[0] if isinstance(text, str) else rows}
 
     def __len__(self) -> int:
         return len(self._tokenizer)

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from boresight import artefacts
+from boresight import artefacts, load_encoder
 from boresight.errors import ArtefactError, InputError
 from boresight.pretraining.parameters import parameter_groups, rate_share
 from boresight.pretraining.pretrain import PretrainConfig, Stage, pretrain
 from boresight.pretraining.trainee import Trainee
 from pretraining_world import SHAPE, batches, tiny_tokenizer, tiny_trainee
+from tiny_encoders import save_tiny
 
 CONFIG = PretrainConfig(steps=12, batch_size=8, every=5, warmup=3, learning_rate=2e-3)
 
@@ -253,3 +254,32 @@ def test_two_processes_train_as_one(tmp_path: Path, shard: bool) -> None:
     assert told["loss"] == pytest.approx(alone.loss, rel=1e-4)
     together = torch.load(tmp_path / "together.pt", weights_only=True)
     torch.testing.assert_close(together, weights(alone), atol=5e-4, rtol=1e-2)
+
+
+@pytest.mark.parametrize("captioner", ["queries", "teacher", None])
+@pytest.mark.parametrize("captions", ["web", "both"])
+def test_padding_that_clip_does_not_read_is_left_out(captions: str, captioner: str | None) -> None:
+    trainee = tiny_trainee(captions=captions, captioner=captioner)
+    batch = {name: value for name, value in next(batches(8)(Stage(), 0)).items() if name != "keys"}
+    if captions == "web":
+        del batch["syn_ids"]
+    trimmed = trainee.trimmed(batch)
+    assert trimmed["web_ids"].shape[1] < batch["web_ids"].shape[1]
+    for name in trimmed.keys() & {"web_ids", "syn_ids"}:
+        rest = batch[name][:, trimmed[name].shape[1] :]
+        assert (rest == trainee.end).all()
+        assert (trimmed[name] == trainee.end).any(1).all()
+    gradients = []
+    for each in (batch, trimmed):
+        trainee.zero_grad()
+        encoded = trainee(each)
+        total = sum(side.sin().sum() for side in encoded.inputs)
+        (total if encoded.rest is None else total + encoded.rest).backward()
+        gradients.append({name: value.grad for name, value in trainee.named_parameters() if value.grad is not None})
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4)
+
+
+def test_siglip_reads_its_padding(tmp_path: Path) -> None:
+    encoder = load_encoder(save_tiny("siglip", tmp_path), dtype="float32")
+    batch = {"web_ids": torch.tensor([[5, encoder.tokenizer.sep_token_id, 0, 0]])}
+    assert Trainee(encoder.model, encoder.tokenizer).trimmed(batch) == batch

@@ -234,6 +234,15 @@ def test_a_batch_holds_what_it_says(sources: dict[str, Any]) -> None:
         assert content in [piece[:16] for piece in pieces]
 
 
+def test_captions_that_nothing_reads_are_left_out(sources: dict[str, Any]) -> None:
+    whole = take(make_stream(sources["rows"]), 1)[0]
+    for captions, read in (("web", "web_ids"), ("synthetic", "syn_ids")):
+        batch = take(make_stream(sources["rows"], captions=captions, output_length=0), 1)[0]
+        assert set(batch) == {"pixel_values", read, "keys"}
+        assert torch.equal(batch[read], whole[read])
+        assert batch["keys"] == whole["keys"]
+
+
 def padded(text: str, length: int) -> list[int]:
     return TOKENIZER(text, max_length=length, padding="max_length", truncation=True)["input_ids"]
 

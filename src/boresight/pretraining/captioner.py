@@ -92,7 +92,7 @@ class PrefixStates(NamedTuple):
     text_states: Tensor
 
 
-def prefix_states(model: Any, pixel_values: Tensor, web_ids: Tensor) -> PrefixStates:
+def prefix_states(model: Any, pixel_values: Tensor, web_ids: Tensor, *, any_size: bool = False) -> PrefixStates:
     """Pooled embeddings and token states of a `CLIPModel` or `SiglipModel`, each tower run once.
 
     No attention mask is needed: CLIP reads up to the end token and padding comes after it, SigLIP was trained to
@@ -102,8 +102,9 @@ def prefix_states(model: Any, pixel_values: Tensor, web_ids: Tensor) -> PrefixSt
         pixel_values: (B, 3, S, S) float.
         web_ids: (M, T) int64, tokenized as the model was trained. M may be more than B, as with a second caption of
             each image behind the first; the captioner then takes the first B of `text_states`.
+        any_size: interpolate position embeddings for pictures that are not of the model's own size.
     """
-    image = model.get_image_features(pixel_values=pixel_values)
+    image = model.get_image_features(pixel_values=pixel_values, interpolate_pos_encoding=any_size)
     text = model.get_text_features(input_ids=web_ids)
     return PrefixStates(image.pooler_output, text.pooler_output, image.last_hidden_state, text.last_hidden_state)
 
@@ -163,8 +164,12 @@ def captioning_loss(logits: Tensor, targets: Tensor, pad: int = IGNORED) -> Tens
     0 where there is no such token. `pad` must be no token that has to be learnt, as the end token has, with which
     CLIP pads; `caption_targets` sees to it.
     """
-    total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=pad, reduction="sum")
-    return total / (targets != pad).sum().clamp(min=1)
+    return captioning_total(logits, targets, pad) / (targets != pad).sum().clamp(min=1)
+
+
+def captioning_total(logits: Tensor, targets: Tensor, pad: int = IGNORED) -> Tensor:
+    """The sum of which `captioning_loss` is the mean: (), nats."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=pad, reduction="sum")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from boresight.pretraining.collectives import average, rank, world_size
 from boresight.pretraining.contrastive import clamp_scale
 from boresight.pretraining.gradient_cache import cached_backward
 from boresight.pretraining.parameters import average_into, lock, parameter_groups, rate_share
-from boresight.pretraining.trainee import Captions, Loss, Trainee, loss_of
+from boresight.pretraining.subcaptions import Captions
+from boresight.pretraining.trainee import Loss, Trainee, loss_of
 from boresight.progress import progress, say
 from boresight.seeds import generator
 
@@ -177,7 +178,7 @@ def pretrain(
     )
     wrapped = _sharded(module, accelerator) if config.shard else accelerator.prepare_model(module)
     groups = parameter_groups(module, config.learning_rate, config.weight_decay, config.layer_decay)
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
     averages = {name: value.detach().clone() for name, value in module.named_parameters()} if config.average else {}
     start = 0
     if (folder / CHECKPOINT).exists():
@@ -234,7 +235,8 @@ def _step(
     """Gradients of one batch, clipped; of the whole batch of all processes the loss, the captioner's cross entropy a
     token (unweighted) and the gradient's norm.
     """
-    tensors = {name: value.to(accelerator.device) for name, value in batch.items() if isinstance(value, Tensor)}
+    tensors = module.trimmed({name: value for name, value in batch.items() if isinstance(value, Tensor)})
+    tensors = {name: value.to(accelerator.device) for name, value in tensors.items()}
     size = len(tensors["pixel_values"])
     micro = config.micro_batch or size
     chunks = [{name: value[at : at + micro] for name, value in tensors.items()} for at in range(0, size, micro)]

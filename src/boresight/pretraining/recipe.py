@@ -47,8 +47,8 @@ def train_on(
 ) -> Trained:
     """Train the encoder's model on `source`: `out`/model is then an ordinary folder, `out`/captioner an artefact.
 
-    The sizes and the seed of `stream` are those of `config` and the model. Stopped at any moment, the same call goes on
-    from `out`/checkpoint; under torchrun every process calls it.
+    The sizes, captions and seed of `stream` are those of `config` and the model. Stopped at any moment, the same call
+    goes on from `out`/checkpoint; under torchrun every process calls it.
 
     Args:
         encoder: a CLIP or SigLIP model in float32; it is left as it is.
@@ -68,7 +68,13 @@ def train_on(
         shape = CaptionerConfig.fitting(model, tokenizer, **asdict(captioner))
         writer = Captioner(shape, config.seed)
     trainee = Trainee(model, tokenizer, captions=config.captions, captioner=writer)
-    stream = replace(stream, batch_size=config.batch_size // world_size(), seed=config.seed)
+    stream = replace(
+        stream,
+        batch_size=config.batch_size // world_size(),
+        captions=config.captions,
+        output_length=0 if writer is None else stream.output_length,
+        seed=config.seed,
+    )
     limit = encoder.token_limit
 
     def batches(stage: Stage, start: int) -> Iterator[Mapping[str, Any]]:

@@ -33,7 +33,7 @@ from boresight.collections import Problem
 from boresight.collections.pictures import decode
 from boresight.errors import InputError
 from boresight.pretraining.shards import TRUNCATED, Rows, Sample, Shards
-from boresight.pretraining.subcaptions import Strategy, content_ids, encode, reduce
+from boresight.pretraining.subcaptions import Captions, Strategy, content_ids, encode, reduce
 from boresight.progress import say
 from boresight.seeds import generator
 
@@ -43,7 +43,7 @@ NO_SYNTHETIC = "no synthetic caption, the web caption stands in"
 _NAMED = 10  # problems of one kind that are printed; all are counted
 _FRUITLESS = 100_000  # samples in a row of which none can be used, before it is an error
 Place = tuple[int, int, int]
-_Example = tuple[Tensor, list[int], list[int], list[int]]
+_Example = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,9 @@ class StreamConfig:
     Attributes:
         batch_size: pictures in the batch of one rank.
         image_size: pixels of each side.
-        text_length, output_length: tokens of the captions for the text tower and of the captioner's target.
+        text_length: tokens of the captions for the text tower.
+        captions: which of them the text tower is to read.
+        output_length: tokens of the captioner's target; 0 without a captioner.
         strategy, budget, n_sentences, fill: how the synthetic caption is reduced, `boresight.pretraining.subcaptions`.
         minimum_area: least share of the picture that a crop keeps; 1 keeps the whole picture.
         flip: mirror every other picture. Turn it off where captions say left and right.
@@ -66,6 +68,7 @@ class StreamConfig:
     batch_size: int = 128
     image_size: int = 96
     text_length: int = 77
+    captions: Captions = "both"
     output_length: int = 128
     strategy: Strategy = "sub-caption"
     budget: int = 32
@@ -97,10 +100,12 @@ class PairStream:
     stopped: only a batch that was handed out counts, whatever the loader workers have read ahead. A batch is a dict of
 
         pixel_values  (B, 3, S, S) float32, augmented and normalised
-        web_ids       (B, text_length) int64
+        web_ids       (B, text_length) int64, for the captioner too
         syn_ids       (B, text_length) int64, of the reduced synthetic caption
         syn_full_ids  (B, output_length) int64, of the whole synthetic caption, for the captioner
         keys          list of B strings, all different
+
+    of which those are left out that `captions` and `output_length` do not ask for.
 
     Where a sample has no synthetic caption its web caption stands in, and the other way round. Crops and captions are
     drawn from (seed, pass, key), so they do not depend on the number of processes; the order of samples does.
@@ -261,7 +266,7 @@ class _Readers(IterableDataset):
                         looked -= 1  # to be met again as what it is
                         queue[looked] = slot._replace(item=Problem(CORRUPT, str(error)))
                         continue
-                    if not sample.web:
+                    if not sample.web and "web_ids" in rows[sample.key]:
                         problems.append(Problem(NO_WEB, sample.key))
                     if not sample.synthetic and self.source.synthetic is not None:
                         problems.append(Problem(NO_SYNTHETIC, sample.key))
@@ -384,28 +389,25 @@ def _example(sample: Sample, epoch: int, tokenizers: tuple[Any, Any], config: St
         for texts in (sample.web or sample.synthetic, sample.synthetic or sample.web)
     )
     inner, outer = tokenizers
-    web_ids = content_ids(web, inner)
-    reduced = reduce(
-        synthetic, config.strategy, config.budget, inner, random, n_sentences=config.n_sentences, fill=config.fill
-    )
-    whole = content_ids(synthetic, outer) or content_ids(web, outer)
-    return (
-        pixels,
-        encode(web_ids, inner, config.text_length),
-        encode(reduced or web_ids, inner, config.text_length),
-        encode(whole, outer, config.output_length),
-    )
+    row: _Example = {"pixel_values": pixels}
+    if config.captions != "synthetic":
+        row["web_ids"] = encode(content_ids(web, inner), inner, config.text_length)
+    if config.captions != "web":
+        reduced = reduce(
+            synthetic, config.strategy, config.budget, inner, random, n_sentences=config.n_sentences, fill=config.fill
+        )
+        row["syn_ids"] = encode(reduced or content_ids(web, inner), inner, config.text_length)
+    if config.output_length:
+        whole = content_ids(synthetic, outer) or content_ids(web, outer)
+        row["syn_full_ids"] = encode(whole, outer, config.output_length)
+    return row
 
 
 def _collate(rows: Mapping[str, _Example]) -> dict[str, Any]:
-    pixels, web, reduced, whole = zip(*rows.values(), strict=True)
-    return {
-        "pixel_values": torch.stack(pixels),
-        "web_ids": torch.tensor(web),
-        "syn_ids": torch.tensor(reduced),
-        "syn_full_ids": torch.tensor(whole),
-        "keys": list(rows),
-    }
+    names = next(iter(rows.values()))
+    columns = {name: [row[name] for row in rows.values()] for name in names}
+    pixels = torch.stack(columns.pop("pixel_values"))
+    return {"pixel_values": pixels, **{name: torch.tensor(ids) for name, ids in columns.items()}, "keys": list(rows)}
 
 
 def augment(picture: Image.Image, random: Generator, config: StreamConfig) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,6 +13,7 @@ from torch import Generator
 
 from boresight.errors import InputError
 
+Captions = Literal["web", "synthetic", "both"]
 Strategy = Literal["none", "truncate", "random", "block", "sub-caption"]
 
 
@@ -126,7 +128,7 @@ def sub_caption(
     *,
     n_sentences: int = 1,
     fill_to: int | None = None,
-    count: Callable[[str], int] | None = None,
+    count: Callable[[list[str]], list[int]] | None = None,
     split: Callable[[str], list[str]] = sentences,
 ) -> str:
     """Some whole sentences of `text`: the paper's choice for the synthetic caption.
@@ -136,7 +138,7 @@ def sub_caption(
         n_sentences: how many to draw without replacement, every set equally likely; they keep their order.
         fill_to: instead, take sentences from a random start, every start equally likely, until they have so many
             tokens or the text ends. The last one may reach beyond; the caller cuts at the budget.
-        count: the number of tokens in a text; needed with `fill_to`.
+        count: the number of tokens in each of some sentences; needed with `fill_to`.
 
     Raises InputError when `fill_to` comes without `count`, or `n_sentences` is below 1.
     """
@@ -145,11 +147,12 @@ def sub_caption(
     pieces = split(text)
     if fill_to is not None:
         if count is None:
-            raise InputError("fill_to counts tokens; pass count, a function from a text to its number of tokens.")
-        first = last = _draw(len(pieces), random) if pieces else 0
-        while last < len(pieces) and (last == first or count(" ".join(pieces[first:last])) < fill_to):
-            last += 1
-        return " ".join(pieces[first:last])
+            raise InputError("fill_to counts tokens; pass count, a function from sentences to their numbers of tokens.")
+        if not pieces:
+            return ""
+        pieces = pieces[_draw(len(pieces), random) :]
+        before = accumulate(count(pieces), initial=0)
+        return " ".join(piece for piece, tokens in zip(pieces, before, strict=False) if tokens < max(fill_to, 1))
     drawn = torch.randperm(len(pieces), generator=random)[:n_sentences].tolist()
     return " ".join(pieces[place] for place in sorted(drawn))
 
@@ -180,8 +183,9 @@ def reduce(
         raise InputError(f"A budget of {budget} tokens keeps nothing of a caption; pass 1 or more.")
     if strategy == "sub-caption":
 
-        def count(part: str) -> int:
-            return len(content_ids(part, tokenizer))
+        def count(parts: list[str]) -> list[int]:
+            rows = tokenizer(parts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+            return [len(row) for row in rows]
 
         limit = budget if fill else None
         text = sub_caption(text, random, n_sentences=n_sentences, fill_to=limit, count=count, split=split)

@@ -11,18 +11,19 @@ from torch.nn import functional as F
 
 from boresight.errors import InputError
 from boresight.pretraining.captioner import (
-    IGNORED,
+    FAMILIES,
     Captioner,
     caption_targets,
+    captioning_total,
+    prefix_states,
     previous_tokens,
     real_tokens,
     special_ends,
 )
 from boresight.pretraining.contrastive import clips_loss, contrastive_loss, multi_positive_loss, sigmoid_loss
 from boresight.pretraining.gradient_cache import Encoded
+from boresight.pretraining.subcaptions import Captions
 
-FAMILIES = ("clip", "siglip")
-Captions = Literal["web", "synthetic", "both"]
 Loss = Literal["softmax", "multi-positive", "sigmoid"]
 
 
@@ -65,11 +66,9 @@ class Trainee(nn.Module):
         """
         wanted = [name for name in ("web", "synthetic") if self.captions in (name, "both")]
         ids = torch.cat([batch["web_ids" if name == "web" else "syn_ids"] for name in wanted])
-        # At another size than the model's own its position embeddings are interpolated.
-        image = self.model.get_image_features(pixel_values=batch["pixel_values"], interpolate_pos_encoding=True)
-        text = self.model.get_text_features(input_ids=ids)
-        count = len(image.pooler_output)
-        sides = [_unit(image.pooler_output), *_unit(text.pooler_output).split(count)]
+        states = prefix_states(self.model, batch["pixel_values"], ids, any_size=True)
+        count = len(states.images)
+        sides = [_unit(states.images), *_unit(states.texts).split(count)]
         bias = getattr(self.model, "logit_bias", None)
         scalars = [self.model.logit_scale.reshape(()), *([] if bias is None else [bias.reshape(())])]
         rest = None
@@ -77,13 +76,21 @@ class Trainee(nn.Module):
             targets = self.targets(batch)
             previous = previous_tokens(targets, start=self.start, end=self.end)
             logits = self.captioner(
-                image.last_hidden_state,
-                text.last_hidden_state[:count],
+                states.image_states,
+                states.text_states[:count],
                 real=real_tokens(batch["web_ids"], self.end),
                 previous=previous if self.captioner.config.variant == "teacher" else None,
             )
-            rest = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+            rest = captioning_total(logits, targets)
         return Encoded((*sides, *scalars), rest)
+
+    def trimmed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`batch` without the columns of padding behind its longest caption: CLIP reads none, SigLIP all of it."""
+        read = [name for name in ("web_ids", "syn_ids") if name in batch]
+        if self.model.config.model_type != "clip":
+            return dict(batch)
+        width = max(int(real_tokens(batch[name], self.end).sum(1).max()) for name in read)
+        return {name: value[:, :width] if name in read else value for name, value in batch.items()}
 
     def targets(self, batch: Mapping[str, Tensor]) -> Tensor:
         """(B, N) int64, what the captioner has to say of a batch; `IGNORED` behind a caption's end."""
