@@ -83,7 +83,7 @@ SHAPE = SmallClipConfig(
     projection=128,
     vocabulary=2048,
 )
-CAPTIONER = CaptionerShape(width=64, layers=2, heads=2, queries=102)
+CAPTIONER = CaptionerShape(width=64, layers=2, heads=2, queries=102)  # the longest caption and its end
 ENDS = 2  # start and end tokens
 CLEAN = "captions"  # the column of the collection's own
 FIRST_TOKENS = {WEB: 30, CLEAN: 60}  # content of all captions but one in a hundred; of the clean ones one in thirty
@@ -229,7 +229,6 @@ def train_arm(world: str, seed: int, arm: Arm, out: Path, options: Options) -> d
         strategy=arm.strategy,
         budget=arm.budget,
         fill=arm.fill,
-        output_length=ENDS + WHOLE_TOKENS,
         minimum_area=0.85,
         flip=False,
     )

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,13 @@ from transformers import AutoModel, CLIPModel
 
 from boresight.artefacts import read_manifest
 from boresight.encoders import load_encoder
+from boresight.pretraining.captioner import Captioner
 from boresight.pretraining.model_folder import save_model
+from boresight.pretraining.pretrain import PretrainConfig, Stage
+from boresight.pretraining.recipe import Feed, train_on
+from boresight.pretraining.shards import open_shards
 from boresight.pretraining.small_clip import small_clip, small_processor, train_tokenizer
+from boresight.pretraining.stream import StreamConfig
 from pretraining_world import COLOURS, SHAPE, synthetic, web
 from test_cli_caption import boresight, lines, refused
 from tiny_encoders import save_tiny
@@ -90,6 +96,17 @@ def test_from_a_folder_to_captions(model: Path, photos: Path, tmp_path: Path) ->
     code, out, err = boresight(*command, "--out", "run", cwd=tmp_path)  # finished: nothing is done again
     assert code == 0, err
     assert "other settings" in refused(*command, "--out", "run", "--seed", 1, cwd=tmp_path)
+    more = ["pretrain", photos, "--model", "run/model", "--captioner-from", "run/captioner", "--synthetic", "long"]
+    more += ["--grey", 0.2, "--betas", 0.9, 0.98, "--gradient-norm", 0.5]
+    code, _, err = boresight(*more, *SMALL, "--out", "more", cwd=tmp_path)
+    assert code == 0, err
+    before, after = (Captioner.load(tmp_path / each / "captioner") for each in ("run", "more"))
+    assert before.config == after.config
+    changed = (after.queries - before.queries).abs().max().item()
+    assert 0 < changed < 0.1
+    assert read_manifest(tmp_path / "more" / "model")["settings"]["betas"] == [0.9, 0.98]
+    more[more.index("run/model")] = str(save_tiny("clip", tmp_path / "other"))
+    assert "captioner was trained with" in refused(*more, *SMALL, "--out", "none", cwd=tmp_path)
 
 
 def test_shards_with_a_corrupt_picture_and_stages(model: Path, photos: Path, tmp_path: Path) -> None:
@@ -132,6 +149,46 @@ def test_torchrun_is_all_that_changes(model: Path, photos: Path, tmp_path: Path)
     assert done.stdout.count("images/s") == 1
     assert read_manifest(tmp_path / "run" / "checkpoint")["step"] == 4
     assert CLIPModel.from_pretrained(tmp_path / "run" / "model").logit_scale.isfinite()
+
+
+def test_a_killed_run_on_shards_goes_on_without_counting_them(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        shard(tmp_path / f"{number}.tar", photos, range(16 * number, 16 * number + 16))
+    shards = open_shards(f"{tmp_path}/*.tar", "txt", "syn.txt")
+    encoder = load_encoder(str(model), device="cpu", dtype="float32")
+    config = PretrainConfig(
+        steps=12, batch_size=8, every=4, warmup=1, stages=(Stage(until=0.8, image_size=8, text_length=8), Stage())
+    )
+
+    def train(out: str, evaluate=None):
+        stream = StreamConfig(buffer=10)
+        return train_on(shards, encoder, tmp_path / out, config, stream, evaluate=evaluate, tensorboard=False)
+
+    whole = train("whole")
+    told: list[int] = []
+
+    def interrupted(_: torch.nn.Module) -> dict[str, float]:
+        told.append(len(told))
+        if len(told) == 2:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        train("cut", interrupted)
+    monkeypatch.setattr(type(shards), "count", lambda *_: pytest.fail("a shard was counted"))
+    again = train("cut")
+    assert again.loss == whole.loss
+    torch.testing.assert_close(again.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
+
+    monkeypatch.undo()  # a place that other readers left is found by counting
+    manifest = json.loads((tmp_path / "cut" / "checkpoint" / "manifest.json").read_text())
+    assert manifest["places"][0]["batches"] == 12
+    feed = Feed(shards, encoder.tokenizer, StreamConfig(batch_size=8, buffer=10), 16, 12)
+    expected = [batch["keys"] for batch in islice(feed(Stage(), 0), 6)][4:]
+    other = Feed(shards, encoder.tokenizer, StreamConfig(batch_size=8, buffer=10), 16, 12, {"batches": 4, "of": {}})
+    assert [batch["keys"] for batch in islice(other(Stage(), 4), 2)] == expected
 
 
 def test_bad_input(model: Path, photos: Path, tmp_path: Path) -> None:

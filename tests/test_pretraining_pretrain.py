@@ -97,7 +97,7 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
 def test_micro_batches_chunks_and_recomputing_change_nothing(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole")
     spared = replace(CONFIG, micro_batch=3, loss_chunk=5, gradient_checkpointing=True)
-    assert_close(run(tmp_path / "spared", config=spared), whole, atol=2e-4, rtol=1e-3)
+    assert_close(run(tmp_path / "spared", config=spared), whole, atol=5e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("tower", ["image", "text"])

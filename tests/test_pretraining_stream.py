@@ -24,9 +24,10 @@ from PIL import Image
 
 from boresight.collections import Collection, Problem
 from boresight.errors import InputError
-from boresight.pretraining import stream as module
+from boresight.pretraining.crops import augment, crop_box
+from boresight.pretraining.order import Chain
 from boresight.pretraining.shards import NO_CAPTION, NO_PICTURE, TRUNCATED, Sample, open_rows, open_shards
-from boresight.pretraining.stream import CORRUPT, NO_SYNTHETIC, NO_WEB, PairStream, StreamConfig, augment, crop_box
+from boresight.pretraining.stream import CORRUPT, NO_SYNTHETIC, NO_WEB, PairStream, StreamConfig
 from boresight.pretraining.subcaptions import sentences
 from boresight.seeds import generator
 from collection_files import picture, write_tar
@@ -155,10 +156,9 @@ def test_a_pass_shows_every_sample_once_and_counting_finds_every_place(
     if not sum(sizes):
         return
     source: Any = Memory(sizes)
-    config = replace(CONFIG, buffer=buffer, seed=seed)
     shown: Counter[tuple[int, str]] = Counter()
     for reader in range(readers):
-        chain = module._Chain(source, config, reader, readers)
+        chain = Chain(source, buffer=buffer, seed=seed, reader=reader, readers=readers)
         first = []
         for slot in chain.slots((reader, 0, 0)):
             if slot.place[0] >= 3 * chain.length + readers * chain.length:
@@ -453,17 +453,23 @@ def test_crops_lie_within_and_keep_their_area(width: int, height: int, minimum: 
 def test_augmentation_mirrors_colours_and_normalises() -> None:
     image = Image.new("RGB", (8, 8), (255, 0, 0))
     image.paste((0, 0, 255), (4, 0, 8, 8))
-    plain = replace(CONFIG, image_size=8, minimum_area=1, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0), flip=False)
-    pixels = augment(image, generator(0), plain)
+    plain = {"size": 8, "minimum_area": 1, "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 2.0), "flip": False}
+    pixels = augment(image, generator(0), **plain)
     assert pixels[:, 0, 0].tolist() == pytest.approx([0.9 / 0.5, -0.2 / 0.25, -0.3 / 2])
-    mirrored = [torch.equal(augment(image, generator(i), replace(plain, flip=True)), pixels.flip(2)) for i in range(60)]
+    mirrored = [torch.equal(augment(image, generator(i), **{**plain, "flip": True}), pixels.flip(2)) for i in range(60)]
     assert 15 < sum(mirrored) < 45
-    jittered = augment(image, generator(0), replace(plain, jitter=0.4))
+    jittered = augment(image, generator(0), **plain, jitter=0.4)
     assert not torch.allclose(jittered, pixels)
-    assert torch.equal(jittered, augment(image, generator(0), replace(plain, jitter=0.4)))
+    assert torch.equal(jittered, augment(image, generator(0), **plain, jitter=0.4))
+    grey = [augment(image, generator(i), size=8, minimum_area=1, flip=False, grey=0.25) for i in range(80)]
+    colourless = [pixels for pixels in grey if torch.equal(pixels[0], pixels[2])]
+    assert 8 < len(colourless) < 36
+    assert colourless[0][:, 0, 0].tolist() == pytest.approx([76 / 127.5 - 1] * 3)
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"minimum_area": 0.0}, {"jitter": 1.0}, {"buffer": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 0}, {"minimum_area": 0.0}, {"jitter": 1.0}, {"grey": 2}, {"buffer": 0}]
+)
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         replace(CONFIG, **wrong)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 if TYPE_CHECKING:
+    from boresight.pretraining.captioner import Captioner
     from boresight.pretraining.pretrain import Stage
+    from boresight.pretraining.recipe import CaptionerShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,8 @@ class Pretrain:
     """Sentences of a sub-caption."""
     captioner: Literal["none", "queries", "teacher"] = "none"
     """Train a captioner too: 'queries' as published, 'teacher' as in CoCa."""
+    captioner_from: Path | None = None
+    """Folder of a captioner that was trained with this model, to go on with; --model is then the one beside it."""
     captioner_size: tuple[int, int, int] = (384, 12, 6)
     """Its width, layers and heads."""
     caption_length: int = 128
@@ -64,6 +68,10 @@ class Pretrain:
     learning_rate: float = 5e-4
     warmup: int = 100
     weight_decay: float = 0.2
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW."""
+    gradient_norm: float = 1.0
+    """Longest gradient; longer ones are cut to it."""
     layer_decay: float = 1.0
     """Factor of the learning rate from layer to layer downwards."""
     lock: tuple[Literal["image", "text"], ...] = ()
@@ -82,6 +90,8 @@ class Pretrain:
     """Mirror every other picture; --no-flip where captions say left and right."""
     jitter: float = 0.0
     """Change of brightness, contrast and colour."""
+    grey: float = 0.0
+    """Share of the pictures that lose their colours."""
     workers: int = 2
     """Loader processes."""
     every: int = 100
@@ -103,7 +113,7 @@ class Pretrain:
         from boresight.models import default_model_path
         from boresight.pretraining.collectives import rank
         from boresight.pretraining.model_folder import pixel_statistics
-        from boresight.pretraining.recipe import MODEL, CaptionerShape, train_on
+        from boresight.pretraining.recipe import MODEL, train_on
         from boresight.pretraining.shards import Rows, Shards, open_rows, open_shards
         from boresight.pretraining.stream import StreamConfig
 
@@ -120,10 +130,6 @@ class Pretrain:
             if self.validation and rank() == 0 and self.validation in collection.splits:
                 evaluate = retrieval_watch(collection.split(self.validation), encoder)
             source = open_rows(collection.split(self.split), self.web or "captions", self.synthetic)
-        width, layers, heads = self.captioner_size
-        shape = CaptionerShape(
-            variant=self.captioner, width=width, layers=layers, heads=heads, queries=self.caption_length
-        )
         shared = {name: getattr(self, name) for name in PretrainConfig.__dataclass_fields__ if hasattr(self, name)}
         trained = train_on(
             source,
@@ -134,20 +140,33 @@ class Pretrain:
                 strategy=self.strategy,
                 budget=self.budget,
                 n_sentences=self.n_sentences,
-                output_length=self.caption_length + 1,
                 minimum_area=self.minimum_area,
                 flip=self.flip,
                 jitter=self.jitter,
+                grey=self.grey,
                 workers=self.workers,
                 **pixel_statistics(encoder.image_processor),
             ),
-            captioner=None if self.captioner == "none" else shape,
+            captioner=self._captioner(),
             scratch=self.scratch,
             evaluate=evaluate,
             tensorboard=self.tensorboard,
         )
         if rank() == 0:
             print(f"loss {trained.loss:.4f}, {trained.images_per_second:.1f} images/s: {self.out / MODEL}")
+
+    def _captioner(self) -> CaptionerShape | Captioner | None:
+        from boresight.pretraining.captioner import Captioner
+        from boresight.pretraining.recipe import CaptionerShape
+
+        if self.captioner_from is not None:
+            return Captioner.load(self.captioner_from)
+        if self.captioner == "none":
+            return None
+        width, layers, heads = self.captioner_size
+        return CaptionerShape(
+            variant=self.captioner, width=width, layers=layers, heads=heads, queries=self.caption_length
+        )
 
 
 def read_stages(told: tuple[str, ...]) -> tuple[Stage, ...]:

@@ -6,7 +6,7 @@ number of processes. No random state is kept: every draw of a step is seeded by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,12 @@ def save_checkpoint(
     average: Mapping[str, Tensor],
     origin: Mapping[str, Any],
     step: int,
+    places: Sequence[Any] = (),
 ) -> None:
     """Write the state after `step` steps; what stood at `folder` stays until all of it is on the disk.
 
-    Every process takes part, the first one writes. Raises ArtefactError when the place cannot be written.
+    `places` says, as json, where the data of each process stand. Every process takes part, the first one writes.
+    Raises ArtefactError when the folder cannot be written.
     """
     weights = whole_weights(module)
     moments: Any = get_optimizer_state_dict(module, optimizer, options=_WHOLE).get("state", {})
@@ -46,7 +48,7 @@ def save_checkpoint(
         tensors = {f"model/{name}": value for name, value in weights.items()}
         tensors |= {f"{what}/{name}": value for name, kept in moments.items() for what, value in kept.items()}
         tensors |= {f"average/{name}": value for name, value in average.items()}
-        save_artefact(folder, KIND, tensors, {"step": step, **origin})
+        save_artefact(folder, KIND, tensors, {"step": step, "places": list(places), **origin})
 
 
 def whole_weights(module: nn.Module) -> dict[str, Any]:
@@ -60,8 +62,8 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     average: Mapping[str, Tensor],
     origin: Mapping[str, Any],
-) -> int:
-    """Put a checkpoint's state back, in place; how many steps it has behind it.
+) -> tuple[int, list[Any]]:
+    """Put a checkpoint's state back, in place; how many steps it has behind it, and where the data stood.
 
     Raises ArtefactError when it is torn, or was made with other settings, data or another model.
     """
@@ -84,7 +86,7 @@ def load_checkpoint(
             value.copy_(averages[name])
     except (RuntimeError, KeyError, ValueError) as error:
         raise ArtefactError(f"{folder} was made with another model ({_line(error)}); use another folder.") from error
-    return int(manifest["step"])
+    return int(manifest["step"]), list(manifest.get("places", ()))
 
 
 def _line(error: Exception) -> str:

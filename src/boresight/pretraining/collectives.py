@@ -68,6 +68,15 @@ def average(value: Tensor) -> Tensor:
     return total / world_size()
 
 
+def gather_objects(value: Any) -> list[Any]:
+    """What every process passed, in the order of their ranks; small things that pickle."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
 @contextmanager
 def gradients_kept_local(model: nn.Module | None) -> Iterator[None]:
     """Forward and backward in here add to the gradients of this process and send nothing to others.

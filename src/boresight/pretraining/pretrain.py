@@ -20,12 +20,13 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
+from torch.distributed.checkpoint.stateful import Stateful
 
 from boresight.artefacts import fingerprint
 from boresight.errors import InputError
 from boresight.pretraining.captioner import IGNORED, Captioner
 from boresight.pretraining.checkpoints import load_checkpoint, save_checkpoint, whole_weights
-from boresight.pretraining.collectives import average, rank, world_size
+from boresight.pretraining.collectives import average, gather_objects, rank, world_size
 from boresight.pretraining.contrastive import clamp_scale
 from boresight.pretraining.gradient_cache import cached_backward
 from boresight.pretraining.parameters import average_into, lock, parameter_groups, rate_share
@@ -116,7 +117,11 @@ class PretrainConfig:
 
 
 Batches = Callable[[Stage, int], Iterable[Mapping[str, Any]]]
-"""batches(stage, start): the batches of this process from batch `start` on, endlessly, at the stage's sizes."""
+"""batches(stage, start): the batches of this process from batch `start` on, endlessly, at the stage's sizes.
+
+Where it is `Stateful` too, checkpoints keep its state, as json, and give it back to as many processes before the first
+call.
+"""
 
 
 @dataclass(frozen=True)
@@ -182,7 +187,9 @@ def pretrain(
     averages = {name: value.detach().clone() for name, value in module.named_parameters()} if config.average else {}
     start = 0
     if (folder / CHECKPOINT).exists():
-        start = load_checkpoint(folder / CHECKPOINT, wrapped, optimizer, averages, origin)
+        start, places = load_checkpoint(folder / CHECKPOINT, wrapped, optimizer, averages, origin)
+        if isinstance(batches, Stateful) and len(places) == world_size():
+            batches.load_state_dict(places[rank()])
         _say(f"Going on from step {start} of {config.steps}.")
 
     log = _Log(folder / LOGS if tensorboard else None)
@@ -214,7 +221,8 @@ def pretrain(
             bar.set_postfix(loss=f"{loss_value:.3f}", refresh=False)
             done = step + 1
             if done % config.every == 0 or done == config.steps:
-                save_checkpoint(folder / CHECKPOINT, wrapped, optimizer, averages, origin, done)
+                places = gather_objects(batches.state_dict()) if isinstance(batches, Stateful) else []
+                save_checkpoint(folder / CHECKPOINT, wrapped, optimizer, averages, origin, done, places)
                 present = _gathered(wrapped, trainee) if config.shard else module
                 if evaluate is not None and rank() == 0:
                     measures |= dict(evaluate(_finished(present, averages, trainee).model))

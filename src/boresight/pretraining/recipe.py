@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,42 @@ class CaptionerShape:
     queries: int = 128
 
 
+@dataclass
+class Feed:
+    """The batches of a training: one stream through all its stages, and through its stops.
+
+    Attributes:
+        stream: without a stage's sizes.
+        image_size, text_length: the model's own, and the most tokens it reads.
+        place: where the batches stand, as `PairStream.state_dict` says it.
+    """
+
+    source: Shards | Rows
+    tokenizer: Any
+    stream: StreamConfig
+    image_size: int
+    text_length: int
+    place: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, stage: Stage, start: int) -> Iterator[Mapping[str, Any]]:
+        length = min(stage.text_length or self.text_length, self.text_length)
+        sized = replace(self.stream, image_size=stage.image_size or self.image_size, text_length=length)
+        pairs = PairStream(self.source, self.tokenizer, sized, rank=rank(), world=world_size())
+        if self.place.get("batches") == start and pairs.fits(self.place):
+            pairs.load_state_dict(self.place)
+        else:  # nothing was kept, or of other processes and loaders
+            pairs.seek(start)
+        for batch in pairs:
+            self.place = pairs.state_dict()
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.place
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.place = state_dict
+
+
 def train_on(
     source: Shards | Rows,
     encoder: TransformersEncoder,
@@ -40,19 +76,19 @@ def train_on(
     config: PretrainConfig,
     stream: StreamConfig,
     *,
-    captioner: CaptionerShape | None = None,
+    captioner: CaptionerShape | Captioner | None = None,
     scratch: bool = False,
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     tensorboard: bool = True,
 ) -> Trained:
     """Train the encoder's model on `source`: `out`/model is then an ordinary folder, `out`/captioner an artefact.
 
-    The sizes, captions and seed of `stream` are those of `config` and the model. Stopped at any moment, the same call
-    goes on from `out`/checkpoint; under torchrun every process calls it.
+    The sizes, captions and seed of `stream` are those of `config`, the model and the captioner. Stopped at any moment,
+    the same call goes on from `out`/checkpoint; under torchrun every process calls it.
 
     Args:
         encoder: a CLIP or SigLIP model in float32; it is left as it is.
-        captioner: its shape, for training with one.
+        captioner: for training with one: its shape, or one that was trained with this model before, to go on with.
         scratch: start from weights drawn anew, keeping only the model's shape and its tokenizer.
 
     Raises:
@@ -63,27 +99,22 @@ def train_on(
         raise InputError(f"{encoder.name} is a '{encoder.family}' model; pass a CLIP or SigLIP checkpoint to train.")
     tokenizer = encoder.tokenizer
     model = from_scratch(encoder.model, config.seed) if scratch else encoder.model
-    writer = None
-    if captioner is not None:
-        shape = CaptionerConfig.fitting(model, tokenizer, **asdict(captioner))
-        writer = Captioner(shape, config.seed)
+    writer: Captioner | None = None
+    if isinstance(captioner, Captioner):
+        captioner.check_fits(model, tokenizer)
+        writer = captioner
+    elif captioner is not None:
+        writer = Captioner(CaptionerConfig.fitting(model, tokenizer, **asdict(captioner)), config.seed)
     trainee = Trainee(model, tokenizer, captions=config.captions, captioner=writer)
     stream = replace(
         stream,
         batch_size=config.batch_size // world_size(),
         captions=config.captions,
-        output_length=0 if writer is None else stream.output_length,
+        output_length=0 if writer is None else writer.config.queries + 1,
         seed=config.seed,
     )
-    limit = encoder.token_limit
-
-    def batches(stage: Stage, start: int) -> Iterator[Mapping[str, Any]]:
-        pixels = stage.image_size or int(model.config.vision_config.image_size)
-        sized = replace(stream, image_size=pixels, text_length=min(stage.text_length or limit, limit))
-        pairs = PairStream(source, tokenizer, sized, rank=rank(), world=world_size())
-        pairs.seek(start)
-        return iter(pairs)
-
+    pixels = int(model.config.vision_config.image_size)
+    batches = Feed(source, tokenizer, stream, pixels, encoder.token_limit)
     data = {"fingerprint": source.fingerprint, "stream": _of_outcome(stream)}
     trained = pretrain(trainee, batches, config, out, data=data, evaluate=evaluate, tensorboard=tensorboard)
     if rank() == 0:

@@ -1,38 +1,26 @@
 """An endless, seeded stream of training batches that resumes at the very next one.
 
-The order. The units of a source (shards, or rows of a collection) are shuffled anew for each pass, and the passes laid
-end to end make one chain. Every loader worker of every rank is a reader, and reader c of C takes the chain's places c,
-c + C, c + 2C, ... So each pass shows each sample once over all readers, and no reader ever runs out. Within shards,
-a reader fills a buffer, shuffles it, empties it and fills it again.
-
-A batch takes the next B samples of its reader. Where one of them cannot be used, or is in the batch already, the next
-one that can stands in for it, without losing its own turn: so the order is a function of seed, reader and number of
-the batch, and no corrupt picture shifts it.
-
-The place of a reader is three numbers: where its buffer began (place in the chain, samples into the shard) and how
-many it has given from it. With it, resuming costs one buffer and the way to it in its shard, whatever the length of
-the training. From the number of batches alone, a reader counts the samples of the shards it had before, each once, by
-their headers (one or two seconds for 10,000 samples in a file); those at an address are downloaded for it.
+A batch takes the next B samples of its reader (`boresight.pretraining.order`). Where one of them cannot be used, or is
+in the batch already, the next one that can stands in for it, without losing its own turn: so the order is a function of
+seed, reader and number of the batch, and no corrupt picture shifts it.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageEnhance
-from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from boresight.collections import Problem
 from boresight.collections.pictures import decode
 from boresight.errors import InputError
-from boresight.pretraining.shards import TRUNCATED, Rows, Sample, Shards
+from boresight.pretraining.crops import augment
+from boresight.pretraining.order import Chain, Place, Slot
+from boresight.pretraining.shards import Rows, Sample, Shards
 from boresight.pretraining.subcaptions import Captions, Strategy, content_ids, encode, reduce
 from boresight.progress import say
 from boresight.seeds import generator
@@ -42,7 +30,6 @@ NO_WEB = "no web caption, the synthetic one stands in"
 NO_SYNTHETIC = "no synthetic caption, the web caption stands in"
 _NAMED = 10  # problems of one kind that are printed; all are counted
 _FRUITLESS = 100_000  # samples in a row of which none can be used, before it is an error
-Place = tuple[int, int, int]
 _Example = dict[str, Any]
 
 
@@ -57,10 +44,8 @@ class StreamConfig:
         captions: which of them the text tower is to read.
         output_length: tokens of the captioner's target; 0 without a captioner.
         strategy, budget, n_sentences, fill: how the synthetic caption is reduced, `boresight.pretraining.subcaptions`.
-        minimum_area: least share of the picture that a crop keeps; 1 keeps the whole picture.
-        flip: mirror every other picture. Turn it off where captions say left and right.
-        jitter: brightness, contrast and colour change by a factor from 1 - jitter to 1 + jitter.
-        mean, std: of the model's pixels, in [0, 1].
+        minimum_area, flip, jitter, grey, mean, std: of the crops, `boresight.pretraining.crops.augment`. Turn flip
+            off where captions say left and right.
         buffer: samples that a loader worker holds, undecoded, to shuffle those of a shard.
         workers: loader processes; 0 reads in the training process.
     """
@@ -77,6 +62,7 @@ class StreamConfig:
     minimum_area: float = 0.4
     flip: bool = True
     jitter: float = 0.0
+    grey: float = 0.0
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     buffer: int = 1000
@@ -91,6 +77,8 @@ class StreamConfig:
             raise InputError(f"minimum_area={self.minimum_area} is no share of a picture; pass one in (0, 1].")
         if not 0 <= self.jitter < 1:
             raise InputError(f"jitter={self.jitter} must be at least 0 and below 1.")
+        if not 0 <= self.grey <= 1:
+            raise InputError(f"grey={self.grey} is no share of the pictures; pass one from 0 to 1.")
 
 
 class PairStream:
@@ -169,19 +157,23 @@ class PairStream:
         return {"batches": self._batches, "places": list(self._places), "of": self._origin()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on behind the last batch handed out when `state` was taken.
-
-        Raises InputError when it was taken of other data, ranks or workers, or with another seed, batch or buffer.
-        """
-        for what, value in self._origin().items():
-            saved = state.get("of", {}).get(what)
-            if saved != value:
-                raise InputError(
-                    f"The state of the data was saved with {what}={saved} and here it is {value}; "
-                    "set it as it was, or start the data anew."
-                )
+        """Go on behind the last batch handed out when `state` was taken. Raises InputError where it does not fit."""
+        if other := self._differs(state):
+            saved, value = state.get("of", {}).get(other), self._origin()[other]
+            raise InputError(
+                f"The state of the data was saved with {other}={saved} and here it is {value}; "
+                "set it as it was, or start the data anew."
+            )
         self._batches = int(state["batches"])
         self._places = [place and (place[0], place[1], place[2]) for place in state["places"]]
+
+    def fits(self, state: Mapping[str, Any]) -> bool:
+        """Whether it was taken of the same data, ranks and workers, and with the same seed, batch and buffer."""
+        return not self._differs(state)
+
+    def _differs(self, state: Mapping[str, Any]) -> str:
+        saved = state.get("of", {})
+        return next((what for what, value in self._origin().items() if saved.get(what) != value), "")
 
     def _origin(self) -> dict[str, Any]:
         config = self.config
@@ -240,10 +232,16 @@ class _Readers(IterableDataset):
 
     def _deliveries(self, worker: int) -> Iterator[_Delivery]:
         config, workers = self.config, len(self.places)
-        chain = _Chain(self.source, config, worker * self.world + self.rank, workers * self.world)
+        chain = Chain(
+            self.source,
+            buffer=config.buffer,
+            seed=config.seed,
+            reader=worker * self.world + self.rank,
+            readers=workers * self.world,
+        )
         earlier = (self.done + workers - 1 - worker) // workers  # batches of this worker
         slots = chain.slots(self.places[worker] or chain.seek(earlier * config.batch_size))
-        queue: list[_Slot] = []
+        queue: list[Slot] = []
         while True:
             rows: dict[str, _Example] = {}
             problems: list[Problem] = []
@@ -275,7 +273,7 @@ class _Readers(IterableDataset):
             yield _Delivery(worker, problems, _collate(rows), queue[config.batch_size - 1].place)
             del queue[: config.batch_size]
 
-    def _too_few(self, found: int, queue: list[_Slot]) -> str:
+    def _too_few(self, found: int, queue: list[Slot]) -> str:
         wrong = Counter(slot.item.what for slot in queue if isinstance(slot.item, Problem))
         kinds = ", ".join(f"{count} x {what}" for what, count in wrong.items())
         return (
@@ -284,105 +282,19 @@ class _Readers(IterableDataset):
         )
 
 
-class _Slot(NamedTuple):
-    """One sample in the order of a reader, or what was wrong with it; its pass; the reader's place behind it."""
-
-    item: Sample | Problem
-    epoch: int
-    place: Place
-
-
-class _Chain:
-    """What one reader reads: its places on the passes over all units, each in its own order, laid end to end.
-
-    With fewer shards than readers, a unit is a part of a shard, so that no two readers have the same samples.
-
-    Attributes:
-        patience: so many places of the chain without a full batch mean that there is none: after them, a reader has
-            met a given unit but for a chance of 1 to 20,000.
-        problems: with whole shards.
-    """
-
-    def __init__(self, source: Shards | Rows, config: StreamConfig, reader: int, readers: int) -> None:
-        self.source, self.seed, self.reader, self.readers = source, config.seed, reader, readers
-        self.size = config.buffer if source.streamed else 1
-        self.parts = math.ceil(readers / len(source)) if source.streamed else 1
-        self.length = len(source) * self.parts
-        self.patience = 10 * readers * self.length
-        self.problems: list[Problem] = []
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
-
-    def slots(self, place: Place) -> Iterator[_Slot]:
-        """All samples from `place` on. Raises InputError when there are none."""
-        chain, into, given = place
-        empty_since = chain
-        while True:
-            buffer, end = self._fill(chain, into)
-            order = torch.randperm(len(buffer), generator=generator(self.seed, f"buffer {chain} {into}")).tolist()
-            for count, number in enumerate(order[given:], given + 1):
-                item, epoch = buffer[number]
-                yield _Slot(item, epoch, (chain, into, count))
-            empty_since = end[0] if buffer else empty_since
-            self._check(end[0] - empty_since)
-            (chain, into), given = end, 0
-
-    def seek(self, samples: int) -> Place:
-        """The place behind the first `samples`, by the count of each unit. Raises InputError like `slots`."""
-        if not self.source.streamed or not samples:
-            return self.reader + samples * self.readers, 0, 0
-        counts: dict[int, int] = {}
-        chain, into = self.reader, 0
-        while True:
-            start, got = (chain, into), 0
-            while got < self.size and chain - start[0] < self.length:
-                unit, part = self._unit(chain)
-                if unit not in counts:
-                    counts[unit] = self.source.count(unit)
-                left = (counts[unit] - part + self.parts - 1) // self.parts - into
-                if left > self.size - got or (left == self.size - got and left):
-                    into, got = into + self.size - got, self.size
-                else:
-                    chain, into, got = chain + self.readers, 0, got + max(left, 0)
-            if samples < got:
-                return *start, samples
-            if not any(counts.values()):
-                self._check(chain)
-            samples -= got
-
-    def _check(self, empty: int) -> None:
-        if empty > self.patience:
-            raise InputError(f"There are no samples in {self.source.name}; check that it is the right data.")
-
-    def _fill(self, chain: int, into: int) -> tuple[list[tuple[Sample | Problem, int]], tuple[int, int]]:
-        """The next samples with their pass, as many as the buffer holds or one pass has, and where to go on."""
-        buffer: list[tuple[Sample | Problem, int]] = []
-        start = chain
-        while len(buffer) < self.size and chain - start < self.length:
-            unit, part = self._unit(chain)
-            for item in self.source.read(unit, part, self.parts, into):
-                if isinstance(item, Problem) and item.what == TRUNCATED:
-                    self.problems.append(item)
-                    continue
-                into += 1
-                buffer.append((item, chain // self.length))
-                if len(buffer) == self.size:
-                    break
-            else:
-                chain, into = chain + self.readers, 0
-        return buffer, (chain, into)
-
-    def _unit(self, chain: int) -> tuple[int, int]:
-        """The shard or row at a place of the chain, and the part of it."""
-        epoch, within = divmod(chain, self.length)
-        if self._order[0] != epoch:
-            self._order = (epoch, torch.randperm(self.length, generator=generator(self.seed, f"pass {epoch}")))
-        unit, part = divmod(int(self._order[1][within]), self.parts)
-        return unit, part
-
-
 def _example(sample: Sample, epoch: int, tokenizers: tuple[Any, Any], config: StreamConfig) -> _Example:
     picture = decode(sample.image, f"image '{sample.key}'")
-    pixels = augment(picture, generator(config.seed, f"crop {epoch} {sample.key}"), config)
+    pixels = augment(
+        picture,
+        generator(config.seed, f"crop {epoch} {sample.key}"),
+        size=config.image_size,
+        minimum_area=config.minimum_area,
+        flip=config.flip,
+        jitter=config.jitter,
+        grey=config.grey,
+        mean=config.mean,
+        std=config.std,
+    )
     random = generator(config.seed, f"caption {epoch} {sample.key}")
     web, synthetic = (
         texts[int(torch.randint(len(texts), (1,), generator=random))]
@@ -408,35 +320,3 @@ def _collate(rows: Mapping[str, _Example]) -> dict[str, Any]:
     columns = {name: [row[name] for row in rows.values()] for name in names}
     pixels = torch.stack(columns.pop("pixel_values"))
     return {"pixel_values": pixels, **{name: torch.tensor(ids) for name, ids in columns.items()}, "keys": list(rows)}
-
-
-def augment(picture: Image.Image, random: Generator, config: StreamConfig) -> Tensor:
-    """(3, S, S) float32: a random crop resized, mirrored and coloured as `config` says, normalised."""
-    size = config.image_size
-    box = crop_box(picture.width, picture.height, config.minimum_area, random)
-    picture = picture.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    mirror, *factors = torch.rand(4, generator=random).tolist()
-    if config.flip and mirror < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if config.jitter:
-        for change, draw in zip(
-            (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factors, strict=True
-        ):
-            picture = change(picture).enhance(1 + config.jitter * (2 * draw - 1))
-    pixels = torch.from_numpy(np.array(picture, dtype=np.float32) / 255)
-    return ((pixels - torch.tensor(config.mean)) / torch.tensor(config.std)).permute(2, 0, 1).contiguous()
-
-
-def crop_box(width: int, height: int, minimum_area: float, random: Generator) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) in pixels: an area from `minimum_area` to 1 of the picture, sides from 3:4 to 4:3.
-
-    The whole picture where ten draws give no crop that fits into it, as for narrow ones.
-    """
-    for area, ratio, left, top in torch.rand(10, 4, generator=random, dtype=torch.float64).tolist():
-        pixels = width * height * (minimum_area + (1 - minimum_area) * area)
-        aspect = (3 / 4) ** (1 - 2 * ratio)
-        wide, high = math.sqrt(pixels * aspect), math.sqrt(pixels / aspect)
-        if wide <= width and high <= height:
-            left, top = left * (width - wide), top * (height - high)
-            return left, top, left + wide, top + high
-    return 0, 0, width, height
