@@ -13,6 +13,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 
 import pyarrow as pa
 import pytest
@@ -24,6 +26,7 @@ from PIL import Image
 
 from boresight.collections import Collection, Problem
 from boresight.errors import InputError
+from boresight.pretraining import shards as shards_module
 from boresight.pretraining.crops import augment, crop_box
 from boresight.pretraining.order import Chain
 from boresight.pretraining.shards import NO_CAPTION, NO_PICTURE, TRUNCATED, Sample, open_rows, open_shards
@@ -422,6 +425,32 @@ def test_shards_over_http_are_those_on_disk(sources: dict[str, Any], tmp_path: P
     assert [remote.count(unit) for unit in range(9)] == [local.count(unit) for unit in range(9)]
     with pytest.raises(InputError, match=r"The shard http://.*/9\.tar cannot be opened \(HTTP Error 404"):
         take(make_stream(open_shards(f"{address}/9.tar")), 1)
+
+
+def test_an_address_that_does_not_answer_is_asked_again(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tar(tmp_path / "a.tar", members(["a", "b", "c"]))
+    slept: list[float] = []
+    monkeypatch.setattr(shards_module.time, "sleep", slept.append)
+    answers = [URLError("refused"), HTTPError(address, 503, "busy", None, None), None]
+
+    def busy(*arguments: Any, **options: Any) -> Any:
+        if wrong := answers.pop(0):
+            raise wrong
+        return urlopen(*arguments, **options)
+
+    monkeypatch.setattr(shards_module, "urlopen", busy)
+    found = [item.key for item in open_shards(f"{address}/a.tar").read(0) if isinstance(item, Sample)]
+    assert found == ["a/a", "a/b", "a/c"]
+    assert slept == [1, 4]
+    answers[:] = [HTTPError(address, 403, "forbidden", None, None)]  # no answer but a refusal: at once
+    with pytest.raises(InputError, match="cannot be opened"):
+        list(open_shards(f"{address}/a.tar").read(0))
+    answers[:] = [URLError("refused")] * 4
+    with pytest.raises(InputError, match="cannot be opened"):
+        list(open_shards(f"{address}/a.tar").read(0))
+    assert slept == [1, 4, 1, 4, 16]
 
 
 def test_other_data_or_settings_do_not_take_a_state(tmp_path: Path, sources: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -28,6 +29,7 @@ NO_CAPTION = "no caption, sample skipped"
 NO_PICTURE = "no picture, sample skipped"
 TRUNCATED = "truncated shard, its rest skipped"
 _TIMEOUT = 60.0
+_PAUSES = (1, 4, 16)  # seconds before an address that does not answer is asked again
 _DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, HTTPException)
 
 
@@ -249,10 +251,15 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[int, str, str, tarfile.TarI
 
 
 def _open(shard: str) -> IO[bytes]:
-    try:
-        return urlopen(shard, timeout=_TIMEOUT) if "://" in shard else open(shard, "rb")
-    except (OSError, HTTPException, ValueError) as error:
-        raise InputError(f"The shard {shard} cannot be opened ({error}); restore it, then resume.") from error
+    for pause in (*_PAUSES, None):
+        try:
+            return urlopen(shard, timeout=_TIMEOUT) if "://" in shard else open(shard, "rb")
+        except (OSError, HTTPException, ValueError) as error:
+            passing = "://" in shard and getattr(error, "code", 500) >= 500 and not isinstance(error, ValueError)
+            if pause is None or not passing:
+                raise InputError(f"The shard {shard} cannot be opened ({error}); restore it, then resume.") from error
+            time.sleep(pause)
+    raise AssertionError
 
 
 def _open_tar(handle: IO[bytes], shard: str) -> tarfile.TarFile:
