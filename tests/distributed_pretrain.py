@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
 
 from boresight.pretraining.collectives import rank, world_size
-from boresight.pretraining.pretrain import pretrain
+from boresight.pretraining.pretrain import Stage, pretrain
 from pretraining_world import batches, tiny_trainee
 from test_pretraining_pretrain import CONFIG, weights
 
 
 def main(out: Path, shard: bool) -> None:
     PartialState(cpu=True)
-    config = replace(CONFIG, shard=shard, micro_batch=2)
-    trained = pretrain(tiny_trainee(), batches(8, rank(), world_size()), config, out, tensorboard=False)
+    config = replace(CONFIG, shard=shard, micro_batch=2, average=0.9 if shard else 0.0)
+    own, seen = batches(8, rank(), world_size()), []
+
+    def dying(stage: Stage, start: int) -> Iterator[Any]:
+        for number, batch in enumerate(own(stage, start), start):
+            if number == 8:
+                raise KeyboardInterrupt
+            yield batch
+
+    # The first process alone evaluates; what it is shown must be what is saved in the end.
+    evaluate = (lambda model: seen.append(model.state_dict()) or {}) if rank() == 0 else None
+    with contextlib.suppress(KeyboardInterrupt):
+        pretrain(tiny_trainee(), dying, config, out, tensorboard=False)
+    trained = pretrain(tiny_trainee(), own, config, out, tensorboard=False, evaluate=evaluate)
     if rank() == 0:
+        torch.testing.assert_close(seen[-1], dict(trained.model.state_dict()))
         torch.save(weights(trained), out.with_suffix(".pt"))
         out.with_suffix(".json").write_text(json.dumps({"world": world_size(), "loss": trained.loss}))
 

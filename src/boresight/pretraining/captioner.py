@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from boresight.artefacts import load_artefact, save_artefact
 from boresight.device import pick_device
 from boresight.errors import ArtefactError, InputError
+from boresight.pretraining.subcaptions import special_ids
 from boresight.seeds import generator
 
 KIND = "captioner"
@@ -121,10 +122,10 @@ def special_ends(tokenizer: Any) -> tuple[int | None, int]:
 
     Raises InputError when it puts none behind: a captioner could not tell where to stop.
     """
-    ends = tokenizer("", padding=False)["input_ids"]
-    if not ends:
+    before, behind = special_ids(tokenizer)
+    if not behind:
         raise InputError("The tokenizer ends captions with no end token; use one that does.")
-    return (ends[0] if len(ends) > 1 else None), ends[-1]
+    return (before[0] if before else None), behind[-1]
 
 
 def real_tokens(tokens: Tensor, end: int) -> Tensor:

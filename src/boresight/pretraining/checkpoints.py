@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from boresight.artefacts import load_artefact, save_artefact
 from boresight.errors import ArtefactError
-from boresight.pretraining.collectives import rank
+from boresight.pretraining.collectives import rank, shared_like
 
 KIND = "training"
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -36,11 +36,11 @@ def save_checkpoint(
     origin: Mapping[str, Any],
     step: int,
     places: Sequence[Any] = (),
-) -> None:
+) -> dict[str, Any]:
     """Write the state after `step` steps; what stood at `folder` stays until all of it is on the disk.
 
-    `places` says, as json, where the data of each process stand. Every process takes part, the first one writes.
-    Raises ArtefactError when the folder cannot be written.
+    `average` is whole, `places` says, as json, where the data of each process stand. Every process takes part, the
+    first one writes. Returns `whole_weights`. Raises ArtefactError when the folder cannot be written.
     """
     weights = whole_weights(module)
     moments: Any = get_optimizer_state_dict(module, optimizer, options=_WHOLE).get("state", {})
@@ -49,6 +49,7 @@ def save_checkpoint(
         tensors |= {f"{what}/{name}": value for name, kept in moments.items() for what, value in kept.items()}
         tensors |= {f"average/{name}": value for name, value in average.items()}
         save_artefact(folder, KIND, tensors, {"step": step, "places": list(places), **origin})
+    return weights
 
 
 def whole_weights(module: nn.Module) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def load_checkpoint(
         set_model_state_dict(module, weights, options=_WHOLE)
         set_optimizer_state_dict(module, optimizer, {"state": state, "param_groups": groups}, options=_WHOLE)
         for name, value in average.items():
-            value.copy_(averages[name])
+            value.copy_(shared_like(averages[name], value))
     except (RuntimeError, KeyError, ValueError) as error:
         raise ArtefactError(f"{folder} was made with another model ({_line(error)}); use another folder.") from error
     return int(manifest["step"]), list(manifest.get("places", ()))

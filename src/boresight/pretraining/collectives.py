@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional as F
 
 # torch 2.13 renamed both and warns at the old names.
@@ -75,6 +76,18 @@ def gather_objects(value: Any) -> list[Any]:
     found: list[Any] = [None] * world_size()
     dist.all_gather_object(found, value)
     return found
+
+
+def whole_tensor(value: Tensor) -> Tensor:
+    """A tensor that is spread over processes, gathered on each of them; any other as it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def shared_like(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, the same on all processes, spread over them as `like` is."""
+    if isinstance(like, DTensor):
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from boresight.artefacts import fingerprint
 from boresight.errors import InputError
 from boresight.pretraining.captioner import IGNORED, Captioner
 from boresight.pretraining.checkpoints import load_checkpoint, save_checkpoint, whole_weights
-from boresight.pretraining.collectives import average, gather_objects, rank, world_size
+from boresight.pretraining.collectives import average, gather_objects, rank, whole_tensor, world_size
 from boresight.pretraining.contrastive import clamp_scale
 from boresight.pretraining.gradient_cache import cached_backward
 from boresight.pretraining.parameters import average_into, lock, parameter_groups, rate_share
@@ -109,8 +109,6 @@ class PretrainConfig:
             raise InputError(f"Stages end at {ends}; their ends must rise from above 0 to 1.")
         if self.average and not 0 < self.average < 1:
             raise InputError(f"The average's decay is {self.average}; give a number between 0 and 1, such as 0.999.")
-        if self.average and self.shard:
-            raise InputError("A moving average of sharded weights is not kept; leave out shard or average.")
 
     def stage_at(self, step: int) -> Stage:
         return next(stage for stage in self.stages if step < round(stage.until * self.steps) or stage.until == 1)
@@ -206,10 +204,10 @@ def pretrain(
             loss_value = measures["loss"]
             if not all(map(math.isfinite, measures.values())):
                 there = (folder / CHECKPOINT).exists()
-                kept = f"{folder / CHECKPOINT} keeps the last good weights" if there else "there is no checkpoint yet"
+                safe = f"{folder / CHECKPOINT} keeps the last good weights" if there else "there is no checkpoint yet"
                 told = ", ".join(f"{name} {value}" for name, value in measures.items())
                 raise InputError(
-                    f"The loss or its gradient is no longer finite at step {step} ({told}; {kept}); lower the learning "
+                    f"The loss or its gradient is no longer finite at step {step} ({told}; {safe}); lower the learning "
                     "rate, or take precision='no'."
                 )
             optimizer.step()
@@ -222,13 +220,15 @@ def pretrain(
             done = step + 1
             if done % config.every == 0 or done == config.steps:
                 places = gather_objects(batches.state_dict()) if isinstance(batches, Stateful) else []
-                save_checkpoint(folder / CHECKPOINT, wrapped, optimizer, averages, origin, done, places)
-                present = _gathered(wrapped, trainee) if config.shard else module
+                kept = {name: whole_tensor(value) for name, value in averages.items()}
+                weights = save_checkpoint(folder / CHECKPOINT, wrapped, optimizer, kept, origin, done, places)
                 if evaluate is not None and rank() == 0:
-                    measures |= dict(evaluate(_finished(present, averages, trainee).model))
+                    present = _filled(weights, trainee) if config.shard else module
+                    measures |= dict(evaluate(_finished(present, kept, trainee).model))
                 log.write(done, {**measures, "learning rate": rate})
     seconds = max(time.perf_counter() - began, 1e-9)
-    whole = _finished(_gathered(wrapped, trainee) if config.shard else module, averages, trainee)
+    present = _filled(whole_weights(wrapped), trainee) if config.shard else module
+    whole = _finished(present, {name: whole_tensor(value) for name, value in averages.items()}, trainee)
     return Trained(whole.model, whole.captioner, loss_value, (config.steps - start) * config.batch_size / seconds)
 
 
@@ -267,8 +267,7 @@ def _step(
     norm = torch.nn.utils.clip_grad_norm_(
         [value for group in optimizer.param_groups for value in group["params"]], config.gradient_norm
     )
-    whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    found = {"loss": average(value), "gradient norm": whole}
+    found = {"loss": average(value), "gradient norm": whole_tensor(norm)}
     if extra is not None:
         found["loss"] = found["loss"] + average(captioning)
         found["captioning"] = average(captioning) / (config.captioning_weight or 1)
@@ -302,11 +301,11 @@ def _sharded(module: Trainee, accelerator: Accelerator) -> nn.Module:
     return module
 
 
-def _gathered(wrapped: nn.Module, like: Trainee) -> Trainee:
-    weights = whole_weights(wrapped)
+def _filled(weights: Mapping[str, Any], like: Trainee) -> Trainee:
+    """A copy with these weights; on processes that have none, with its own."""
     whole = copy.deepcopy(like)
     _shape_scalars(whole, like=None)
-    if rank() == 0:
+    if weights:
         whole.load_state_dict(weights)
     return whole
 
