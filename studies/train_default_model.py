@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 import tyro
+from in_memory_pairs import Pairs
+from in_memory_training import ContrastiveConfig, train
 from torch.nn import functional as F
 from transformers import CLIPModel
 
 from boresight.collections import Collection
 from boresight.collections.emoji import load_emoji
 from boresight.collections.scenes import make_scenes
-from boresight.pretraining.pairs import Pairs
 from boresight.pretraining.small_clip import SmallClipConfig, save_clip, small_clip, small_processor, train_tokenizer
-from boresight.pretraining.training import ContrastiveConfig, train
 from boresight.progress import say
 
 CARD = """---

@@ -14,7 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from boresight.errors import InputError
 from boresight.pretraining.collectives import average, gather_rows, rank, row_counts, world_size
-from boresight.pretraining.contrastive import clips_loss, contrastive_loss, multi_positive_loss, sigmoid_loss
+from boresight.pretraining.contrastive import (
+    clamp_scale,
+    clips_loss,
+    contrastive_loss,
+    multi_positive_loss,
+    sigmoid_loss,
+)
 from boresight.pretraining.gradient_cache import Encoded, cached_backward
 from boresight.seeds import generator
 
@@ -264,3 +270,58 @@ def test_a_frozen_tower_is_left_alone_and_no_chunk_is_refused() -> None:
     assert all(value.grad is not None for value in towers.text.parameters())
     with pytest.raises(InputError, match="no chunk"):
         cached_backward(towers.encode, [], contrastive_loss)
+
+
+def slow_shared(images, texts, log_scale, shared):
+    """The definition, one pair at a time."""
+    scale, terms = math.exp(float(log_scale)), []
+    count = len(images)
+    for i in range(count):
+        over_texts = over_images = 0.0
+        for j in range(count):
+            if i == j or not shared[i, j]:
+                over_texts = over_texts + torch.exp(scale * images[i] @ texts[j])
+            if i == j or not shared[j, i]:
+                over_images = over_images + torch.exp(scale * images[j] @ texts[i])
+        own = scale * images[i] @ texts[i]
+        terms.append((torch.log(over_texts) - own + torch.log(over_images) - own) / 2)
+    return sum(terms) / count
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 7), seed=st.integers(0, 10**6), share=st.floats(0, 1))
+def test_loss_and_gradients_are_those_of_the_definition(count, seed, share):
+    random = torch.Generator().manual_seed(seed)
+    sides = [F.normalize(torch.randn(count, 5, generator=random, dtype=torch.float64), dim=1) for _ in range(2)]
+    shared = torch.rand(count, count, generator=random) < share
+    log_scale = torch.tensor(1.3, dtype=torch.float64)
+    results = []
+    for function in (contrastive_loss, slow_shared):
+        images, texts = (side.clone().requires_grad_() for side in sides)
+        loss = function(images, texts, log_scale, shared)
+        results.append((loss.detach(), *torch.autograd.grad(loss, [images, texts])))
+    for ours, reference in zip(*results, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-9)
+
+
+def test_a_repeated_caption_is_no_negative():
+    images = F.normalize(torch.tensor([[1.0, 0.2], [0.9, 0.4], [-1.0, 0.3]]), dim=1)
+    texts = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), dim=1)
+    shared = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
+    scale = torch.tensor(math.log(100.0))
+    assert contrastive_loss(images, texts, scale, shared) < 1e-4
+    assert contrastive_loss(images, texts, scale) > 0.3
+
+
+def test_the_temperature_is_clamped_and_can_come_back():
+    images = F.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    texts = images.roll(1, 0)  # wrong pairs: a smaller scale is better
+    log_scale = torch.nn.Parameter(torch.tensor(9.0))
+    clamp_scale(log_scale)
+    assert log_scale.exp().item() == pytest.approx(100.0, rel=1e-5)
+    contrastive_loss(images, texts, log_scale).backward()
+    assert log_scale.grad > 0
+    with torch.no_grad():
+        log_scale -= 0.1 * log_scale.grad
+    clamp_scale(log_scale)
+    assert log_scale.exp().item() < 99

@@ -1,28 +1,28 @@
-"""Contrastive loss, batches and training loop."""
+"""What the shipped model was trained with: batches and a loop in memory."""
 
 from __future__ import annotations
 
 import io
-import math
 import shutil
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
-from torch.nn import functional as F
 
 from boresight.collections import Collection
 from boresight.errors import ArtefactError, InputError
-from boresight.pretraining.contrastive import clamp_scale, contrastive_loss
-from boresight.pretraining.pairs import Pairs, augment, mix
-from boresight.pretraining.parameters import rate_share
+from boresight.pretraining.contrastive import contrastive_loss
 from boresight.pretraining.small_clip import SmallClipConfig, small_clip, small_processor, train_tokenizer
-from boresight.pretraining.training import ContrastiveConfig, train
 from boresight.seeds import generator
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
+
+from in_memory_pairs import Pairs, augment, mix
+from in_memory_training import ContrastiveConfig, train
 
 TINY = SmallClipConfig(
     image_size=24,
@@ -62,61 +62,6 @@ def tools():
 @pytest.fixture(scope="module")
 def pairs(tools):
     return Pairs.from_collection(coloured(), tools[1])
-
-
-def slow_loss(images, texts, log_scale, shared):
-    """The definition, one pair at a time."""
-    scale, terms = math.exp(float(log_scale)), []
-    count = len(images)
-    for i in range(count):
-        over_texts = over_images = 0.0
-        for j in range(count):
-            if i == j or not shared[i, j]:
-                over_texts = over_texts + torch.exp(scale * images[i] @ texts[j])
-            if i == j or not shared[j, i]:
-                over_images = over_images + torch.exp(scale * images[j] @ texts[i])
-        own = scale * images[i] @ texts[i]
-        terms.append((torch.log(over_texts) - own + torch.log(over_images) - own) / 2)
-    return sum(terms) / count
-
-
-@settings(max_examples=30, deadline=None)
-@given(count=st.integers(1, 7), seed=st.integers(0, 10**6), share=st.floats(0, 1))
-def test_loss_and_gradients_are_those_of_the_definition(count, seed, share):
-    random = torch.Generator().manual_seed(seed)
-    sides = [F.normalize(torch.randn(count, 5, generator=random, dtype=torch.float64), dim=1) for _ in range(2)]
-    shared = torch.rand(count, count, generator=random) < share
-    log_scale = torch.tensor(1.3, dtype=torch.float64)
-    results = []
-    for function in (contrastive_loss, slow_loss):
-        images, texts = (side.clone().requires_grad_() for side in sides)
-        loss = function(images, texts, log_scale, shared)
-        results.append((loss.detach(), *torch.autograd.grad(loss, [images, texts])))
-    for ours, reference in zip(*results, strict=True):
-        torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-9)
-
-
-def test_a_repeated_caption_is_no_negative():
-    images = F.normalize(torch.tensor([[1.0, 0.2], [0.9, 0.4], [-1.0, 0.3]]), dim=1)
-    texts = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), dim=1)
-    shared = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
-    scale = torch.tensor(math.log(100.0))
-    assert contrastive_loss(images, texts, scale, shared) < 1e-4
-    assert contrastive_loss(images, texts, scale) > 0.3
-
-
-def test_the_temperature_is_clamped_and_can_come_back():
-    images = F.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), dim=1)
-    texts = images.roll(1, 0)  # wrong pairs: a smaller scale is better
-    log_scale = torch.nn.Parameter(torch.tensor(9.0))
-    clamp_scale(log_scale)
-    assert log_scale.exp().item() == pytest.approx(100.0, rel=1e-5)
-    contrastive_loss(images, texts, log_scale).backward()
-    assert log_scale.grad > 0
-    with torch.no_grad():
-        log_scale -= 0.1 * log_scale.grad
-    clamp_scale(log_scale)
-    assert log_scale.exp().item() < 99
 
 
 def test_shared_names_the_images_that_own_a_drawn_caption(pairs):
@@ -162,14 +107,6 @@ def test_augmentation_is_seeded_mild_and_never_mirrors():
     assert first.max() <= 1
     assert (first[:, 0, :, :5] > 0.8).all()
     assert (first[:, 0, :, 12:] == 0).all()
-
-
-def test_schedule_rises_then_falls_to_nearly_zero():
-    factors = [rate_share(step, 50, 10) for step in range(50)]
-    assert factors[:10] == sorted(factors[:10])
-    assert factors[9] == 1.0
-    assert factors[10:] == sorted(factors[10:], reverse=True)
-    assert 0 < factors[-1] < 0.01
 
 
 def test_training_learns_and_shards_change_it_by_rounding_only(pairs, tools):
