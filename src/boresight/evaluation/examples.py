@@ -89,16 +89,16 @@ def pick_examples(
     if embeddings.captions is None:
         raise InputError("These embeddings carry no captions to show; make them with captions=.")
     before, after = evaluate_retrieval(embeddings), evaluate_retrieval(embeddings, editor)
-    picked = _pick(before, after, embeddings.owners.numpy(), per_rule, seed)
+    picked = pick(before, after, embeddings.owners.numpy(), per_rule, seed)
     rows = [row for row, _ in picked]
     if not rows:
         return []
-    rankings = [_rankings(embeddings, scorer, rows) for scorer in (PlainScorer(), editor)]
+    scores = [rankings(embeddings, scorer, rows) for scorer in (PlainScorer(), editor)]
     labels = [_name(names, latent, "") for latent in range(editor.sae.n_latents)]
     examples = []
     for number, (row, rule) in enumerate(picked):
         owner = int(embeddings.owners[row])
-        plain, edited = (_places(embeddings, ranking[:, number], owner, top) for ranking in rankings)
+        plain, edited = (places_of(embeddings, ranking[:, number], owner, top) for ranking in scores)
         examples.append(
             Example(
                 caption=embeddings.captions[row],
@@ -115,9 +115,10 @@ def pick_examples(
     return examples
 
 
-def _pick(
+def pick(
     before: RetrievalResult, after: RetrievalResult, owners: np.ndarray, per_rule: int, seed: int
 ) -> list[tuple[int, str]]:
+    """Rows of captions with the rule that picked each, by `EXAMPLE_RULE`."""
     change = 1 / after.t2i_ranks - 1 / before.t2i_ranks
     drawn = torch.randperm(len(change), generator=generator(seed, "report examples")).numpy()
     rising = drawn[np.argsort(-change[drawn], kind="stable")]  # ties in random order
@@ -126,6 +127,13 @@ def _pick(
         "largest loss": [row for row in rising[::-1] if change[row] < 0],
         "drawn at random": list(drawn),
     }
+    return first_of_each(orders, owners, per_rule)
+
+
+def first_of_each(
+    orders: Mapping[str, Sequence[int] | np.ndarray], owners: np.ndarray, per_rule: int
+) -> list[tuple[int, str]]:
+    """Of each rule's rows in their order the first `per_rule`, at most one caption an image over all rules."""
     seen: set[int] = set()
     picked = []
     for rule, order in orders.items():
@@ -138,7 +146,7 @@ def _pick(
     return picked
 
 
-def _rankings(embeddings: Embeddings, scorer: Scorer, rows: Sequence[int], block: int = 4096) -> Tensor:
+def rankings(embeddings: Embeddings, scorer: Scorer, rows: Sequence[int], block: int = 4096) -> Tensor:
     """(N, len(rows)) scores of all images against a few captions."""
     with torch.inference_mode():
         columns = torch.tensor(rows)
@@ -150,7 +158,7 @@ def _rankings(embeddings: Embeddings, scorer: Scorer, rows: Sequence[int], block
     return torch.cat(parts)
 
 
-def _places(embeddings: Embeddings, scores: Tensor, owner: int, top: int) -> list[Place]:
+def places_of(embeddings: Embeddings, scores: Tensor, owner: int, top: int) -> list[Place]:
     order = scores.argsort(descending=True, stable=True).tolist()
     shown = list(enumerate(order[:top], start=1))
     if owner not in order[:top]:

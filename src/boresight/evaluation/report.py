@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from boresight.collections import Collection
 from boresight.editing.explanation import LatentEffect
-from boresight.errors import InputError
-from boresight.evaluation.examples import EXAMPLE_RULE, GALLERY_RULE, Example, LatentCard, Place
+from boresight.evaluation.examples import EXAMPLE_RULE, GALLERY_RULE, Example, LatentCard
 from boresight.evaluation.figures import DotFigure, dot_figure
+from boresight.evaluation.pages import Thumbnail, page_from, shelf_of, thumbnails
 from boresight.evaluation.results import ALL_KINDS, Comparison, HeldOut, Row, replace_text
 from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS
 
-THUMBNAIL = 160
 LATENTS_SHOWN = 6
 LEAST_SHARE = 0.05
 COLUMNS = {**{f"R@{k}": f"R@{k}" for k in DEPTHS}, "MRR": "mrr"}
@@ -58,11 +53,9 @@ def write_report(
         InputError: a picture that cannot be read, named.
         ArtefactError: the file cannot be written.
     """
-    thumbnail = _thumbnails(pictures)
-    environment = Environment(
-        loader=PackageLoader("boresight.evaluation", "."), autoescape=True, undefined=StrictUndefined
-    )
-    page = environment.get_template("page.html").render(
+    thumbnail = thumbnails(pictures)
+    page = page_from(
+        "page.html",
         title=title,
         lead=_lead(comparison),
         version=version("boresight"),
@@ -207,56 +200,7 @@ def _measures(comparison: Comparison) -> list[tuple[str, str]]:
     return [(MEASURES.get(name, name.replace("_", " ")), f"{value:.3g}") for name, value in means.items()]
 
 
-Thumbnail = Callable[[str], dict[str, Any]]
-
-
-def _reader(pictures: Collection | Callable[[str], Image.Image]) -> Callable[[str], Image.Image]:
-    """A function from an image id to its picture."""
-    if not isinstance(pictures, Collection):
-        return pictures
-    row_of = {name: row for row, name in enumerate(pictures.ids)}
-
-    def read(image_id: str) -> Image.Image:
-        if image_id not in row_of:
-            raise InputError(
-                f"The collection {pictures.name} has no image '{image_id}'; pass the one that was embedded."
-            )
-        return pictures.image(row_of[image_id])
-
-    return read
-
-
-def _thumbnails(pictures: Collection | Callable[[str], Image.Image] | None) -> Thumbnail:
-    """A function from an image id to what the template needs to show it; each picture is read once."""
-    read = None if pictures is None else _reader(pictures)
-
-    @cache
-    def thumbnail(image_id: str) -> dict[str, Any]:
-        if read is None:
-            return {"id": image_id, "uri": "", "width": 0, "height": 0}
-        picture = read(image_id).convert("RGB")
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        data = io.BytesIO()
-        picture.save(data, "WEBP", quality=80)
-        uri = "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode("ascii")
-        return {"id": image_id, "uri": uri, "width": picture.width, "height": picture.height}
-
-    return thumbnail
-
-
 def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
-    def shelf(places: Sequence[Place]) -> list[dict[str, Any]]:
-        last = places[-2].rank if len(places) > 1 else 0
-        return [
-            {
-                **thumbnail(place.image_id),
-                "place": place.rank,
-                "right": place.right,
-                "apart": place is places[-1] and place.rank > last + 1,
-            }
-            for place in places
-        ]
-
     active = example.explanation.latents
     strongest = max((latent.activation for latent in active), default=1.0)
 
@@ -283,8 +227,8 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
         "before": f"{before:,.0f}",
         "after": f"{after:,.0f}",
         "sign": "gain" if after < before else "loss" if after > before else "even",
-        "plain": shelf(example.plain),
-        "edited": shelf(example.edited),
+        "plain": shelf_of(example.plain, thumbnail),
+        "edited": shelf_of(example.edited, thumbnail),
         "kept": bars(lambda latent: latent.mask, "kept"),
         "dropped": bars(lambda latent: 1 - latent.mask, "dropped"),
     }

@@ -1,0 +1,91 @@
+"""The page of runs on benchmarks: every figure beside those that were published, with pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from boresight.errors import InputError
+from boresight.evaluation.benchmark_run import EDITED, BenchmarkRun, Published, published
+from boresight.evaluation.figures import DotFigure, dot_figure
+from boresight.evaluation.pages import page_from
+from boresight.evaluation.results import Spread, replace_text
+
+ROLES = {"plain": "baseline", EDITED: "ours"}
+
+
+def write_benchmark_report(
+    path: str | Path, runs: Sequence[BenchmarkRun], title: str = "Benchmarks of the field"
+) -> None:
+    """Write one HTML file: for each benchmark its runs, plain and edited, beside published figures with their source.
+
+    Raises InputError without a run, and ArtefactError when the file cannot be written.
+    """
+    if not runs:
+        raise InputError("There is no run to report; pass the folders that 'boresight evaluate --out' wrote.")
+    names = list(dict.fromkeys(run.benchmark for run in runs))
+    sections = [_section([run for run in runs if run.benchmark == name]) for name in names]
+    page = page_from("benchmark_page.html", title=title, version=version("boresight"), sections=sections)
+    replace_text(Path(path), page)
+
+
+def _section(runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
+    measures = list(dict.fromkeys(name for run in runs for values in run.scores.values() for name in values))
+    others = [each for each in published() if each.benchmark == runs[0].benchmark and each.measure in measures]
+    sources = list(dict.fromkeys(each.source for each in others))
+    by_model: dict[tuple[str, int], dict[str, float]] = {}
+    for each in others:
+        by_model.setdefault((each.model, 1 + sources.index(each.source)), {})[each.measure] = each.value
+    rows = [
+        {
+            "name": run.model if way == "plain" else f"{run.model}, {way}",
+            "note": f"by {run.editor}" if way == EDITED else "",
+            "role": ROLES.get(way, "control"),
+            "cells": [_cell(run, way, name) for name in measures],
+        }
+        for run in runs
+        for way in run.scores
+    ]
+    rows += [
+        {
+            "name": model,
+            "note": f"published [{source}]",
+            "role": "control",
+            "cells": [{"text": f"{values[name]:.1f}" if name in values else "", "sign": ""} for name in measures],
+        }
+        for (model, source), values in by_model.items()
+    ]
+    drawn = dict.fromkeys(name for run in runs for name in run.charts)
+    return {
+        "title": runs[0].title,
+        "measures": [f"{name} ↓" if any(name in run.lower for run in runs) else name for name in measures],
+        "rows": rows,
+        "sources": list(enumerate(sources, 1)),
+        "charts": [_chart(name, runs, others) for name in drawn],
+        "facts": [(run.model, list(run.facts.items())) for run in runs],
+        "examples": [example for run in runs for example in run.examples],
+    }
+
+
+def _cell(run: BenchmarkRun, way: str, name: str) -> dict[str, str]:
+    value = run.scores[way].get(name)
+    if value is None:
+        return {"text": "", "sign": ""}
+    gain = 0.0 if way == "plain" else value - run.scores["plain"].get(name, value)
+    better = gain < 0 if name in run.lower else gain > 0
+    sign = "" if abs(gain) < 0.05 else "gain" if better else "loss"
+    return {"text": f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}", "sign": sign}
+
+
+def _chart(name: str, runs: Sequence[BenchmarkRun], others: Sequence[Published]) -> DotFigure:
+    tracks = []
+    for run in runs:
+        dots = [(way, ROLES.get(way, "control"), Spread.of([v[name]])) for way, v in run.scores.items() if name in v]
+        if dots:
+            tracks.append((run.model, dots))
+    tracks += [
+        (each.model, [("published", "control", Spread.of([each.value]))]) for each in others if each.measure == name
+    ]
+    return dot_figure(f"{name}; grey: published", tracks)

@@ -1,0 +1,94 @@
+"""What a run on a benchmark of the field found, as a folder keeps it, and what others have published on it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from boresight.errors import ArtefactError
+from boresight.evaluation.results import replace_json
+
+FILE = "benchmark.json"
+PLAIN, EDITED = "plain", "edited"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published figure: `measure` is named as runs name it, `value` in percent, `source` says where it stands."""
+
+    benchmark: str
+    model: str
+    measure: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class BenchmarkRun:
+    """Figures of one model on one benchmark.
+
+    Attributes:
+        benchmark, title: its short name, and the one that tells it from others of like name.
+        model, encoder_fingerprint: what was measured.
+        editor: what edited, '' where nothing did.
+        scores: 'plain', and 'edited' where there is an editor -> measure -> value, in the benchmark's own order.
+        charts: the measures to draw.
+        lower: the measures of which less is better.
+        facts: sizes, settings, and what was wrong with the data.
+        examples: queries with their pictures, as `boresight.evaluation.benchmark_examples` makes them.
+    """
+
+    benchmark: str
+    title: str
+    model: str
+    encoder_fingerprint: str
+    scores: Mapping[str, Mapping[str, float]]
+    editor: str = ""
+    charts: Sequence[str] = ()
+    lower: Sequence[str] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    examples: Sequence[Mapping[str, Any]] = ()
+
+    def save(self, folder: str | Path) -> None:
+        """Write FOLDER/benchmark.json whole or not at all. Raises ArtefactError when it cannot be written."""
+        replace_json(Path(folder) / FILE, asdict(self))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> BenchmarkRun:
+        """Raises ArtefactError when the folder holds no run."""
+        file = Path(folder) / FILE if Path(folder).is_dir() else Path(folder)
+        try:
+            found = cls(**json.loads(file.read_text(encoding="utf-8")))
+            _ = [float(value) for values in found.scores.values() for value in values.values()]
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ArtefactError(
+                f"{folder} holds no run on a benchmark ({error}); pass what 'boresight evaluate --out' wrote."
+            ) from error
+        return found
+
+    def __str__(self) -> str:
+        measures = list(next(iter(self.scores.values())))
+        label = max(12, *(len(name) + 2 for name in measures))
+        heading = f"{self.title}, {self.model}" + (f", edited by {self.editor}" if self.editor else "")
+        lines = [heading, " " * label + "".join(f"{name:>10}" for name in self.scores)]
+        lines += [
+            f"{name:<{label}}" + "".join(f"{values[name]:>10.2f}" for values in self.scores.values())
+            for name in measures
+        ]
+        return "\n".join([*lines, *(f"{name}: {value}" for name, value in self.facts.items())])
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """Figures that papers and leaderboards print, in percent, from `published.csv`."""
+    text = files("boresight.evaluation").joinpath("published.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines())
+    return tuple(
+        Published(row["benchmark"], row["model"], row["measure"], float(row["value"]), row["source"]) for row in rows
+    )

@@ -1,0 +1,112 @@
+"""Runs on benchmarks: what is kept, what the page says of them, and what stands in the table of published figures."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from boresight.embeddings import Embeddings
+from boresight.errors import ArtefactError, InputError
+from boresight.evaluation import evaluate_retrieval
+from boresight.evaluation.benchmark_examples import retrieval_examples
+from boresight.evaluation.benchmark_report import write_benchmark_report
+from boresight.evaluation.benchmark_run import BenchmarkRun, published
+
+RUN = BenchmarkRun(
+    benchmark="coco-karpathy-5k",
+    title="COCO, Karpathy test 5k",
+    model="my <clip>",
+    encoder_fingerprint="00",
+    editor="mine",
+    scores={
+        "plain": {"T2I R@1": 31.25, "false rate": 20.0, "odd": 1.0},
+        "edited": {"T2I R@1": 33.5, "false rate": 25.0, "odd": 1.01},
+    },
+    charts=("T2I R@1",),
+    lower=("false rate",),
+    facts={"images": "5,000"},
+)
+
+
+def cells(page: str) -> dict[str, list[tuple[str, str]]]:
+    """Row's name -> (class, text) of each cell, read back from the page."""
+    rows = {}
+    for row in re.findall(r"<tr class=\"\w+\"><th scope=\"row\">(.*?)</tr>", page, re.DOTALL):
+        name = re.match(r"[^<]*", row)[0]
+        rows[name] = re.findall(r"<td><b(?: class=\"(\w+)\")?>([^<]*)</b></td>", row)
+    return rows
+
+
+def test_a_run_is_kept(tmp_path: Path) -> None:
+    RUN.save(tmp_path / "run")
+    assert BenchmarkRun.load(tmp_path / "run") == BenchmarkRun.load(tmp_path / "run" / "benchmark.json")
+    kept = BenchmarkRun.load(tmp_path / "run")
+    assert kept.scores == RUN.scores
+    assert list(kept.scores["plain"]) == ["T2I R@1", "false rate", "odd"]
+    told = str(kept)
+    assert "COCO, Karpathy test 5k, my <clip>, edited by mine" in told
+    assert re.search(r"T2I R@1\s+31.25\s+33.50", told)
+    for text in ("{}", "[1]", '{"benchmark": 1', json.dumps({**kept.__dict__, "scores": {"plain": {"a": "b"}}})):
+        (tmp_path / "torn.json").write_text(text)
+        with pytest.raises(ArtefactError, match=r"torn.json holds no run"):
+            BenchmarkRun.load(tmp_path / "torn.json")
+    with pytest.raises(ArtefactError, match="boresight evaluate --out"):
+        BenchmarkRun.load(tmp_path / "nowhere")
+
+
+def test_the_page(tmp_path: Path) -> None:
+    other = replace(RUN, model="other", editor="", scores={"plain": {"T2I R@1": 12.0}}, facts={})
+    third = replace(RUN, benchmark="mine", title="My own", model="third", scores={"plain": {"T2I R@1": 50.0}})
+    write_benchmark_report(tmp_path / "page.html", [RUN, other, third])
+    page = (tmp_path / "page.html").read_text()
+    assert "<script" not in page
+    assert not re.search(r"(src|href)=[\"']https?:", page)
+    assert page.count("<h2>") == 2
+    rows = cells(page)
+    assert rows["my &lt;clip&gt;"] == [("", "31.2"), ("", "20.0"), ("", "1.00")]
+    assert rows["my &lt;clip&gt;, edited"] == [("gain", "33.5"), ("loss", "25.0"), ("", "1.01")]
+    assert rows["other"] == [("", "12.0"), ("", ""), ("", "")]
+    assert rows["ViT-B/32 openai"] == [("", "30.4"), ("", ""), ("", "")]
+    assert "false rate ↓" in page
+    assert page.count("[1] open_clip docs/openclip_retrieval_results.csv") == 1
+    assert "ViT-B/32 openai: published 30.4" in page  # the figure in words
+    with pytest.raises(InputError, match="no run to report"):
+        write_benchmark_report(tmp_path / "none.html", [])
+
+
+def test_published_figures_are_shares_with_a_source() -> None:
+    rows = published()
+    assert len({(row.benchmark, row.model, row.measure, row.source) for row in rows}) == len(rows) > 150
+    assert all(0 <= row.value <= 100 and row.source and row.model for row in rows)
+    value = {(row.benchmark, row.model, row.measure): row.value for row in rows}
+    assert value["coco-karpathy-5k", "ViT-B/32 openai", "I2T R@1"] == 50.1
+    assert value["flickr30k-1k", "ViT-L/14 openai", "T2I R@1"] == 65.0
+    assert value["winoground", "ViT-B/32 openai", "group"] == 8.0
+
+
+def test_examples_of_plain_retrieval_are_the_extremes() -> None:
+    random = torch.Generator().manual_seed(0)
+    images = torch.nn.functional.normalize(torch.randn(20, 4, generator=random), dim=1)
+    texts = torch.nn.functional.normalize(images + 0.5 * torch.randn(20, 4, generator=random), dim=1)
+    embeddings = Embeddings.from_arrays(
+        images, texts, list(range(20)), captions=[f"caption {row}" for row in range(20)]
+    )
+    result = evaluate_retrieval(embeddings, device="cpu")
+    found = retrieval_examples(embeddings, lambda name: Image.new("RGB", (9, 9)), result, per_rule=2)
+    assert [example["rule"] for example in found] == ["among the best"] * 2 + ["among the worst"] * 2 + [
+        "drawn at random"
+    ] * 2
+    assert len({example["title"] for example in found}) == 6
+    ranks = [result.t2i_ranks[int(example["title"].split()[1])] for example in found]
+    assert ranks[:2] == sorted(result.t2i_ranks)[:2]
+    assert ranks[2:4] == sorted(result.t2i_ranks)[:-3:-1]
+    for example, rank in zip(found, ranks, strict=True):
+        pictures = example["shelves"][0]["pictures"]
+        assert [shown["place"] for shown in pictures if shown["right"]] == [rank]
+        assert pictures[0]["uri"].startswith("data:image/webp;base64,")
