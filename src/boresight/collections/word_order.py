@@ -1,0 +1,54 @@
+"""A caption's own words in other orders, after the order tests of ARO (arXiv 2210.01936, section 2.2).
+
+ARO draws four orders, two of them of words chosen by a part-of-speech tagger. The four here need none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+
+from boresight.seeds import generator
+
+KINDS = ("words", "words", "within trigrams", "trigrams")
+LONGEST = 30  # words, as in ARO
+TRIES = 10
+_MARKS = re.compile(r"[.!\"()*#:;~]")
+
+
+def words_of(caption: str) -> list[str]:
+    """The first 30 words in lower case, without the marks that would betray where a caption ended."""
+    return _MARKS.sub(" ", caption.lower()).split()[:LONGEST]
+
+
+def shuffles_of(words: Sequence[str], seed: int) -> list[str]:
+    """One caption for each of KINDS: all words shuffled, twice; the words of each three; the threes.
+
+    What no draw out of TRIES tells from the given order is left out, so a caption of three words has no 'trigrams'
+    and one of a single word has none at all. A function of words and seed alone.
+    """
+    told = " ".join(words)
+    numbers = generator(seed, f"word order: {told}")
+    found = []
+    for kind in KINDS:
+        drawn = (" ".join(_drawn(kind, words, numbers)) for _ in range(TRIES))
+        other = next((shuffled for shuffled in drawn if shuffled != told), None)
+        if other is not None:
+            found.append(other)
+    return found
+
+
+def _drawn(kind: str, words: Sequence[str], numbers: torch.Generator) -> list[str]:
+    threes = [words[start : start + 3] for start in range(0, len(words), 3)]
+    if kind == "trigrams":
+        return list(chain.from_iterable(_shuffled(threes, numbers)))
+    if kind == "within trigrams":
+        return list(chain.from_iterable(_shuffled(three, numbers) for three in threes))
+    return _shuffled(words, numbers)
+
+
+def _shuffled(items: Sequence, numbers: torch.Generator) -> list:
+    return [items[place] for place in torch.randperm(len(items), generator=numbers).tolist()]

@@ -1,0 +1,79 @@
+"""Pictures and captions embedded a batch at a time, for benchmarks whose embeddings are scored and dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from boresight.editing import CaptionEditor, Scorer
+from boresight.editing.scorer import PreparedTexts
+from boresight.embeddings import Embeddings
+from boresight.encoders.protocol import Encoder
+from boresight.errors import InputError
+
+Open = Callable[[], Image.Image]
+
+
+def check_batches(encoder: Encoder, editor: CaptionEditor | Scorer | None, batch_size: int) -> None:
+    """Raises InputError for a batch size below 1, ArtefactError for an editor of another encoder or width."""
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
+    if isinstance(editor, CaptionEditor):
+        none = torch.empty(0, encoder.width)
+        made_by = {"encoder": encoder.name, "encoder_fingerprint": encoder.fingerprint}
+        editor.require_same_encoder(Embeddings(none, none, torch.empty(0).long(), [], None, [], manifest=made_by))
+
+
+def reads_tokens(editor: CaptionEditor | Scorer | None) -> bool:
+    """Whether the editor's mask reads the tokens of a caption beside its embedding."""
+    return isinstance(editor, CaptionEditor) and editor.config.has_latents and editor.config.mask == "tokens"
+
+
+def prepare_captions(
+    encoder: Encoder, captions: Sequence[str], scorer: Scorer, batch_size: int
+) -> Iterator[tuple[slice, PreparedTexts]]:
+    """Captions ready for the scorer, `batch_size` at a time, each lot with its place among them."""
+    for start in range(0, len(captions), batch_size):
+        some = captions[start : start + batch_size]
+        tokens = encoder.embed_tokens(some) if reads_tokens(scorer) else None
+        yield slice(start, start + len(some)), scorer.prepare_texts(encoder.embed_texts(some), tokens)
+
+
+def embed_batches(
+    encoder: Encoder, batches: Iterable[Sequence[Open]]
+) -> Iterator[tuple[Tensor, list[InputError | None]]]:
+    """For each batch of P pictures the embeddings (K, d) of the K that can be read, and P times what is wrong or None.
+
+    Threads read and preprocess one batch while the encoder has the one before, so two are in memory.
+    """
+    with ThreadPoolExecutor(thread_name_prefix="boresight-read") as threads:
+        waiting: list[Future[Tensor | InputError]] = []
+        for batch in batches:
+            coming = [threads.submit(_read, encoder, one) for one in batch]
+            if waiting:
+                yield _embedded(encoder, waiting)
+            waiting = coming
+        if waiting:
+            yield _embedded(encoder, waiting)
+
+
+def _read(encoder: Encoder, open_one: Open) -> Tensor | InputError:
+    try:
+        return encoder.preprocess(open_one())
+    except InputError as error:
+        return error
+    except (ValueError, OSError, RuntimeError) as error:
+        return InputError(f"A picture cannot be preprocessed ({error}); drop or replace it.")
+
+
+def _embedded(
+    encoder: Encoder, waiting: Sequence[Future[Tensor | InputError]]
+) -> tuple[Tensor, list[InputError | None]]:
+    lot = [future.result() for future in waiting]
+    pixels = [one for one in lot if isinstance(one, Tensor)]
+    rows = encoder.embed_images(pixels) if pixels else torch.empty(0, encoder.width)
+    return rows, [None if isinstance(one, Tensor) else one for one in lot]

@@ -1,0 +1,231 @@
+"""Zero-shot classification (CLIP, arXiv 2103.00020, section 3.1): the class whose name in a sentence scores highest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from boresight.collections import Collection, Problem
+from boresight.collections.load import summary
+from boresight.collections.pictures import open_picture
+from boresight.competitors import Counts, limits
+from boresight.editing import CaptionEditor, PlainScorer, Scorer
+from boresight.encoders.protocol import Encoder
+from boresight.errors import InputError
+from boresight.evaluation.batches import Open, check_batches, embed_batches, reads_tokens
+from boresight.progress import progress, say
+from boresight.selection import as_tensor
+
+TEMPLATES = (
+    "{}",
+    "a {}",
+    "a photo of a {}",
+    "a picture of the {}",
+    "an image that shows a {}",
+    "a close view of a {}",
+    "a drawing of a {}",
+)
+BLOCK = 1024  # classes, and images, of one block of scores
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroShotResult:
+    """Zero-shot classification, in percent.
+
+    Attributes:
+        top1, top5: pictures whose class is the first, or among the first five; `top5` is NaN for five classes or fewer.
+        mean_per_class: mean of `per_class` over the classes that have pictures.
+        per_class: (C,) float64, top-1 accuracy over the pictures of each class; NaN where it has none.
+        classes: C names.
+        n_images: pictures that could be read.
+        name: what was measured.
+        problems: what was left out.
+    """
+
+    top1: float
+    top5: float
+    mean_per_class: float
+    per_class: np.ndarray
+    classes: Sequence[str]
+    n_images: int
+    name: str = ""
+    problems: Sequence[Problem] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"top-1", "top-5" if there is one, "mean per class", "images", "classes", "left_out"}."""
+        return {
+            "top-1": self.top1,
+            **({} if np.isnan(self.top5) else {"top-5": self.top5}),
+            "mean per class": self.mean_per_class,
+            "images": self.n_images,
+            "classes": len(self.classes),
+            "left_out": len(self.problems),
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.name or 'zero-shot classification'}: {self.n_images:,} images, {len(self.classes):,} classes, "
+            f"{len(self.problems):,} left out"
+        ]
+        figures = {label: value for label, value in self.to_dict().items() if isinstance(value, float)}
+        figures["chance"] = 100 / len(self.classes)
+        return "\n".join([*lines, *(f"{label:<16}{value:>8.2f}" for label, value in figures.items())])
+
+
+def zero_shot(
+    encoder: Encoder,
+    pictures: Collection | Sequence[Image.Image | str | Path],
+    labels: Tensor | np.ndarray | Sequence[int],
+    classes: Sequence[str],
+    templates: Sequence[str] = TEMPLATES,
+    editor: CaptionEditor | Scorer | None = None,
+    *,
+    batch_size: int = 64,
+    name: str = "",
+) -> ZeroShotResult:
+    """How often the class of a picture scores highest of all.
+
+    Ties are as in `evaluate_retrieval`: within 1e-6 * max(1, |score|), and accuracy is an expectation over a random
+    order of the tied, so a model that tells no classes apart gets chance.
+
+    Args:
+        pictures: N pictures or files, or a collection, whose captions play no part.
+        labels: (N,) integers in [0, C).
+        classes: C names, at least two.
+        templates: sentences with `{}` where the name goes.
+        editor: a caption editor or anything that scores alike; None for the plain cosine. It takes the class embedding
+            (`class_embeddings`) for that of a caption.
+        batch_size: pictures, and sentences, that the encoder sees at once.
+
+    Memory: the embeddings of N pictures and C classes, two batches of pictures, and blocks of BLOCK classes.
+
+    Raises:
+        InputError: labels, classes or templates that make no sense, an editor that reads tokens, which a mean over
+            templates does not have, or no picture that can be read.
+        ArtefactError: an editor of another encoder or width.
+    """
+    check_batches(encoder, editor, batch_size)
+    if reads_tokens(editor):
+        raise InputError("A class embedding is a mean and has no tokens; pass an editor whose mask does not read them.")
+    openers: list[Open] = (
+        [partial(pictures.image, row) for row in range(len(pictures))]
+        if isinstance(pictures, Collection)
+        else [partial(open_picture, one) for one in pictures]
+    )
+    truth = _labels(labels, len(openers), len(classes))
+    names = class_embeddings(encoder, classes, templates, batch_size=batch_size)
+    rows, kept, problems = _embedded(encoder, openers, batch_size)
+    label = name or (pictures.name if isinstance(pictures, Collection) else "")
+    if problems:
+        say(f"{label or 'pictures'}: left out {summary(problems)}")
+    if not kept:
+        raise InputError(f"No picture can be read, the first: {problems[0].where}")
+    counts = count_classes(rows, names, truth[kept], editor)
+    found = [*(pictures.problems if isinstance(pictures, Collection) else ()), *problems]
+    return _result(counts, truth[kept].numpy(), classes, label, found)
+
+
+def class_embeddings(
+    encoder: Encoder, classes: Sequence[str], templates: Sequence[str] = TEMPLATES, *, batch_size: int = 64
+) -> Tensor:
+    """(C, d) float32: the mean of the unit embeddings of a class's name in all templates, brought to unit length.
+
+    Raises InputError for fewer than two classes, an empty name, or a template without `{}`.
+    """
+    if isinstance(classes, str) or len(classes) < 2 or not all(isinstance(one, str) and one.strip() for one in classes):
+        raise InputError("classes must be at least two names, none of them empty.")
+    if isinstance(templates, str) or not len(templates):
+        raise InputError("templates must be a list of at least one sentence with {} where the name goes.")
+    for number, template in enumerate(templates):
+        if "{}" not in template:
+            raise InputError(f"Template {number}, '{template}', has no {{}} where the name of the class goes.")
+    said = [template.replace("{}", one) for one in classes for template in templates]
+    sums = torch.zeros(len(classes), encoder.width)
+    owners = torch.arange(len(classes)).repeat_interleave(len(templates))
+    for start in range(0, len(said), batch_size):
+        rows = F.normalize(encoder.embed_texts(said[start : start + batch_size]), dim=1)
+        sums.index_add_(0, owners[start : start + batch_size], rows)
+    return F.normalize(sums, dim=1)
+
+
+def count_classes(
+    images: Tensor, classes: Tensor, labels: Tensor, editor: CaptionEditor | Scorer | None = None
+) -> Counts:
+    """For each image how many classes score above its own and how many tie with it; `.recall(k)` is top-k.
+
+    images: (N, d); classes: (C, d), of `class_embeddings`; labels: (N,) int64 in [0, C). In blocks, twice over.
+    """
+    scorer: Scorer = PlainScorer() if editor is None else editor
+    own = torch.empty(len(images))
+    above, at_least = torch.zeros(2, len(images), dtype=torch.int64)
+    with torch.inference_mode():
+        for comparing in (False, True):
+            for left in range(0, len(classes), BLOCK):
+                prepared = scorer.prepare_texts(classes[left : left + BLOCK])
+                for top in range(0, len(images), BLOCK):
+                    rows = slice(top, top + BLOCK)
+                    scores = scorer.score_prepared(scorer.prepare_images(images[rows]), prepared).cpu()
+                    if comparing:
+                        low, high = limits(own[rows, None])
+                        above[rows] += (scores > high).sum(1)
+                        at_least[rows] += (scores >= low).sum(1)
+                    else:
+                        column = labels[rows] - left
+                        here = ((column >= 0) & (column < scores.shape[1])).nonzero()[:, 0]
+                        own[top + here] = scores[here, column[here]]
+    return Counts(above.numpy(), (at_least - above - 1).numpy(), np.ones(len(images), np.int64))
+
+
+def _embedded(encoder: Encoder, openers: Sequence[Open], batch_size: int) -> tuple[Tensor, list[int], list[Problem]]:
+    """Embeddings (K, d) of the pictures that can be read, their rows, and the others as problems."""
+    batches = [openers[start : start + batch_size] for start in range(0, len(openers), batch_size)]
+    parts: list[Tensor] = []
+    kept: list[int] = []
+    problems: list[Problem] = []
+    with progress(total=len(openers), what="classifying", unit="image", delay=1.0) as bar:
+        for number, (rows, wrong) in enumerate(embed_batches(encoder, batches)):
+            parts.append(rows)
+            kept += [number * batch_size + place for place, error in enumerate(wrong) if error is None]
+            problems += [Problem("unreadable picture", str(error)) for error in wrong if error is not None]
+            bar.update(len(wrong))
+    return torch.cat(parts), kept, problems
+
+
+def _labels(labels: Tensor | np.ndarray | Sequence[int], n_images: int, n_classes: int) -> Tensor:
+    truth = as_tensor(labels, "labels")
+    if not n_images or truth.shape != (n_images,) or truth.is_floating_point() or truth.dtype == torch.bool:
+        raise InputError(
+            f"labels has shape {tuple(truth.shape)} and dtype {truth.dtype}; there are {n_images} pictures, and each "
+            "needs the number of its class."
+        )
+    if int(truth.min()) < 0 or int(truth.max()) >= n_classes:
+        raise InputError(f"labels go from {int(truth.min())} to {int(truth.max())} and there are {n_classes} classes.")
+    return truth.long()
+
+
+def _result(
+    counts: Counts, truth: np.ndarray, classes: Sequence[str], name: str, problems: Sequence[Problem]
+) -> ZeroShotResult:
+    first = 100 * counts.recall(1)
+    sizes = np.bincount(truth, minlength=len(classes))
+    sums = np.bincount(truth, first, minlength=len(classes))
+    per_class = np.where(sizes > 0, sums / np.maximum(sizes, 1), np.nan)
+    return ZeroShotResult(
+        top1=float(first.mean()),
+        top5=100 * float(counts.recall(5).mean()) if len(classes) > 5 else float("nan"),
+        mean_per_class=float(np.nanmean(per_class)),
+        per_class=per_class,
+        classes=list(classes),
+        n_images=len(truth),
+        name=name,
+        problems=problems,
+    )
