@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import re
 
-import editing_world
 import pytest
 import torch
-from editing_world import sae_fixture as sae_fixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+import editing_world
 from boresight.collections.scene_world import COLOURS, SHAPES
 from boresight.collections.scenes import make_scenes
 from boresight.editing import CaptionEditor
@@ -21,6 +20,7 @@ from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.robustness import evaluate_image_attack, evaluate_robustness
 from boresight.evaluation.swaps import DANGER, KINDS, swap_words, word_vectors
+from editing_world import sae_fixture as sae_fixture
 
 
 @pytest.fixture(scope="module")

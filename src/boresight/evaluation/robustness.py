@@ -136,10 +136,10 @@ def evaluate_image_attack(
         splits=[*embeddings.splits, *[""] * len(altered)],
     )
     owners, shows = embeddings.owners.cpu(), torch.cat([torch.arange(n), originals])
-    sizes = {"block_images": block_images, "block_texts": block_texts}
     with torch.inference_mode():
         plain, counts = (
-            count_competitors(gallery, scorer, device=device, **sizes).t2i for gallery in (embeddings, enlarged)
+            count_competitors(gallery, scorer, block_images=block_images, block_texts=block_texts, device=device).t2i
+            for gallery in (embeddings, enlarged)
         )
         # Of the true and of the altered pictures: the best score of each caption, and the best for its own image.
         best, own = torch.full((2, m), -torch.inf), torch.full((2, m), -torch.inf)
