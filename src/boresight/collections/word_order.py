@@ -15,7 +15,7 @@ from boresight.seeds import generator
 
 KINDS = ("words", "words", "within trigrams", "trigrams")
 LONGEST = 30  # words, as in ARO
-TRIES = 10
+TRIES = 20
 _MARKS = re.compile(r"[.!\"()*#:;~]")
 
 
