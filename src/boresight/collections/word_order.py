@@ -1,4 +1,4 @@
-"""A caption's own words in other orders, after the order tests of ARO (arXiv 2210.01936, section 2.2).
+"""A caption's own words in other orders, after the order tests of ARO (arXiv 2210.01936).
 
 ARO draws four orders, two of them of words chosen by a part-of-speech tagger. The four here need none.
 """

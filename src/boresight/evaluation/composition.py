@@ -82,7 +82,7 @@ class CompositionResult:
 
 @dataclass(frozen=True)
 class WinogroundResult:
-    """Winoground's three scores (arXiv 2204.03162, section 4.2), in percent of examples; a tie is a miss.
+    """Winoground's three scores (arXiv 2204.03162), in percent of examples; a tie is a miss.
 
     Attributes:
         text: both pictures score their own caption above the other.
@@ -140,11 +140,12 @@ def evaluate_contrasts(
     rows = [row for row, found in enumerate(scores) if found is not None]
     items = [contrasts.items[row] for row in rows]
     right = np.array([_tells(item, scores[row]) for item, row in zip(items, rows, strict=True)], bool)
-    groups = np.array([item.group for item in items], dtype=object)
-    names = list(dict.fromkeys(groups))
-    counts = {name: int((groups == name).sum()) for name in names}
-    accuracy = {name: 100 * float(right[groups == name].mean()) for name in names}
-    in_macro = tuple(name for name in names if counts[name] >= contrasts.fewest and name not in contrasts.outside_macro)
+    place = {name: number for number, name in enumerate(dict.fromkeys(item.group for item in items))}
+    member = np.array([place[item.group] for item in items])
+    counts = dict(zip(place, np.bincount(member).tolist(), strict=True))
+    hits = dict(zip(place, np.bincount(member, right).tolist(), strict=True))
+    accuracy = {name: 100 * hits[name] / counts[name] for name in place}
+    in_macro = tuple(name for name in place if counts[name] >= contrasts.fewest and name not in contrasts.outside_macro)
     return CompositionResult(
         macro=float(np.mean([accuracy[name] for name in in_macro])) if in_macro else float("nan"),
         micro=100 * float(right.mean()),
