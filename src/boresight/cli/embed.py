@@ -30,6 +30,8 @@ class Embed:
     split_column: str | None = None
     tokens: bool = False
     """Keep the token features of every caption too, for editors whose mask reads words."""
+    long_text: Literal["truncate", "windows"] = "truncate"
+    """Captions longer than the model reads: 'truncate' cuts them, 'windows' reads them piece by piece and averages."""
     batch_size: int = 64
     workers: int = 2
     """Threads that decode and preprocess."""
@@ -62,5 +64,6 @@ class Embed:
             tokens=self.tokens,
             on_error=self.on_error,
             workers=self.workers,
+            long_text=self.long_text,
         )
         print(f"{len(embeddings)} images and {len(embeddings.owners)} captions, {embeddings.width} wide: {self.out}")

@@ -20,7 +20,9 @@ _LABELS = {
     "collection": "a collection whose ids, splits and captions hash to",
     "dtype": "dtype",
     "tokens": "tokens =",
+    "long_text": "long_text =",
 }
+_BEFORE = {"long_text": "truncate"}  # what folders of older versions, which do not say, were made with
 
 
 @contextlib.contextmanager
@@ -98,9 +100,10 @@ class Journal:
 def refuse_other_run(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raises ArtefactError when `folder` was made from something else than this run would make it from."""
     for key, label in _LABELS.items():
-        if before.get(key) != now[key]:
+        made = before.get(key, _BEFORE.get(key))
+        if made != now[key]:
             raise ArtefactError(
-                f"{folder} was made with {label} {before.get(key)} and this run has {now[key]}; "
+                f"{folder} was made with {label} {made} and this run has {now[key]}; "
                 "choose another folder, or delete this one to start again."
             )
 

@@ -26,6 +26,7 @@ from boresight.embeddings.embeddings import Embeddings
 from boresight.embeddings.journal import JOURNAL, Journal, refuse_other_run, whole_lines, writing
 from boresight.embeddings.rowfile import RowFile
 from boresight.encoders.protocol import Encoder
+from boresight.encoders.windows import embed_texts_in_windows
 from boresight.errors import InputError
 from boresight.progress import progress, say
 
@@ -43,6 +44,7 @@ def embed(
     workers: int = 2,
     dtype: Literal["float16", "float32"] = "float16",
     part_size: int = 1024,
+    long_text: Literal["truncate", "windows"] = "truncate",
 ) -> Embeddings:
     """Embeddings of a collection's images and captions.
 
@@ -59,6 +61,8 @@ def embed(
             not depend on it.
         dtype: of the stored embeddings.
         part_size: images in a part.
+        long_text: 'truncate' cuts captions longer than the model reads; 'windows' reads the whole of them, piece by
+            piece (`boresight.encoders.windows`), and changes nothing for captions that fit.
 
     Returns:
         memory-mapped embeddings when there is a `folder`, unit length.
@@ -72,9 +76,14 @@ def embed(
             raise InputError(f"{label} is {value}; it must be at least {least}.")
     if on_error not in ("skip", "refuse") or dtype not in ("float16", "float32"):
         raise InputError("on_error must be 'skip' or 'refuse' and dtype 'float16' or 'float32'; check the spelling.")
+    if long_text not in ("truncate", "windows"):
+        raise InputError(f"long_text is '{long_text}'; it must be 'truncate' or 'windows'.")
+    if long_text == "windows" and tokens:
+        raise InputError("tokens=True keeps the tokens of one reading and long_text='windows' has several; leave one.")
     if not len(collection):
         raise InputError(f"The collection {collection.name or ''} is empty; there is nothing to embed.")
-    job = _Job(encoder, collection, batch_size, tokens, on_error == "refuse", workers, dtype, part_size, folder is None)
+    refuse, in_memory, windows = on_error == "refuse", folder is None, long_text == "windows"
+    job = _Job(encoder, collection, batch_size, tokens, refuse, workers, dtype, part_size, in_memory, windows)
     if folder is not None:
         return _embed_into(Path(folder), job)
     with tempfile.TemporaryDirectory(prefix="boresight-") as place:
@@ -111,6 +120,7 @@ class _Job:
     dtype: str
     part_size: int
     in_memory: bool
+    windows: bool
 
     @cached_property
     def _table(self) -> Dataset:
@@ -129,6 +139,7 @@ def _embed_into(folder: Path, job: _Job) -> Embeddings:
         "collection": _collection_hash(job),
         "dtype": job.dtype,
         "tokens": job.tokens,
+        "long_text": "windows" if job.windows else "truncate",
     }
     if (folder / MANIFEST).is_file():
         return _finished(folder, job, identity)
@@ -189,10 +200,10 @@ def _run_parts(folder: Path, job: _Job, journal: Journal) -> dict[str, dict[str,
             left_out = {row for row, _ in skipped}
             captions = job.rows(start, stop)["captions"]
             kept = [c for row, cs in zip(range(start, stop), captions, strict=True) if row not in left_out for c in cs]
-            truncated = _embed_texts(folder, job, files, kept, bar) if kept else 0
+            long = _embed_texts(folder, job, files, kept, bar) if kept else 0
             with writing(folder):
                 sealed = {name: file.seal() for name, file in files.items()}
-            journal.add({"stop": stop, "files": sealed, "skipped": skipped, "truncated": truncated})
+            journal.add({"stop": stop, "files": sealed, "skipped": skipped, "truncated": long})
             start = stop
         with writing(folder):
             return {name: file.finish() for name, file in files.items()}
@@ -221,8 +232,8 @@ def _embed_images(
 
 
 def _embed_texts(folder: Path, job: _Job, files: dict[str, RowFile], captions: list[str], bar: tqdm) -> int:
-    """Append the embeddings of one part's captions, and their token features; returns how many had to be cut."""
-    truncated = 0
+    """Append the embeddings of one part's captions, and their token features; returns how many were too long."""
+    long = 0
     window = TEXT_WINDOW * job.batch_size
     for start in range(0, len(captions), window):
         bar.set_postfix_str(f"caption {start} of {len(captions)}", refresh=False)
@@ -234,9 +245,12 @@ def _embed_texts(folder: Path, job: _Job, files: dict[str, RowFile], captions: l
             places = order[at : at + job.batch_size]
             batch = [some[j] for j in places]
             before = job.encoder.truncated
-            texts[places] = job.encoder.embed_texts(batch)
-            cut = job.encoder.truncated - before
-            truncated += cut
+            if job.windows:
+                texts[places], cut = embed_texts_in_windows(job.encoder, batch, job.batch_size)
+            else:
+                texts[places] = job.encoder.embed_texts(batch)
+                cut = job.encoder.truncated - before
+            long += cut
             if job.tokens:
                 joined, lengths = job.encoder.embed_tokens(batch)
                 job.encoder.truncated = before + cut  # not the same captions twice
@@ -248,7 +262,7 @@ def _embed_texts(folder: Path, job: _Job, files: dict[str, RowFile], captions: l
                 files[store.LENGTHS].append(torch.tensor([[len(piece)] for piece in features]))
                 files[store.TOKENS].append(_fitting(torch.cat(features), job.dtype))
     bar.set_postfix_str("")
-    return truncated
+    return long
 
 
 def _fitting(features: Tensor, dtype: str) -> Tensor:
@@ -269,7 +283,7 @@ def _write_end(
             f"None of the {total} images could be read, the first because: {skipped[0]} "
             f"Mend the collection, delete {folder} and start again."
         )
-    truncated = sum(part["truncated"] for part in journal.parts)
+    long = sum(part["truncated"] for part in journal.parts)
     problems: list[dict[str, str]] = []
 
     def blocks() -> Iterator[tuple[list[str], list[str], list[str], Tensor]]:
@@ -302,13 +316,15 @@ def _write_end(
                 "unit_length": True,
                 "created_from": {"collection": job.collection.name, "images": total},
                 "problems": problems,
-                "truncated_captions": truncated,
+                "truncated_captions": 0 if job.windows else long,
+                "windowed_captions": long if job.windows else 0,
             },
         )
     if skipped:
         say(f"{len(skipped)} of {total} images could not be read and were left out; the manifest names them.")
-    if truncated:
-        say(f"{truncated} of {files[store.TEXTS]['rows']} captions were longer than {job.encoder.name} reads.")
+    if long:
+        how = "were read in windows" if job.windows else "lost their end"
+        say(f"{long} of {files[store.TEXTS]['rows']} captions were longer than {job.encoder.name} reads and {how}.")
 
 
 def _collection_hash(job: _Job) -> str:

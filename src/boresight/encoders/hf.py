@@ -86,11 +86,7 @@ class TransformersEncoder:
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask` (B, T) int64 as the model was trained on; the mask is 1 on real tokens."""
-        captions = check_texts(texts)
-        if self._lower_case:
-            captions = [caption.lower() for caption in captions]
-        whole = self.tokenizer(captions, truncation=False, padding=False, verbose=False)["input_ids"]
-        rows, cut = truncate(whole, self.token_limit, set(self.tokenizer.all_special_ids))
+        rows, cut = truncate(self._ids(texts), self.token_limit, set(self.tokenizer.all_special_ids))
         if cut and not self.truncated:
             warn_of_truncation(self.name, cut, len(rows), self.token_limit)
         self.truncated += cut
@@ -102,6 +98,10 @@ class TransformersEncoder:
             ids[place, span] = torch.tensor(row, dtype=torch.int64)
             mask[place, span] = 1
         return {"input_ids": ids, "attention_mask": mask}
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each caption before it is cut to `token_limit`, start and end included."""
+        return [len(ids) for ids in self._ids(texts)]
 
     def tokenized(self, texts: Sequence[str]) -> TokenizedTexts:
         """The text tower's inputs, as the model was trained (the SigLIPs without a mask, attending to padding)."""
@@ -136,6 +136,13 @@ class TransformersEncoder:
         states = self._text_output(inputs).last_hidden_state.float().cpu()
         mask = inputs["attention_mask"]
         return states[mask.bool()], mask.sum(1)
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each caption, uncut."""
+        captions = check_texts(texts)
+        if self._lower_case:
+            captions = [caption.lower() for caption in captions]
+        return self.tokenizer(captions, truncation=False, padding=False, verbose=False)["input_ids"]
 
     def _text_output(self, inputs: dict[str, Tensor]) -> Any:
         given = {name: value.to(self.device) for name, value in self._as_trained(inputs).items()}

@@ -58,6 +58,10 @@ class OpenClipEncoder:
         tensors = [image if isinstance(image, Tensor) else self.preprocess(image) for image in check_batch(images)]
         return {"pixel_values": torch.stack(tensors)}
 
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each caption before it is cut to `token_limit`, start and end included."""
+        return _lengths(self.tokenizer, check_texts(texts))
+
     def tokenized(self, texts: Sequence[str]) -> TokenizedTexts:
         """The text tower's inputs, padded to the context as open_clip does."""
         ids, lengths = self._tokenize(texts)

@@ -24,6 +24,7 @@ class Encoder(Protocol):
         logit_scale: what the model multiplies a cosine by before its loss (already exponentiated).
         device, dtype: where and in what precision it computes; what it returns is always float32 on the CPU.
         truncated: captions cut to the model's limit since it was loaded.
+        token_limit: tokens of a caption that it reads, start and end included.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Encoder(Protocol):
     device: torch.device
     dtype: torch.dtype
     truncated: int
+    token_limit: int
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """The model's own preprocessing: (C, H, W) float32 on the CPU. Safe to call from several threads.
@@ -55,6 +57,10 @@ class Encoder(Protocol):
         a warning says so. Raises InputError for an empty list, an entry that is not a string, or an output that
         is not finite.
         """
+        ...
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each caption before it is cut to `token_limit`, start and end included."""
         ...
 
     def embed_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
