@@ -2,6 +2,11 @@
 
 RoCOCO takes word classes from WordNet; here they come from the captions, by the neighbours a word stands between. A
 swapped caption is false of its own image as far as that image's captions tell, and may be true of another.
+
+The four kinds are RoCOCO's same-concept, diff-concept, rand-voca and danger (`boresight.collections.rococo` reads the
+published files). Other than there, any content word may go, not only a noun; 'random' draws from the words of the
+captions, where rand-voca holds words that no caption has; 'danger' has 20 words, where three make up nearly all of the
+published set; a word is replaced as a whole and typing stays as it was, so nothing but the word gives a swap away.
 """
 
 from __future__ import annotations
