@@ -47,7 +47,7 @@ def embed_texts_in_windows(encoder: Encoder, texts: Sequence[str], batch_size: i
 
 
 def windows(text: str, limit: int, count: Count) -> list[str]:
-    """Pieces of a text in order, none with more than `limit` tokens by `count`, each as full as fits.
+    """Pieces of a text in order, none with more than `limit` tokens by `count`, filled from the left.
 
     They are cut between words, and only words that do not fit alone (or scripts without spaces) within; but for the
     white space between them, joined they are the text. A single character is never cut, whatever its tokens.
