@@ -124,7 +124,11 @@ _IIW_PICTURES = (
     "dci/densely_captioned_images/photos",
     "",
 )
-_IIW_PARTS = {"iiw-400": ("IIW-400", 400), "iiw-dci": ("DCI_Test", 112), "iiw-docci": ("DOCCI_Test", 100)}
+_IIW_PARTS = [
+    ("iiw-400", "IIW-400", "IIW-400", 400),
+    ("iiw-dci", "IIW's DCI-Test", "DCI_Test", 112),
+    ("iiw-docci", "IIW's DOCCI-Test", "DOCCI_Test", 100),
+]
 
 
 def _karpathy(name: str, title: str, folds: int) -> Published:
@@ -179,12 +183,8 @@ _ALL = [
         ("images", "test_images", ""),
         (5000, None),
     ),
-    *(
-        each
-        for name, (part, images) in _IIW_PARTS.items()
-        for each in _iiw(name, part.replace("_", "-"), (part,), images)
-    ),
-    *_iiw("iiw", "IIW, all 612 images", tuple(part for part, _ in _IIW_PARTS.values()), 612),
+    *(each for name, title, part, images in _IIW_PARTS for each in _iiw(name, title, (part,), images)),
+    *_iiw("iiw", "IIW, all 612 images", tuple(part for *_, part, _ in _IIW_PARTS), 612),
     Published(
         "urban1k",
         "Urban1k",
