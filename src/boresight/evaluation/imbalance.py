@@ -15,10 +15,12 @@ from boresight.editing.tokens import tokens_of
 from boresight.embeddings import Embeddings
 from boresight.embeddings.embeddings import check_rows
 from boresight.errors import InputError
+from boresight.sae.codes import concatenate
 from boresight.seeds import generator
 from boresight.selection import as_tensor
 
 _FLOATS = 2**22
+_IMAGES = 16384
 
 
 def information_imbalance(
@@ -83,7 +85,8 @@ def captioned_share(embeddings: Embeddings, editor: CaptionEditor) -> dict[str, 
     captioned, place = embeddings.owners.cpu().unique(return_inverse=True)
     if not len(captioned):
         raise InputError(f"{embeddings.name or 'This collection'} has no captions, so nothing of it is described.")
-    codes = editor.sae.encode(embeddings.images[captioned].float()).to("cpu")
+    blocks = [editor.sae.encode(embeddings.images[rows].float()).to("cpu") for rows in captioned.split(_IMAGES)]
+    codes = concatenate(blocks, editor.sae.n_latents)
     square = codes.values.double().square()
     weights = square / square.sum(1, keepdim=True).clamp_min(1e-300)
     active = square.sum(1) > 0
