@@ -14,6 +14,8 @@ captions of k attributes too (`--learn told`) or of all five (`--learn whole`), 
 - R@1 in both directions, with captions of k attributes and with those of all five, each kind in a gallery of its own.
   Beside it what perfect matching gets: all pairs that agree tied, above all others. It is not 100, because many
   pictures agree with a caption of few attributes.
+- Modality gap and object bias of pictures with their captions of k attributes, plain, edited, and with other pictures
+  edited by these captions: what the captions write into any.
 - What linear probes read off images, plain and edited by their captions of k attributes, where the caption tells the
   attribute and where not; the mean over the five attributes. The probes are fitted on further pictures. A caption may
   write its own words into the edit, which passes for retention of what is told; `retention.py` takes that apart.
@@ -41,6 +43,7 @@ import torch
 import tyro
 from clips import Remembering
 from matplotlib.figure import Figure
+from torch.nn import functional as F
 
 from boresight import load_encoder
 from boresight.collections import Collection
@@ -51,6 +54,7 @@ from boresight.embeddings import Embeddings, embed
 from boresight.encoders.hf import TransformersEncoder
 from boresight.errors import ArtefactError, InputError
 from boresight.evaluation import attribute_retention, compare
+from boresight.evaluation.alignment import alignment_report
 from boresight.evaluation.comparison import EDITED, EDITED_MASKS, PLAIN, RANDOM, SHUFFLED, TUNED, TUNED_MEMORY
 from boresight.evaluation.results import Row, Spread, replace_json, replace_text
 from boresight.pretraining.pretrain import CHECKPOINT, PretrainConfig
@@ -83,6 +87,8 @@ GAINS: tuple[tuple[Row, Row], ...] = (
 )
 DIRECTIONS = {"t2i": "T2I", "i2t": "I2T"}
 PERFECT = "perfect matching"
+LYING = {"RMG": ("plain", "edited", "shuffled images"), "L2M": ("plain", "edited", "shuffled images")}
+LYING |= {"object bias, images": ("plain", "edited"), "object bias, texts": ("plain", "edited")}
 PROBES = 1000  # the seed of the pictures that probes are fitted on, beside the world's 0
 Figures = Mapping[int, Sequence[Mapping[str, Any]]]  # k -> what each seed found
 
@@ -99,8 +105,8 @@ class Options:
     """captions that editors and opponents learn from: of k attributes, or of all five"""
     source: Path | None = None
     """a folder of MNIST or Fashion-MNIST in IDX form; drawn digits if left out"""
-    steps: int = 2000
-    batch_size: int = 128
+    steps: int = 1500
+    batch_size: int = 64
     learning_rate: float = 1e-3
     warmup: int = 100
     n_images: int = 12000
@@ -169,6 +175,7 @@ def measured(k: int, seed: int, options: Options) -> dict[str, Any]:
             (test, shown),
             k,
         ),
+        "lying": lying(editor, embedded("test", options.n_test, [k]), shown),
     }
     replace_json(folder / "found.json", {"settings": settings, "found": found})
     say(f"{place}: {json.dumps(found['recall'][str(ALL)])}")
@@ -250,6 +257,15 @@ def perfect(collection: Collection, k: int) -> dict[str, float]:
     return {"t2i": 100 * t2i / len(values), "i2t": 100 * float((1 / of_image).mean())}
 
 
+def lying(editor: CaptionEditor, test: Embeddings, shown: Collection) -> dict[str, dict[str, float]]:
+    """Measure -> 'plain', 'edited' or 'shuffled images' -> value; of LYING."""
+    values = codes(shown)
+    sizes = [len(words) for words in FACTORS.values()]
+    attributes = torch.cat([F.one_hot(of, size) for of, size in zip(values[:, 1:].T, sizes, strict=True)], dim=1)
+    found = alignment_report(test, editor, objects=values[:, 0], attributes=attributes.bool())
+    return {measure: {row: found[row][measure] for row in rows} for measure, rows in LYING.items()}
+
+
 def retention(
     editor: CaptionEditor, fit: tuple[Embeddings, Collection], test: tuple[Embeddings, Collection], k: int
 ) -> dict[str, dict[str, float]]:
@@ -303,6 +319,13 @@ def report(found: Figures, options: Options) -> str:
             for k, runs in found.items()
         }
         lines += ["", f"### Captions {title}: gain in the mean of T2I and I2T R@1", "", *table(headings, cells)]
+    columns = [(measure, row) for measure, rows in LYING.items() for row in rows]
+    cells = {
+        k: [Spread.of([run["lying"][measure][row] for run in runs]).text(3) for measure, row in columns]
+        for k, runs in found.items()
+    }
+    lines += ["", "### How pictures and their captions of k attributes lie", ""]
+    lines += table([f"{measure}: {row}" for measure, row in columns], cells)
     sorts = [(sort, row) for sort in ("told", "left out") for row in ("guessing", "plain", "edited")]
     cells = {
         k: [
@@ -344,9 +367,9 @@ def draw_gains(found: Figures) -> Figure:
 
 
 @cache
-def _stamp(n: int, source: Path | None) -> str:
+def _stamp(source: Path | None) -> str:
     """Changes with what the world draws or says."""
-    data = world("test", n, 0, source).dataset
+    data = world("test", 50, 0, source).dataset
     pictures = b"".join(image["bytes"] for image in data["image"])
     return hashlib.sha256(pictures + json.dumps(data["captions"][:]).encode()).hexdigest()[:16]
 
@@ -354,8 +377,7 @@ def _stamp(n: int, source: Path | None) -> str:
 def _of_encoder(options: Options) -> dict[str, Any]:
     """What decides an encoder beside its k and seed."""
     names = ("steps", "batch_size", "learning_rate", "warmup", "n_images")
-    stamp = _stamp(options.n_test, options.source)
-    return {"shape": asdict(SHAPE), "world": stamp, **{name: getattr(options, name) for name in names}}
+    return {"shape": asdict(SHAPE), "world": _stamp(options.source), **{name: getattr(options, name) for name in names}}
 
 
 def _of_rows(options: Options) -> dict[str, Any]:

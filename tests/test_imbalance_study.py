@@ -13,9 +13,11 @@ import torch
 from boresight.collections.glyphs import NAMES
 from boresight.collections.idx import FASHION
 from boresight.collections.mad import FACTORS, make_mad, phrase
-from boresight.embeddings import Embeddings
+from boresight.embeddings import Embeddings, embed
+from boresight.encoders import load_encoder
 from boresight.errors import ArtefactError, InputError
-from boresight.evaluation import evaluate_retrieval
+from boresight.evaluation import comparison, evaluate_retrieval
+from boresight.evaluation.alignment import object_bias, relative_modality_gap
 from boresight.pretraining.small_clip import train_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
@@ -117,6 +119,8 @@ def small(monkeypatch):
     fit = imbalance.CaptionEditor.fit
     once = {"form": "residual", "memory": "none", "length_exponent": 0.0, "steps": 2}  # in place of choosing
     monkeypatch.setattr(imbalance.CaptionEditor, "fit", lambda *parts, **options: fit(*parts, **(once | options)))
+    sae = comparison.SparseAutoencoder.fit
+    monkeypatch.setattr(comparison.SparseAutoencoder, "fit", lambda images, **options: sae(images, **options, steps=5))
     yield
     imbalance.world.cache_clear()
     imbalance._stamp.cache_clear()
@@ -139,7 +143,7 @@ def test_the_study_runs_and_goes_on(small, tmp_path, monkeypatch, capsys):
     imbalance.main(options)
     report = capsys.readouterr().out
     assert report == (tmp_path / "told" / "imbalance.md").read_text()
-    assert report.count("### ") == 7
+    assert report.count("### ") == 8
     blocks = {block.split("\n")[0]: block for block in report.split("### ")[1:]}
     whole = blocks["Captions of all five attributes: T2I R@1"].split("\n")
     told = blocks["Captions of k attributes: T2I R@1"].split("\n")
@@ -152,11 +156,22 @@ def test_the_study_runs_and_goes_on(small, tmp_path, monkeypatch, capsys):
     kept = json.loads((tmp_path / "told" / "1-attributes-1" / "found.json").read_text())["found"]
     assert set(kept["recall"]) == {"1", "5"}
     assert set(kept["recall"]["1"]) == {*(row.name for row in imbalance.ROWS), imbalance.PERFECT}
-    cells = [kept["recall"]["1"]["plain"]["t2i"]]
-    cells.append(json.loads((tmp_path / "told" / "1-attributes-0" / "found.json").read_text())["found"]["recall"]["1"])
-    cells[1] = cells[1]["plain"]["t2i"]
+    files = [tmp_path / "told" / f"1-attributes-{seed}" / "found.json" for seed in (0, 1)]
+    cells = [json.loads(file.read_text())["found"]["recall"]["1"]["plain"]["t2i"] for file in files]
     mean = sum(cells) / 2
     assert told[4].startswith(f"| 1 | {mean:.1f} ± ")
+
+    # Gap and bias, of the embeddings that the kept encoder gives, with labels found another way.
+    shown = make_mad(20, "test", 1)
+    encoder = load_encoder(tmp_path / "models" / "1-attributes-1" / "model", device="cpu", dtype="float32")
+    test = embed(encoder, shown, workers=0, dtype="float32")
+    truths = [json.loads(text) for text in shown.dataset["attributes"]]
+    classes = torch.tensor([NAMES.index(truth["class"]) for truth in truths])
+    attributes = known(make_mad(20, "test", range(6)), 5)[0][:, len(NAMES) :].bool()
+    lying = kept["lying"]
+    assert lying["object bias, images"]["plain"] == pytest.approx(object_bias(test.images, classes, attributes))
+    assert lying["RMG"]["plain"] == pytest.approx(relative_modality_gap(test))
+    assert set(lying["L2M"]) == {"plain", "edited", "shuffled images"}
 
     # What is finished is read; the encoders serve what is learnt otherwise.
     monkeypatch.setattr(imbalance, "train_on", lambda *_, **__: pytest.fail("was trained again"))
