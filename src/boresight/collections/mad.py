@@ -1,6 +1,6 @@
 """A world of attributes on simple shapes, whose captions tell as many of them as one asks: the study of imbalance.
 
-It is that of "Two Effects, One Trigger" (Schrodi et al., arXiv 2404.07983, section 4: MAD). A picture has a class and
+It is that of "Two Effects, One Trigger" (Schrodi et al., arXiv 2404.07983: MAD). A picture has a class and
 five attributes, FACTORS, drawn evenly: 24 forms by 7 colours. A caption tells the class and exactly k attributes; the
 fewer it tells, the more of the picture has no words: information imbalance, from k = 0 to none at k = 5.
 

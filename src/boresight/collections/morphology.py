@@ -1,6 +1,6 @@
 """Operations on the strokes of a small grey picture: thicker, thinner, swollen, broken, smaller.
 
-They are those of Morpho-MNIST (Castro et al., arXiv 1809.06907, section 2), written from their definitions for numpy
+They are those of Morpho-MNIST (Castro et al., arXiv 1809.10780), written from their definitions for numpy
 and scipy. All but `rescale` work on *ink*, a boolean mask four times as fine as the picture, so that one follows the
 other without loss; `perturb` leads a picture through them. Lengths that a caller gives or gets are in pixels of the
 picture.
