@@ -4,30 +4,101 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from boresight.evaluation.benchmark_jobs import Job
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Text-to-image and image-to-text retrieval on one split, plain and, given an editor, edited."""
+    """A benchmark of the field, or retrieval on embeddings; plain and, given an editor, edited.
 
-    embeddings: Annotated[Path, tyro.conf.Positional]
-    """Folder written by 'boresight embed'."""
+    Benchmarks: coco-karpathy-5k, coco-karpathy-1k, coco-val2017, flickr30k-1k, flickr30k-all, docci, iiw, iiw-400,
+    iiw-dci, iiw-docci, urban1k, sharegpt4v-1k, sharegpt4v-10k (docci and iiw also with -sentences); rococo-danger,
+    rococo-diff-concept, rococo-same-concept, rococo-rand-voca, rococo-mix, rococo-patch; sugarcrepe, winoground,
+    aro-vg-relation, aro-vg-attribution, aro-coco-order, aro-flickr-order; zero-shot (a folder for each class); and on
+    any collection retrieval, swaps, mixes, alignment.
+    """
+
+    what: Annotated[str, tyro.conf.Positional]
+    """Name of a benchmark, or a folder written by 'boresight embed'."""
+    data: str | None = None
+    """Folder of the benchmark's files as published; for retrieval, swaps, mixes and alignment what 'boresight embed'
+    takes."""
+    model: str | None = None
+    """Hub name or folder of a model, 'open_clip:...'; left out: the one that ships with boresight."""
     editor: Path | None = None
     """Folder written by 'boresight editor'."""
+    images: Path | None = None
+    """Folder of the pictures, where they do not lie where the benchmark's files say."""
     split: str = "test"
+    """Of embeddings and of collections."""
+    long_text: Literal["truncate", "windows"] = "truncate"
+    """Captions longer than the model reads: cut, or read in windows whose embeddings are averaged."""
+    classes: Path | None = None
+    """Zero-shot: a file with the names of the classes, one a line, in the order of their folders."""
+    templates: Path | None = None
+    """Zero-shot: a file with sentences, one a line, {} where the name goes."""
     out: Path | None = None
-    """File for the figures, as json."""
+    """Of a benchmark: folder for its figures and embeddings, 'boresight report' reads it (default: runs/NAME). Of
+    embeddings: file for the figures, as json."""
+    device: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    workers: int = 2
+    """Threads that read pictures."""
+    seed: int = 0
 
     def run(self) -> None:
+        from boresight.errors import InputError
+        from boresight.evaluation.benchmarks import BENCHMARKS, run_benchmark
+
+        if self.what in BENCHMARKS:
+            job = self._job(BENCHMARKS[self.what].any_collection)
+            print(run_benchmark(self.what, job))
+            print(job.out)
+        elif Path(self.what).exists():
+            self._on_embeddings()
+        else:
+            raise InputError(
+                f"'{self.what}' is neither a folder of embeddings nor a benchmark; choose one of "
+                f"{', '.join(BENCHMARKS)}."
+            )
+
+    def _job(self, any_collection: bool) -> Job:
+        from boresight.cli.sources import open_collection, open_encoder
+        from boresight.editing import CaptionEditor
+        from boresight.errors import InputError
+        from boresight.evaluation.benchmark_jobs import Job
+
+        if self.data is None:
+            raise InputError(f"{self.what} needs --data: {'a collection' if any_collection else 'its folder'}.")
+        data: Any = Path(self.data)
+        if any_collection:
+            data = open_collection(self.data, images=self.images).split(self.split)
+        out = self.out or Path("runs") / self.what
+        return Job(
+            encoder=open_encoder(self.model, out / "embeddings", device=self.device, dtype=self.dtype),
+            data=data,
+            out=out,
+            editor=None if self.editor is None else CaptionEditor.load(self.editor),
+            images=self.images,
+            long_text=self.long_text,
+            workers=self.workers,
+            seed=self.seed,
+            classes=self.classes,
+            templates=self.templates,
+        )
+
+    def _on_embeddings(self) -> None:
         from boresight.editing import CaptionEditor
         from boresight.embeddings import Embeddings
         from boresight.evaluation import evaluate_retrieval
         from boresight.evaluation.results import replace_json
 
-        test = Embeddings.load(self.embeddings).split(self.split)
+        test = Embeddings.load(self.what).split(self.split)
         results = {"plain": evaluate_retrieval(test)}
         if self.editor is not None:
             results["edited"] = evaluate_retrieval(test, CaptionEditor.load(self.editor))

@@ -18,6 +18,7 @@ from boresight.cli.evaluate import Evaluate
 from boresight.cli.explain import Explain
 from boresight.cli.inspect import Inspect
 from boresight.cli.pretrain import Pretrain
+from boresight.cli.report import Report
 from boresight.cli.sae import Sae
 from boresight.errors import BoresightError, InputError
 
@@ -31,6 +32,7 @@ COMMANDS: dict[str, type] = {
     "caption": Caption,
     "inspect": Inspect,
     "pretrain": Pretrain,
+    "report": Report,
 }
 DESCRIPTION = (
     "Make image-text models line up with what people wrote, and show why. "

@@ -64,6 +64,7 @@ def _section(runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
         "rows": rows,
         "sources": list(enumerate(sources, 1)),
         "charts": [_chart(name, runs, others) for name in drawn],
+        "figures": [(f"{run.model}: {told}", address) for run in runs for told, address in run.figures],
         "facts": [(run.model, list(run.facts.items())) for run in runs],
         "examples": [example for run in runs for example in run.examples],
     }

@@ -37,11 +37,13 @@ class BenchmarkRun:
         benchmark, title: its short name, and the one that tells it from others of like name.
         model, encoder_fingerprint: what was measured.
         editor: what edited, '' where nothing did.
-        scores: 'plain', and 'edited' where there is an editor -> measure -> value, in the benchmark's own order.
+        scores: 'plain', and 'edited' where there is an editor (and a control, where there is one) -> measure -> value,
+            in the benchmark's own order.
         charts: the measures to draw.
         lower: the measures of which less is better.
         facts: sizes, settings, and what was wrong with the data.
         examples: queries with their pictures, as `boresight.evaluation.benchmark_examples` makes them.
+        figures: pictures that others would rather look at, (what they show, data address).
     """
 
     benchmark: str
@@ -54,6 +56,7 @@ class BenchmarkRun:
     lower: Sequence[str] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
+    figures: Sequence[tuple[str, str]] = ()
 
     def save(self, folder: str | Path) -> None:
         """Write FOLDER/benchmark.json whole or not at all. Raises ArtefactError when it cannot be written."""
@@ -73,15 +76,20 @@ class BenchmarkRun:
         return found
 
     def __str__(self) -> str:
-        measures = list(next(iter(self.scores.values())))
+        measures = list(dict.fromkeys(name for values in self.scores.values() for name in values))
         label = max(12, *(len(name) + 2 for name in measures))
         heading = f"{self.title}, {self.model}" + (f", edited by {self.editor}" if self.editor else "")
-        lines = [heading, " " * label + "".join(f"{name:>10}" for name in self.scores)]
+        width = max(10, *(len(name) + 2 for name in self.scores))
+        lines = [heading, " " * label + "".join(f"{name:>{width}}" for name in self.scores)]
         lines += [
-            f"{name:<{label}}" + "".join(f"{values[name]:>10.2f}" for values in self.scores.values())
+            f"{name:<{label}}" + "".join(f"{_shown(values.get(name)):>{width}}" for values in self.scores.values())
             for name in measures
         ]
         return "\n".join([*lines, *(f"{name}: {value}" for name, value in self.facts.items())])
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
 @cache

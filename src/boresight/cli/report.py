@@ -1,0 +1,26 @@
+"""boresight report"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One self-contained page of runs on benchmarks: tables beside published figures, plots, pictures."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders written by 'boresight evaluate BENCHMARK --out'."""
+    out: Path = Path("report.html")
+    title: str = "Benchmarks of the field"
+
+    def run(self) -> None:
+        from boresight.evaluation.benchmark_report import write_benchmark_report
+        from boresight.evaluation.benchmark_run import BenchmarkRun
+
+        write_benchmark_report(self.out, [BenchmarkRun.load(folder) for folder in self.runs], self.title)
+        print(self.out)

@@ -1,0 +1,287 @@
+"""How each kind of benchmark is run: its files or a collection in, figures by name out, plain and edited."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import torch
+
+from boresight.collections import Collection
+from boresight.collections.classes import read_class_folders, read_lines
+from boresight.collections.collection import Problem
+from boresight.collections.contrasts import Contrasts, read_winoground
+from boresight.collections.published import RETRIEVAL, open_published
+from boresight.collections.rococo import RococoSet, read_rococo
+from boresight.editing import CaptionEditor
+from boresight.embeddings import Embeddings, embed
+from boresight.encoders import Encoder
+from boresight.errors import InputError
+from boresight.evaluation.alignment import alignment_report
+from boresight.evaluation.alignment_figures import alignment_figure
+from boresight.evaluation.benchmark_examples import retrieval_examples
+from boresight.evaluation.benchmark_run import EDITED, PLAIN
+from boresight.evaluation.composition import evaluate_contrasts, evaluate_winoground
+from boresight.evaluation.mixes import PUBLISHED_SEEDS, PUBLISHED_SIZE, Kind, embed_mixes, mix_pictures
+from boresight.evaluation.retrieval import DEPTHS, RetrievalResult, evaluate_retrieval
+from boresight.evaluation.robustness import evaluate_image_attack, evaluate_robustness
+from boresight.evaluation.rococo import embed_altered, evaluate_rococo
+from boresight.evaluation.swaps import KINDS, swap_words
+from boresight.evaluation.zero_shot import TEMPLATES, zero_shot
+
+LongText = Literal["truncate", "windows"]
+Scores = dict[str, dict[str, float]]
+"""'plain', and 'edited' where there is an editor -> measure -> value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a benchmark is run on.
+
+    Attributes:
+        data: the folder of its files as published; for those that take any collection, the collection.
+        out: where embeddings are kept, so that a run goes on after a stop.
+        images: the folder of the pictures, where they do not lie where the files say.
+        long_text: what becomes of captions longer than the model reads, `boresight.embeddings.embed`.
+        classes, templates: of zero-shot, files with a class name or a sentence with {} a line.
+    """
+
+    encoder: Encoder
+    data: Path | Collection
+    out: Path
+    editor: CaptionEditor | None = None
+    images: Path | None = None
+    long_text: LongText = "truncate"
+    workers: int = 2
+    seed: int = 0
+    classes: Path | None = None
+    templates: Path | None = None
+
+    @property
+    def ways(self) -> dict[str, CaptionEditor | None]:
+        return {PLAIN: None, **({} if self.editor is None else {EDITED: self.editor})}
+
+    @property
+    def folder(self) -> Path:
+        """Raises InputError where a collection was passed."""
+        if isinstance(self.data, Collection):
+            raise InputError("This benchmark reads its own files; pass the folder that holds them.")
+        return self.data
+
+    @property
+    def collection(self) -> Collection:
+        """Raises InputError where a folder was passed."""
+        if not isinstance(self.data, Collection):
+            raise InputError("This benchmark takes any collection of captioned images; pass one.")
+        return self.data
+
+    def embedded(self, collection: Collection, on_error: Literal["skip", "refuse"] = "skip") -> Embeddings:
+        return embed(
+            self.encoder,
+            collection,
+            self.out / "embeddings",
+            workers=self.workers,
+            long_text=self.long_text,
+            on_error=on_error,
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a benchmark gives a run: see `BenchmarkRun`."""
+
+    scores: Mapping[str, Mapping[str, float]]
+    charts: Sequence[str] = ()
+    lower: Sequence[str] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    examples: Sequence[Mapping[str, Any]] = ()
+    figures: Sequence[tuple[str, str]] = ()
+
+
+def published_retrieval(job: Job, name: str) -> Found:
+    collection = open_published(name, job.folder, images=job.images)
+    found = retrieval(job, collection, RETRIEVAL[name].folds)
+    facts = dict(found.facts)
+    for size, there, what in zip(
+        (len(collection), len(collection.texts)), RETRIEVAL[name].counts, ("images", "captions"), strict=True
+    ):
+        if there is not None and size != there:
+            facts[f"{what}, not as published"] = f"{size:,} of {there:,}"
+    return replace(found, facts=facts)
+
+
+def own_retrieval(job: Job) -> Found:
+    return retrieval(job, job.collection)
+
+
+def retrieval(job: Job, collection: Collection, folds: int = 1) -> Found:
+    """Both directions; over folds, the means of their galleries."""
+    embeddings = job.embedded(collection)
+    bounds = [round(len(embeddings) * fold / folds) for fold in range(folds + 1)]
+    parts = [embeddings.select(range(*bounds[fold : fold + 2])) for fold in range(folds)] if folds > 1 else [embeddings]
+    results = {way: [evaluate_retrieval(part, editor) for part in parts] for way, editor in job.ways.items()}
+    facts = _facts(embeddings, collection.problems)
+    for count, what in (("truncated_captions", "cut"), ("windowed_captions", "read in windows")):
+        if embeddings.manifest.get(count):
+            facts["captions longer than the model reads"] = f"{embeddings.manifest[count]:,}, {what}"
+    if folds > 1:
+        facts["galleries"] = f"{folds} of {len(parts[0]):,} images, their mean"
+    examples = retrieval_examples(
+        parts[0], collection, results[PLAIN][0], results.get(EDITED, [None])[0], job.editor, seed=job.seed
+    )
+    scores = {way: _mean([retrieval_measures(result) for result in found]) for way, found in results.items()}
+    return Found(scores, ("T2I R@1", "I2T R@1"), (), facts, examples)
+
+
+def retrieval_measures(result: RetrievalResult) -> dict[str, float]:
+    """The six recalls in percent by the names that published figures have here."""
+    return {
+        f"{side.upper()} R@{depth}": getattr(result, side)[f"R@{depth}"] for side in ("t2i", "i2t") for depth in DEPTHS
+    }
+
+
+def rococo_texts(job: Job, which: RococoSet) -> Found:
+    rococo = read_rococo(job.folder, which, images=job.images)
+    embeddings = job.embedded(rococo.collection, "refuse")
+    figures = evaluate_rococo(rococo, embeddings, embed_altered(job.encoder, rococo, embeddings), job.editor)
+    facts = _facts(embeddings) | {"altered captions": f"{len(rococo.altered):,}"}
+    return Found(_attack_scores(figures), ("I2T R@1", "false rate"), ATTACKED_LOWER, facts)
+
+
+def rococo_images(job: Job, kind: Kind) -> Found:
+    """The mean over the published seeds."""
+    collection = open_published("coco-karpathy-5k", job.folder, images=job.images)
+    return _mixed(job, collection, [kind], PUBLISHED_SEEDS, PUBLISHED_SIZE)
+
+
+def mixes(job: Job) -> Found:
+    """Both kinds of altered pictures, the mean over three seeds."""
+    return _mixed(job, job.collection, ["mix", "patch"], tuple(job.seed + number for number in range(3)), None)
+
+
+def _mixed(job: Job, collection: Collection, kinds: Sequence[Kind], seeds: Sequence[int], size: int | None) -> Found:
+    embeddings = job.embedded(collection, "refuse")
+    scores: Scores = {way: {} for way in job.ways}
+    for kind in kinds:
+        altered = [
+            embed_mixes(job.encoder, mix_pictures(collection, kind, seed=seed, size=size)).to(embeddings.images.dtype)
+            for seed in seeds
+        ]
+        for way, editor in job.ways.items():
+            runs = [evaluate_image_attack(embeddings, rows, range(len(rows)), editor) for rows in altered]
+            found = _attack_scores({way: _mean(runs)})[way]
+            scores[way] |= {name if len(kinds) == 1 else f"{kind}: {name}": value for name, value in found.items()}
+    names = list(scores[PLAIN])
+    lower = [name for name in names if name.endswith(ATTACKED_LOWER)]
+    facts = _facts(embeddings) | {"seeds": ", ".join(map(str, seeds))}
+    return Found(scores, [name for name in names if name.endswith(("T2I R@1", "false rate"))], lower, facts)
+
+
+def swaps(job: Job) -> Found:
+    """Captions with one wrong word, four kinds of them."""
+    collection = job.collection
+    embeddings = job.embedded(collection)
+    scores: Scores = {way: {} for way in job.ways}
+    for kind in KINDS:
+        swapped = swap_words(list(embeddings.captions or ()), kind, owners=embeddings.owners, seed=job.seed)
+        texts = [swapped.captions[row] for row in swapped.rows]
+        rows = torch.cat([job.encoder.embed_texts(texts[at : at + 64]) for at in range(0, len(texts), 64)])
+        for way, editor in job.ways.items():
+            found = _attack_scores({way: evaluate_robustness(embeddings, rows, swapped.rows, editor)})[way]
+            scores[way] |= {f"{kind}: {name}": value for name, value in found.items()}
+    names = list(scores[PLAIN])
+    lower = [name for name in names if name.endswith(ATTACKED_LOWER)]
+    charts = [name for name in names if name.endswith("false rate")]
+    return Found(scores, charts, lower, _facts(embeddings, collection.problems) | {"seed": str(job.seed)})
+
+
+ATTACKED_LOWER = ("false rate", "drop rate")
+ALIGNMENT_LOWER = ("L2M", "RMG", "alignment", "cosine, others", "imbalance, image to text", "imbalance, text to image")
+
+
+def _attack_scores(figures: Mapping[str, Mapping[str, float]]) -> Scores:
+    return {
+        way: {name.replace("_", " ").replace("R@1 plain", "R@1, plain"): value for name, value in values.items()}
+        for way, values in figures.items()
+    }
+
+
+def contrasts(job: Job, read: Any, macro_only: bool) -> Found:
+    """Accuracy by group where there are few of them, and means over groups and items."""
+    items: Contrasts = read(job.folder, images=job.images)
+    results = {way: evaluate_contrasts(job.encoder, items, editor) for way, editor in job.ways.items()}
+    scores = {
+        way: {
+            **({} if macro_only else dict(found.accuracy)),
+            "macro accuracy": found.macro,
+            "micro accuracy": found.micro,
+        }
+        for way, found in results.items()
+    }
+    plain = results[PLAIN]
+    facts = {"items": f"{plain.n_items:,}", "chance": f"{plain.chance:.1f}", **_left_out(plain.problems)}
+    return Found(scores, ("macro accuracy",), (), facts)
+
+
+def winoground(job: Job) -> Found:
+    items = read_winoground(job.folder)
+    results = {way: evaluate_winoground(job.encoder, items, editor) for way, editor in job.ways.items()}
+    scores = {
+        way: {name: getattr(found, name) for name in ("text", "image", "group")} for way, found in results.items()
+    }
+    plain = results[PLAIN]
+    return Found(scores, ("group",), (), {"examples": f"{plain.n_examples:,}", **_left_out(plain.problems)})
+
+
+def class_folders(job: Job) -> Found:
+    labelled = read_class_folders(job.folder, job.classes)
+    templates = TEMPLATES if job.templates is None else read_lines(job.templates)
+    score = partial(zero_shot, job.encoder, labelled.pictures, labelled.labels, labelled.classes, templates)
+    results = {way: score(editor=editor) for way, editor in job.ways.items()}
+    scores = {
+        way: {name: value for name, value in found.to_dict().items() if isinstance(value, float)}
+        for way, found in results.items()
+    }
+    facts = {
+        "images": f"{len(labelled):,}",
+        "classes": f"{len(labelled.classes):,}",
+        **_left_out(results[PLAIN].problems),
+    }
+    return Found(scores, ("top-1",), (), facts)
+
+
+def alignment(job: Job) -> Found:
+    """Gap and spread of both modalities; with an editor also what its captions write into other images."""
+    collection = job.collection
+    embeddings = job.embedded(collection)
+    report = alignment_report(embeddings, job.editor, seed=job.seed)
+    drawn = io.BytesIO()
+    alignment_figure(embeddings, job.editor, report=report, seed=job.seed).savefig(drawn, format="png", dpi=110)
+    figure = "data:image/png;base64," + base64.b64encode(drawn.getvalue()).decode("ascii")
+    scores = {way: dict(values) for way, values in report.items()}
+    for name, share in scores.pop("captioned share", {}).items():
+        scores[EDITED][f"captioned share, {name}"] = share
+    facts = _facts(embeddings, collection.problems)
+    told = "Pairs of pictures and captions along their two main directions, and the measures above as bars"
+    return Found(scores, ("RMG", "cosine, matched"), ALIGNMENT_LOWER, facts, figures=[(told, figure)])
+
+
+def _mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: fmean(each[name] for each in found) for name in found[0]}
+
+
+def _facts(embeddings: Embeddings, problems: Sequence[Problem] = ()) -> dict[str, str]:
+    sizes = {"images": f"{len(embeddings):,}", "captions": f"{len(embeddings.owners):,}"}
+    return {**sizes, **_left_out(problems)}
+
+
+def _left_out(problems: Sequence[Problem]) -> dict[str, str]:
+    counts = Counter(problem.what for problem in problems)
+    return {"left out": ", ".join(f"{count:,} x {what}" for what, count in counts.items())} if counts else {}
