@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from boresight.evaluation.benchmark_jobs import Job
+    from boresight.evaluation.benchmark_jobs import BenchmarkJob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +67,11 @@ class Evaluate:
                 f"{', '.join(BENCHMARKS)}."
             )
 
-    def _job(self, any_collection: bool) -> Job:
+    def _job(self, any_collection: bool) -> BenchmarkJob:
         from boresight.cli.sources import open_collection, open_encoder
         from boresight.editing import CaptionEditor
         from boresight.errors import InputError
-        from boresight.evaluation.benchmark_jobs import Job
+        from boresight.evaluation.benchmark_jobs import BenchmarkJob
 
         if self.data is None:
             raise InputError(f"{self.what} needs --data: {'a collection' if any_collection else 'its folder'}.")
@@ -79,7 +79,7 @@ class Evaluate:
         if any_collection:
             data = open_collection(self.data, images=self.images).split(self.split)
         out = self.out or Path("runs") / self.what
-        return Job(
+        return BenchmarkJob(
             encoder=open_encoder(self.model, out / "embeddings", device=self.device, dtype=self.dtype),
             data=data,
             out=out,

@@ -1,5 +1,12 @@
+from boresight.evaluation.alignment import alignment_report as alignment_report
 from boresight.evaluation.attribution import evaluate_attribution as evaluate_attribution
+from boresight.evaluation.benchmark_jobs import BenchmarkJob as BenchmarkJob
+from boresight.evaluation.benchmark_report import write_benchmark_report as write_benchmark_report
+from boresight.evaluation.benchmark_run import BenchmarkRun as BenchmarkRun
+from boresight.evaluation.benchmarks import run_benchmark as run_benchmark
 from boresight.evaluation.comparison import compare as compare
+from boresight.evaluation.composition import evaluate_contrasts as evaluate_contrasts
+from boresight.evaluation.composition import evaluate_winoground as evaluate_winoground
 from boresight.evaluation.examples import Example as Example
 from boresight.evaluation.examples import LatentCard as LatentCard
 from boresight.evaluation.examples import pick_examples as pick_examples
@@ -10,5 +17,7 @@ from boresight.evaluation.retention import attribute_retention as attribute_rete
 from boresight.evaluation.retrieval import RetrievalResult as RetrievalResult
 from boresight.evaluation.retrieval import chance as chance
 from boresight.evaluation.retrieval import evaluate_retrieval as evaluate_retrieval
+from boresight.evaluation.robustness import evaluate_image_attack as evaluate_image_attack
 from boresight.evaluation.robustness import evaluate_robustness as evaluate_robustness
 from boresight.evaluation.swaps import swap_words as swap_words
+from boresight.evaluation.zero_shot import zero_shot as zero_shot

@@ -42,7 +42,7 @@ Scores = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class BenchmarkJob:
     """What a benchmark is run on.
 
     Attributes:
@@ -105,7 +105,7 @@ class Found:
     figures: Sequence[tuple[str, str]] = ()
 
 
-def published_retrieval(job: Job, name: str) -> Found:
+def published_retrieval(job: BenchmarkJob, name: str) -> Found:
     collection = open_published(name, job.folder, images=job.images)
     found = retrieval(job, collection, RETRIEVAL[name].folds)
     facts = dict(found.facts)
@@ -117,11 +117,11 @@ def published_retrieval(job: Job, name: str) -> Found:
     return replace(found, facts=facts)
 
 
-def own_retrieval(job: Job) -> Found:
+def own_retrieval(job: BenchmarkJob) -> Found:
     return retrieval(job, job.collection)
 
 
-def retrieval(job: Job, collection: Collection, folds: int = 1) -> Found:
+def retrieval(job: BenchmarkJob, collection: Collection, folds: int = 1) -> Found:
     """Both directions; over folds, the means of their galleries."""
     embeddings = job.embedded(collection)
     bounds = [round(len(embeddings) * fold / folds) for fold in range(folds + 1)]
@@ -147,7 +147,7 @@ def retrieval_measures(result: RetrievalResult) -> dict[str, float]:
     }
 
 
-def rococo_texts(job: Job, which: RococoSet) -> Found:
+def rococo_texts(job: BenchmarkJob, which: RococoSet) -> Found:
     rococo = read_rococo(job.folder, which, images=job.images)
     embeddings = job.embedded(rococo.collection, "refuse")
     figures = evaluate_rococo(rococo, embeddings, embed_altered(job.encoder, rococo, embeddings), job.editor)
@@ -155,18 +155,20 @@ def rococo_texts(job: Job, which: RococoSet) -> Found:
     return Found(_attack_scores(figures), ("I2T R@1", "false rate"), ATTACKED_LOWER, facts)
 
 
-def rococo_images(job: Job, kind: Kind) -> Found:
+def rococo_images(job: BenchmarkJob, kind: Kind) -> Found:
     """The mean over the published seeds."""
     collection = open_published("coco-karpathy-5k", job.folder, images=job.images)
     return _mixed(job, collection, [kind], PUBLISHED_SEEDS, PUBLISHED_SIZE)
 
 
-def mixes(job: Job) -> Found:
+def mixes(job: BenchmarkJob) -> Found:
     """Both kinds of altered pictures, the mean over three seeds."""
     return _mixed(job, job.collection, ["mix", "patch"], tuple(job.seed + number for number in range(3)), None)
 
 
-def _mixed(job: Job, collection: Collection, kinds: Sequence[Kind], seeds: Sequence[int], size: int | None) -> Found:
+def _mixed(
+    job: BenchmarkJob, collection: Collection, kinds: Sequence[Kind], seeds: Sequence[int], size: int | None
+) -> Found:
     embeddings = job.embedded(collection, "refuse")
     scores: Scores = {way: {} for way in job.ways}
     for kind in kinds:
@@ -184,7 +186,7 @@ def _mixed(job: Job, collection: Collection, kinds: Sequence[Kind], seeds: Seque
     return Found(scores, [name for name in names if name.endswith(("T2I R@1", "false rate"))], lower, facts)
 
 
-def swaps(job: Job) -> Found:
+def swaps(job: BenchmarkJob) -> Found:
     """Captions with one wrong word, four kinds of them."""
     collection = job.collection
     embeddings = job.embedded(collection)
@@ -213,7 +215,7 @@ def _attack_scores(figures: Mapping[str, Mapping[str, float]]) -> Scores:
     }
 
 
-def contrasts(job: Job, read: Any, macro_only: bool) -> Found:
+def contrasts(job: BenchmarkJob, read: Any, macro_only: bool) -> Found:
     """Accuracy by group where there are few of them, and means over groups and items."""
     items: Contrasts = read(job.folder, images=job.images)
     results = {way: evaluate_contrasts(job.encoder, items, editor) for way, editor in job.ways.items()}
@@ -230,7 +232,7 @@ def contrasts(job: Job, read: Any, macro_only: bool) -> Found:
     return Found(scores, ("macro accuracy",), (), facts)
 
 
-def winoground(job: Job) -> Found:
+def winoground(job: BenchmarkJob) -> Found:
     items = read_winoground(job.folder)
     results = {way: evaluate_winoground(job.encoder, items, editor) for way, editor in job.ways.items()}
     scores = {
@@ -240,7 +242,7 @@ def winoground(job: Job) -> Found:
     return Found(scores, ("group",), (), {"examples": f"{plain.n_examples:,}", **_left_out(plain.problems)})
 
 
-def class_folders(job: Job) -> Found:
+def class_folders(job: BenchmarkJob) -> Found:
     labelled = read_class_folders(job.folder, job.classes)
     templates = TEMPLATES if job.templates is None else read_lines(job.templates)
     score = partial(zero_shot, job.encoder, labelled.pictures, labelled.labels, labelled.classes, templates)
@@ -257,7 +259,7 @@ def class_folders(job: Job) -> Found:
     return Found(scores, ("top-1",), (), facts)
 
 
-def alignment(job: Job) -> Found:
+def alignment(job: BenchmarkJob) -> Found:
     """Gap and spread of both modalities; with an editor also what its captions write into other images."""
     collection = job.collection
     embeddings = job.embedded(collection)

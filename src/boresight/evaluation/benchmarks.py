@@ -11,7 +11,7 @@ from boresight.collections.published import RETRIEVAL
 from boresight.collections.rococo import SETS
 from boresight.errors import InputError
 from boresight.evaluation import benchmark_jobs as jobs
-from boresight.evaluation.benchmark_jobs import Found, Job
+from boresight.evaluation.benchmark_jobs import BenchmarkJob, Found
 from boresight.evaluation.benchmark_run import BenchmarkRun
 
 
@@ -26,11 +26,11 @@ class Benchmark:
     """
 
     title: str
-    run: Callable[[Job], Found]
+    run: Callable[[BenchmarkJob], Found]
     any_collection: bool = False
 
 
-def run_benchmark(name: str, job: Job) -> BenchmarkRun:
+def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
     """Run a benchmark and keep what it found in `job.out`; of one that was stopped the embeddings go on.
 
     Raises:
