@@ -24,7 +24,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         InputError, match=r"Toy needs toy.json \(nor b/toy.json\).*published at https://example.org/toy"
     ):
         expected(tmp_path, ["toy.json", "b/toy.json"], **OF)
-    with pytest.raises(InputError, match="There is no folder .*nowhere"):
+    with pytest.raises(InputError, match=r"There is no folder .*nowhere"):
         expected(tmp_path / "nowhere", ["toy.json"], **OF)
     (tmp_path / "torn.json").write_text('{"a": ')
     with pytest.raises(InputError, match=r"torn.json cannot be read as json .* get it anew for Toy"):
