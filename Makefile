@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attribution study-clips
+STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attribution study-clips study-imbalance study-ablations
 
 .PHONY: demo test lint studies clean $(STUDIES)
 
@@ -50,6 +50,12 @@ study-attribution: .venv/installed  ## the tables of docs/attribution.md, hours;
 
 study-clips: .venv/installed  ## training on parts of long captions against the whole, hours; ARGS="..." passes options on
 	OMP_NUM_THREADS=1 $(BIN)/python studies/clips.py $(ARGS)
+
+study-imbalance: .venv/installed  ## what captions leave out against what editing gains, hours; ARGS="..." passes options on
+	OMP_NUM_THREADS=1 $(BIN)/python studies/imbalance.py $(ARGS)
+
+study-ablations: .venv/installed  ## what each part of the caption editor brings, hours; ARGS="..." passes options on
+	OMP_NUM_THREADS=1 $(BIN)/python studies/ablations.py $(ARGS)
 
 clean:
 	rm -rf .venv runs report.html
