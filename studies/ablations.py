@@ -221,8 +221,7 @@ def factors(base: Setting) -> dict[str, dict[str, Setting]]:
 def measured(data: Data, seed: int, setting: Setting, options: Options) -> dict[str, Any]:
     """Figures of a row for one seed, from its file where they are finished.
 
-    `tests`: as Recalls; `chosen`: form and length exponent; `sae`: measures of its autoencoder, none where the chosen
-    form does not use one.
+    `tests`: as Recalls; `chosen`: form and length exponent; `sae`: measures of the autoencoder where the form has one.
     """
     name = name_of(setting, options)
     file = options.out / options.split / f"{data.name}-{seed}" / f"{name}.json"
