@@ -20,4 +20,3 @@ from boresight.evaluation.retrieval import evaluate_retrieval as evaluate_retrie
 from boresight.evaluation.robustness import evaluate_image_attack as evaluate_image_attack
 from boresight.evaluation.robustness import evaluate_robustness as evaluate_robustness
 from boresight.evaluation.swaps import swap_words as swap_words
-from boresight.evaluation.zero_shot import zero_shot as zero_shot
