@@ -167,7 +167,7 @@ def test_any_collection(scenes, tmp_path: Path) -> None:
         scenes.image(row).save(photos / f"{row}.png")
         rows.append({"file_name": f"{row}.png", "captions": scenes.captions[row], "split": "test"})
     (photos / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    for name in ("retrieval", "swaps", "mixes", "alignment"):
+    for name in ("retrieval", "swaps", "mixes", "composition", "alignment"):
         code, _, err = boresight("evaluate", name, "--data", photos, "--editor", EDITOR, "--out", name, cwd=tmp_path)
         assert code == 0, err
         run = BenchmarkRun.load(tmp_path / name)
@@ -175,6 +175,11 @@ def test_any_collection(scenes, tmp_path: Path) -> None:
         assert set(run.charts) <= set(run.scores["plain"])
         assert set(run.lower) <= set(run.scores["plain"])
     assert BenchmarkRun.load(tmp_path / "alignment").figures[0][1].startswith("data:image/png")
+    composed = BenchmarkRun.load(tmp_path / "composition").scores["plain"]
+    assert set(composed) >= {"same-concept word", "danger word", "word order"}
+    assert composed["danger word"] == pytest.approx(
+        BenchmarkRun.load(tmp_path / "swaps").scores["plain"]["danger: accuracy"]
+    )
     swaps, mixes = (BenchmarkRun.load(tmp_path / name).scores["plain"] for name in ("swaps", "mixes"))
     assert swaps["danger: accuracy"] > 50
     assert mixes["mix: accuracy"] > 50

@@ -20,14 +20,14 @@ class Evaluate:
     iiw-dci, iiw-docci, urban1k, sharegpt4v-1k, sharegpt4v-10k (docci and iiw also with -sentences); rococo-danger,
     rococo-diff-concept, rococo-same-concept, rococo-rand-voca, rococo-mix, rococo-patch; sugarcrepe, winoground,
     aro-vg-relation, aro-vg-attribution, aro-coco-order, aro-flickr-order; zero-shot (a folder for each class); and on
-    any collection retrieval, swaps, mixes, alignment.
+    any collection retrieval, swaps, mixes, composition, alignment.
     """
 
     what: Annotated[str, tyro.conf.Positional]
     """Name of a benchmark, or a folder written by 'boresight embed'."""
     data: str | None = None
-    """Folder of the benchmark's files as published; for retrieval, swaps, mixes and alignment what 'boresight embed'
-    takes."""
+    """Folder of the benchmark's files as published; for retrieval, swaps, mixes, composition and alignment what
+    'boresight embed' takes."""
     model: str | None = None
     """Hub name or folder of a model, 'open_clip:...'; left out: the one that ships with boresight."""
     editor: Path | None = None

@@ -17,9 +17,10 @@ import torch
 from boresight.collections import Collection
 from boresight.collections.classes import read_class_folders, read_lines
 from boresight.collections.collection import Problem
-from boresight.collections.contrasts import Contrasts, read_winoground
+from boresight.collections.contrasts import Contrast, Contrasts, Picture, read_winoground
 from boresight.collections.published import RETRIEVAL, open_published
 from boresight.collections.rococo import RococoSet, read_rococo
+from boresight.collections.word_order import shuffles_of, words_of
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings, embed
 from boresight.encoders import Encoder
@@ -217,7 +218,29 @@ def _attack_scores(figures: Mapping[str, Mapping[str, float]]) -> Scores:
 
 def contrasts(job: BenchmarkJob, read: Any, macro_only: bool) -> Found:
     """Accuracy by group where there are few of them, and means over groups and items."""
-    items: Contrasts = read(job.folder, images=job.images)
+    return _contrasts(job, read(job.folder, images=job.images), macro_only)
+
+
+def own_contrasts(job: BenchmarkJob) -> Found:
+    """Each caption against itself with one wrong word, four kinds of them, and against its words in other orders."""
+    collection = job.collection
+    texts, owners = collection.texts, collection.owners
+    pictures = [Picture(name, partial(collection.image, row)) for row, name in enumerate(collection.ids)]
+    items = []
+    for kind in KINDS:
+        swapped = swap_words(texts, kind, owners=owners, seed=job.seed)
+        items += [
+            Contrast(pictures[owners[row]], (texts[row], swapped.captions[row]), 0, f"{kind} word")
+            for row in swapped.rows
+        ]
+    for owner, text in zip(owners, texts, strict=True):
+        words = words_of(text)
+        if others := shuffles_of(words, job.seed):
+            items.append(Contrast(pictures[owner], (" ".join(words), *others), 0, "word order"))
+    return _contrasts(job, Contrasts(items, collection.name, collection.problems), macro_only=False)
+
+
+def _contrasts(job: BenchmarkJob, items: Contrasts, macro_only: bool) -> Found:
     results = {way: evaluate_contrasts(job.encoder, items, editor) for way, editor in job.ways.items()}
     scores = {
         way: {

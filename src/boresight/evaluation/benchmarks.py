@@ -81,6 +81,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "retrieval": Benchmark("Retrieval", jobs.own_retrieval, any_collection=True),
     "swaps": Benchmark("Captions with one wrong word", jobs.swaps, any_collection=True),
     "mixes": Benchmark("Altered pictures", jobs.mixes, any_collection=True),
+    "composition": Benchmark("Captions of nearly the same words", jobs.own_contrasts, any_collection=True),
     "alignment": Benchmark("Alignment of pictures and captions", jobs.alignment, any_collection=True),
 }
 """Name on the command line -> benchmark."""
