@@ -42,6 +42,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import torch
 import tyro
+from kept import keep, kept
 from matplotlib.figure import Figure
 
 from boresight import load_encoder
@@ -53,8 +54,8 @@ from boresight.collections.table import dataset_of
 from boresight.editing import CaptionEditor
 from boresight.editing.config import Form, Length, MaskKind, MemoryKind, TextKind
 from boresight.embeddings import Embeddings, embed
-from boresight.errors import ArtefactError, InputError
-from boresight.evaluation.results import Spread, replace_json, replace_text
+from boresight.errors import InputError
+from boresight.evaluation.results import Spread, replace_text
 from boresight.evaluation.retrieval import evaluate_retrieval
 from boresight.models import default_model_path
 from boresight.progress import say
@@ -226,8 +227,8 @@ def measured(data: Data, seed: int, setting: Setting, options: Options) -> dict[
     name = name_of(setting, options)
     file = options.out / options.split / f"{data.name}-{seed}" / f"{name}.json"
     settings = {"setting": asdict(setting), **_of_outcome(data, options)}
-    if (kept := _kept(file, settings)) is not None:
-        return kept
+    if (done := kept(file, settings)) is not None:
+        return done
     sae = autoencoder(data, seed, setting, options)
     editor = edited(data, seed, replace(setting, control=""), sae, options)
     config, measures = editor.config, {}
@@ -242,7 +243,7 @@ def measured(data: Data, seed: int, setting: Setting, options: Options) -> dict[
             order = torch.randperm(len(test), generator=generator(seed, SHUFFLED))
             test = replace(test, images=test.images[order])
         found["tests"][split] = evaluate_retrieval(test, scorer).to_dict()
-    replace_json(file, {"settings": settings, "found": found})
+    keep(file, settings, found)
     say(f"{data.name}, seed {seed}, {name}: {json.dumps({of: headline(found['tests'], of) for of in found['tests']})}")
     return found
 
@@ -379,20 +380,10 @@ def _of_outcome(data: Data, options: Options) -> dict[str, Any]:
 def _artefact(folder: Path, kind: Any, settings: Mapping[str, Any], fit: Callable[[], Any], device: str) -> Any:
     """The artefact kept in `folder`, fitted now unless it is there; its settings stand in a file beside it."""
     file = folder.parent / f"{folder.name}.json"
-    if _kept(file, settings) is None:
+    if kept(file, settings) is None:
         fit().save(folder)
-        replace_json(file, {"settings": settings, "found": True})
+        keep(file, settings, True)
     return kind.load(folder, device)
-
-
-def _kept(file: Path, settings: Mapping[str, Any]) -> Any:
-    """What a file found, None where there is none. Raises ArtefactError for one of other settings."""
-    if not file.is_file():
-        return None
-    kept = json.loads(file.read_text(encoding="utf-8"))
-    if kept["settings"] != settings:
-        raise ArtefactError(f"{file} was made with other settings; delete it or choose another `out`.")
-    return kept["found"]
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 import tyro
+from kept import keep, kept
 from PIL import Image
 
 from boresight import load_encoder
@@ -33,7 +34,7 @@ from boresight.collections import Collection
 from boresight.collections.emoji import load_emoji
 from boresight.collections.pictures import to_rgb
 from boresight.encoders import Encoder
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import InputError
 from boresight.evaluation.attribution import evaluate_attribution, randomisation
 from boresight.evaluation.attribution_figures import (
     FAITHFUL,
@@ -46,7 +47,7 @@ from boresight.evaluation.attribution_figures import (
 from boresight.evaluation.attribution_pairs import CaptionedImages, engines_of, maps_of, read_pairs
 from boresight.evaluation.grounded_texts import GroundedTexts, emoji_texts, scene_texts
 from boresight.evaluation.grounding import GroundedPairs, emoji_pairs, scene_pairs
-from boresight.evaluation.results import Spread, replace_json, replace_text
+from boresight.evaluation.results import Spread, replace_text
 from boresight.evaluation.roar import remove_and_retrain
 from boresight.models import default_model_path
 from boresight.progress import say
@@ -139,13 +140,10 @@ def measured(encoder: Encoder, world: str, seed: int, part: Part, row: str, opti
     }
     name = re.sub(r"[^a-z0-9]+", "-", row)
     file = options.out / options.split / f"{world}-{seed}" / part / f"{name}.json"
-    if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["settings"] != settings:
-            raise ArtefactError(f"{file} was made with other settings; delete it or choose another `out`.")
-        return kept["found"]
+    if (done := kept(file, settings)) is not None:
+        return done
     found = RUNS[part](encoder, world, seed, {row: ROWS[row]}, options)
-    replace_json(file, {"settings": settings, "found": found})
+    keep(file, settings, found)
     say(f"{world}, seed {seed}, {part}: {row}")
     return found
 

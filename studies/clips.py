@@ -48,6 +48,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import torch
 import tyro
+from kept import keep, kept
 from matplotlib.figure import Figure
 
 from boresight import load_encoder
@@ -58,9 +59,9 @@ from boresight.collections.synthetic_captions import SYNTHETIC, WEB, web_caption
 from boresight.collections.table import dataset_of
 from boresight.embeddings import embed
 from boresight.encoders.hf import TransformersEncoder
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import InputError
 from boresight.evaluation.attribution_figures import markdown
-from boresight.evaluation.results import Spread, replace_json, replace_text
+from boresight.evaluation.results import Spread, replace_text
 from boresight.evaluation.retrieval import evaluate_retrieval
 from boresight.pretraining.pretrain import CHECKPOINT, PretrainConfig, Stage
 from boresight.pretraining.recipe import MODEL, CaptionerShape, train_on
@@ -179,12 +180,12 @@ def measured(world: str, seed: int, arm: str, options: Options) -> dict[str, Any
     trained = options.out / "models" / place
     settings = json.loads(json.dumps({"arm": asdict(ARMS[arm]), **_of_outcome(world, options)}))
     file = options.out / options.split / f"{place}.json"
-    if (kept := _kept(file, settings)) is not None:
-        return kept
-    cost = _kept(trained / "cost.json", settings)
+    if (done := kept(file, settings)) is not None:
+        return done
+    cost = kept(trained / "cost.json", settings)
     if cost is None:
         cost = train_arm(world, seed, ARMS[arm], trained, options)
-        replace_json(trained / "cost.json", {"settings": settings, "found": cost})
+        keep(trained / "cost.json", settings, cost)
         shutil.rmtree(trained / CHECKPOINT)
     encoder = load_encoder(trained / MODEL, device="cpu", dtype="float32")
     found: dict[str, Any] = {"cost": cost, "tests": {}}
@@ -193,7 +194,7 @@ def measured(world: str, seed: int, arm: str, options: Options) -> dict[str, Any
             embed(encoder, test, workers=0, dtype="float32"), kinds=[*KINDS, WEB] * len(test), device="cpu"
         )
         found["tests"][name] = result.to_dict()["kinds"]
-    replace_json(file, {"settings": settings, "found": found})
+    keep(file, settings, found)
     say(f"{place}: {json.dumps({name: headline(test) for name, test in found['tests'].items()})} {json.dumps(cost)}")
     return found
 
@@ -203,15 +204,7 @@ def train_arm(world: str, seed: int, arm: Arm, out: Path, options: Options) -> d
     data = training_set(world, options.n_images)
     shape = replace(SHAPE, context=arm.text_length)
     tokenizer = train_tokenizer([*data.dataset[WEB][:], *data.dataset[SYNTHETIC][:]], shape)  # of all arms the same
-    encoder = TransformersEncoder(
-        small_clip(tokenizer, shape, seed),
-        Remembering(tokenizer),
-        small_processor(tokenizer, shape).image_processor,
-        name="small clip",
-        fingerprint="",
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
+    encoder = small_encoder(tokenizer, shape, seed)
     config = PretrainConfig(
         steps=options.steps,
         batch_size=min(options.batch_size, len(data)),
@@ -245,6 +238,19 @@ def train_arm(world: str, seed: int, arm: Arm, out: Path, options: Options) -> d
         "captioner tokens": config.batch_size * CAPTIONER.queries * arm.captioner,
         "loss": trained.loss,
     }
+
+
+def small_encoder(tokenizer: Any, shape: SmallClipConfig, seed: int) -> TransformersEncoder:
+    """A CLIP with weights drawn from `seed`, to be trained; its tokenizer splits each text once."""
+    return TransformersEncoder(
+        small_clip(tokenizer, shape, seed),
+        Remembering(tokenizer),
+        small_processor(tokenizer, shape).image_processor,
+        name="small clip",
+        fingerprint="",
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
 
 
 class Remembering:
@@ -378,16 +384,6 @@ def _of_outcome(world: str, options: Options) -> dict[str, Any]:
     texts = "\n".join(text for column in ("id", WEB, SYNTHETIC) for text in data[column][:])
     stamp = hashlib.sha256(texts.encode()).hexdigest()[:16]
     return {"shape": asdict(SHAPE), "captioner": asdict(CAPTIONER), "data": stamp, **settings}
-
-
-def _kept(file: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a file found. Raises ArtefactError for one of other settings."""
-    if not file.is_file():
-        return None
-    kept = json.loads(file.read_text(encoding="utf-8"))
-    if kept["settings"] != settings:
-        raise ArtefactError(f"{file} was made with other settings; delete it or choose another `out`.")
-    return kept["found"]
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import torch
 import tyro
-from clips import Remembering
+from clips import small_encoder
+from kept import keep, kept
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
@@ -51,16 +52,15 @@ from boresight.collections.mad import FACTORS, make_mad
 from boresight.collections.table import dataset_of
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings, embed
-from boresight.encoders.hf import TransformersEncoder
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import InputError
 from boresight.evaluation import attribute_retention, compare
 from boresight.evaluation.alignment import alignment_report
 from boresight.evaluation.comparison import EDITED, EDITED_MASKS, PLAIN, RANDOM, SHUFFLED, TUNED, TUNED_MEMORY
-from boresight.evaluation.results import Row, Spread, replace_json, replace_text
+from boresight.evaluation.results import Row, Spread, replace_text
 from boresight.pretraining.pretrain import CHECKPOINT, PretrainConfig
 from boresight.pretraining.recipe import MODEL, train_on
 from boresight.pretraining.shards import open_rows
-from boresight.pretraining.small_clip import SmallClipConfig, small_clip, small_processor, train_tokenizer
+from boresight.pretraining.small_clip import SmallClipConfig, train_tokenizer
 from boresight.pretraining.stream import StreamConfig
 from boresight.progress import say
 
@@ -137,8 +137,8 @@ def measured(k: int, seed: int, options: Options) -> dict[str, Any]:
     place = f"{k}-attributes-{seed}"
     settings = json.loads(json.dumps({**_of_encoder(options), **_of_rows(options)}))
     folder = options.out / options.learn / place
-    if (kept := _kept(folder / "found.json", settings)) is not None:
-        return kept
+    if (done := kept(folder / "found.json", settings)) is not None:
+        return done
     encoder = load_encoder(trained(k, seed, options.out / "models" / place, options), dtype="float32")
 
     def embedded(split: str, n: int, told: Sequence[int], world_seed: int = 0) -> Embeddings:
@@ -177,7 +177,7 @@ def measured(k: int, seed: int, options: Options) -> dict[str, Any]:
         ),
         "lying": lying(editor, embedded("test", options.n_test, [k]), shown),
     }
-    replace_json(folder / "found.json", {"settings": settings, "found": found})
+    keep(folder / "found.json", settings, found)
     say(f"{place}: {json.dumps(found['recall'][str(ALL)])}")
     return found
 
@@ -185,18 +185,10 @@ def measured(k: int, seed: int, options: Options) -> dict[str, Any]:
 def trained(k: int, seed: int, out: Path, options: Options) -> Path:
     """The folder of a CLIP trained on captions of k attributes; trained now unless it is there."""
     settings = json.loads(json.dumps(_of_encoder(options)))
-    if _kept(out / "trained.json", settings) is None:
+    if kept(out / "trained.json", settings) is None:
         data = world("encoder", options.n_images, 0, options.source)
         tokenizer = train_tokenizer(data.texts, SHAPE)  # of captions of every k, so the same for all
-        encoder = TransformersEncoder(
-            small_clip(tokenizer, SHAPE, seed),
-            Remembering(tokenizer),
-            small_processor(tokenizer, SHAPE).image_processor,
-            name="small clip",
-            fingerprint="",
-            device=torch.device("cpu"),
-            dtype=torch.float32,
-        )
+        encoder = small_encoder(tokenizer, SHAPE, seed)
         config = PretrainConfig(
             steps=options.steps,
             batch_size=min(options.batch_size, len(data)),
@@ -210,7 +202,7 @@ def trained(k: int, seed: int, out: Path, options: Options) -> Path:
         # A crop would change the size of the digit, which captions tell; a mirror image is no digit.
         stream = StreamConfig(minimum_area=1.0, flip=False)
         done = train_on(open_rows(telling(data, [k])), encoder, out, config, stream, tensorboard=False)
-        replace_json(out / "trained.json", {"settings": settings, "found": {"loss": done.loss}})
+        keep(out / "trained.json", settings, {"loss": done.loss})
     shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
     return out / MODEL
 
@@ -283,13 +275,13 @@ def retention(
     found: dict[str, dict[str, list[float]]] = {}
     for row in fitted:
         for at, words in enumerate(FACTORS.values()):
-            kept = attribute_retention(
+            retained = attribute_retention(
                 fitted[row], seen[:, at], read[row], truth[:, at], told[:, at], classes=len(words)
             )
-            for sort, value in (("told", kept.described), ("left out", kept.undescribed)):
+            for sort, value in (("told", retained.described), ("left out", retained.undescribed)):
                 if not math.isnan(value):
                     found.setdefault(sort, {}).setdefault(row, []).append(value)
-                    found[sort].setdefault("guessing", []).append(kept.chance)
+                    found[sort].setdefault("guessing", []).append(retained.chance)
     return {sort: {row: fmean(values) for row, values in rows.items()} for sort, rows in found.items()}
 
 
@@ -382,16 +374,6 @@ def _of_encoder(options: Options) -> dict[str, Any]:
 
 def _of_rows(options: Options) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("n_train", "n_validation", "n_test", "n_probe", "n_latents")}
-
-
-def _kept(file: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a file found. Raises ArtefactError for one of other settings."""
-    if not file.is_file():
-        return None
-    kept = json.loads(file.read_text(encoding="utf-8"))
-    if kept["settings"] != settings:
-        raise ArtefactError(f"{file} was made with other settings; delete it or choose another `out`.")
-    return kept["found"]
 
 
 if __name__ == "__main__":

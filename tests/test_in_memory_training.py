@@ -18,25 +18,14 @@ from boresight.errors import ArtefactError, InputError
 from boresight.pretraining.contrastive import contrastive_loss
 from boresight.pretraining.small_clip import SmallClipConfig, small_clip, small_processor, train_tokenizer
 from boresight.seeds import generator
+from test_cli_caption import COLOURS
+from test_cli_caption import SHAPE as TINY
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 
 from in_memory_pairs import Pairs, augment, mix
 from in_memory_training import ContrastiveConfig, train
 
-TINY = SmallClipConfig(
-    image_size=24,
-    patch_size=12,
-    image_width=16,
-    image_layers=1,
-    image_heads=2,
-    text_width=16,
-    text_layers=1,
-    text_heads=2,
-    projection=8,
-    vocabulary=600,
-)
-COLOURS = ("red", "green", "blue", "orange", "purple", "white", "black", "gray")
 QUICK = {"steps": 6, "batch_size": 8, "warmup": 2, "seed": 3}
 
 

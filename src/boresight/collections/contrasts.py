@@ -206,6 +206,13 @@ def read_aro(
     return _gathered(items(), "ARO VG-Attribution", hint, fewest=25)
 
 
+def against_orders(picture: Picture, caption: str, group: str, seed: int) -> Contrast | None:
+    """A caption among other orders of its words (`boresight.collections.word_order`); None where it has none."""
+    words = words_of(caption)
+    others = shuffles_of(words, seed)
+    return Contrast(picture, (" ".join(words), *others), 0, group) if others else None
+
+
 def _order(folder: str | Path, part: AroPart, images: str | Path | None, seed: int) -> Contrasts:
     names = {
         "coco-order": ["coco_karpathy_test.json", "dataset_coco.json"],
@@ -218,12 +225,8 @@ def _order(folder: str | Path, part: AroPart, images: str | Path | None, seed: i
         for row, (identity, captions) in enumerate(zip(collection.ids, collection.captions, strict=True)):
             picture = Picture(identity, partial(collection.image, row))
             for caption in captions:
-                words = words_of(caption)
-                others = shuffles_of(words, seed)
-                if others:
-                    yield Contrast(picture, (" ".join(words), *others), 0, part)
-                else:
-                    yield Problem("unshufflable caption", f"'{caption}' of {identity}")
+                item = against_orders(picture, caption, part, seed)
+                yield item or Problem("unshufflable caption", f"'{caption}' of {identity}")
 
     found = _gathered(items(), f"ARO {part}", "take captions of two words or more")
     return Contrasts(found.items, found.name, [*collection.problems, *found.problems])

@@ -49,6 +49,12 @@ class Published:
         bounds = [round(images * fold / self.folds) for fold in range(self.folds + 1)]
         return [range(start, stop) for start, stop in pairwise(bounds)]
 
+    def differs(self, collection: Collection) -> dict[str, tuple[int, int]]:
+        """'images' and 'captions', where there are not as many as published -> how many here, how many there."""
+        here = (len(collection), len(collection.texts))
+        counts = zip(("images", "captions"), here, self.counts, strict=True)
+        return {what: (count, there) for what, count, there in counts if there is not None and count != there}
+
 
 def open_published(name: str, folder: str | Path, *, images: str | Path | None = None) -> Collection:
     """A retrieval benchmark, as its files lie in `folder`; docs/collections.md names them.
@@ -97,10 +103,8 @@ def _compare(published: Published, collection: Collection, missing: bool) -> Non
     if collection.problems:
         fewer = "; figures over fewer images are not the published ones" if missing else ""
         say(f"{published.title}: skipped {summary(collection.problems)}{fewer}.")
-    here = (len(collection), len(collection.texts))
-    for count, there, what in zip(here, published.counts, ("images", "captions"), strict=True):
-        if there is not None and count != there:
-            say(f"{published.title}: {count:,} {what} here, {there:,} as published.")
+    for what, (here, there) in published.differs(collection).items():
+        say(f"{published.title}: {here:,} {what} here, {there:,} as published.")
 
 
 _COCO = "https://cocodataset.org/#download"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,9 @@ import torch
 from boresight.collections import Collection
 from boresight.collections.classes import read_class_folders, read_lines
 from boresight.collections.collection import Problem
-from boresight.collections.contrasts import Contrast, Contrasts, Picture, read_winoground
+from boresight.collections.contrasts import Contrast, Contrasts, Picture, against_orders, read_winoground
 from boresight.collections.published import RETRIEVAL, open_published
 from boresight.collections.rococo import RococoSet, read_rococo
-from boresight.collections.word_order import shuffles_of, words_of
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings, embed
 from boresight.encoders import Encoder
@@ -30,10 +29,11 @@ from boresight.evaluation.alignment_figures import alignment_figure
 from boresight.evaluation.benchmark_examples import retrieval_examples
 from boresight.evaluation.benchmark_run import EDITED, PLAIN
 from boresight.evaluation.composition import evaluate_contrasts, evaluate_winoground
+from boresight.evaluation.mixes import KINDS as MIXES
 from boresight.evaluation.mixes import PUBLISHED_SEEDS, PUBLISHED_SIZE, Kind, embed_mixes, mix_pictures
 from boresight.evaluation.retrieval import DEPTHS, RetrievalResult, evaluate_retrieval
-from boresight.evaluation.robustness import evaluate_image_attack, evaluate_robustness
-from boresight.evaluation.rococo import embed_altered, evaluate_rococo
+from boresight.evaluation.robustness import evaluate_robustness
+from boresight.evaluation.rococo import embed_altered, evaluate_rococo, evaluate_rococo_images
 from boresight.evaluation.swaps import KINDS, swap_words
 from boresight.evaluation.zero_shot import TEMPLATES, zero_shot
 
@@ -108,32 +108,31 @@ class Found:
 
 def published_retrieval(job: BenchmarkJob, name: str) -> Found:
     collection = open_published(name, job.folder, images=job.images)
-    found = retrieval(job, collection, RETRIEVAL[name].folds)
-    facts = dict(found.facts)
-    for size, there, what in zip(
-        (len(collection), len(collection.texts)), RETRIEVAL[name].counts, ("images", "captions"), strict=True
-    ):
-        if there is not None and size != there:
-            facts[f"{what}, not as published"] = f"{size:,} of {there:,}"
-    return replace(found, facts=facts)
+    of = RETRIEVAL[name]
+    found = retrieval(job, collection, of.galleries if of.folds > 1 else None)
+    differences = {
+        f"{what}, not as published": f"{here:,} of {there:,}" for what, (here, there) in of.differs(collection).items()
+    }
+    return replace(found, facts={**found.facts, **differences})
 
 
 def own_retrieval(job: BenchmarkJob) -> Found:
     return retrieval(job, job.collection)
 
 
-def retrieval(job: BenchmarkJob, collection: Collection, folds: int = 1) -> Found:
-    """Both directions; over folds, the means of their galleries."""
+def retrieval(
+    job: BenchmarkJob, collection: Collection, galleries: Callable[[int], Sequence[range]] | None = None
+) -> Found:
+    """Both directions; the mean over `galleries`, from the number of images to the rows of each, or one of them all."""
     embeddings = job.embedded(collection)
-    bounds = [round(len(embeddings) * fold / folds) for fold in range(folds + 1)]
-    parts = [embeddings.select(range(*bounds[fold : fold + 2])) for fold in range(folds)] if folds > 1 else [embeddings]
+    parts = [embeddings] if galleries is None else [embeddings.select(rows) for rows in galleries(len(embeddings))]
     results = {way: [evaluate_retrieval(part, editor) for part in parts] for way, editor in job.ways.items()}
     facts = _facts(embeddings, collection.problems)
     for count, what in (("truncated_captions", "cut"), ("windowed_captions", "read in windows")):
         if embeddings.manifest.get(count):
             facts["captions longer than the model reads"] = f"{embeddings.manifest[count]:,}, {what}"
-    if folds > 1:
-        facts["galleries"] = f"{folds} of {len(parts[0]):,} images, their mean"
+    if len(parts) > 1:
+        facts["galleries"] = f"{len(parts)} of {len(parts[0]):,} images, their mean"
     examples = retrieval_examples(
         parts[0], collection, results[PLAIN][0], results.get(EDITED, [None])[0], job.editor, seed=job.seed
     )
@@ -164,7 +163,7 @@ def rococo_images(job: BenchmarkJob, kind: Kind) -> Found:
 
 def mixes(job: BenchmarkJob) -> Found:
     """Both kinds of altered pictures, the mean over three seeds."""
-    return _mixed(job, job.collection, ["mix", "patch"], tuple(job.seed + number for number in range(3)), None)
+    return _mixed(job, job.collection, MIXES, tuple(job.seed + number for number in range(3)), None)
 
 
 def _mixed(
@@ -173,13 +172,8 @@ def _mixed(
     embeddings = job.embedded(collection, "refuse")
     scores: Scores = {way: {} for way in job.ways}
     for kind in kinds:
-        altered = [
-            embed_mixes(job.encoder, mix_pictures(collection, kind, seed=seed, size=size)).to(embeddings.images.dtype)
-            for seed in seeds
-        ]
-        for way, editor in job.ways.items():
-            runs = [evaluate_image_attack(embeddings, rows, range(len(rows)), editor) for rows in altered]
-            found = _attack_scores({way: _mean(runs)})[way]
+        altered = [embed_mixes(job.encoder, mix_pictures(collection, kind, seed=seed, size=size)) for seed in seeds]
+        for way, found in _attack_scores(evaluate_rococo_images(embeddings, altered, job.editor)).items():
             scores[way] |= {name if len(kinds) == 1 else f"{kind}: {name}": value for name, value in found.items()}
     names = list(scores[PLAIN])
     lower = [name for name in names if name.endswith(ATTACKED_LOWER)]
@@ -234,9 +228,8 @@ def own_contrasts(job: BenchmarkJob) -> Found:
             for row in swapped.rows
         ]
     for owner, text in zip(owners, texts, strict=True):
-        words = words_of(text)
-        if others := shuffles_of(words, job.seed):
-            items.append(Contrast(pictures[owner], (" ".join(words), *others), 0, "word order"))
+        if item := against_orders(pictures[owner], text, "word order", job.seed):
+            items.append(item)
     return _contrasts(job, Contrasts(items, collection.name, collection.problems), macro_only=False)
 
 

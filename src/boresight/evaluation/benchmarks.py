@@ -46,12 +46,7 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
         model=job.encoder.name,
         encoder_fingerprint=job.encoder.fingerprint,
         editor="" if job.editor is None else job.editor.fingerprint,
-        scores=found.scores,
-        charts=tuple(found.charts),
-        lower=tuple(found.lower),
-        facts=found.facts,
-        examples=tuple(found.examples),
-        figures=tuple(found.figures),
+        **vars(found),
     )
     run.save(job.out)
     return run
