@@ -162,19 +162,28 @@ def test_rococo(scenes, tmp_path: Path) -> None:
 
 def test_any_collection(scenes, tmp_path: Path) -> None:
     photos, rows = tmp_path / "photos", []
+    truths = [json.loads(text) for text in scenes.dataset["attributes"][:]]
     photos.mkdir()
     for row in range(N):
         scenes.image(row).save(photos / f"{row}.png")
-        rows.append({"file_name": f"{row}.png", "captions": scenes.captions[row], "split": "test"})
+        truth = {"attributes": scenes.dataset["attributes"][row], "ground": truths[row]["background"]}
+        rows.append({"file_name": f"{row}.png", "captions": scenes.captions[row], "split": "test", **truth})
     (photos / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for name in ("retrieval", "swaps", "mixes", "composition", "alignment"):
-        code, _, err = boresight("evaluate", name, "--data", photos, "--editor", EDITOR, "--out", name, cwd=tmp_path)
+        command = ["evaluate", name, "--data", photos, "--editor", EDITOR, "--out", name]
+        command += ["--labels", "attributes.objects.shape", "ground"] if name == "alignment" else []
+        code, _, err = boresight(*command, cwd=tmp_path)
         assert code == 0, err
         run = BenchmarkRun.load(tmp_path / name)
         assert {"plain", "edited"} <= set(run.scores)
         assert set(run.charts) <= set(run.scores["plain"])
         assert set(run.lower) <= set(run.scores["plain"])
     assert BenchmarkRun.load(tmp_path / "alignment").figures[0][1].startswith("data:image/png")
+    aligned = BenchmarkRun.load(tmp_path / "alignment").scores
+    assert {"object bias, images", "ground: left out", "ground: guessing"} <= set(aligned["plain"])
+    assert set(aligned["edited"]) >= set(aligned["plain"])
+    said = refused("evaluate", "alignment", "--data", photos, "--labels", "colour", "--out", "x", cwd=tmp_path)
+    assert "no column 'colour' for labels; there are attributes, ground" in said
     composed = BenchmarkRun.load(tmp_path / "composition").scores["plain"]
     assert set(composed) >= {"same-concept word", "danger word", "word order"}
     assert composed["danger word"] == pytest.approx(

@@ -42,6 +42,8 @@ class Evaluate:
     """Zero-shot: a file with the names of the classes, one a line, in the order of their folders."""
     templates: Path | None = None
     """Zero-shot: a file with sentences, one a line, {} where the name goes."""
+    labels: tuple[str, ...] = ()
+    """Alignment: columns of the collection, the object first, keys of JSON after dots (class attributes.colour)."""
     out: Path | None = None
     """Of a benchmark: folder for its figures and embeddings, 'boresight report' reads it (default: runs/NAME). Of
     embeddings: file for the figures, as json."""
@@ -90,6 +92,7 @@ class Evaluate:
             seed=self.seed,
             classes=self.classes,
             templates=self.templates,
+            labels=self.labels,
         )
 
     def _on_embeddings(self) -> None:

@@ -18,6 +18,7 @@ from boresight.collections import Collection
 from boresight.collections.classes import read_class_folders, read_lines
 from boresight.collections.collection import Problem
 from boresight.collections.contrasts import Contrast, Contrasts, Picture, against_orders, read_winoground
+from boresight.collections.labels import labels_in
 from boresight.collections.published import RETRIEVAL, open_published
 from boresight.collections.rococo import RococoSet, read_rococo
 from boresight.editing import CaptionEditor
@@ -29,6 +30,7 @@ from boresight.evaluation.alignment_figures import alignment_figure
 from boresight.evaluation.benchmark_examples import retrieval_examples
 from boresight.evaluation.benchmark_run import EDITED, PLAIN
 from boresight.evaluation.composition import evaluate_contrasts, evaluate_winoground
+from boresight.evaluation.labelled import label_report
 from boresight.evaluation.mixes import KINDS as MIXES
 from boresight.evaluation.mixes import PUBLISHED_SEEDS, PUBLISHED_SIZE, Kind, embed_mixes, mix_pictures
 from boresight.evaluation.retrieval import DEPTHS, RetrievalResult, evaluate_retrieval
@@ -52,6 +54,7 @@ class BenchmarkJob:
         images: the folder of the pictures, where they do not lie where the files say.
         long_text: what becomes of captions longer than the model reads, `boresight.embeddings.embed`.
         classes, templates: of zero-shot, files with a class name or a sentence with {} a line.
+        labels: of alignment, what the collection says of its pictures, as `labels_in` reads it: the object first.
     """
 
     encoder: Encoder
@@ -64,6 +67,7 @@ class BenchmarkJob:
     seed: int = 0
     classes: Path | None = None
     templates: Path | None = None
+    labels: Sequence[str] = ()
 
     @property
     def ways(self) -> dict[str, CaptionEditor | None]:
@@ -276,19 +280,30 @@ def class_folders(job: BenchmarkJob) -> Found:
 
 
 def alignment(job: BenchmarkJob) -> Found:
-    """Gap and spread of both modalities; with an editor also what its captions write into other images."""
+    """Gap and spread of both modalities; with an editor also what its captions write into other images.
+
+    With labels also object bias, and what of them can be read off the images.
+    """
     collection = job.collection
+    labels = {name: labels_in(collection, name) for name in job.labels}
     embeddings = job.embedded(collection)
     report = alignment_report(embeddings, job.editor, seed=job.seed)
+    if labels:
+        row_of = {identity: row for row, identity in enumerate(collection.ids)}
+        rows = [row_of[identity] for identity in embeddings.ids]
+        ours = {name: [values[row] for row in rows] for name, values in labels.items()}
+        for way, values in label_report(embeddings, ours, job.editor, seed=job.seed).items():
+            report[way] |= values
     drawn = io.BytesIO()
     alignment_figure(embeddings, job.editor, report=report, seed=job.seed).savefig(drawn, format="png", dpi=110)
     figure = "data:image/png;base64," + base64.b64encode(drawn.getvalue()).decode("ascii")
     scores = {way: dict(values) for way, values in report.items()}
     for name, share in scores.pop("captioned share", {}).items():
         scores[EDITED][f"captioned share, {name}"] = share
+    lower = [*ALIGNMENT_LOWER, *(name for name in scores[PLAIN] if name.endswith(": written"))]
     facts = _facts(embeddings, collection.problems)
     told = "Pairs of pictures and captions along their two main directions, and the measures above as bars"
-    return Found(scores, ("RMG", "cosine, matched"), ALIGNMENT_LOWER, facts, figures=[(told, figure)])
+    return Found(scores, ("RMG", "cosine, matched"), lower, facts, figures=[(told, figure)])
 
 
 def _mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
