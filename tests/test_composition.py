@@ -24,7 +24,7 @@ from boresight.collections.scene_world import COLOURS, SHAPES
 from boresight.editing import CaptionEditor, PlainScorer
 from boresight.editing.config import EditorConfig
 from boresight.errors import ArtefactError, InputError
-from boresight.evaluation.composition import evaluate_contrasts, evaluate_winoground
+from boresight.evaluation.composition import contrasts_by_editor, evaluate_contrasts, evaluate_winoground
 from boresight.models import default_editor_path, default_model_path
 from editing_world import WIDTH, quiet, sae_fixture  # noqa: F401
 from fake_encoder import FakeEncoder
@@ -308,6 +308,11 @@ def test_an_editor_is_asked_pair_by_pair(sae, mask: str) -> None:
     plain = evaluate_contrasts(encoder, Contrasts(items))
     assert plain.micro == evaluate_contrasts(encoder, Contrasts(items), PlainScorer(), batch_size=3).micro
     assert plain.micro != found.micro
+
+    encoder.images.clear()
+    both = contrasts_by_editor(encoder, Contrasts(items), {"plain": None, "edited": editor}, batch_size=7)
+    assert (both["plain"].micro, both["edited"].micro) == (plain.micro, found.micro)
+    assert sorted(encoder.images) == sorted({int(one.picture.name[1:]) for one in items})
 
 
 def test_bad_requests(sae) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
@@ -10,12 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from boresight.editing import CaptionEditor, Scorer
-from boresight.editing.scorer import PreparedTexts
 from boresight.embeddings import Embeddings
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
 
 Open = Callable[[], Image.Image]
+Editors = Mapping[str, CaptionEditor | Scorer | None]
+"""By a name of the caller's, caption editors or anything that scores alike; None for the plain cosine."""
 
 
 def check_batches(encoder: Encoder, editor: CaptionEditor | Scorer | None, batch_size: int) -> None:
@@ -31,16 +32,6 @@ def check_batches(encoder: Encoder, editor: CaptionEditor | Scorer | None, batch
 def reads_tokens(editor: CaptionEditor | Scorer | None) -> bool:
     """Whether the editor's mask reads the tokens of a caption beside its embedding."""
     return isinstance(editor, CaptionEditor) and editor.config.has_latents and editor.config.mask == "tokens"
-
-
-def prepare_captions(
-    encoder: Encoder, captions: Sequence[str], scorer: Scorer, batch_size: int
-) -> Iterator[tuple[slice, PreparedTexts]]:
-    """Captions ready for the scorer, `batch_size` at a time, each lot with its place among them."""
-    for start in range(0, len(captions), batch_size):
-        some = captions[start : start + batch_size]
-        tokens = encoder.embed_tokens(some) if reads_tokens(scorer) else None
-        yield slice(start, start + len(some)), scorer.prepare_texts(encoder.embed_texts(some), tokens)
 
 
 def embed_batches(

@@ -29,7 +29,7 @@ from boresight.evaluation.alignment import alignment_report
 from boresight.evaluation.alignment_figures import alignment_figure
 from boresight.evaluation.benchmark_examples import retrieval_examples
 from boresight.evaluation.benchmark_run import EDITED, PLAIN
-from boresight.evaluation.composition import evaluate_contrasts, evaluate_winoground
+from boresight.evaluation.composition import contrasts_by_editor, winoground_by_editor
 from boresight.evaluation.labelled import label_report
 from boresight.evaluation.mixes import KINDS as MIXES
 from boresight.evaluation.mixes import PUBLISHED_SEEDS, PUBLISHED_SIZE, Kind, embed_mixes, mix_pictures
@@ -37,7 +37,7 @@ from boresight.evaluation.retrieval import DEPTHS, RetrievalResult, evaluate_ret
 from boresight.evaluation.robustness import evaluate_robustness
 from boresight.evaluation.rococo import embed_altered, evaluate_rococo, evaluate_rococo_images
 from boresight.evaluation.swaps import KINDS, swap_words
-from boresight.evaluation.zero_shot import TEMPLATES, zero_shot
+from boresight.evaluation.zero_shot import TEMPLATES, zero_shot_by_editor
 
 LongText = Literal["truncate", "windows"]
 Scores = dict[str, dict[str, float]]
@@ -238,7 +238,7 @@ def own_contrasts(job: BenchmarkJob) -> Found:
 
 
 def _contrasts(job: BenchmarkJob, items: Contrasts, macro_only: bool) -> Found:
-    results = {way: evaluate_contrasts(job.encoder, items, editor) for way, editor in job.ways.items()}
+    results = contrasts_by_editor(job.encoder, items, job.ways)
     scores = {
         way: {
             **({} if macro_only else dict(found.accuracy)),
@@ -254,7 +254,7 @@ def _contrasts(job: BenchmarkJob, items: Contrasts, macro_only: bool) -> Found:
 
 def winoground(job: BenchmarkJob) -> Found:
     items = read_winoground(job.folder)
-    results = {way: evaluate_winoground(job.encoder, items, editor) for way, editor in job.ways.items()}
+    results = winoground_by_editor(job.encoder, items, job.ways)
     scores = {
         way: {name: getattr(found, name) for name in ("text", "image", "group")} for way, found in results.items()
     }
@@ -265,8 +265,9 @@ def winoground(job: BenchmarkJob) -> Found:
 def class_folders(job: BenchmarkJob) -> Found:
     labelled = read_class_folders(job.folder, job.classes)
     templates = TEMPLATES if job.templates is None else read_lines(job.templates)
-    score = partial(zero_shot, job.encoder, labelled.pictures, labelled.labels, labelled.classes, templates)
-    results = {way: score(editor=editor) for way, editor in job.ways.items()}
+    results = zero_shot_by_editor(
+        job.encoder, labelled.pictures, labelled.labels, labelled.classes, templates, job.ways
+    )
     scores = {
         way: {name: value for name, value in found.to_dict().items() if isinstance(value, float)}
         for way, found in results.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -18,7 +18,7 @@ from boresight.competitors import limits
 from boresight.editing import CaptionEditor, PlainScorer, Scorer
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
-from boresight.evaluation.batches import check_batches, embed_batches, prepare_captions
+from boresight.evaluation.batches import Editors, check_batches, embed_batches, reads_tokens
 from boresight.progress import progress, say
 
 MOST_LINES = 40
@@ -136,7 +136,20 @@ def evaluate_contrasts(
         InputError: no items, no picture that can be read, a batch size below 1.
         ArtefactError: an editor of another encoder or width.
     """
-    scores, problems = _scored(encoder, contrasts, editor, batch_size)
+    return contrasts_by_editor(encoder, contrasts, {"": editor}, batch_size=batch_size)[""]
+
+
+def contrasts_by_editor(
+    encoder: Encoder, contrasts: Contrasts, editors: Editors, *, batch_size: int = 64
+) -> dict[str, CompositionResult]:
+    """`evaluate_contrasts` for each of the editors, with pictures and captions embedded once for all."""
+    scored, problems = _scored(encoder, contrasts, editors, batch_size)
+    return {name: _composition(contrasts, scores, problems) for name, scores in scored.items()}
+
+
+def _composition(
+    contrasts: Contrasts, scores: Sequence[Tensor | None], problems: Sequence[Problem]
+) -> CompositionResult:
     rows = [row for row, found in enumerate(scores) if found is not None]
     items = [contrasts.items[row] for row in rows]
     right = np.array([_tells(item, scores[row]) for item, row in zip(items, rows, strict=True)], bool)
@@ -171,6 +184,13 @@ def evaluate_winoground(
     items with the same two captions of which each has its own. An example one of whose pictures cannot be read is
     left out whole.
     """
+    return winoground_by_editor(encoder, contrasts, {"": editor}, batch_size=batch_size)[""]
+
+
+def winoground_by_editor(
+    encoder: Encoder, contrasts: Contrasts, editors: Editors, *, batch_size: int = 64
+) -> dict[str, WinogroundResult]:
+    """`evaluate_winoground` for each of the editors, with pictures and captions embedded once for all."""
     pairs: dict[str, list[int]] = {}
     for row, item in enumerate(contrasts.items):
         pairs.setdefault(item.group, []).append(row)
@@ -180,7 +200,16 @@ def evaluate_winoground(
             raise InputError(f"Example '{group}' is not two pictures that each have one of two captions; mend it.")
         if both[0].captions != both[1].captions:
             raise InputError(f"The two pictures of example '{group}' have different captions; mend it.")
-    scores, problems = _scored(encoder, contrasts, editor, batch_size)
+    scored, problems = _scored(encoder, contrasts, editors, batch_size)
+    return {name: _winoground(contrasts, pairs, scores, problems) for name, scores in scored.items()}
+
+
+def _winoground(
+    contrasts: Contrasts,
+    pairs: Mapping[str, Sequence[int]],
+    scores: Sequence[Tensor | None],
+    problems: Sequence[Problem],
+) -> WinogroundResult:
     text, image = [], []
     for rows in pairs.values():
         found = [part for row in rows if (part := scores[row]) is not None]
@@ -209,14 +238,14 @@ def _tells(item: Contrast, scores: Tensor | None) -> bool:
 
 
 def _scored(
-    encoder: Encoder, contrasts: Contrasts, editor: CaptionEditor | Scorer | None, batch_size: int
-) -> tuple[list[Tensor | None], list[Problem]]:
-    """For each item the scores of its captions (C,), or None where its picture cannot be read; and all problems."""
+    encoder: Encoder, contrasts: Contrasts, editors: Editors, batch_size: int
+) -> tuple[dict[str, list[Tensor | None]], list[Problem]]:
+    """By editor, of each item the scores of its captions (C,), None where its picture cannot be read; all problems."""
     if not len(contrasts):
         raise InputError(f"{contrasts.name or 'This benchmark'} has no items; there is nothing to score.")
-    check_batches(encoder, editor, batch_size)
-    scorer: Scorer = PlainScorer() if editor is None else editor
-    scores: list[Tensor | None] = [None] * len(contrasts)
+    for editor in editors.values():
+        check_batches(encoder, editor, batch_size)
+    scores: dict[str, list[Tensor | None]] = {name: [None] * len(contrasts) for name in editors}
     unread: list[Problem] = []
     batches = list(_by_picture(contrasts.items, batch_size))
     pictures = ([contrasts.items[rows[0]].picture.open for rows in batch] for batch in batches)
@@ -228,11 +257,11 @@ def _scored(
             unread += [Problem("unreadable picture", str(error)) for error in wrong if error is not None]
             readable = [rows for rows, error in zip(batch, wrong, strict=True) if error is None]
             if readable:
-                _score_batch(encoder, contrasts.items, readable, embedded, scorer, batch_size, scores)
+                _score_batch(encoder, contrasts.items, readable, embedded, editors, batch_size, scores)
             bar.update(sum(map(len, batch)))
     if unread:
         say(f"{contrasts.name or 'contrasts'}: left out {summary(unread)}")
-    if all(found is None for found in scores):
+    if len(unread) == sum(map(len, batches)):
         raise InputError(
             f"No picture of {contrasts.name or 'this benchmark'} can be read, the first: {unread[0].where}"
         )
@@ -244,20 +273,28 @@ def _score_batch(
     items: Sequence[Contrast],
     batch: Sequence[Sequence[int]],
     embedded: Tensor,
-    scorer: Scorer,
+    editors: Editors,
     batch_size: int,
-    scores: list[Tensor | None],
+    scores: Mapping[str, list[Tensor | None]],
 ) -> None:
     """Fill in the scores of the items at `batch`, rows by picture; embedded: (K, d), a row a picture."""
     captions = list(dict.fromkeys(caption for rows in batch for row in rows for caption in items[row].captions))
     column = {caption: place for place, caption in enumerate(captions)}
-    table = torch.empty(len(embedded), len(captions))
-    images = scorer.prepare_images(embedded)
-    for place, prepared in prepare_captions(encoder, captions, scorer, batch_size):
-        table[:, place] = scorer.score_prepared(images, prepared).cpu()
+    tables = {name: torch.empty(len(embedded), len(captions)) for name in editors}
+    scorers: dict[str, Scorer] = {name: PlainScorer() if one is None else one for name, one in editors.items()}
+    images = {name: scorer.prepare_images(embedded) for name, scorer in scorers.items()}
+    for start in range(0, len(captions), batch_size):
+        some = captions[start : start + batch_size]
+        texts = encoder.embed_texts(some)
+        tokens = encoder.embed_tokens(some) if any(map(reads_tokens, scorers.values())) else None
+        for name, scorer in scorers.items():
+            prepared = scorer.prepare_texts(texts, tokens if reads_tokens(scorer) else None)
+            tables[name][:, start : start + len(some)] = scorer.score_prepared(images[name], prepared).cpu()
     for picture, rows in enumerate(batch):
         for row in rows:
-            scores[row] = table[picture, [column[caption] for caption in items[row].captions]]
+            columns = [column[caption] for caption in items[row].captions]
+            for name, table in tables.items():
+                scores[name][row] = table[picture, columns]
 
 
 def _by_picture(items: Sequence[Contrast], batch_size: int) -> Iterator[list[list[int]]]:

@@ -21,7 +21,7 @@ from boresight.competitors import Counts, limits
 from boresight.editing import CaptionEditor, PlainScorer, Scorer
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
-from boresight.evaluation.batches import Open, check_batches, embed_batches, reads_tokens
+from boresight.evaluation.batches import Editors, Open, check_batches, embed_batches, reads_tokens
 from boresight.progress import progress, say
 from boresight.selection import as_tensor
 
@@ -113,9 +113,29 @@ def zero_shot(
             templates does not have, or no picture that can be read.
         ArtefactError: an editor of another encoder or width.
     """
-    check_batches(encoder, editor, batch_size)
-    if reads_tokens(editor):
-        raise InputError("A class embedding is a mean and has no tokens; pass an editor whose mask does not read them.")
+    return zero_shot_by_editor(
+        encoder, pictures, labels, classes, templates, {"": editor}, batch_size=batch_size, name=name
+    )[""]
+
+
+def zero_shot_by_editor(
+    encoder: Encoder,
+    pictures: Collection | Sequence[Image.Image | str | Path],
+    labels: Tensor | np.ndarray | Sequence[int],
+    classes: Sequence[str],
+    templates: Sequence[str],
+    editors: Editors,
+    *,
+    batch_size: int = 64,
+    name: str = "",
+) -> dict[str, ZeroShotResult]:
+    """`zero_shot` for each of the editors, with pictures and classes embedded once for all."""
+    for editor in editors.values():
+        check_batches(encoder, editor, batch_size)
+        if reads_tokens(editor):
+            raise InputError(
+                "A class embedding is a mean and has no tokens; pass an editor whose mask does not read them."
+            )
     openers: list[Open] = (
         [partial(pictures.image, row) for row in range(len(pictures))]
         if isinstance(pictures, Collection)
@@ -129,9 +149,9 @@ def zero_shot(
         say(f"{label or 'pictures'}: left out {summary(problems)}")
     if not kept:
         raise InputError(f"No picture can be read, the first: {problems[0].where}")
-    counts = count_classes(rows, names, truth[kept], editor)
     found = [*(pictures.problems if isinstance(pictures, Collection) else ()), *problems]
-    return _result(counts, truth[kept].numpy(), classes, label, found)
+    counts = {way: count_classes(rows, names, truth[kept], editor) for way, editor in editors.items()}
+    return {way: _result(of, truth[kept].numpy(), classes, label, found) for way, of in counts.items()}
 
 
 def class_embeddings(
