@@ -15,6 +15,7 @@ on `--split validation`. Arms:
     two positives 32        web and sub-caption, a softmax each
     captioner               web, with a captioner that writes the long caption
     all, 32                 two positives and the captioner: CLIPS
+    ..., light              these two with a tenth of the captioner's published weight: 0.2 for 2
     one softmax, 32         two positives of each picture in one softmax
     clean                   in place of web captions one of the collection's own three, drawn anew each time: what
                             the shipped model learnt from
@@ -97,13 +98,17 @@ MEASURES = ("web T2I", "web I2T", "own T2I", "own I2T")
 
 @dataclass(frozen=True)
 class Arm:
-    """What a training contrasts pictures with, and what it adds; `first` names the column of its short captions."""
+    """What a training contrasts pictures with, and what it adds.
+
+    `first` names the column of its short captions; `captioning` is the weight of a captioner's loss.
+    """
 
     captions: Captions = "synthetic"
     strategy: Strategy = "sub-caption"
     budget: int = 32
     fill: bool = True
     captioner: bool = False
+    captioning: float = 2.0
     loss: Loss = "softmax"
     first: str = WEB
 
@@ -129,6 +134,8 @@ ARMS: dict[str, Arm] = {
     "two positives, whole": Arm(captions="both", strategy="none"),
     "captioner": Arm(captions="web", captioner=True),
     "all, 32": Arm(captions="both", captioner=True),
+    "captioner, light": Arm(captions="web", captioner=True, captioning=0.2),
+    "all, 32, light": Arm(captions="both", captioner=True, captioning=0.2),
     "one softmax, 32": Arm(captions="both", loss="multi-positive"),
     "clean": Arm(captions="web", first=CLEAN),
     "clean + 32": Arm(captions="both", first=CLEAN),
@@ -210,6 +217,7 @@ def train_arm(world: str, seed: int, arm: Arm, out: Path, options: Options) -> d
         batch_size=min(options.batch_size, len(data)),
         captions=arm.captions,
         loss=arm.loss,
+        captioning_weight=arm.captioning,
         learning_rate=options.learning_rate,
         warmup=options.warmup,
         weight_decay=0.1,
