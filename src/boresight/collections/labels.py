@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from boresight.collections.collection import Collection
+from boresight.collections.table import FIXED
 from boresight.errors import InputError
 
 
@@ -19,7 +20,7 @@ def labels_in(collection: Collection, name: str) -> list[list[str]]:
     Raises InputError for a column that is not there, naming those that are, for a key that no image has, naming those
     that stand in its place, and for a cell that is not JSON or holds no plain value under `name`.
     """
-    known = [one for one in collection.dataset.column_names if one not in ("id", "image", "captions", "split")]
+    known = [one for one in collection.dataset.column_names if one not in FIXED]
     column, *keys = [name] if name in known else name.split(".")
     if column not in known:
         raise InputError(

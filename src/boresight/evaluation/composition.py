@@ -245,6 +245,7 @@ def _scored(
         raise InputError(f"{contrasts.name or 'This benchmark'} has no items; there is nothing to score.")
     for editor in editors.values():
         check_batches(encoder, editor, batch_size)
+    scorers: dict[str, Scorer] = {name: PlainScorer() if one is None else one for name, one in editors.items()}
     scores: dict[str, list[Tensor | None]] = {name: [None] * len(contrasts) for name in editors}
     unread: list[Problem] = []
     batches = list(_by_picture(contrasts.items, batch_size))
@@ -257,7 +258,7 @@ def _scored(
             unread += [Problem("unreadable picture", str(error)) for error in wrong if error is not None]
             readable = [rows for rows, error in zip(batch, wrong, strict=True) if error is None]
             if readable:
-                _score_batch(encoder, contrasts.items, readable, embedded, editors, batch_size, scores)
+                _score_batch(encoder, contrasts.items, readable, embedded, scorers, batch_size, scores)
             bar.update(sum(map(len, batch)))
     if unread:
         say(f"{contrasts.name or 'contrasts'}: left out {summary(unread)}")
@@ -273,15 +274,14 @@ def _score_batch(
     items: Sequence[Contrast],
     batch: Sequence[Sequence[int]],
     embedded: Tensor,
-    editors: Editors,
+    scorers: Mapping[str, Scorer],
     batch_size: int,
     scores: Mapping[str, list[Tensor | None]],
 ) -> None:
     """Fill in the scores of the items at `batch`, rows by picture; embedded: (K, d), a row a picture."""
     captions = list(dict.fromkeys(caption for rows in batch for row in rows for caption in items[row].captions))
     column = {caption: place for place, caption in enumerate(captions)}
-    tables = {name: torch.empty(len(embedded), len(captions)) for name in editors}
-    scorers: dict[str, Scorer] = {name: PlainScorer() if one is None else one for name, one in editors.items()}
+    tables = {name: torch.empty(len(embedded), len(captions)) for name in scorers}
     images = {name: scorer.prepare_images(embedded) for name, scorer in scorers.items()}
     for start in range(0, len(captions), batch_size):
         some = captions[start : start + batch_size]

@@ -68,17 +68,18 @@ def label_report(
 
 
 def _bias(pairs: Embeddings, labels: Mapping[str, Values]) -> dict[str, float]:
-    (first, objects), *others = labels.items()
-    found: dict[str, float] = {}
-    for side, rows in (("images", pairs.images), ("texts", pairs.texts)) if others else ():
-        each = []
-        for name, values in others:
+    """Nothing where there is a single label."""
+    first, *others = labels
+    members = {name: _members(values) for name, values in labels.items()}
+    found: dict[str, list[float]] = {}
+    for name in others:
+        for side, rows in (("images", pairs.images), ("texts", pairs.texts)):
             try:
-                each.append(object_bias(rows, _members(objects), _members(values)))
+                bias = object_bias(rows, members[first], members[name])
             except InputError as error:
                 raise InputError(f"No object bias of '{first}' against '{name}': {error}") from error
-        found[f"object bias, {side}"] = fmean(each)
-    return found
+            found.setdefault(f"object bias, {side}", []).append(bias)
+    return {measure: fmean(values) for measure, values in found.items()}
 
 
 def _members(values: Values) -> Tensor:
