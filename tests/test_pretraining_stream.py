@@ -8,6 +8,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
@@ -26,7 +27,7 @@ from PIL import Image
 
 from boresight.collections import Collection, Problem
 from boresight.errors import InputError
-from boresight.pretraining import shards as shards_module
+from boresight.pretraining import download
 from boresight.pretraining.crops import augment, crop_box
 from boresight.pretraining.order import Chain
 from boresight.pretraining.shards import NO_CAPTION, NO_PICTURE, TRUNCATED, Sample, open_rows, open_shards
@@ -398,14 +399,22 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path)) as server:
+@contextmanager
+def serving(folder: Path, handler: type[SimpleHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=folder)) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    with serving(tmp_path, Quiet) as found:
+        yield found
 
 
 def test_shards_over_http_are_those_on_disk(sources: dict[str, Any], tmp_path: Path, address: str) -> None:
@@ -432,7 +441,7 @@ def test_an_address_that_does_not_answer_is_asked_again(
 ) -> None:
     write_tar(tmp_path / "a.tar", members(["a", "b", "c"]))
     slept: list[float] = []
-    monkeypatch.setattr(shards_module.time, "sleep", slept.append)
+    monkeypatch.setattr(download.time, "sleep", slept.append)
     answers = [URLError("refused"), HTTPError(address, 503, "busy", None, None), None]
 
     def busy(*arguments: Any, **options: Any) -> Any:
@@ -440,7 +449,7 @@ def test_an_address_that_does_not_answer_is_asked_again(
             raise wrong
         return urlopen(*arguments, **options)
 
-    monkeypatch.setattr(shards_module, "urlopen", busy)
+    monkeypatch.setattr(download, "urlopen", busy)
     found = [item.key for item in open_shards(f"{address}/a.tar").read(0) if isinstance(item, Sample)]
     assert found == ["a/a", "a/b", "a/c"]
     assert slept == [1, 4]
@@ -451,6 +460,59 @@ def test_an_address_that_does_not_answer_is_asked_again(
     with pytest.raises(InputError, match="cannot be opened"):
         list(open_shards(f"{address}/a.tar").read(0))
     assert slept == [1, 4, 1, 4, 16]
+
+
+class Breaking(Quiet):
+    """Hangs up in the middle of what is asked for, the first `breaks` times; knows ranges if it is told to."""
+
+    breaks, ranges, asked = 0, True, list[str | None]()
+
+    def do_GET(self) -> None:
+        kind = type(self)
+        whole = Path(self.translate_path(self.path)).read_bytes()
+        kind.asked.append(self.headers["Range"])
+        start = int(self.headers["Range"][6:-1]) if self.headers["Range"] and kind.ranges else 0
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
+        self.send_header("Content-Length", str(len(whole) - start))
+        self.end_headers()
+        kind.breaks -= 1
+        self.wfile.write(whole[start : start + (700 if kind.breaks >= 0 else len(whole))])
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_transfer_that_breaks_goes_on_at_the_same_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranges: bool
+) -> None:
+    write_tar(tmp_path / "a.tar", members([f"{number:02d}" for number in range(20)]))
+    local = list(open_shards(f"{tmp_path}/a.tar").read(0))
+    slept: list[float] = []
+    monkeypatch.setattr(download.time, "sleep", slept.append)
+    monkeypatch.setattr(Breaking, "asked", [])
+    monkeypatch.setattr(Breaking, "ranges", ranges)
+    monkeypatch.setattr(Breaking, "breaks", 3 if ranges else 1)
+    with serving(tmp_path, Breaking) as address:
+        remote = open_shards(f"{address}/a.tar")
+        assert list(remote.read(0)) == local
+        breaks = [None, "bytes=700-", "bytes=1400-", "bytes=2100-"] if ranges else [None, "bytes=700-"]
+        assert Breaking.asked == breaks
+        assert slept == [1] * len(breaks[1:])
+        Breaking.breaks = 10**6
+        if not ranges:  # then it never comes beyond the first 700 bytes
+            with pytest.raises(InputError, match=r"The shard http://.*/a\.tar cannot be opened \(the transfer ends after 700"):
+                list(remote.read(0))
+
+
+def test_a_file_that_changes_while_it_is_read_is_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tar(tmp_path / "a.tar", members(["a", "b", "c"]))
+    monkeypatch.setattr(download.time, "sleep", lambda _: write_tar(tmp_path / "a.tar", members([*"abcdefghij"])))
+    monkeypatch.setattr(Breaking, "breaks", 1)
+    with (
+        serving(tmp_path, Breaking) as address,
+        pytest.raises(InputError, match=r"a\.tar cannot be opened \(it changed while it was read\)"),
+    ):
+        list(open_shards(f"{address}/a.tar").read(0))
 
 
 def test_other_data_or_settings_do_not_take_a_state(tmp_path: Path, sources: dict[str, Any]) -> None:

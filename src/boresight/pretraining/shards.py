@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, Self
-from urllib.request import urlopen
 
 import numpy as np
 
@@ -24,13 +21,12 @@ from boresight.collections.rows import clean
 from boresight.collections.text_files import lines_of
 from boresight.collections.webdataset import expand, key_and_suffix
 from boresight.errors import InputError
+from boresight.pretraining.download import open_shard
 
 NO_CAPTION = "no caption, sample skipped"
 NO_PICTURE = "no picture, sample skipped"
 TRUNCATED = "truncated shard, its rest skipped"
-_TIMEOUT = 60.0
-_PAUSES = (1, 4, 16)  # seconds before an address that does not answer is asked again
-_DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, HTTPException)
+_DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,7 @@ class Shards:
         shard, label = self.shards[unit], self.labels[unit]
         key, current, wanted = "", -1, False
         fields: dict[str, bytes] = {}
-        with closing(_open(shard)) as handle, closing(_open_tar(handle, shard)) as tar:
+        with open_shard(shard) as handle, closing(_open_tar(handle, shard)) as tar:
             try:
                 for index, found, suffix, member in _members(tar):
                     if index != current:
@@ -113,7 +109,7 @@ class Shards:
     def count(self, unit: int) -> int:
         """How many samples `read` gives of shard `unit`, from its headers. Raises InputError like `read`."""
         index = -1
-        with closing(_open(self.shards[unit])) as handle, closing(_open_tar(handle, self.shards[unit])) as tar:
+        with open_shard(self.shards[unit]) as handle, closing(_open_tar(handle, self.shards[unit])) as tar:
             try:
                 for index, *_ in _members(tar):  # noqa: B007
                     pass
@@ -248,18 +244,6 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[int, str, str, tarfile.TarI
             key, suffix = key_and_suffix(member.name)
             index, last = index + (key != last), key
             yield index, key, suffix, member
-
-
-def _open(shard: str) -> IO[bytes]:
-    for pause in (*_PAUSES, None):
-        try:
-            return urlopen(shard, timeout=_TIMEOUT) if "://" in shard else open(shard, "rb")
-        except (OSError, HTTPException, ValueError) as error:
-            passing = "://" in shard and getattr(error, "code", 500) >= 500 and not isinstance(error, ValueError)
-            if pause is None or not passing:
-                raise InputError(f"The shard {shard} cannot be opened ({error}); restore it, then resume.") from error
-            time.sleep(pause)
-    raise AssertionError
 
 
 def _open_tar(handle: IO[bytes], shard: str) -> tarfile.TarFile:
