@@ -25,11 +25,12 @@ RUN = BenchmarkRun(
     encoder_fingerprint="00",
     editor="mine",
     scores={
-        "plain": {"T2I R@1": 31.25, "false rate": 20.0, "odd": 1.0},
-        "edited": {"T2I R@1": 33.5, "false rate": 25.0, "odd": 1.01},
+        "plain": {"T2I R@1": 31.25, "false rate": 20.0, "odd": 1.0, "told": 60.0},
+        "edited": {"T2I R@1": 33.5, "false rate": 25.0, "odd": 1.004, "told": 50.0},
     },
     charts=("T2I R@1",),
     lower=("false rate",),
+    neutral=("told",),
     facts={"images": "5,000"},
 )
 
@@ -48,7 +49,7 @@ def test_a_run_is_kept(tmp_path: Path) -> None:
     assert BenchmarkRun.load(tmp_path / "run") == BenchmarkRun.load(tmp_path / "run" / "benchmark.json")
     kept = BenchmarkRun.load(tmp_path / "run")
     assert kept.scores == RUN.scores
-    assert list(kept.scores["plain"]) == ["T2I R@1", "false rate", "odd"]
+    assert list(kept.scores["plain"]) == ["T2I R@1", "false rate", "odd", "told"]
     told = str(kept)
     assert "COCO, Karpathy test 5k, my <clip>, edited by mine" in told
     assert re.search(r"T2I R@1\s+31.25\s+33.50", told)
@@ -69,13 +70,18 @@ def test_the_page(tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=[\"']https?:", page)
     assert page.count("<h2>") == 2
     rows = cells(page)
-    assert rows["my &lt;clip&gt;"] == [("", "31.2"), ("", "20.0"), ("", "1.00")]
-    assert rows["my &lt;clip&gt;, edited"] == [("gain", "33.5"), ("loss", "25.0"), ("", "1.01")]
-    assert rows["other"] == [("", "12.0"), ("", ""), ("", "")]
-    assert rows["ViT-B/32 openai"] == [("", "30.4"), ("", ""), ("", "")]
+    assert rows["my &lt;clip&gt;"] == [("", "31.2"), ("", "20.0"), ("", "1.00"), ("", "60.0")]
+    assert rows["my &lt;clip&gt;, edited"] == [("gain", "33.5"), ("loss", "25.0"), ("", "1.00"), ("", "50.0")]
+    assert rows["other"] == [("", "12.0"), ("", ""), ("", ""), ("", "")]
+    assert rows["ViT-B/32 openai"] == [("", "30.4"), ("", ""), ("", ""), ("", "")]
     assert "false rate ↓" in page
     assert page.count("[1] open_clip docs/openclip_retrieval_results.csv") == 1
     assert "ViT-B/32 openai: published 30.4" in page  # the figure in words
+    small = replace(RUN, benchmark="mine", scores={"plain": {"RMG": 0.25}, "edited": {"RMG": 0.22}}, charts=("RMG",))
+    write_benchmark_report(tmp_path / "small.html", [replace(small, lower=("RMG",))])
+    page = (tmp_path / "small.html").read_text()
+    assert cells(page)["my &lt;clip&gt;, edited"] == [("gain", "0.22")]
+    assert "plain 0.25, edited 0.22" in page
     with pytest.raises(InputError, match="no run to report"):
         write_benchmark_report(tmp_path / "none.html", [])
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from boresight.collections import published_readers
 from boresight.collections.published import RETRIEVAL, Published, open_published
 from boresight.errors import InputError
 from collection_files import put_pictures
@@ -218,6 +224,16 @@ def test_sharegpt4v_takes_the_first_entries(tmp_path: Path, capsys) -> None:
         open_published("sharegpt4v-1k", tmp_path)
 
 
+@given(st.lists(st.dictionaries(st.text(), st.text())), st.integers(1, 9), st.sampled_from([None, 2]))
+@settings(deadline=None)
+def test_entries_are_read_one_after_another(entries: list[Any], size: int, indent: int | None) -> None:
+    with TemporaryDirectory() as folder, mock.patch.object(published_readers, "_READ", size):
+        file = Path(folder) / "a.json"
+        put(file, json.dumps(entries, indent=indent, ensure_ascii=size % 2 == 0) + "\n")
+        place = published_readers.Place(Path(folder), [Path(folder)], "a", "b")
+        assert list(published_readers._entries(place, file)) == entries
+
+
 def test_missing_pictures_are_counted_and_named(tmp_path: Path, capsys) -> None:
     put(
         tmp_path / "coco_karpathy_test.json",
@@ -270,7 +286,9 @@ def test_names_and_titles_are_apart() -> None:
         ("docci-sentences", "test_annotations.json", "{}", "lacks the list 'annotations'"),
         ("docci-sentences", "test_annotations.json", '{"annotations": [{}]}', "annotation 0 of .* a text 'image'"),
         ("iiw-400", "IIW-400/data.jsonl", '{"image/key": "a", "IIW-P5B": "x"}\n', "lacks a text 'IIW'"),
-        ("sharegpt4v-1k", "share4v_sam_10k.json", '{"a": 1}', "holds a dict at its top"),
+        ("sharegpt4v-1k", "share4v_sam_10k.json", '{"a": 1}', "holds no list of entries"),
+        ("sharegpt4v-1k", "share4v_sam_10k.json", '[{"image": "a.jpg", "conv', "cannot be read as json"),
+        ("sharegpt4v-1k", "share4v_sam_10k.json", '[{"image": "a.jpg"} x]', "lacks 'conversations'"),
     ],
 )  # fmt: skip
 def test_torn_files_are_named(benchmark: str, name: str, text: str, why: str, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_bad_aro(tmp_path: Path) -> None:
         read_aro(tmp_path, "vg-order")
     with pytest.raises(InputError, match=r"ARO needs visual_genome_relation.json.*mertyg"):
         read_aro(tmp_path, "vg-relation")
-    with pytest.raises(InputError, match=r"ARO flickr-order needs flickr30k_test.json \(nor dataset_flickr30k.json\)"):
+    with pytest.raises(InputError, match=r"Karpathy test 1k needs flickr30k_test.json \(nor .*dataset_flickr"):
         read_aro(tmp_path, "flickr-order")
     put_noise(tmp_path / "images" / "7.png", 12, 9)
     good = visual_genome("7.png", (0, 0, 3, 3), relation_name="on")
@@ -204,12 +204,12 @@ def test_coco_order(tmp_path: Path) -> None:
 
 
 def test_flickr_order_of_the_original_json(tmp_path: Path) -> None:
-    put_pictures(tmp_path, ["1.jpg", "2.jpg"])
+    put_pictures(tmp_path / "Images", ["1.jpg", "2.jpg"])
     images = [
         {"filename": f"{n}.jpg", "split": split, "sentences": [{"raw": f"{split} has a dog with {n} legs"}]}
         for n, split in ((1, "train"), (2, "test"))
     ]
-    write(tmp_path / "dataset_flickr30k.json", {"images": images})
+    write(tmp_path / "annotations" / "dataset_flickr30k.json", {"images": images})
     assert [item.captions[0] for item in read_aro(tmp_path, "flickr-order").items] == ["test has a dog with 2 legs"]
 
 

@@ -124,6 +124,15 @@ def test_sizes(tmp_path):
     assert mix_pictures(collection, share=0.5)[0].getpixel((3, 3)) == (50, 0, 0)
 
 
+def test_stored_as_published(tmp_path):
+    """In memory as `write_mixes` leaves them on the disk."""
+    collection = plain(tmp_path / "a", [(10, 90, 0), (200, 3, 77)], size=(30, 18), suffix=".jpg")
+    place = write_mixes(collection, tmp_path / "b", "patch", 0.7, seed=3, size=24)
+    stored = mix_pictures(collection, "patch", 0.7, seed=3, size=24, jpeg=True)
+    for row in range(2):
+        assert np.array_equal(stored[row], Image.open(place / f"p{row:02}.jpg"))
+
+
 def test_bad_settings(tmp_path):
     collection = plain(tmp_path, [(10, 0, 0), (20, 0, 0)])
     with pytest.raises(InputError, match="no mixing 'blend'; choose from mix, patch"):

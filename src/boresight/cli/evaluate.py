@@ -48,6 +48,7 @@ class Evaluate:
     """Of a benchmark: folder for its figures and embeddings, 'boresight report' reads it (default: runs/NAME). Of
     embeddings: file for the figures, as json."""
     device: str | None = None
+    """Where the model runs and plain scores are taken; an editor scores on the CPU."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     workers: int = 2
     """Threads that read pictures."""
@@ -80,6 +81,8 @@ class Evaluate:
         data: Any = Path(self.data)
         if any_collection:
             data = open_collection(self.data, images=self.images).split(self.split)
+        elif self.split != "test":
+            raise InputError(f"{self.what} has one split, the published one; leave --split out.")
         out = self.out or Path("runs") / self.what
         return BenchmarkJob(
             encoder=open_encoder(self.model, out / "embeddings", device=self.device, dtype=self.dtype),
@@ -88,6 +91,7 @@ class Evaluate:
             editor=None if self.editor is None else CaptionEditor.load(self.editor),
             images=self.images,
             long_text=self.long_text,
+            device=self.device,
             workers=self.workers,
             seed=self.seed,
             classes=self.classes,
@@ -98,11 +102,15 @@ class Evaluate:
     def _on_embeddings(self) -> None:
         from boresight.editing import CaptionEditor
         from boresight.embeddings import Embeddings
+        from boresight.errors import InputError
         from boresight.evaluation import evaluate_retrieval
         from boresight.evaluation.results import replace_json
 
+        for name in ("data", "model", "images", "classes", "templates", "labels"):
+            if getattr(self, name):
+                raise InputError(f"{self.what} is a folder of embeddings, which takes no --{name}; leave it out.")
         test = Embeddings.load(self.what).split(self.split)
-        results = {"plain": evaluate_retrieval(test)}
+        results = {"plain": evaluate_retrieval(test, device=self.device)}
         if self.editor is not None:
             results["edited"] = evaluate_retrieval(test, CaptionEditor.load(self.editor))
         for name, result in results.items():

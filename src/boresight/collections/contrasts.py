@@ -18,9 +18,10 @@ from boresight.collections.aro_relations import SYMMETRIC
 from boresight.collections.collection import Problem
 from boresight.collections.expected import expected, read_published_json
 from boresight.collections.files import Find, finder, folder_of_images
-from boresight.collections.load import load_collection, summary
+from boresight.collections.load import summary
 from boresight.collections.opening import open_parquet
 from boresight.collections.pictures import decode, open_picture
+from boresight.collections.published import open_published
 from boresight.collections.word_order import shuffles_of, words_of
 from boresight.errors import InputError
 from boresight.progress import say
@@ -33,7 +34,6 @@ _WINOGROUND = {
     "source": "https://huggingface.co/datasets/facebook/winoground (gated: accept its terms first)",
 }
 _ARO = {"of": "ARO", "source": "https://github.com/mertyg/vision-language-models-are-bows"}
-_KARPATHY = "https://storage.googleapis.com/sfr-vision-language-research/datasets/"
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,8 @@ def read_aro(
 
     'coco-order' and 'flickr-order': captions of Karpathy's test split against their own words in another order. The
     published orders were drawn without a seed and by a part-of-speech tagger; these are others, drawn under `seed`
-    (`boresight.collections.word_order`), so figures are comparable among themselves and not with published ones.
+    (`boresight.collections.word_order`), so figures are comparable among themselves and not with published ones. The
+    files are those of the retrieval benchmarks 'coco-karpathy-5k' and 'flickr30k-1k', and are read alike.
 
     Pictures that are not there are left out and named; `images` is their folder where it is elsewhere.
     Raises InputError when a file is missing or torn, a row lacks something, or no picture is there.
@@ -214,12 +215,8 @@ def against_orders(picture: Picture, caption: str, group: str, seed: int) -> Con
 
 
 def _order(folder: str | Path, part: AroPart, images: str | Path | None, seed: int) -> Contrasts:
-    names = {
-        "coco-order": ["coco_karpathy_test.json", "dataset_coco.json"],
-        "flickr-order": ["flickr30k_test.json", "dataset_flickr30k.json"],
-    }[part]
-    file = expected(folder, names, of=f"ARO {part}", source=_KARPATHY + names[0])
-    collection = load_collection(file, format="karpathy", images=images, split="test")
+    name = {"coco-order": "coco-karpathy-5k", "flickr-order": "flickr30k-1k"}[part]
+    collection = open_published(name, folder, images=images)
 
     def items() -> Iterator[Contrast | Problem]:
         for row, (identity, captions) in enumerate(zip(collection.ids, collection.captions, strict=True)):

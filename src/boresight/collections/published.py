@@ -49,10 +49,9 @@ class Published:
         bounds = [round(images * fold / self.folds) for fold in range(self.folds + 1)]
         return [range(start, stop) for start, stop in pairwise(bounds)]
 
-    def differs(self, collection: Collection) -> dict[str, tuple[int, int]]:
+    def differs(self, images: int, captions: int) -> dict[str, tuple[int, int]]:
         """'images' and 'captions', where there are not as many as published -> how many here, how many there."""
-        here = (len(collection), len(collection.texts))
-        counts = zip(("images", "captions"), here, self.counts, strict=True)
+        counts = zip(("images", "captions"), (images, captions), self.counts, strict=True)
         return {what: (count, there) for what, count, there in counts if there is not None and count != there}
 
 
@@ -103,7 +102,7 @@ def _compare(published: Published, collection: Collection, missing: bool) -> Non
     if collection.problems:
         fewer = "; figures over fewer images are not the published ones" if missing else ""
         say(f"{published.title}: skipped {summary(collection.problems)}{fewer}.")
-    for what, (here, there) in published.differs(collection).items():
+    for what, (here, there) in published.differs(len(collection), len(collection.texts)).items():
         say(f"{published.title}: {here:,} {what} here, {there:,} as published.")
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from boresight.progress import say
 
 Draft = tuple[Dataset, list[Problem]]
 Split = Callable[[str], list[str]]
+_READ = 1 << 20  # characters
+_BETWEEN = re.compile(r"[\s,]*")
 _FINE_GRAINED = ("annotations/test_annotations.json", "test_annotations.json")
 
 
@@ -166,11 +170,10 @@ def urban1k(place: Place) -> Draft:
 
 def sharegpt4v(place: Place, count: int) -> Draft:
     """The first `count` entries; newlines become spaces, as all who report numbers on it do."""
-    file = place.file("share-captioner_coco_lcs_sam_1246k_1107.json", "share4v_sam_10k.json")
-    entries = place.json(file, list)[:count]
+    file = place.file("share4v_sam_10k.json", "share-captioner_coco_lcs_sam_1246k_1107.json")
 
     def rows() -> Iterator[Row]:
-        for number, entry in enumerate(entries):
+        for number, entry in enumerate(islice(_entries(place, file), count)):
             where = f"entry {number} of {file}"
             name, talk = place.field(entry, "image", where), entry.get("conversations")
             if not isinstance(talk, list) or len(talk) < 2:
@@ -210,6 +213,32 @@ def _annotations(place: Place, file: Path) -> Draft:
             yield _one_caption(place.field(entry, "image", where), place.field(entry, "caption", where), where)
 
     return place.assemble(rows())
+
+
+def _entries(place: Place, file: Path) -> Iterator[Any]:
+    """The entries of a json list, one after another: the file may be larger than memory and few of them wanted."""
+    decoder, size, at = json.JSONDecoder(), _READ, 1
+    try:
+        with open(file, encoding="utf-8-sig") as handle:
+            text = handle.read(size).lstrip()
+            if not text.startswith("["):
+                raise place.torn(file, "holds no list of entries")
+            while True:
+                at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+                if text.startswith("]", at):
+                    return
+                try:
+                    entry, at = decoder.raw_decode(text, at)
+                except ValueError as error:
+                    more = handle.read(size)
+                    if not more:
+                        raise place.torn(file, f"cannot be read as json ({error})") from error
+                    text, at, size = text[at:] + more, 0, 2 * size
+                else:
+                    size = _READ
+                    yield entry
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise place.torn(file, f"cannot be read as json ({error})") from error
 
 
 def _json_lines(place: Place, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

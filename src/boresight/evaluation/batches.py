@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -12,8 +13,11 @@ from torch import Tensor
 from boresight.editing import CaptionEditor, Scorer
 from boresight.embeddings import Embeddings
 from boresight.encoders.protocol import Encoder
+from boresight.encoders.windows import embed_texts_in_windows
 from boresight.errors import InputError
+from boresight.progress import progress
 
+LongText = Literal["truncate", "windows"]
 Open = Callable[[], Image.Image]
 Editors = Mapping[str, CaptionEditor | Scorer | None]
 """By a name of the caller's, caption editors or anything that scores alike; None for the plain cosine."""
@@ -32,6 +36,23 @@ def check_batches(encoder: Encoder, editor: CaptionEditor | Scorer | None, batch
 def reads_tokens(editor: CaptionEditor | Scorer | None) -> bool:
     """Whether the editor's mask reads the tokens of a caption beside its embedding."""
     return isinstance(editor, CaptionEditor) and editor.config.has_latents and editor.config.mask == "tokens"
+
+
+def embed_captions(
+    encoder: Encoder, texts: Sequence[str], *, long_text: LongText = "truncate", batch_size: int = 64
+) -> Tensor:
+    """(S, d) float32 of captions that were altered, long ones read as `boresight.embeddings.embed` read the true ones.
+
+    Another reading would tell the two apart. Raises InputError for no caption or a batch size below 1.
+    """
+    if not len(texts) or batch_size < 1:
+        raise InputError(f"There are {len(texts)} captions to embed by {batch_size}; both must be at least 1.")
+    rows = []
+    for start in progress(range(0, len(texts), batch_size), what="altered captions", unit="batch", delay=1.0):
+        some = texts[start : start + batch_size]
+        in_windows = long_text == "windows"
+        rows.append(embed_texts_in_windows(encoder, some, batch_size)[0] if in_windows else encoder.embed_texts(some))
+    return torch.cat(rows)
 
 
 def embed_batches(

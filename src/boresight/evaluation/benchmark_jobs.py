@@ -12,12 +12,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-import torch
-
 from boresight.collections import Collection
 from boresight.collections.classes import read_class_folders, read_lines
 from boresight.collections.collection import Problem
-from boresight.collections.contrasts import Contrast, Contrasts, Picture, against_orders, read_winoground
+from boresight.collections.contrasts import (
+    AroPart,
+    Contrast,
+    Contrasts,
+    Picture,
+    against_orders,
+    read_aro,
+    read_winoground,
+)
 from boresight.collections.labels import labels_in
 from boresight.collections.published import RETRIEVAL, open_published
 from boresight.collections.rococo import RococoSet, read_rococo
@@ -27,19 +33,32 @@ from boresight.encoders import Encoder
 from boresight.errors import InputError
 from boresight.evaluation.alignment import alignment_report
 from boresight.evaluation.alignment_figures import alignment_figure
+from boresight.evaluation.batches import LongText, embed_captions, reads_tokens
 from boresight.evaluation.benchmark_examples import retrieval_examples
 from boresight.evaluation.benchmark_run import EDITED, PLAIN
 from boresight.evaluation.composition import contrasts_by_editor, winoground_by_editor
 from boresight.evaluation.labelled import label_report
 from boresight.evaluation.mixes import KINDS as MIXES
-from boresight.evaluation.mixes import PUBLISHED_SEEDS, PUBLISHED_SIZE, Kind, embed_mixes, mix_pictures
+from boresight.evaluation.mixes import PUBLISHED_SEEDS, PUBLISHED_SIZE, Kind, MixedPictures, embed_mixes, mix_pictures
 from boresight.evaluation.retrieval import DEPTHS, RetrievalResult, evaluate_retrieval
 from boresight.evaluation.robustness import evaluate_robustness
 from boresight.evaluation.rococo import embed_altered, evaluate_rococo, evaluate_rococo_images
 from boresight.evaluation.swaps import KINDS, swap_words
 from boresight.evaluation.zero_shot import TEMPLATES, zero_shot_by_editor
 
-LongText = Literal["truncate", "windows"]
+LONG, ALL_SPLITS = "captions longer than the model reads", "left out, in all splits"
+ATTACKED_LOWER = ("false rate", "drop rate")
+ALIGNMENT_LOWER = (
+    "L2M",
+    "RMG",
+    "alignment",
+    "uniformity, images",
+    "uniformity, texts",
+    "cosine, others",
+    "imbalance, image to text",
+    "imbalance, text to image",
+)
+READ = (": told", ": left out", ": guessing")  # of labels; whether more or less of it is wanted depends on the caption
 Scores = dict[str, dict[str, float]]
 """'plain', and 'edited' where there is an editor -> measure -> value."""
 
@@ -50,9 +69,10 @@ class BenchmarkJob:
 
     Attributes:
         data: the folder of its files as published; for those that take any collection, the collection.
-        out: where embeddings are kept, so that a run goes on after a stop.
+        out: where embeddings of a collection are kept, so that a run goes on after a stop.
         images: the folder of the pictures, where they do not lie where the files say.
         long_text: what becomes of captions longer than the model reads, `boresight.embeddings.embed`.
+        device: where plain scores of retrieval are taken; an editor scores in its own place.
         classes, templates: of zero-shot, files with a class name or a sentence with {} a line.
         labels: of alignment, what the collection says of its pictures, as `labels_in` reads it: the object first.
     """
@@ -63,6 +83,7 @@ class BenchmarkJob:
     editor: CaptionEditor | None = None
     images: Path | None = None
     long_text: LongText = "truncate"
+    device: str | None = None
     workers: int = 2
     seed: int = 0
     classes: Path | None = None
@@ -94,8 +115,14 @@ class BenchmarkJob:
             self.out / "embeddings",
             workers=self.workers,
             long_text=self.long_text,
+            tokens=reads_tokens(self.editor),
             on_error=on_error,
         )
+
+    def without_tokens(self, what: str) -> None:
+        """Raises InputError where the editor's mask reads tokens, which `what` have none of."""
+        if reads_tokens(self.editor):
+            raise InputError(f"{what} have no token features; pass an editor whose mask does not read them.")
 
 
 @dataclass(frozen=True)
@@ -105,6 +132,8 @@ class Found:
     scores: Mapping[str, Mapping[str, float]]
     charts: Sequence[str] = ()
     lower: Sequence[str] = ()
+    neutral: Sequence[str] = ()
+    subject: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
     figures: Sequence[tuple[str, str]] = ()
@@ -113,35 +142,32 @@ class Found:
 def published_retrieval(job: BenchmarkJob, name: str) -> Found:
     collection = open_published(name, job.folder, images=job.images)
     of = RETRIEVAL[name]
-    found = retrieval(job, collection, of.galleries if of.folds > 1 else None)
-    differences = {
-        f"{what}, not as published": f"{here:,} of {there:,}" for what, (here, there) in of.differs(collection).items()
-    }
-    return replace(found, facts={**found.facts, **differences})
+    embeddings = job.embedded(collection)
+    found = _retrieval(job, collection, embeddings, of.galleries(len(embeddings)))
+    facts = {**_facts(embeddings, collection.problems), **found.facts, **_differs(name, embeddings)}
+    return replace(found, facts=facts)
 
 
 def own_retrieval(job: BenchmarkJob) -> Found:
-    return retrieval(job, job.collection)
+    embeddings = job.embedded(job.collection)
+    found = _retrieval(job, job.collection, embeddings, [range(len(embeddings))])
+    return replace(found, facts={**_own_facts(job, embeddings), **found.facts}, subject=_subject(job.collection))
 
 
-def retrieval(
-    job: BenchmarkJob, collection: Collection, galleries: Callable[[int], Sequence[range]] | None = None
-) -> Found:
-    """Both directions; the mean over `galleries`, from the number of images to the rows of each, or one of them all."""
-    embeddings = job.embedded(collection)
-    parts = [embeddings] if galleries is None else [embeddings.select(rows) for rows in galleries(len(embeddings))]
-    results = {way: [evaluate_retrieval(part, editor) for part in parts] for way, editor in job.ways.items()}
-    facts = _facts(embeddings, collection.problems)
-    for count, what in (("truncated_captions", "cut"), ("windowed_captions", "read in windows")):
-        if embeddings.manifest.get(count):
-            facts["captions longer than the model reads"] = f"{embeddings.manifest[count]:,}, {what}"
+def _retrieval(job: BenchmarkJob, collection: Collection, embeddings: Embeddings, galleries: Sequence[range]) -> Found:
+    """Both directions; the mean over `galleries`, rows of each."""
+    parts = [embeddings.select(rows) for rows in galleries] if len(galleries) > 1 else [embeddings]
+    results = {
+        way: [evaluate_retrieval(part, editor, device=job.device) for part in parts] for way, editor in job.ways.items()
+    }
+    facts = {}
     if len(parts) > 1:
         facts["galleries"] = f"{len(parts)} of {len(parts[0]):,} images, their mean"
     examples = retrieval_examples(
         parts[0], collection, results[PLAIN][0], results.get(EDITED, [None])[0], job.editor, seed=job.seed
     )
     scores = {way: _mean([retrieval_measures(result) for result in found]) for way, found in results.items()}
-    return Found(scores, ("T2I R@1", "I2T R@1"), (), facts, examples)
+    return Found(scores, ("T2I R@1", "I2T R@1"), facts=facts, examples=examples)
 
 
 def retrieval_measures(result: RetrievalResult) -> dict[str, float]:
@@ -152,59 +178,81 @@ def retrieval_measures(result: RetrievalResult) -> dict[str, float]:
 
 
 def rococo_texts(job: BenchmarkJob, which: RococoSet) -> Found:
+    job.without_tokens("Altered captions")
     rococo = read_rococo(job.folder, which, images=job.images)
     embeddings = job.embedded(rococo.collection, "refuse")
-    figures = evaluate_rococo(rococo, embeddings, embed_altered(job.encoder, rococo, embeddings), job.editor)
+    altered = embed_altered(job.encoder, rococo, embeddings, long_text=job.long_text)
+    figures = evaluate_rococo(rococo, embeddings, altered, job.editor)
     facts = _facts(embeddings) | {"altered captions": f"{len(rococo.altered):,}"}
-    return Found(_attack_scores(figures), ("I2T R@1", "false rate"), ATTACKED_LOWER, facts)
+    return Found(_attack_scores(figures), ("I2T R@1", "false rate"), ATTACKED_LOWER, facts=facts)
 
 
 def rococo_images(job: BenchmarkJob, kind: Kind) -> Found:
-    """The mean over the published seeds."""
+    """The mean over the published seeds, of pictures squeezed and stored as JPEG as the published ones are."""
     collection = open_published("coco-karpathy-5k", job.folder, images=job.images)
-    return _mixed(job, collection, [kind], PUBLISHED_SEEDS, PUBLISHED_SIZE)
+    embeddings = job.embedded(collection, "refuse")
+    make = partial(mix_pictures, collection, kind, size=PUBLISHED_SIZE, jpeg=True)
+    facts = _facts(embeddings, collection.problems) | _differs("coco-karpathy-5k", embeddings)
+    return _mixed(job, embeddings, {kind: make}, PUBLISHED_SEEDS, facts)
 
 
 def mixes(job: BenchmarkJob) -> Found:
     """Both kinds of altered pictures, the mean over three seeds."""
-    return _mixed(job, job.collection, MIXES, tuple(job.seed + number for number in range(3)), None)
+    embeddings = job.embedded(job.collection, "refuse")
+    seeds = [job.seed + number for number in range(3)]
+    found = _mixed(
+        job,
+        embeddings,
+        {kind: partial(mix_pictures, job.collection, kind) for kind in MIXES},
+        seeds,
+        _own_facts(job, embeddings),
+    )
+    return replace(found, subject=_subject(job.collection))
 
 
 def _mixed(
-    job: BenchmarkJob, collection: Collection, kinds: Sequence[Kind], seeds: Sequence[int], size: int | None
+    job: BenchmarkJob,
+    embeddings: Embeddings,
+    kinds: Mapping[Kind, Callable[..., MixedPictures]],
+    seeds: Sequence[int],
+    facts: Mapping[str, str],
 ) -> Found:
-    embeddings = job.embedded(collection, "refuse")
     scores: Scores = {way: {} for way in job.ways}
-    for kind in kinds:
-        altered = [embed_mixes(job.encoder, mix_pictures(collection, kind, seed=seed, size=size)) for seed in seeds]
+    for kind, make in kinds.items():
+        altered = [embed_mixes(job.encoder, make(seed=seed)) for seed in seeds]
         for way, found in _attack_scores(evaluate_rococo_images(embeddings, altered, job.editor)).items():
             scores[way] |= {name if len(kinds) == 1 else f"{kind}: {name}": value for name, value in found.items()}
     names = list(scores[PLAIN])
     lower = [name for name in names if name.endswith(ATTACKED_LOWER)]
-    facts = _facts(embeddings) | {"seeds": ", ".join(map(str, seeds))}
-    return Found(scores, [name for name in names if name.endswith(("T2I R@1", "false rate"))], lower, facts)
+    charts = [name for name in names if name.endswith(("T2I R@1", "false rate"))]
+    return Found(scores, charts, lower, facts={**facts, "seeds": ", ".join(map(str, seeds))})
 
 
 def swaps(job: BenchmarkJob) -> Found:
     """Captions with one wrong word, four kinds of them."""
-    collection = job.collection
-    embeddings = job.embedded(collection)
+    job.without_tokens("Captions with a wrong word")
+    embeddings = job.embedded(job.collection)
+    facts = _own_facts(job, embeddings) | {"seed": str(job.seed)}
     scores: Scores = {way: {} for way in job.ways}
     for kind in KINDS:
         swapped = swap_words(list(embeddings.captions or ()), kind, owners=embeddings.owners, seed=job.seed)
+        facts[f"captions with a {kind} word"] = f"{len(swapped.rows):,}"
+        if not swapped.rows:
+            continue
         texts = [swapped.captions[row] for row in swapped.rows]
-        rows = torch.cat([job.encoder.embed_texts(texts[at : at + 64]) for at in range(0, len(texts), 64)])
+        rows = embed_captions(job.encoder, texts, long_text=job.long_text)
         for way, editor in job.ways.items():
             found = _attack_scores({way: evaluate_robustness(embeddings, rows, swapped.rows, editor)})[way]
             scores[way] |= {f"{kind}: {name}": value for name, value in found.items()}
     names = list(scores[PLAIN])
+    if not names:
+        raise InputError(
+            f"No caption of {_subject(job.collection)} has a word that can be exchanged: that takes words which stand "
+            "in at least two captions, with spaces or signs between them; pass more captions."
+        )
     lower = [name for name in names if name.endswith(ATTACKED_LOWER)]
     charts = [name for name in names if name.endswith("false rate")]
-    return Found(scores, charts, lower, _facts(embeddings, collection.problems) | {"seed": str(job.seed)})
-
-
-ATTACKED_LOWER = ("false rate", "drop rate")
-ALIGNMENT_LOWER = ("L2M", "RMG", "alignment", "cosine, others", "imbalance, image to text", "imbalance, text to image")
+    return Found(scores, charts, lower, facts=facts, subject=_subject(job.collection))
 
 
 def _attack_scores(figures: Mapping[str, Mapping[str, float]]) -> Scores:
@@ -214,9 +262,14 @@ def _attack_scores(figures: Mapping[str, Mapping[str, float]]) -> Scores:
     }
 
 
-def contrasts(job: BenchmarkJob, read: Any, macro_only: bool) -> Found:
+def contrasts(job: BenchmarkJob, read: Callable[[BenchmarkJob], Contrasts], macro_only: bool) -> Found:
     """Accuracy by group where there are few of them, and means over groups and items."""
-    return _contrasts(job, read(job.folder, images=job.images), macro_only)
+    return _contrasts(job, read(job), macro_only)
+
+
+def orders(job: BenchmarkJob, part: AroPart) -> Found:
+    found = contrasts(job, lambda job: read_aro(job.folder, part, job.images, seed=job.seed), macro_only=True)
+    return replace(found, facts={**found.facts, "seed": str(job.seed)})
 
 
 def own_contrasts(job: BenchmarkJob) -> Found:
@@ -234,7 +287,9 @@ def own_contrasts(job: BenchmarkJob) -> Found:
     for owner, text in zip(owners, texts, strict=True):
         if item := against_orders(pictures[owner], text, "word order", job.seed):
             items.append(item)
-    return _contrasts(job, Contrasts(items, collection.name, collection.problems), macro_only=False)
+    found = _contrasts(job, Contrasts(items, collection.name), macro_only=False)
+    left_out = _left_out(collection.problems, ALL_SPLITS)
+    return replace(found, facts={**found.facts, **left_out, "seed": str(job.seed)}, subject=_subject(collection))
 
 
 def _contrasts(job: BenchmarkJob, items: Contrasts, macro_only: bool) -> Found:
@@ -249,7 +304,7 @@ def _contrasts(job: BenchmarkJob, items: Contrasts, macro_only: bool) -> Found:
     }
     plain = results[PLAIN]
     facts = {"items": f"{plain.n_items:,}", "chance": f"{plain.chance:.1f}", **_left_out(plain.problems)}
-    return Found(scores, ("macro accuracy",), (), facts)
+    return Found(scores, ("macro accuracy",), facts=facts)
 
 
 def winoground(job: BenchmarkJob) -> Found:
@@ -259,7 +314,7 @@ def winoground(job: BenchmarkJob) -> Found:
         way: {name: getattr(found, name) for name in ("text", "image", "group")} for way, found in results.items()
     }
     plain = results[PLAIN]
-    return Found(scores, ("group",), (), {"examples": f"{plain.n_examples:,}", **_left_out(plain.problems)})
+    return Found(scores, ("group",), facts={"examples": f"{plain.n_examples:,}", **_left_out(plain.problems)})
 
 
 def class_folders(job: BenchmarkJob) -> Found:
@@ -275,9 +330,10 @@ def class_folders(job: BenchmarkJob) -> Found:
     facts = {
         "images": f"{len(labelled):,}",
         "classes": f"{len(labelled.classes):,}",
+        "templates": f"{len(templates)}{'' if job.templates is None else f', of {job.templates.name}'}",
         **_left_out(results[PLAIN].problems),
     }
-    return Found(scores, ("top-1",), (), facts)
+    return Found(scores, ("top-1",), facts=facts, subject=job.folder.resolve().name)
 
 
 def alignment(job: BenchmarkJob) -> Found:
@@ -301,21 +357,48 @@ def alignment(job: BenchmarkJob) -> Found:
     scores = {way: dict(values) for way, values in report.items()}
     for name, share in scores.pop("captioned share", {}).items():
         scores[EDITED][f"captioned share, {name}"] = share
-    lower = [*ALIGNMENT_LOWER, *(name for name in scores[PLAIN] if name.endswith(": written"))]
-    facts = _facts(embeddings, collection.problems)
+    neutral = [name for name in scores[PLAIN] if name.startswith("object bias") or name.endswith(READ)]
+    facts = _own_facts(job, embeddings) | {"seed": str(job.seed)}
     told = "Pairs of pictures and captions along their two main directions, and the measures above as bars"
-    return Found(scores, ("RMG", "cosine, matched"), lower, facts, figures=[(told, figure)])
+    return Found(
+        scores,
+        ("RMG", "cosine, matched"),
+        [*ALIGNMENT_LOWER, *(name for name in scores[PLAIN] if name.endswith(": written"))],
+        neutral,
+        subject=_subject(collection),
+        facts=facts,
+        figures=[(told, figure)],
+    )
 
 
 def _mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: fmean(each[name] for each in found) for name in found[0]}
 
 
+def _subject(collection: Collection) -> str:
+    """Name and splits."""
+    return f"{collection.name or 'a collection'}, {', '.join(sorted(set(collection.splits)))}"
+
+
 def _facts(embeddings: Embeddings, problems: Sequence[Problem] = ()) -> dict[str, str]:
-    sizes = {"images": f"{len(embeddings):,}", "captions": f"{len(embeddings.owners):,}"}
-    return {**sizes, **_left_out(problems)}
+    unread = [Problem("unreadable picture", "")] * len(embeddings.manifest.get("problems", ()))
+    facts = {"images": f"{len(embeddings):,}", "captions": f"{len(embeddings.owners):,}"}
+    for count, what in (("truncated_captions", "cut"), ("windowed_captions", "read in windows")):
+        if embeddings.manifest.get(count):
+            facts[LONG] = f"{embeddings.manifest[count]:,}, {what}"
+    return facts | _left_out([*problems, *unread])
 
 
-def _left_out(problems: Sequence[Problem]) -> dict[str, str]:
+def _own_facts(job: BenchmarkJob, embeddings: Embeddings) -> dict[str, str]:
+    """The collection's problems are of all its splits."""
+    return _facts(embeddings) | _left_out(job.collection.problems, ALL_SPLITS)
+
+
+def _differs(name: str, embeddings: Embeddings) -> dict[str, str]:
+    differs = RETRIEVAL[name].differs(len(embeddings), len(embeddings.owners))
+    return {f"{what}, not as published": f"{here:,} of {there:,}" for what, (here, there) in differs.items()}
+
+
+def _left_out(problems: Sequence[Problem], label: str = "left out") -> dict[str, str]:
     counts = Counter(problem.what for problem in problems)
-    return {"left out": ", ".join(f"{count:,} x {what}" for what, count in counts.items())} if counts else {}
+    return {label: ", ".join(f"{count:,} x {what}" for what, count in counts.items())} if counts else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -25,8 +26,10 @@ def write_benchmark_report(
     """
     if not runs:
         raise InputError("There is no run to report; pass the folders that 'boresight evaluate --out' wrote.")
-    names = list(dict.fromkeys(run.benchmark for run in runs))
-    sections = [_section([run for run in runs if run.benchmark == name]) for name in names]
+    together: dict[tuple[str, str], list[BenchmarkRun]] = {}
+    for run in runs:
+        together.setdefault((run.benchmark, run.subject), []).append(run)
+    sections = [_section(each) for each in together.values()]
     page = page_from("benchmark_page.html", title=title, version=version("boresight"), sections=sections)
     replace_text(Path(path), page)
 
@@ -48,6 +51,7 @@ def _section(runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
         for run in runs
         for way in run.scores
     ]
+    rows = [row for place, row in enumerate(rows) if row not in rows[:place]]  # plain, of each editor's run
     rows += [
         {
             "name": model,
@@ -59,11 +63,11 @@ def _section(runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
     ]
     drawn = dict.fromkeys(name for run in runs for name in run.charts)
     return {
-        "title": runs[0].title,
+        "title": runs[0].heading,
         "measures": [f"{name} ↓" if any(name in run.lower for run in runs) else name for name in measures],
         "rows": rows,
         "sources": list(enumerate(sources, 1)),
-        "charts": [_chart(name, runs, others) for name in drawn],
+        "charts": [_chart(name, runs, others) for name in drawn if any(_dots(run, name) for run in runs)],
         "figures": [(f"{run.model}: {told}", address) for run in runs for told, address in run.figures],
         "facts": [(run.model, list(run.facts.items())) for run in runs],
         "examples": [example for run in runs for example in run.examples],
@@ -71,22 +75,28 @@ def _section(runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
 
 
 def _cell(run: BenchmarkRun, way: str, name: str) -> dict[str, str]:
-    value = run.scores[way].get(name)
-    if value is None:
+    """Coloured where it differs from plain by more than a page shows: half of the last digit."""
+    value = run.scores[way].get(name, math.nan)
+    if not math.isfinite(value):
         return {"text": "", "sign": ""}
-    gain = 0.0 if way == "plain" else value - run.scores["plain"].get(name, value)
+    digits = 1 if abs(value) >= 10 else 2
+    gain = value - run.scores["plain"].get(name, value)
     better = gain < 0 if name in run.lower else gain > 0
-    sign = "" if abs(gain) < 0.05 else "gain" if better else "loss"
-    return {"text": f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}", "sign": sign}
+    level = name in run.neutral or not abs(gain) > 0.5 * 10**-digits
+    return {"text": f"{value:.{digits}f}", "sign": "" if level else "gain" if better else "loss"}
 
 
 def _chart(name: str, runs: Sequence[BenchmarkRun], others: Sequence[Published]) -> DotFigure:
-    tracks = []
-    for run in runs:
-        dots = [(way, ROLES.get(way, "control"), Spread.of([v[name]])) for way, v in run.scores.items() if name in v]
-        if dots:
-            tracks.append((run.model, dots))
+    tracks = [(run.model, dots) for run in runs if (dots := _dots(run, name))]
+    largest = max(abs(value.mean) for _, dots in tracks for *_, value in dots)
     tracks += [
         (each.model, [("published", "control", Spread.of([each.value]))]) for each in others if each.measure == name
     ]
-    return dot_figure(f"{name}; grey: published", tracks)
+    return dot_figure(f"{name}; grey: published", tracks, digits=1 if largest >= 10 else 2)
+
+
+def _dots(run: BenchmarkRun, name: str) -> list[tuple[str, str, Spread]]:
+    found = {way: values[name] for way, values in run.scores.items() if name in values}
+    return [
+        (way, ROLES.get(way, "control"), Spread.of([value])) for way, value in found.items() if math.isfinite(value)
+    ]

@@ -35,12 +35,14 @@ class BenchmarkRun:
 
     Attributes:
         benchmark, title: its short name, and the one that tells it from others of like name.
+        subject: the collection it was run on, where it takes any; '' where the title says it.
         model, encoder_fingerprint: what was measured.
         editor: what edited, '' where nothing did.
         scores: 'plain', and 'edited' where there is an editor (and a control, where there is one) -> measure -> value,
             in the benchmark's own order.
         charts: the measures to draw.
         lower: the measures of which less is better.
+        neutral: those of which neither is.
         facts: sizes, settings, and what was wrong with the data.
         examples: queries with their pictures, as `boresight.evaluation.benchmark_examples` makes them.
         figures: pictures that others would rather look at, (what they show, data address).
@@ -54,9 +56,15 @@ class BenchmarkRun:
     editor: str = ""
     charts: Sequence[str] = ()
     lower: Sequence[str] = ()
+    neutral: Sequence[str] = ()
+    subject: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
     figures: Sequence[tuple[str, str]] = ()
+
+    @property
+    def heading(self) -> str:
+        return f"{self.title}: {self.subject}" if self.subject else self.title
 
     def save(self, folder: str | Path) -> None:
         """Write FOLDER/benchmark.json whole or not at all. Raises ArtefactError when it cannot be written."""
@@ -78,7 +86,7 @@ class BenchmarkRun:
     def __str__(self) -> str:
         measures = list(dict.fromkeys(name for values in self.scores.values() for name in values))
         label = max(12, *(len(name) + 2 for name in measures))
-        heading = f"{self.title}, {self.model}" + (f", edited by {self.editor}" if self.editor else "")
+        heading = f"{self.heading}, {self.model}" + (f", edited by {self.editor}" if self.editor else "")
         width = max(10, *(len(name) + 2 for name in self.scores))
         lines = [heading, " " * label + "".join(f"{name:>{width}}" for name in self.scores)]
         lines += [

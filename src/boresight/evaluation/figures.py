@@ -49,13 +49,17 @@ def _words(track: Track, dot: Dot) -> str:
 
 
 def dot_figure(
-    title: str, tracks: Sequence[tuple[str, Sequence[tuple[str, str, Spread]]]], reference: float | None = None
+    title: str,
+    tracks: Sequence[tuple[str, Sequence[tuple[str, str, Spread]]]],
+    reference: float | None = None,
+    digits: int = 1,
 ) -> DotFigure:
     """A figure of values with error bars (one standard deviation each way).
 
     Args:
         tracks: (label, dots) from top to bottom, a dot being (label, style, value).
         reference: a value to draw a line at.
+        digits: of the values in words, after the point.
     """
     ends = [value for value in (reference,) if value is not None]
     for _, dots in tracks:
@@ -68,7 +72,7 @@ def dot_figure(
         return 100 * (value - low) / (high - low)
 
     step = ticks[1] - ticks[0]
-    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    of_ticks = max(0, -math.floor(math.log10(step) + 1e-9))
     return DotFigure(
         title=title,
         tracks=[
@@ -78,8 +82,8 @@ def dot_figure(
                     Dot(
                         label,
                         style,
-                        value.text(),
-                        f"{value.mean:.1f}",
+                        value.text(digits),
+                        f"{value.mean:.{digits}f}",
                         place(value.mean),
                         place(value.mean - (value.deviation or 0)),
                         place(value.mean + (value.deviation or 0)),
@@ -89,7 +93,7 @@ def dot_figure(
             )
             for name, dots in tracks
         ],
-        ticks=[(place(tick), f"{tick:.{digits}f}") for tick in ticks],
+        ticks=[(place(tick), f"{tick:.{of_ticks}f}") for tick in ticks],
         reference=None if reference is None else place(reference),
     )
 

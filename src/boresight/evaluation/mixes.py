@@ -40,7 +40,7 @@ class MixedPictures:
 
     Attributes:
         collection: of the originals.
-        kind, share, size: see `mix_pictures`.
+        kind, share, size, jpeg: see `mix_pictures`.
         partners: (N,) int64, the image that is mixed into each, never itself.
         centres: (N, 2) float64 in [0, 1), where the box of 'patch' lies, across and down.
     """
@@ -51,12 +51,17 @@ class MixedPictures:
     size: int | None
     partners: np.ndarray
     centres: np.ndarray
+    jpeg: bool = False
 
     def __len__(self) -> int:
         return len(self.partners)
 
     def __getitem__(self, row: int) -> Image.Image:
         """RGB. Raises InputError naming the picture, of the two it takes, that cannot be read."""
+        mixed = self._mixed(row)
+        return Image.open(io.BytesIO(_encoded(mixed, "a.jpg"))).convert("RGB") if self.jpeg else mixed
+
+    def _mixed(self, row: int) -> Image.Image:
         picture, other = self.collection.image(row), self.collection.image(int(self.partners[row]))
         size = picture.size if self.size is None else (self.size, self.size)
         pixels, foreign = (
@@ -84,7 +89,13 @@ def _span(length: int, at: float, share: float) -> tuple[int, int]:
 
 
 def mix_pictures(
-    collection: Collection, kind: Kind = "mix", share: float = 0.9, seed: int = 0, *, size: int | None = None
+    collection: Collection,
+    kind: Kind = "mix",
+    share: float = 0.9,
+    seed: int = 0,
+    *,
+    size: int | None = None,
+    jpeg: bool = False,
 ) -> MixedPictures:
     """Every picture of a collection with something of another in it.
 
@@ -98,6 +109,7 @@ def mix_pictures(
         share: of the picture itself, between 0 and 1, neither included.
         size: pixels of a side, to which both are squeezed (published: 384); None keeps the size of the picture, to
             which the other is brought. A size that the originals have not is a cue of its own.
+        jpeg: whether they lose what JPEG loses, at Pillow's usual quality, as the published ones do; so is that.
 
     Raises InputError for an unknown kind, a share or size that makes no sense, fewer than 2 images.
     """
@@ -114,7 +126,7 @@ def mix_pictures(
     partners = torch.empty(n, dtype=torch.int64)
     partners[order] = order.roll(-1)
     centres = torch.rand(n, 2, dtype=torch.float64, generator=generator(seed, "boxes"))
-    return MixedPictures(collection, kind, share, size, partners.numpy(), centres.numpy())
+    return MixedPictures(collection, kind, share, size, partners.numpy(), centres.numpy(), jpeg)
 
 
 def embed_mixes(encoder: Encoder, pictures: MixedPictures, *, batch_size: int = 64) -> Tensor:

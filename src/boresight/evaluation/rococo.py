@@ -13,28 +13,32 @@ from boresight.editing import CaptionEditor, Scorer
 from boresight.embeddings import Embeddings
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
+from boresight.evaluation.batches import LongText, embed_captions
 from boresight.evaluation.robustness import evaluate_image_attack, evaluate_robustness
-from boresight.progress import progress
 
 Figures = dict[str, dict[str, float]]
 """'plain', and 'edited' where there is an editor -> measure -> percent."""
 
 
-def embed_altered(encoder: Encoder, rococo: Rococo, embeddings: Embeddings, *, batch_size: int = 64) -> Tensor:
+def embed_altered(
+    encoder: Encoder,
+    rococo: Rococo,
+    embeddings: Embeddings,
+    *,
+    long_text: LongText = "truncate",
+    batch_size: int = 64,
+) -> Tensor:
     """(S, d) float32 embeddings of the altered captions.
 
     One that reads like a true caption takes its embedding, so that the two are a tie whatever an encoder's rounding
-    does. Raises InputError unless `embeddings` are of the set's own images and captions, in order.
+    does. `long_text` is what `embeddings` were made with. Raises InputError unless they are of the set's own images
+    and captions, in order, and for a batch size below 1.
     """
     _require_same(rococo, embeddings)
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
     true = {caption: row for row, caption in enumerate(rococo.collection.texts)}
     new = sorted({caption for caption in rococo.altered if caption not in true}, key=lambda caption: len(caption))
     place = {caption: row for row, caption in enumerate(new)}
-    rows = torch.empty(len(new), encoder.width)
-    for start in progress(range(0, len(new), batch_size), what="altered captions", unit="batch", delay=1.0):
-        rows[start : start + batch_size] = encoder.embed_texts(new[start : start + batch_size])
+    rows = embed_captions(encoder, new, long_text=long_text, batch_size=batch_size) if new else torch.empty(0)
     return torch.stack(
         [
             rows[place[caption]] if caption in place else embeddings.texts[true[caption]].float()

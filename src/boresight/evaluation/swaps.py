@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -108,6 +109,7 @@ def swap_words(
     if len(images) != len(captions):
         raise InputError(f"owners has {len(images)} entries and there are {len(captions)} captions.")
     vectors = word_vectors(captions) if vectors is None else vectors
+    words = DANGER if kind == "danger" else vectors.words
     pool, known, taken = _pools(kind, vectors), set(vectors.words), set(captions)
     true_of: dict[int, set[str]] = {}
     for caption, image in zip(captions, images, strict=True):
@@ -117,12 +119,13 @@ def swap_words(
     def swap(caption: str, true: set[str]) -> tuple[str, str, str] | None:
         found = [match for match in WORD.finditer(caption) if match.group().lower() in known]
         for place in torch.randperm(len(found), generator=where).tolist():
-            word, words = found[place].group(), pool(found[place].group().lower())
-            for choice in torch.randperm(len(words), generator=which).tolist():
-                shown = words[choice].capitalize() if word[0].isupper() else words[choice]
+            word, rows = found[place].group(), pool(found[place].group().lower())
+            for choice in torch.randperm(len(rows), generator=which).tolist():
+                other = words[rows[choice]]
+                shown = other.capitalize() if word[0].isupper() else other
                 changed = caption[: found[place].start()] + shown + caption[found[place].end() :]
-                if _stem(words[choice]) not in true and changed not in taken:
-                    return changed, word.lower(), words[choice]
+                if _stem(other) not in true and changed not in taken:
+                    return changed, word.lower(), other
         return None
 
     swaps = [swap(caption, true_of[image]) for caption, image in zip(captions, images, strict=True)]
@@ -131,24 +134,21 @@ def swap_words(
     return Swapped(changed, [row for row, *_ in done], [old for *_, old, _ in done], [new for *_, new in done])
 
 
-def _pools(kind: Kind, vectors: WordVectors) -> Callable[[str], Sequence[str]]:
-    """From a word to those it may be swapped for, the words of its image not yet taken out."""
+def _pools(kind: Kind, vectors: WordVectors) -> Callable[[str], Sequence[int] | np.ndarray]:
+    """From a word to the rows of those it may be swapped for, the words of its image not yet taken out."""
+    if kind in ("random", "danger"):
+        rows = range(len(vectors.words if kind == "random" else DANGER))
+        return lambda word: rows
     row_of = {word: row for row, word in enumerate(vectors.words)}
-    known: dict[str, list[str]] = {}
 
-    def pool(word: str) -> Sequence[str]:
-        if kind in ("random", "danger"):
-            return vectors.words if kind == "random" else DANGER
-        if word not in known:
-            cosines = (vectors.vectors @ vectors.vectors[[row_of[word]]].T).toarray()[:, 0]
-            others = np.delete(np.arange(len(cosines)), row_of[word])
-            alike = others[np.argsort(-cosines[others], kind="stable")]
-            if kind == "same-concept":
-                alike = alike[:NEAREST][cosines[alike[:NEAREST]] >= max(cosines[alike].max(initial=0) / 2, 1e-9)]
-            elif len(alike):
-                alike = alike[cosines[alike] <= np.quantile(cosines[alike], 0.25)]
-            known[word] = [vectors.words[row] for row in alike]
-        return known[word]
+    @lru_cache(maxsize=512)  # of all words at once these would be the square of their number
+    def pool(word: str) -> np.ndarray:
+        cosines = (vectors.vectors @ vectors.vectors[[row_of[word]]].T).toarray()[:, 0]
+        others = np.delete(np.arange(len(cosines), dtype=np.int32), row_of[word])
+        alike = others[np.argsort(-cosines[others], kind="stable")]
+        if kind == "same-concept":
+            return alike[:NEAREST][cosines[alike[:NEAREST]] >= max(cosines[alike].max(initial=0) / 2, 1e-9)]
+        return alike[cosines[alike] <= np.quantile(cosines[alike], 0.25)] if len(alike) else alike
 
     return pool
 
