@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from boresight.artefacts import (
     MANIFEST,
     TENSORS,
     fingerprint,
     load_artefact,
+    put_back,
     read_manifest,
     replacing_folder,
     save_artefact,
@@ -67,10 +70,12 @@ def test_a_failure_in_the_middle_keeps_the_old_artefact(tmp_path: Path) -> None:
     assert only_child(tmp_path) == ["a"]
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    "stop", [KeyboardInterrupt(), OSError(28, "No space left on device"), SafetensorError("No space left on device")]
+)
 def test_an_interrupted_write_keeps_the_old_artefact(tmp_path: Path, stop: BaseException) -> None:
     save_artefact(tmp_path / "a", "sae", tensors(1), {})
-    expected = ArtefactError if isinstance(stop, OSError) else KeyboardInterrupt
+    expected = KeyboardInterrupt if isinstance(stop, KeyboardInterrupt) else ArtefactError
 
     def write() -> None:
         with replacing_folder(tmp_path / "a", "sae") as staging:
@@ -81,6 +86,24 @@ def test_an_interrupted_write_keeps_the_old_artefact(tmp_path: Path, stop: BaseE
         write()
     assert torch.equal(load_artefact(tmp_path / "a", "sae")[0]["weight"], tensors(1)["weight"])
     assert only_child(tmp_path) == ["a"]
+
+
+def test_what_a_kill_between_two_renames_left_is_put_back(tmp_path: Path) -> None:
+    for name, value in ((".a.zyxw4321.old", 1), (".a.abcd_123.old", 2), (".b.abcd1234.old", 3), (".a.ab.old", 4)):
+        save_artefact(tmp_path / name, "sae", tensors(value), {})
+    now = time.time()
+    for file in (tmp_path / ".a.zyxw4321.old").iterdir():
+        os.utime(file, (now - 60, now - 60))
+    os.utime(tmp_path / ".a.zyxw4321.old", (now - 60, now - 60))
+    for name, age in ((".a.writing1", 10), (".a.aborted1", 4000), (".a.b.aborted1", 4000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / TENSORS).write_bytes(b"half")
+        os.utime(tmp_path / name / TENSORS, (now - age, now - age))
+        os.utime(tmp_path / name, (now - age, now - age))
+    put_back(tmp_path / "a")
+    assert torch.equal(load_artefact(tmp_path / "a", "sae")[0]["weight"], tensors(2)["weight"])
+    assert only_child(tmp_path) == [".a.ab.old", ".a.b.aborted1", ".a.writing1", ".b.abcd1234.old", "a"]
+    put_back(tmp_path / "nowhere" / "a")
 
 
 def test_a_rename_that_fails_brings_the_old_artefact_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +24,7 @@ from boresight.errors import ArtefactError
 FORMAT = 1
 MANIFEST = "manifest.json"
 TENSORS = "tensors.safetensors"
+_ABANDONED = 3600.0  # seconds
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -50,9 +53,10 @@ def check_place(folder: str | Path, kind: str) -> None:
 def _writing(folder: str | Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk is the second where safetensors writes
+        reason = getattr(error, "strerror", None) or error
         raise ArtefactError(
-            f"Cannot write {folder} ({error.strerror or error}); free space or choose a folder you may write to."
+            f"Cannot write {folder} ({reason}); free space or choose a folder you may write to."
         ) from error
 
 
@@ -94,6 +98,36 @@ def _take_place(staging: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def put_back(folder: str | Path) -> None:
+    """Mend what a kill in `replacing_folder` left: a folder that stands aside takes its place again, leftovers go.
+
+    Half-written folders go when nothing in them has changed for an hour, since another run may be writing one. For
+    places that are boresight's own: what looks like a leftover is not looked into. Raises ArtefactError when the
+    place cannot be written.
+    """
+    place = Path(folder).resolve()
+    if not place.parent.is_dir():
+        return
+    ours = re.compile(rf"\.{re.escape(place.name)}\.[a-z0-9_]{{8}}(\.old)?")
+    left = sorted((each for each in place.parent.iterdir() if ours.fullmatch(each.name)), key=_changed, reverse=True)
+    with _writing(folder):
+        for each in left:
+            aside = each.name.endswith(".old")
+            if aside and not place.exists():
+                each.rename(place)
+            elif aside or time.time() - _changed(each) > _ABANDONED:
+                shutil.rmtree(each, ignore_errors=True)
+
+
+def _changed(folder: Path) -> float:
+    """When the folder or a file in it was last written to; 0 where it is gone meanwhile."""
+    times = [0.0]
+    for each in (folder, *folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(each.stat().st_mtime)
+    return max(times)
+
+
 def sync(file: Path) -> None:
     """Force a file's bytes to the disk, so that a rename after it never exposes a torn file."""
     with open(file, "rb") as handle:
@@ -131,10 +165,7 @@ def save_artefact(
         cpu[name] = flat.clone() if shared else flat
         storages.add(cpu[name].untyped_storage().data_ptr())
     with replacing_folder(folder, kind) as staging:
-        try:
-            save_file(cpu, staging / TENSORS)
-        except SafetensorError as error:
-            raise ArtefactError(f"Cannot write {folder} ({error}); free space or choose another folder.") from error
+        save_file(cpu, staging / TENSORS)
         write_json(staging / MANIFEST, {**manifest, **_stamp(kind), "fingerprint": fingerprint(cpu)})
 
 
