@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 import tarfile
 from itertools import islice
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -18,13 +21,15 @@ from transformers import AutoModel, CLIPModel
 
 from boresight.artefacts import read_manifest
 from boresight.encoders import load_encoder
+from boresight.errors import InputError
 from boresight.pretraining.captioner import Captioner
-from boresight.pretraining.model_folder import save_model
+from boresight.pretraining.model_folder import from_scratch, save_model
 from boresight.pretraining.pretrain import PretrainConfig, Stage
 from boresight.pretraining.recipe import Feed, train_on
 from boresight.pretraining.shards import open_shards
 from boresight.pretraining.small_clip import small_clip, small_processor, train_tokenizer
 from boresight.pretraining.stream import StreamConfig
+from boresight.pretraining.trainee import Trainee
 from pretraining_world import COLOURS, SHAPE, synthetic, web
 from test_cli_caption import boresight, lines, refused
 from tiny_encoders import save_tiny
@@ -95,9 +100,20 @@ def test_from_a_folder_to_captions(model: Path, photos: Path, tmp_path: Path) ->
     assert len(lines(tmp_path / "said.jsonl")) == 48
     code, out, err = boresight(*command, "--out", "run", cwd=tmp_path)  # finished: nothing is done again
     assert code == 0, err
-    assert "other settings" in refused(*command, "--out", "run", "--seed", 1, cwd=tmp_path)
+    assert out == "finished already: run/model\n"
+    assert "other settings (seed: 0, here 1)" in refused(*command, "--out", "run", "--seed", 1, cwd=tmp_path)
+    command[command.index("long")] = "captions"
+    assert "other data (synthetic: long, here captions)" in refused(*command, "--out", "run", cwd=tmp_path)
     more = ["pretrain", photos, "--model", "run/model", "--captioner-from", "run/captioner", "--synthetic", "long"]
     more += ["--grey", 0.2, "--betas", 0.9, 0.98, "--gradient-norm", 0.5]
+    assert "has width 32, not 64; leave out" in refused(
+        *more, *SMALL, "--captioner-size", 64, 1, 2, "--out", "more", cwd=tmp_path
+    )
+    assert "has variant queries, not teacher" in refused(
+        *more, *SMALL, "--captioner", "teacher", "--out", "more", cwd=tmp_path
+    )
+    assert "has queries 12, not 13" in refused(*more, *SMALL, "--caption-length", 13, "--out", "more", cwd=tmp_path)
+    assert "run/model is what this training would write over" in refused(*more, *SMALL, "--out", "run", cwd=tmp_path)
     code, _, err = boresight(*more, *SMALL, "--out", "more", cwd=tmp_path)
     assert code == 0, err
     before, after = (Captioner.load(tmp_path / each / "captioner") for each in ("run", "more"))
@@ -119,6 +135,83 @@ def test_shards_with_a_corrupt_picture_and_stages(model: Path, photos: Path, tmp
     )
     assert code == 0, err
     assert CLIPModel.from_pretrained(tmp_path / "run" / "model").config.vision_config.image_size == 16
+
+
+def test_problems_are_counted_in_one_line(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard(tmp_path / "a.tar", photos, range(24), corrupt=5)
+    encoder = load_encoder(str(model), device="cpu", dtype="float32")
+    stages = (Stage(until=0.5, image_size=8, text_length=8), Stage())
+    config = PretrainConfig(steps=6, batch_size=8, every=2, warmup=1, stages=stages)
+
+    def train(evaluate=None) -> None:
+        shards = open_shards(tmp_path / "a.tar", "txt", "syn.txt")
+        train_on(shards, encoder, tmp_path / "run", config, StreamConfig(), evaluate=evaluate, tensorboard=False)
+
+    def interrupted(_: torch.nn.Module) -> dict[str, float]:
+        raise InputError("Stopped.")
+
+    monkeypatch.delenv("BORESIGHT_QUIET", raising=False)
+    with pytest.raises(InputError, match="Stopped"):
+        train(interrupted)
+    train()
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("In all: ")]
+    assert len(told) <= 2
+    assert all(re.fullmatch(r"In all: \d x corrupt image skipped\.", line) for line in told)
+    assert sum(int(line.split()[2]) for line in told) == 2  # in each pass once
+
+
+def test_a_run_that_went_wrong_is_trained_on_from_its_last_model(model: Path, photos: Path, tmp_path: Path) -> None:
+    words = ["pretrain", photos, "--model", model, "--captioner", "queries", *CAPTIONER, *SMALL]
+    steps = Trainee.forward
+    calls: list[int] = []
+
+    def poisoned(self: Trainee, batch):
+        encoded = steps(self, batch)
+        calls.append(len(calls))
+        return (
+            encoded._replace(inputs=tuple(each * torch.nan for each in encoded.inputs)) if len(calls) > 3 else encoded
+        )
+
+    with mock.patch.object(Trainee, "forward", poisoned):
+        told = refused(*words, "--out", "run", cwd=tmp_path)
+    assert "run/model has the last good weights); train on from them into another folder with a lower" in told
+    words[words.index(model)] = "run/model"
+    del words[words.index("--captioner") : words.index("--steps")]
+    code, _, err = boresight(*words, "--captioner-from", "run/captioner", "--out", "again", cwd=tmp_path)
+    assert code == 0, err
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_loader_workers_may_change_on_the_way(model: Path, photos: Path, tmp_path: Path) -> None:
+    words = ["pretrain", photos, "--model", model, "--out", "run", *SMALL]
+    with mock.patch("boresight.pretraining.pretrain._Log.write", side_effect=KeyboardInterrupt):
+        assert boresight(*words, cwd=tmp_path)[0] == 130
+    assert read_manifest(tmp_path / "run" / "checkpoint")["step"] == 2
+    words[words.index("--workers") + 1] = 2
+    code, _, err = boresight(*words, cwd=tmp_path)
+    assert code == 0, err
+
+
+def test_a_siglip_from_nothing_starts_at_the_published_scale_and_bias(tmp_path: Path) -> None:
+    drawn = {}
+    for family in ("siglip", "clip"):
+        encoder = load_encoder(save_tiny(family, tmp_path / family), device="cpu", dtype="float32")
+        drawn[family] = from_scratch(encoder.model, 0)
+    assert drawn["siglip"].logit_scale.item() == pytest.approx(math.log(10))
+    assert drawn["siglip"].logit_bias.item() == -10
+    assert drawn["siglip"].logit_bias.requires_grad
+    assert drawn["clip"].logit_scale.item() == pytest.approx(math.log(1 / 0.07), abs=1e-4)
+
+
+def test_siglip_2_reads_lower_case_in_training_too(photos: Path, tmp_path: Path) -> None:
+    folder = save_tiny("siglip2_fixed", tmp_path / "model")
+    words = ["pretrain", photos, "--model", folder, "--loss", "sigmoid", "--out", "run", *SMALL]
+    code, _, err = boresight(*words, cwd=tmp_path)
+    assert code == 0, err
+    assert read_manifest(tmp_path / "run" / "model")["data"]["stream"]["lower_case"]
+    assert load_encoder(str(tmp_path / "run" / "model")).lower_case
 
 
 @pytest.mark.parametrize(("family", "loss"), [("siglip", "sigmoid"), ("siglip", "softmax")])
@@ -197,6 +290,19 @@ def test_bad_input(model: Path, photos: Path, tmp_path: Path) -> None:
     assert "A batch of 64 is more than the 40 captioned images" in refused(
         *start[:5], "run", *SMALL, "--batch-size", 64, cwd=tmp_path
     )
+    assert "The split 'val' of" in refused(*start, "--validation", "val", cwd=tmp_path)
+    assert "workers=-1 is no number of processes" in refused(*start, "--workers", -1, cwd=tmp_path)
+    assert "learning_rate=0.0 learns nothing" in refused(*start, "--learning-rate", 0, cwd=tmp_path)
+    assert "shard spreads weights over processes" in refused(*start, "--shard", cwd=tmp_path)
+    assert "A stage of 7 pixels is less than a patch of" in refused(
+        *start, "--stages", "0.5:7:8", "1:16:12", cwd=tmp_path
+    )
+    assert "A length of 2 leaves no room" in refused(*start, "--stages", "0.5:8:2", "1:16:12", cwd=tmp_path)
+    shard(tmp_path / "a.tar", photos, range(24))
+    of_shards = ("pretrain", "a.tar", "--model", model, "--out", "run")
+    assert "Shards have no splits" in refused(*of_shards, "--split", "train", cwd=tmp_path)
+    assert "Shards have no splits" in refused(*of_shards, "--validation", "validation", cwd=tmp_path)
+    assert not (tmp_path / "run").exists()
     assert "is not 'share:pixels:tokens'" in refused(*start, "--stages", "half", cwd=tmp_path)
     assert "needs a model with a bias" in refused(*start, "--loss", "sigmoid", cwd=tmp_path)
     assert "cannot be opened (no such file)" in refused(

@@ -47,8 +47,9 @@ def test_a_recipe_is_read_as_it_is_written(recipe: Path) -> None:
         assert (list(found) if isinstance(found, tuple) else found) == value, name
     shared = {name: getattr(command, name) for name in PretrainConfig.__dataclass_fields__ if hasattr(command, name)}
     config = PretrainConfig(**{**shared, "stages": read_stages(command.stages)})
-    width, layers, heads = command.captioner_size
-    CaptionerConfig(image_width=8, text_width=8, vocabulary=8, width=width, layers=layers, heads=heads)
+    if command.captioner_size is not None:
+        width, layers, heads = command.captioner_size
+        CaptionerConfig(image_width=8, text_width=8, vocabulary=8, width=width, layers=layers, heads=heads)
     assert config.warmup < config.steps
     assert config.betas == (0.9, 0.95)
 

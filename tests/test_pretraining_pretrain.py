@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 
 from boresight import artefacts, load_encoder
 from boresight.errors import ArtefactError, InputError
+from boresight.pretraining import checkpoints
 from boresight.pretraining.parameters import parameter_groups, rate_share
 from boresight.pretraining.pretrain import PretrainConfig, Stage, pretrain
 from boresight.pretraining.trainee import Trainee
@@ -100,6 +102,69 @@ def test_micro_batches_chunks_and_recomputing_change_nothing(tmp_path: Path) -> 
     assert_close(run(tmp_path / "spared", config=spared), whole, atol=5e-4, rtol=1e-3)
 
 
+def test_a_run_goes_on_under_settings_of_memory_and_of_the_log(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", source=dying_at(8))
+    others = {"micro_batch": 3, "loss_chunk": 5, "gradient_checkpointing": True, "every": 3}
+    assert_close(run(tmp_path / "cut", config=replace(CONFIG, **others)), whole, atol=5e-4, rtol=1e-3)
+
+
+def test_recomputing_goes_through_the_captioner_too(tmp_path: Path) -> None:
+    trainee = tiny_trainee()
+    calls: list[bool] = []
+    trainee.captioner.blocks[0].register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    batch = {name: value for name, value in next(batches(8)(Stage(), 0)).items() if name != "keys"}
+    gradients = []
+    for recompute in (False, True):
+        trainee.zero_grad()
+        trainee.captioner.recompute = recompute
+        trainee(batch).rest.backward()
+        gradients.append({name: value.grad for name, value in trainee.captioner.named_parameters()})
+    assert len(calls) == 3
+    torch.testing.assert_close(gradients[1], gradients[0])
+    trained = run(tmp_path, trainee, replace(CONFIG, gradient_checkpointing=True, steps=1))
+    assert not trained.captioner.recompute
+
+
+@pytest.mark.parametrize(("started", "loss"), [(4.9, "softmax"), (4.6, "softmax"), (4.9, "sigmoid"), (4.6, "sigmoid")])
+def test_the_temperature_a_training_starts_from_is_kept(tmp_path: Path, started: float, loss: str) -> None:
+    """Pushed upwards, it stays at 100 or where it began, if that is above. The sigmoid loss has no bound."""
+    encoder = load_encoder(save_tiny("siglip", tmp_path / "model"), dtype="float32")
+    trainee = Trainee(encoder.model, encoder.tokenizer, captions="web")
+    with torch.no_grad():
+        trainee.model.logit_scale.fill_(started)
+    pixels = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(5, 90, (4, 16), generator=torch.Generator().manual_seed(0))
+
+    def source(stage, start):
+        while True:
+            yield {"pixel_values": pixels, "web_ids": ids}
+
+    def upwards(*_: torch.Tensor) -> None:
+        for group in optimizers[-1].param_groups:
+            for value in group["params"]:
+                if value.shape == (1,) and value > 1:  # the temperature, and not the bias
+                    value.grad.fill_(-1.0)
+
+    optimizers: list[torch.optim.Optimizer] = []
+    make = torch.optim.AdamW
+
+    def noted(*given, **options):
+        optimizers.append(make(*given, **options))
+        optimizers[-1].register_step_pre_hook(upwards)
+        return optimizers[-1]
+
+    config = replace(CONFIG, steps=3, batch_size=4, captions="web", loss=loss, learning_rate=0.05, warmup=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", noted)
+        found = float(run(tmp_path / "run", trainee, config, source).model.logit_scale.detach())
+    if loss == "sigmoid":
+        assert found > started + 0.05
+    else:
+        assert found == pytest.approx(max(started, math.log(100)), abs=1e-5)
+
+
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_a_locked_tower_stays(tmp_path: Path, tower: str) -> None:
     trainee = tiny_trainee()
@@ -150,11 +215,65 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(tmp_pat
         for step, batch in enumerate(batches(8)(stage, start), start):
             yield {**batch, "pixel_values": batch["pixel_values"] * (torch.nan if step == 7 else 1)}
 
-    with pytest.raises(InputError, match=r"no longer finite at step 7 .*keeps the last good weights"):
+    with pytest.raises(InputError, match=r"no longer finite at step 7 .*checkpoint keeps the last good weights"):
+        run(tmp_path, source=poisoned)
+    (tmp_path / "model").mkdir()
+    with pytest.raises(InputError, match=r"model has the last good weights\); train on from them into another folder"):
         run(tmp_path, source=poisoned)
     assert artefacts.read_manifest(tmp_path / "checkpoint")["step"] == 5
     tensors, _ = artefacts.load_artefact(tmp_path / "checkpoint", "training")
     assert all(value.isfinite().all() for value in tensors.values())
+
+
+def test_memory_that_does_not_suffice_is_told_with_the_way_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("boresight.pretraining.pretrain.cached_backward", lambda *_, **__: full())
+    with pytest.raises(InputError, match=r"memory does not suffice at step 0; go on with a smaller micro_batch"):
+        run(tmp_path)
+
+
+def test_the_model_is_kept_with_every_checkpoint_but_the_last(tmp_path: Path) -> None:
+    kept: list[dict] = []
+    shown: list[dict] = []
+    run(
+        tmp_path,
+        evaluate=lambda model: shown.append(dict(model.state_dict())) or {},
+        keep=lambda model, captioner: kept.append((dict(model.state_dict()), captioner)),
+    )
+    assert len(kept) == 2
+    assert len(shown) == 3
+    torch.testing.assert_close([model for model, _ in kept], shown[:2], atol=0, rtol=0)
+    assert all(captioner is not None for _, captioner in kept)
+
+
+def test_processes_that_see_other_checkpoints_are_all_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, source=dying_at(8))
+    other = [(0, None)]
+    monkeypatch.setattr(checkpoints, "gather_objects", lambda value: [value, *other])
+    sentence = r"do not see the same checkpoint in .* \(it is of step 5, 0\); write to a folder that all hosts share"
+    with pytest.raises(InputError, match=sentence):
+        run(tmp_path)
+    other[0] = (5, "of another training")
+    with pytest.raises(InputError, match="do not see the same checkpoint"):
+        run(tmp_path)
+
+
+def test_a_checkpoint_that_a_kill_left_aside_is_gone_on_from(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", source=dying_at(8))
+    (tmp_path / "cut" / "checkpoint").rename(tmp_path / "cut" / ".checkpoint.abcd1234.old")
+    seen: list[int] = []
+
+    def noted(stage, start):
+        seen.append(start)
+        return batches(8)(stage, start)
+
+    assert_close(run(tmp_path / "cut", source=noted), whole, atol=0, rtol=0)
+    assert seen == [5]
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +295,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
-    with pytest.raises(ArtefactError, match="other settings"):
+    with pytest.raises(ArtefactError, match=r"other settings \(learning_rate: 0.002, here 0.001\)"):
         run(tmp_path, config=replace(CONFIG, learning_rate=1e-3))
     with pytest.raises(ArtefactError, match="other weights"):
         run(tmp_path, tiny_trainee(seed=1))
@@ -212,6 +331,16 @@ def test_other_captions_and_losses(tmp_path: Path, settings: dict) -> None:
         ({"stages": ()}, "must rise"),
         ({"stages": (Stage(until=0.5),)}, "must rise"),
         ({"average": 1.5}, "between 0 and 1"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0 learns nothing"),
+        ({"learning_rate": math.nan}, "learning_rate=nan learns nothing"),
+        ({"gradient_norm": -1.0}, "gradient_norm=-1.0 learns nothing"),
+        ({"betas": (0.9, 1.0)}, "two numbers from 0 to below 1"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1 makes no sense"),
+        ({"warmup": -1}, "warmup=-1 makes no sense"),
+        ({"layer_decay": 0.0}, "above 0, at most 1"),
+        ({"layer_decay": 1.1}, "above 0, at most 1"),
+        ({"micro_batch": 0}, "micro_batch=0 is too small"),
+        ({"loss_chunk": 0}, "loss_chunk=0 is too small"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict, sentence: str) -> None:
@@ -220,6 +349,12 @@ def test_settings_that_make_no_sense(settings: dict, sentence: str) -> None:
 
 
 def test_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="this one is alone; use torchrun, or leave it out"):
+        run(tmp_path, config=replace(CONFIG, shard=True))
+    with pytest.raises(InputError, match="A stage of 0 pixels"):
+        Stage(image_size=0)
+    with pytest.raises(InputError, match="A stage of -3 tokens"):
+        Stage(text_length=-3)
     with pytest.raises(InputError, match="Both towers are locked"):
         run(tmp_path, tiny_trainee(captioner=None), replace(CONFIG, lock=("image", "text")))
     with pytest.raises(InputError, match="needs a model with a bias"):
@@ -234,7 +369,7 @@ def test_bad_input(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shard", [False, True])
 def test_two_processes_train_as_one(tmp_path: Path, shard: bool) -> None:
-    """Stopped once and gone on; with sharded weights there is a moving average, too."""
+    """Stopped twice and gone on, the second time sharded otherwise; with sharded weights there is an average, too."""
     settings = replace(CONFIG, shard=shard, micro_batch=2, average=0.9 if shard else 0.0)
     alone = run(tmp_path / "alone", config=replace(settings, shard=False))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -251,6 +386,8 @@ def test_two_processes_train_as_one(tmp_path: Path, shard: bool) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads((tmp_path / "together.json").read_text())
     assert told["world"] == 2
+    assert all("do not see the same checkpoint" in refusal for refusal in told["refusals"])
+    assert len(told["refusals"]) == 2
     assert told["loss"] == pytest.approx(alone.loss, rel=1e-4)
     together = torch.load(tmp_path / "together.pt", weights_only=True)
     torch.testing.assert_close(together, weights(alone), atol=5e-4, rtol=1e-2)

@@ -24,6 +24,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers import GemmaTokenizer
 
 from boresight.collections import Collection, Problem
 from boresight.errors import InputError
@@ -35,7 +36,7 @@ from boresight.pretraining.stream import CORRUPT, NO_SYNTHETIC, NO_WEB, PairStre
 from boresight.pretraining.subcaptions import sentences
 from boresight.seeds import generator
 from collection_files import picture, write_tar
-from tiny_encoders import bert_tokenizer, clip_tokenizer
+from tiny_encoders import bert_tokenizer, clip_tokenizer, gemma_like_tokenizer
 
 TOKENIZER = clip_tokenizer()
 CONFIG = StreamConfig(batch_size=3, image_size=6, text_length=24, output_length=60, budget=16, buffer=4, seed=7)
@@ -345,6 +346,37 @@ def test_a_synthetic_caption_without_tokens_is_stood_in_for() -> None:
     assert len(batch["web_ids"][0].unique()) > 4
 
 
+@pytest.mark.parametrize("strategy", ["sub-caption", "truncate"])
+def test_lower_case_is_for_the_text_tower_alone(strategy: str) -> None:
+    tokenizer = gemma_like_tokenizer(GemmaTokenizer)
+    rows = open_rows(make_collection(4, captions=[["A Web"]] * 4), synthetic="long")
+    config = replace(CONFIG, batch_size=4, strategy=strategy)
+    plain, lower = (
+        take(PairStream(rows, tokenizer, replace(config, lower_case=lower)), 1)[0] for lower in (False, True)
+    )
+    cased, small = (tokenizer.batch_decode(batch["syn_ids"], skip_special_tokens=True) for batch in (plain, lower))
+    assert small == [text.lower() for text in cased]
+    assert small != cased
+    assert tokenizer.batch_decode(lower["web_ids"], skip_special_tokens=True) == ["a web"] * 4
+    assert torch.equal(lower["syn_full_ids"], plain["syn_full_ids"])
+
+
+def test_other_captions_are_other_data(tmp_path: Path) -> None:
+    make_shards(tmp_path, [2])
+    shards = [open_shards(tmp_path / "0.tar", "txt", synthetic).fingerprint for synthetic in (None, "syn.txt", "json")]
+    rows = [open_rows(make_collection(4), synthetic=synthetic).fingerprint for synthetic in (None, "long")]
+    assert len({*shards, *rows}) == 5
+
+
+def test_local_shards_with_less_than_a_batch_of_all_processes_are_refused(tmp_path: Path) -> None:
+    make_shards(tmp_path, [3, 2])
+    shards = open_shards(f"{tmp_path}/*.tar")
+    shards.check_batch(5)
+    with pytest.raises(InputError, match=r"A batch of 6 over all processes is more than the 5 samples of .*0\.tar"):
+        shards.check_batch(6)
+    open_shards("http://localhost:1/{0..1}.tar").check_batch(100)
+
+
 def test_every_picture_and_pass_has_its_own_crop() -> None:
     data = io.BytesIO()
     Image.linear_gradient("L").convert("RGB").save(data, "PNG")
@@ -500,7 +532,7 @@ def test_a_transfer_that_breaks_goes_on_at_the_same_byte(
         assert slept == [1] * len(breaks[1:])
         Breaking.breaks = 10**6
         if not ranges:  # then it never comes beyond the first 700 bytes
-            with pytest.raises(InputError, match=r"The shard http://.*/a\.tar cannot be opened \(the transfer ends after 700"):
+            with pytest.raises(InputError, match=r"http://.*/a\.tar cannot be opened \(the transfer ends after 700"):
                 list(remote.read(0))
 
 

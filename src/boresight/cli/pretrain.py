@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 if TYPE_CHECKING:
+    from boresight.encoders.hf import TransformersEncoder
     from boresight.pretraining.captioner import Captioner
     from boresight.pretraining.pretrain import Stage
     from boresight.pretraining.recipe import CaptionerShape
+    from boresight.pretraining.shards import Rows, Shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +23,7 @@ class Pretrain:
     """Train or fine-tune a CLIP or SigLIP model on web and synthetic captions (CLIPS), with or without a captioner.
 
     Stopped at any moment, the same command goes on. On several GPUs or hosts:
-    torchrun --nproc-per-node N -m boresight pretrain ...
+    torchrun --nproc-per-node N -m boresight pretrain ...; OUT is then a folder that all hosts share.
     """
 
     data: Annotated[str, tyro.conf.Positional]
@@ -34,10 +38,11 @@ class Pretrain:
     """Web captions: a column (captions), or in shards a member or json key (txt)."""
     synthetic: str | None = None
     """Long synthetic captions, likewise; where one is missing the web caption stands in."""
-    split: str = "train"
-    """Split of a collection to train on."""
-    validation: str | None = "validation"
-    """Split of a collection for retrieval as training goes on."""
+    split: str | None = None
+    """Split of a collection to train on; left out: 'train'."""
+    validation: str | None = "auto"
+    """Split of a collection for retrieval as training goes on, of 5,000 pictures at most; 'auto': 'validation' where
+    there is one; None: none."""
     captions: Literal["both", "web", "synthetic"] = "both"
     """What images are contrasted with."""
     loss: Literal["softmax", "multi-positive", "sigmoid"] = "softmax"
@@ -52,10 +57,10 @@ class Pretrain:
     """Train a captioner too: 'queries' as published, 'teacher' as in CoCa."""
     captioner_from: Path | None = None
     """Folder of a captioner that was trained with this model, to go on with; --model is then the one beside it."""
-    captioner_size: tuple[int, int, int] = (384, 12, 6)
-    """Its width, layers and heads."""
-    caption_length: int = 128
-    """Tokens of the captions it writes."""
+    captioner_size: tuple[int, int, int] | None = None
+    """Its width, layers and heads; left out: 384 12 6."""
+    caption_length: int | None = None
+    """Tokens of the captions it writes; left out: 128."""
     captioning_weight: float = 2.0
     """Of its loss, beside 1 for the contrastive one."""
     steps: int = 1000
@@ -106,30 +111,23 @@ class Pretrain:
             from boresight.pretraining.pretrain import PretrainConfig, join_processes
         except ImportError as error:
             raise InputError(f"Training needs the extra 'train' ({error}); pip install 'boresight[train]'.") from error
-        from boresight.cli.sources import open_collection
         from boresight.encoders import load_encoder
         from boresight.encoders.hf import TransformersEncoder
-        from boresight.evaluation.in_training import retrieval_watch
         from boresight.models import default_model_path
         from boresight.pretraining.collectives import rank
         from boresight.pretraining.model_folder import pixel_statistics
-        from boresight.pretraining.recipe import MODEL, train_on
-        from boresight.pretraining.shards import Rows, Shards, open_rows, open_shards
+        from boresight.pretraining.pretrain import CAPTIONER, MODEL
+        from boresight.pretraining.recipe import train_on
         from boresight.pretraining.stream import StreamConfig
 
         join_processes()
+        for given, written in ((self.model, self.out / MODEL), (self.captioner_from, self.out / CAPTIONER)):
+            if given is not None and Path(given).resolve() == written.resolve():
+                raise InputError(f"{given} is what this training would write over; choose another --out.")
         encoder = load_encoder(self.model or str(default_model_path()), device="cpu", dtype="float32")
         if not isinstance(encoder, TransformersEncoder):
             raise InputError(f"{self.model} is no transformers model; pass a Hugging Face CLIP or SigLIP checkpoint.")
-        source: Shards | Rows
-        evaluate = None
-        if "://" in self.data or ".tar" in self.data:
-            source = open_shards(self.data, self.web or "txt", self.synthetic)
-        else:
-            collection = open_collection(self.data)
-            if self.validation and rank() == 0 and self.validation in collection.splits:
-                evaluate = retrieval_watch(collection.split(self.validation), encoder)
-            source = open_rows(collection.split(self.split), self.web or "captions", self.synthetic)
+        source, evaluate = self._source(encoder)
         shared = {name: getattr(self, name) for name in PretrainConfig.__dataclass_fields__ if hasattr(self, name)}
         trained = train_on(
             source,
@@ -153,20 +151,52 @@ class Pretrain:
             tensorboard=self.tensorboard,
         )
         if rank() == 0:
-            print(f"loss {trained.loss:.4f}, {trained.images_per_second:.1f} images/s: {self.out / MODEL}")
+            told = f"loss {trained.loss:.4f}, {trained.images_per_second:.1f} images/s"
+            print(f"{'finished already' if math.isnan(trained.loss) else told}: {self.out / MODEL}")
+
+    def _source(self, encoder: TransformersEncoder) -> tuple[Shards | Rows, Callable[[Any], dict[str, float]] | None]:
+        """What is trained on and, on the first process, what measures retrieval as it goes on."""
+        from boresight.cli.sources import open_collection
+        from boresight.errors import InputError
+        from boresight.evaluation.in_training import retrieval_watch
+        from boresight.pretraining.collectives import rank
+        from boresight.pretraining.shards import open_rows, open_shards
+
+        if "://" in self.data or ".tar" in self.data:
+            if self.split is not None or self.validation not in ("auto", None):
+                raise InputError(
+                    "Shards have no splits; name those to train on, leave out --split and --validation, and evaluate "
+                    "what comes out with 'boresight evaluate'."
+                )
+            return open_shards(self.data, self.web or "txt", self.synthetic), None
+        collection = open_collection(self.data)
+        named = self.validation
+        if named == "auto":
+            named = "validation" if "validation" in collection.splits else None
+        watched = None if named is None else collection.split(named)
+        source = open_rows(collection.split(self.split or "train"), self.web or "captions", self.synthetic)
+        return source, None if watched is None or rank() else retrieval_watch(watched, encoder)
 
     def _captioner(self) -> CaptionerShape | Captioner | None:
+        from boresight.errors import InputError
         from boresight.pretraining.captioner import Captioner
         from boresight.pretraining.recipe import CaptionerShape
 
-        if self.captioner_from is not None:
-            return Captioner.load(self.captioner_from)
-        if self.captioner == "none":
-            return None
-        width, layers, heads = self.captioner_size
-        return CaptionerShape(
-            variant=self.captioner, width=width, layers=layers, heads=heads, queries=self.caption_length
-        )
+        told: dict[str, Any] = {} if self.captioner == "none" else {"variant": self.captioner}
+        if self.captioner_size is not None:
+            told |= dict(zip(("width", "layers", "heads"), self.captioner_size, strict=True))
+        if self.caption_length is not None:
+            told["queries"] = self.caption_length
+        if self.captioner_from is None:
+            return None if self.captioner == "none" else CaptionerShape(**told)
+        captioner = Captioner.load(self.captioner_from)
+        for what, value in told.items():
+            if (own := getattr(captioner.config, what)) != value:
+                raise InputError(
+                    f"The captioner in {self.captioner_from} has {what} {own}, not {value}; "
+                    "leave out --captioner, --captioner-size and --caption-length beside --captioner-from."
+                )
+        return captioner
 
 
 def read_stages(told: tuple[str, ...]) -> tuple[Stage, ...]:

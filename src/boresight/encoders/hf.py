@@ -37,7 +37,8 @@ class TransformersEncoder:
     """A dual encoder of transformers; see `Encoder` for what every encoder promises.
 
     Beyond the protocol: `model`, `tokenizer` and `image_processor` are the library's own objects, `tokenize` and
-    `collate` give the model's inputs.
+    `collate` give the model's inputs; `lower_case` says that the tower was trained on text in lower case, which its
+    tokenizer does not see to.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class TransformersEncoder:
         self.token_limit = _token_limit(model, tokenizer)
         self.truncated = 0
         # SigLIP 2 was trained on lower-cased text; of its two tokenizers only the plain Gemma one does not do it.
-        self._lower_case = self.family in _FIXED_LENGTH and "Gemma" in type(tokenizer).__name__
+        self.lower_case = self.family in _FIXED_LENGTH and "Gemma" in type(tokenizer).__name__
         self.width = self.embed_texts(["a"]).shape[1]
 
     def preprocess(self, image: Image.Image) -> Tensor:
@@ -108,7 +109,7 @@ class TransformersEncoder:
         inputs = self.tokenize(texts)
         real = inputs["attention_mask"].bool()
         rows = [ids[mask].tolist() for ids, mask in zip(inputs["input_ids"], real, strict=True)]
-        captions = [caption.lower() if self._lower_case else caption for caption in texts]
+        captions = [caption.lower() if self.lower_case else caption for caption in texts]
         tokens = [fast_tokens(self.tokenizer, caption, row) for caption, row in zip(captions, rows, strict=True)]
         return TokenizedTexts(self._as_trained(inputs), real, tokens)
 
@@ -140,7 +141,7 @@ class TransformersEncoder:
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each caption, uncut."""
         captions = check_texts(texts)
-        if self._lower_case:
+        if self.lower_case:
             captions = [caption.lower() for caption in captions]
         return self.tokenizer(captions, truncation=False, padding=False, verbose=False)["input_ids"]
 

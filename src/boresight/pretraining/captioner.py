@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from boresight.artefacts import load_artefact, save_artefact
 from boresight.device import pick_device
@@ -220,11 +221,15 @@ class Captioner(nn.Module):
     Both kinds of token states come in through a bias-free projection. The mask is `prefix_mask`. The queries are
     learnt, drawn from N(0, 1), without positions. In the variant 'teacher' the embedded tokens before, with learnt
     positions, stand in their place.
+
+    Attributes:
+        recompute: compute the activations of a layer anew in the backward of `forward`, to spare memory.
     """
 
     def __init__(self, config: CaptionerConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator(seed, "captioner").initial_seed())
             self.image_in = nn.Linear(config.image_width, config.width, bias=False)
@@ -272,7 +277,12 @@ class Captioner(nn.Module):
             queries = self._embedded(previous, 0)
         x = torch.cat([prefix, queries.to(prefix.dtype)], dim=1)
         mask = prefix_mask(prefix.shape[1], queries.shape[1]).to(x.device)
-        x, _ = self._through(x, mask & F.pad(seen, (0, queries.shape[1]), value=True)[:, None, None, :])
+        mask = mask & F.pad(seen, (0, queries.shape[1]), value=True)[:, None, None, :]
+        if self.recompute and torch.is_grad_enabled():
+            for block in self.blocks:
+                x, _ = checkpoint(block, x, mask, use_reentrant=False)
+        else:
+            x, _ = self._through(x, mask)
         return self._logits(x[:, prefix.shape[1] :])
 
     def begin(self, image_states: Tensor, text_states: Tensor, real: Tensor | None = None) -> Cache:

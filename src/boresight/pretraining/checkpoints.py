@@ -20,9 +20,9 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from boresight.artefacts import load_artefact, save_artefact
-from boresight.errors import ArtefactError
-from boresight.pretraining.collectives import rank, shared_like
+from boresight.artefacts import load_artefact, put_back, read_manifest, save_artefact
+from boresight.errors import ArtefactError, InputError
+from boresight.pretraining.collectives import gather_objects, rank, shared_like
 
 KIND = "training"
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -57,6 +57,26 @@ def whole_weights(module: nn.Module) -> dict[str, Any]:
     return get_model_state_dict(module, options=_WHOLE)
 
 
+def find_checkpoint(folder: Path) -> bool:
+    """Whether there is a checkpoint to go on from; every process takes part.
+
+    What a kill left is put back first. Raises InputError on every process where they do not all see the same
+    checkpoint, ArtefactError for a folder that holds anything else.
+    """
+    if rank() == 0:
+        put_back(folder)
+    gather_objects(None)  # nobody looks before
+    seen = read_manifest(folder, KIND) if folder.exists() else {}
+    everywhere = gather_objects((seen.get("step", 0), seen.get("fingerprint")))
+    if len(set(everywhere)) > 1:
+        steps = ", ".join(str(step) for step, _ in everywhere)
+        raise InputError(
+            f"The processes do not see the same checkpoint in {folder} (it is of step {steps}); write to a folder that "
+            "all hosts share."
+        )
+    return bool(seen)
+
+
 def load_checkpoint(
     folder: Path,
     module: nn.Module,
@@ -71,7 +91,10 @@ def load_checkpoint(
     tensors, manifest = load_artefact(folder, KIND)
     for what, value in origin.items():
         if manifest.get(what) != value:
-            raise ArtefactError(f"{folder} was made with other {what}; use the same or another folder.")
+            raise ArtefactError(
+                f"{folder} was made with other {what}{_differing(manifest.get(what), value)}; "
+                "use the same or another folder."
+            )
     parts: dict[str, dict[str, Any]] = {}
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
@@ -88,6 +111,14 @@ def load_checkpoint(
     except (RuntimeError, KeyError, ValueError) as error:
         raise ArtefactError(f"{folder} was made with another model ({_line(error)}); use another folder.") from error
     return int(manifest["step"]), list(manifest.get("places", ()))
+
+
+def _differing(saved: Any, value: Any) -> str:
+    """The first setting that differs, as ' (name: saved, here value)'; '' where it has no name."""
+    if not isinstance(saved, Mapping) or not isinstance(value, Mapping):
+        return ""
+    name = next(name for name in {**value, **saved} if saved.get(name) != value.get(name))
+    return _differing(saved.get(name), value.get(name)) or f" ({name}: {saved.get(name)}, here {value.get(name)})"
 
 
 def _line(error: Exception) -> str:

@@ -23,12 +23,17 @@ _reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or getattr(d
 
 def world_size() -> int:
     """Number of processes; 1 where `torch.distributed` is not initialised."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if launched() else 1
 
 
 def rank() -> int:
     """Number of this process, from 0; 0 where `torch.distributed` is not initialised."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if launched() else 0
+
+
+def launched() -> bool:
+    """Whether torchrun, or another launcher, started this process, alone or with others."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def row_counts(count: int, device: str | torch.device = "cpu") -> list[int]:

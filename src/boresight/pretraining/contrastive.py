@@ -151,14 +151,14 @@ def sigmoid_loss(
     return _over_blocks(penalties, rows, all_texts, numbers, all_owners, chunk).sum() / len(images)
 
 
-def clamp_scale(log_scale: Tensor) -> None:
-    """Hold exp(log_scale) at 100 or below, in place.
+def clamp_scale(log_scale: Tensor, most: float = MAX_LOG_SCALE) -> None:
+    """Hold log_scale at `most` or below, in place: exp(log_scale) at 100, as CLIP was trained.
 
     The parameter is clamped after the optimiser's step, not inside the loss: there a clamp would cut the gradient
     that lets the temperature come back.
     """
     with torch.no_grad():
-        log_scale.clamp_(max=MAX_LOG_SCALE)
+        log_scale.clamp_(max=most)
 
 
 def _gather_images(images: Tensor) -> Tensor:

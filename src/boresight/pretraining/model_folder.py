@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,10 +59,19 @@ def _without_bars() -> Iterator[None]:
 
 
 def from_scratch(model: Any, seed: int) -> Any:
-    """A model of the same shape with weights drawn from `seed`, float32."""
+    """A model of the same shape with weights drawn from `seed`, float32.
+
+    The temperature starts at CLIP's 1 / 0.07, of a model with a bias at 10 with a bias of -10 (SigLIP, section 3.2):
+    nearly all pairs are negatives, and transformers' zeros would begin with one huge correction.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(seed, "from scratch").initial_seed())
-        return type(model)(model.config).float()
+        drawn = type(model)(model.config).float()
+    if getattr(drawn, "logit_bias", None) is not None:
+        with torch.no_grad():
+            drawn.logit_scale.fill_(math.log(10))
+            drawn.logit_bias.fill_(-10)
+    return drawn
 
 
 def pixel_statistics(image_processor: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,9 +26,9 @@ from torch.distributed.checkpoint.stateful import Stateful
 from boresight.artefacts import fingerprint
 from boresight.errors import InputError
 from boresight.pretraining.captioner import IGNORED, Captioner
-from boresight.pretraining.checkpoints import load_checkpoint, save_checkpoint, whole_weights
-from boresight.pretraining.collectives import average, gather_objects, rank, whole_tensor, world_size
-from boresight.pretraining.contrastive import clamp_scale
+from boresight.pretraining.checkpoints import find_checkpoint, load_checkpoint, save_checkpoint, whole_weights
+from boresight.pretraining.collectives import average, gather_objects, launched, rank, whole_tensor, world_size
+from boresight.pretraining.contrastive import MAX_LOG_SCALE, clamp_scale
 from boresight.pretraining.gradient_cache import cached_backward
 from boresight.pretraining.parameters import average_into, lock, parameter_groups, rate_share
 from boresight.pretraining.subcaptions import Captions
@@ -35,7 +36,9 @@ from boresight.pretraining.trainee import Loss, Trainee, loss_of
 from boresight.progress import progress, say
 from boresight.seeds import generator
 
-CHECKPOINT, LOGS = "checkpoint", "logs"
+CHECKPOINT, LOGS, MODEL, CAPTIONER = "checkpoint", "logs", "model", "captioner"
+_OF_ROUNDING = ("micro_batch", "loss_chunk", "gradient_checkpointing", "shard", "every")
+_PATIENCE = timedelta(hours=2)  # for which processes wait on the first one, which reads and evaluates alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,11 @@ class Stage:
     until: float = 1.0
     image_size: int | None = None
     text_length: int | None = None
+
+    def __post_init__(self) -> None:
+        for what, size in (("pixels", self.image_size), ("tokens", self.text_length)):
+            if size is not None and size < 1:
+                raise InputError(f"A stage of {size} {what} shows nothing; give 1 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +76,14 @@ class PretrainConfig:
         layer_decay: of the learning rate, from layer to layer downwards; 1 is none.
         lock: towers that do not learn.
         precision: 'bf16' computes under autocast; weights stay float32.
-        gradient_checkpointing: compute activations anew in the backward.
+        gradient_checkpointing: compute the activations of towers and captioner anew in the backward.
         average: decay of an exponential moving average of the weights, which is then what is saved; 0 is none.
         stages: in order, the last until 1.
         shard: spread weights, gradients and moments over processes (FSDP2).
         every: steps between checkpoints, evaluations and lines of the log.
+
+    `micro_batch`, `loss_chunk`, `gradient_checkpointing`, `shard` and `every` decide no more than the rounding, so a
+    training may go on with others.
     """
 
     steps: int = 1000
@@ -109,6 +120,24 @@ class PretrainConfig:
             raise InputError(f"Stages end at {ends}; their ends must rise from above 0 to 1.")
         if self.average and not 0 < self.average < 1:
             raise InputError(f"The average's decay is {self.average}; give a number between 0 and 1, such as 0.999.")
+        for name in ("learning_rate", "gradient_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name}={getattr(self, name)} learns nothing; give a number above 0.")
+        for name in ("weight_decay", "warmup", "contrastive_weight", "captioning_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name}={getattr(self, name)} makes no sense; give 0 or more.")
+        for name in ("micro_batch", "loss_chunk"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is too small; give 1 or more, or leave it out for all.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas={self.betas} are no decays of AdamW; give two numbers from 0 to below 1.")
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"layer_decay={self.layer_decay} is no share of a rate; give a number above 0, at most 1.")
+
+    @property
+    def of_outcome(self) -> dict[str, Any]:
+        """The settings that a training must keep to go on, as json gives them back."""
+        return {name: value for name, value in _plain(asdict(self)).items() if name not in _OF_ROUNDING}
 
     def stage_at(self, step: int) -> Stage:
         return next(stage for stage in self.stages if step < round(stage.until * self.steps) or stage.until == 1)
@@ -124,7 +153,10 @@ call.
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training ends with: weights and captioner on the CPU, the last loss, and images a second of this call."""
+    """What a training ends with: weights and captioner on the CPU, the last loss, and images a second of this call.
+
+    Where it was finished before, the loss is nan and images a second are 0.
+    """
 
     model: Any
     captioner: Captioner | None
@@ -134,7 +166,7 @@ class Trained:
 
 def join_processes() -> None:
     """Meet the processes that torchrun started; until then `rank` is 0 and `world_size` 1 in each of them."""
-    PartialState(cpu=not torch.cuda.is_available())
+    PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
 
 
 def pretrain(
@@ -145,6 +177,7 @@ def pretrain(
     *,
     data: Any = None,
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    keep: Callable[[Any, Captioner | None], None] | None = None,
     tensorboard: bool = True,
 ) -> Trained:
     """Train, with checkpoints in `out`/checkpoint and logs for TensorBoard in `out`/logs; where they exist, go on.
@@ -153,19 +186,26 @@ def pretrain(
         trainee: float32, on the CPU; left as it is.
         batches: see `Batches`; of every process the same number of images.
         data: what tells this data from other data, as json, for the checkpoint's manifest.
-        evaluate: measures of the present model, called on the first process every `config.every` steps.
+        evaluate: measures of the present model, called on the first process with every checkpoint; the model is on
+            the accelerator.
+        keep: writes model and captioner, on the CPU, for others to take from; called likewise, but for the last
+            ones, which are returned.
 
     Raises:
-        InputError: a loss or gradient that is no longer finite (the checkpoint keeps the last good weights), a batch
-            that processes cannot share evenly.
+        InputError: a loss or gradient that is no longer finite (the checkpoint keeps the last good weights), memory
+            of the accelerator that does not suffice, a batch that processes cannot share evenly, processes that see
+            different checkpoints, `config.shard` without torchrun.
         ArtefactError: the checkpoint was made with other settings, data or weights, or cannot be written.
     """
     join_processes()
     folder = Path(out)
     if config.batch_size % world_size():
         raise InputError(f"A batch of {config.batch_size} does not go into {world_size()} processes; choose another.")
+    if config.shard and not launched():
+        raise InputError("shard spreads weights over processes, and this one is alone; use torchrun, or leave it out.")
     module = copy.deepcopy(trainee)
-    origin = {"settings": _plain(asdict(config)), "data": data, "weights": fingerprint(module.state_dict())}
+    origin = {"settings": config.of_outcome, "data": data, "weights": fingerprint(module.state_dict())}
+    hottest = max(MAX_LOG_SCALE, float(module.model.logit_scale.detach()))  # as published checkpoints may be above 100
     _shape_scalars(module, like=None)
     if len(set(config.lock)) == 2 and module.captioner is None:
         raise InputError("Both towers are locked and there is no captioner, so nothing is left to learn; lock one.")
@@ -173,6 +213,8 @@ def pretrain(
         lock(module.model, tower)
     if config.gradient_checkpointing:
         module.model.activation_checkpointing_enable({"use_reentrant": False})
+        if module.captioner is not None:
+            module.captioner.recompute = True
     # A SigLIP trained by softmax never uses its bias, and a locked captioner's heads may be unused too.
     accelerator = Accelerator(
         mixed_precision="no",  # autocast is ours: accelerate's holds for the process, and not for one training
@@ -184,11 +226,12 @@ def pretrain(
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
     averages = {name: value.detach().clone() for name, value in module.named_parameters()} if config.average else {}
     start = 0
-    if (folder / CHECKPOINT).exists():
+    if find_checkpoint(folder / CHECKPOINT):
         start, places = load_checkpoint(folder / CHECKPOINT, wrapped, optimizer, averages, origin)
         if isinstance(batches, Stateful) and len(places) == world_size():
             batches.load_state_dict(places[rank()])
-        _say(f"Going on from step {start} of {config.steps}.")
+        if start < config.steps:
+            _say(f"Going on from step {start} of {config.steps}.")
 
     log = _Log(folder / LOGS if tensorboard else None)
     loss_value, began = math.nan, time.perf_counter()
@@ -200,19 +243,20 @@ def pretrain(
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
             torch.manual_seed(generator(config.seed, f"step {step} process {rank()}").initial_seed())
-            measures = _step(wrapped, module, batch, optimizer, config, accelerator)
+            try:
+                measures = _step(wrapped, module, batch, optimizer, config, accelerator)
+            except torch.OutOfMemoryError as error:
+                raise InputError(
+                    f"The accelerator's memory does not suffice at step {step}; go on with a smaller micro_batch or "
+                    "loss_chunk, or with gradient_checkpointing."
+                ) from error
             loss_value = measures["loss"]
             if not all(map(math.isfinite, measures.values())):
-                there = (folder / CHECKPOINT).exists()
-                safe = f"{folder / CHECKPOINT} keeps the last good weights" if there else "there is no checkpoint yet"
-                told = ", ".join(f"{name} {value}" for name, value in measures.items())
-                raise InputError(
-                    f"The loss or its gradient is no longer finite at step {step} ({told}; {safe}); lower the learning "
-                    "rate, or take precision='no'."
-                )
+                raise InputError(_no_longer_finite(step, measures, folder))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            clamp_scale(module.model.logit_scale)
+            if config.loss != "sigmoid":
+                clamp_scale(module.model.logit_scale, hottest)
             if averages:
                 average_into(averages, module, config.average)
             bar.update(1)
@@ -222,9 +266,12 @@ def pretrain(
                 places = gather_objects(batches.state_dict()) if isinstance(batches, Stateful) else []
                 kept = {name: whole_tensor(value) for name, value in averages.items()}
                 weights = save_checkpoint(folder / CHECKPOINT, wrapped, optimizer, kept, origin, done, places)
-                if evaluate is not None and rank() == 0:
-                    present = _filled(weights, trainee) if config.shard else module
-                    measures |= dict(evaluate(_finished(present, kept, trainee).model))
+                if rank() == 0 and (evaluate is not None or keep is not None):
+                    whole = _finished(_filled(weights, trainee) if config.shard else module, kept, trainee)
+                    if keep is not None and done < config.steps:
+                        keep(whole.model, whole.captioner)
+                    if evaluate is not None:
+                        measures |= dict(evaluate(whole.model.to(accelerator.device)))
                 log.write(done, {**measures, "learning rate": rate})
     seconds = max(time.perf_counter() - began, 1e-9)
     present = _filled(whole_weights(wrapped), trainee) if config.shard else module
@@ -326,7 +373,23 @@ def _finished(module: Trainee, averages: Mapping[str, Tensor], like: Trainee) ->
     _shape_scalars(whole, like)
     if getattr(whole.model, "is_activation_checkpointing", False):
         whole.model.activation_checkpointing_disable()
+    if whole.captioner is not None:
+        whole.captioner.recompute = False
     return whole.requires_grad_(True)
+
+
+def _no_longer_finite(step: int, measures: Mapping[str, float], folder: Path) -> str:
+    told = ", ".join(f"{name} {value}" for name, value in measures.items())
+    if not (folder / CHECKPOINT).exists():
+        safe, again = "there is no checkpoint yet", "start again"
+    elif (folder / MODEL).exists():
+        safe, again = f"{folder / MODEL} has the last good weights", "train on from them into another folder"
+    else:
+        safe, again = f"{folder / CHECKPOINT} keeps the last good weights", "start anew in another folder"
+    return (
+        f"The loss or its gradient is no longer finite at step {step} ({told}; {safe}); {again} with a lower learning "
+        "rate or precision='no'."
+    )
 
 
 def _plain(value: Any) -> Any:

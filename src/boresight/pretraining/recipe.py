@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,17 +10,18 @@ from typing import Any
 
 from torch import nn
 
+from boresight.artefacts import put_back
 from boresight.encoders.hf import TransformersEncoder
 from boresight.errors import InputError
 from boresight.pretraining.captioner import FAMILIES, Captioner, CaptionerConfig
-from boresight.pretraining.collectives import rank, world_size
+from boresight.pretraining.collectives import gather_objects, rank, world_size
 from boresight.pretraining.model_folder import from_scratch, save_model
-from boresight.pretraining.pretrain import PretrainConfig, Stage, Trained, join_processes, pretrain
+from boresight.pretraining.pretrain import CAPTIONER, MODEL, PretrainConfig, Stage, Trained, join_processes, pretrain
 from boresight.pretraining.shards import Rows, Shards
 from boresight.pretraining.stream import PairStream, StreamConfig
+from boresight.pretraining.subcaptions import encode
 from boresight.pretraining.trainee import Trainee
-
-MODEL, CAPTIONER = "model", "captioner"
+from boresight.progress import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class Feed:
         stream: without a stage's sizes.
         image_size, text_length: the model's own, and the most tokens it reads.
         place: where the batches stand, as `PairStream.state_dict` says it.
+        problems: as of `PairStream`, of all stages.
     """
 
     source: Shards | Rows
@@ -49,11 +52,13 @@ class Feed:
     image_size: int
     text_length: int
     place: dict[str, Any] = field(default_factory=dict)
+    problems: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, stage: Stage, start: int) -> Iterator[Mapping[str, Any]]:
         length = min(stage.text_length or self.text_length, self.text_length)
         sized = replace(self.stream, image_size=stage.image_size or self.image_size, text_length=length)
         pairs = PairStream(self.source, self.tokenizer, sized, rank=rank(), world=world_size())
+        pairs.problems = self.problems
         if self.place.get("batches") == start and pairs.fits(self.place):
             pairs.load_state_dict(self.place)
         else:  # nothing was kept, or of other processes and loaders
@@ -83,8 +88,9 @@ def train_on(
 ) -> Trained:
     """Train the encoder's model on `source`: `out`/model is then an ordinary folder, `out`/captioner an artefact.
 
-    The sizes, captions and seed of `stream` are those of `config`, the model and the captioner. Stopped at any moment,
-    the same call goes on from `out`/checkpoint; under torchrun every process calls it.
+    Both are written with every checkpoint, whole or not at all. The sizes, captions, case and seed of `stream` are
+    those of `config`, the model and the captioner. Stopped at any moment, the same call goes on from
+    `out`/checkpoint; under torchrun every process calls it.
 
     Args:
         encoder: a CLIP or SigLIP model in float32; it is left as it is.
@@ -92,12 +98,16 @@ def train_on(
         scratch: start from weights drawn anew, keeping only the model's shape and its tokenizer.
 
     Raises:
-        InputError, ArtefactError: as `pretrain`, `PairStream` and `Trainee` do.
+        InputError, ArtefactError: as `pretrain`, `PairStream` and `Trainee` do; for a stage that the model cannot
+            read, and local shards with fewer samples than a batch of several processes has.
     """
     join_processes()
     if encoder.family not in FAMILIES:
         raise InputError(f"{encoder.name} is a '{encoder.family}' model; pass a CLIP or SigLIP checkpoint to train.")
     tokenizer = encoder.tokenizer
+    _check_stages(config, encoder)
+    if isinstance(source, Shards) and world_size() > 1:
+        source.check_batch(config.batch_size)
     model = from_scratch(encoder.model, config.seed) if scratch else encoder.model
     writer: Captioner | None = None
     if isinstance(captioner, Captioner):
@@ -111,21 +121,60 @@ def train_on(
         batch_size=config.batch_size // world_size(),
         captions=config.captions,
         output_length=0 if writer is None else writer.config.queries + 1,
+        lower_case=encoder.lower_case,
         seed=config.seed,
     )
     pixels = int(model.config.vision_config.image_size)
     batches = Feed(source, tokenizer, stream, pixels, encoder.token_limit)
-    data = {"fingerprint": source.fingerprint, "stream": _of_outcome(stream)}
-    trained = pretrain(trainee, batches, config, out, data=data, evaluate=evaluate, tensorboard=tensorboard)
+    data = {
+        "web": source.web,
+        "synthetic": source.synthetic,
+        "stream": _of_outcome(stream),
+        "fingerprint": source.fingerprint,
+    }
+    made_by = {"settings": asdict(config), "data": data, "from": "scratch" if scratch else encoder.name}
+
+    def keep(model: Any, captioner: Captioner | None) -> None:
+        save_model(Path(out) / MODEL, model, tokenizer, encoder.image_processor, made_by=made_by)
+        if captioner is not None:
+            captioner.save(Path(out) / CAPTIONER, made_by)
+
     if rank() == 0:
-        made_by = {"settings": asdict(config), "data": data, "from": "scratch" if scratch else encoder.name}
-        save_model(Path(out) / MODEL, trained.model, tokenizer, encoder.image_processor, made_by=made_by)
-        if trained.captioner is not None:
-            trained.captioner.save(Path(out) / CAPTIONER, made_by)
+        for folder in (MODEL, CAPTIONER):
+            put_back(Path(out) / folder)
+    try:
+        trained = pretrain(
+            trainee, batches, config, out, data=data, evaluate=evaluate, keep=keep, tensorboard=tensorboard
+        )
+    except BaseException:
+        _tell(batches.problems)
+        raise
+    _tell(sum(gather_objects(batches.problems), Counter()))
+    if rank() == 0:
+        keep(trained.model, trained.captioner)
     return trained
+
+
+def _check_stages(config: PretrainConfig, encoder: TransformersEncoder) -> None:
+    """Raises InputError for a stage that would stop the training where it begins."""
+    patch = int(encoder.model.config.vision_config.patch_size)
+    for stage in config.stages:
+        if stage.image_size is not None and stage.image_size < patch:
+            raise InputError(
+                f"A stage of {stage.image_size} pixels is less than a patch of {encoder.name}, {patch} pixels; give "
+                "more."
+            )
+        if stage.text_length is not None:
+            encode((), encoder.tokenizer, stage.text_length)
+
+
+def _tell(problems: Mapping[str, int]) -> None:
+    if problems and rank() == 0:
+        say("In all: " + "; ".join(f"{count} x {what}" for what, count in problems.items()) + ".")
 
 
 def _of_outcome(stream: StreamConfig) -> dict[str, Any]:
     """The settings as json, without those that stages and processes decide."""
     told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(stream).items()}
-    return {name: value for name, value in told.items() if name not in ("batch_size", "image_size", "text_length")}
+    free = ("batch_size", "image_size", "text_length", "workers")
+    return {name: value for name, value in told.items() if name not in free}

@@ -68,7 +68,7 @@ class Shards:
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256("\n".join(self.labels).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join([*self.labels, repr((self.web, self.synthetic))]).encode()).hexdigest()[:16]
 
     @property
     def labels(self) -> list[str]:
@@ -116,6 +116,21 @@ class Shards:
             except _DAMAGE:
                 return max(index, 0)
         return index + 1
+
+    def check_batch(self, count: int) -> None:
+        """Raises InputError where local shards hold fewer than `count` samples, as their headers tell, for otherwise
+        two processes would meet the same sample in one batch. Shards at an address are not counted.
+        """
+        found = 0
+        for unit, shard in enumerate(self.shards):
+            if "://" in shard or found >= count:
+                return
+            found += self.count(unit)
+        if found < count:
+            raise InputError(
+                f"A batch of {count} over all processes is more than the {found} samples of {self.name}; lower "
+                "batch_size."
+            )
 
     def _reads(self, suffix: str) -> bool:
         return suffix in ("json", self.web, self.synthetic) or is_picture(f".{suffix}")
@@ -205,7 +220,7 @@ def open_rows(collection: Collection, web: str = "captions", synthetic: str | No
             raise InputError(f"{collection.name or 'The collection'} has no column '{column}'; it has {others}.")
     slim = Collection(dataset.select_columns(["id", "image", *names]), collection.name, collection.problems)
     texts = dataset.select_columns(["id", *names])
-    rows, digest = [], hashlib.sha256()
+    rows, digest = [], hashlib.sha256(repr((web, synthetic)).encode())
     for start in range(0, len(texts), 4096):
         block = texts[start : start + 4096]
         digest.update("\n".join(block["id"]).encode())

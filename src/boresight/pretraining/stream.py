@@ -44,6 +44,7 @@ class StreamConfig:
         captions: which of them the text tower is to read.
         output_length: tokens of the captioner's target; 0 without a captioner.
         strategy, budget, n_sentences, fill: how the synthetic caption is reduced, `boresight.pretraining.subcaptions`.
+        lower_case: of what the text tower reads; the captioner's target keeps its capitals.
         minimum_area, flip, jitter, grey, mean, std: of the crops, `boresight.pretraining.crops.augment`. Turn flip
             off where captions say left and right.
         buffer: samples that a loader worker holds, undecoded, to shuffle those of a shard.
@@ -59,6 +60,7 @@ class StreamConfig:
     budget: int = 32
     n_sentences: int = 1
     fill: bool = False
+    lower_case: bool = False
     minimum_area: float = 0.4
     flip: bool = True
     jitter: float = 0.0
@@ -73,6 +75,8 @@ class StreamConfig:
         for name in ("batch_size", "image_size", "buffer"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} is too small; pass 1 or more.")
+        if self.workers < 0:
+            raise InputError(f"workers={self.workers} is no number of processes; pass 0 or more.")
         if not 0 < self.minimum_area <= 1:
             raise InputError(f"minimum_area={self.minimum_area} is no share of a picture; pass one in (0, 1].")
         if not 0 <= self.jitter < 1:
@@ -301,14 +305,22 @@ def _example(sample: Sample, epoch: int, tokenizers: tuple[Any, Any], config: St
         for texts in (sample.web or sample.synthetic, sample.synthetic or sample.web)
     )
     inner, outer = tokenizers
+    web_ids = content_ids(web, inner, config.lower_case)
     row: _Example = {"pixel_values": pixels}
     if config.captions != "synthetic":
-        row["web_ids"] = encode(content_ids(web, inner), inner, config.text_length)
+        row["web_ids"] = encode(web_ids, inner, config.text_length)
     if config.captions != "web":
         reduced = reduce(
-            synthetic, config.strategy, config.budget, inner, random, n_sentences=config.n_sentences, fill=config.fill
+            synthetic,
+            config.strategy,
+            config.budget,
+            inner,
+            random,
+            n_sentences=config.n_sentences,
+            fill=config.fill,
+            lower_case=config.lower_case,
         )
-        row["syn_ids"] = encode(reduced or content_ids(web, inner), inner, config.text_length)
+        row["syn_ids"] = encode(reduced or web_ids, inner, config.text_length)
     if config.output_length:
         whole = content_ids(synthetic, outer) or content_ids(web, outer)
         row["syn_full_ids"] = encode(whole, outer, config.output_length)

@@ -90,14 +90,15 @@ def reduce(
     *,
     n_sentences: int = 1,
     fill: bool = False,
+    lower_case: bool = False,
     split: Callable[[str], list[str]] = sentences,
 ) -> list[int]:
     """Content token ids of `text`, without start and end, reduced by `strategy`.
 
     "none" keeps them all; "truncate", "random" and "block" keep `budget` of them; "sub-caption" keeps `n_sentences`
     sentences, or with `fill` as many as fill the budget, and no more than its first `budget` tokens. Empty when
-    nothing of the text is left: the caller takes the web caption. The result depends on the arguments and the state
-    of `random` alone.
+    nothing of the text is left: the caller takes the web caption. Lower case comes last, since sentences are told by
+    their capitals. The result depends on the arguments and the state of `random` alone.
 
     Raises InputError when the strategy is unknown or the budget is below 1.
     """
@@ -108,12 +109,13 @@ def reduce(
     if strategy == "sub-caption":
 
         def count(parts: list[str]) -> list[int]:
+            parts = [part.lower() for part in parts] if lower_case else parts
             rows = tokenizer(parts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
             return [len(row) for row in rows]
 
         limit = budget if fill else None
         text = sub_caption(text, random, n_sentences=n_sentences, fill_to=limit, count=count, split=split)
-    ids = content_ids(text, tokenizer)
+    ids = content_ids(text, tokenizer, lower_case)
     match strategy:
         case "none":
             return ids
@@ -125,8 +127,9 @@ def reduce(
             return truncate(ids, budget)
 
 
-def content_ids(text: str, tokenizer: Any) -> list[int]:
+def content_ids(text: str, tokenizer: Any, lower_case: bool = False) -> list[int]:
     """Token ids of the text alone, uncut, without start and end."""
+    text = text.lower() if lower_case else text
     return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
 
 
