@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
+import torch.distributed as dist
 
 from boresight.errors import InputError
 from boresight.pretraining.collectives import gather_objects, rank, world_size
-from boresight.pretraining.pretrain import Batches, Stage, pretrain
+from boresight.pretraining.pretrain import Batches, Stage, join_processes, pretrain
 from pretraining_world import batches, tiny_trainee
 from test_pretraining_pretrain import CONFIG, weights
 
 
 def main(out: Path, shard: bool) -> None:
-    PartialState(cpu=True)
+    join_processes()
     config = replace(CONFIG, shard=shard, micro_batch=2, average=0.9 if shard else 0.0)
     own, seen = batches(8, rank(), world_size()), []
 
@@ -47,11 +47,12 @@ def main(out: Path, shard: bool) -> None:
     except InputError as error:
         refusals = gather_objects(str(error))
     trained = pretrain(tiny_trainee(), own, config, out, tensorboard=False, evaluate=evaluate)
+    timeout = dist.group.WORLD._get_backend(torch.device("cpu")).options._timeout.total_seconds()
     if rank() == 0:
         torch.testing.assert_close(seen[-1], dict(trained.model.state_dict()))
         torch.save(weights(trained), out.with_suffix(".pt"))
         out.with_suffix(".json").write_text(
-            json.dumps({"world": world_size(), "loss": trained.loss, "refusals": refusals})
+            json.dumps({"world": world_size(), "loss": trained.loss, "refusals": refusals, "timeout": timeout})
         )
 
 

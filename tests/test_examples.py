@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -66,6 +67,16 @@ def test_the_sums_in_a_recipe_are_right(recipe: Path) -> None:
     base, batch = re.search(r"^learning_rate: .*# (\S+) x ([\d,]+) / 256", text, re.MULTILINE).groups()
     assert int(batch.replace(",", "")) == options["batch_size"]
     assert options["learning_rate"] == pytest.approx(float(base) * options["batch_size"] / 256)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_begins_with_a_command_that_can_be_typed(recipe: Path) -> None:
+    told = "".join(line[1:] + "\n" for line in recipe.read_text().splitlines() if line.startswith("#"))
+    command = re.search(r"torchrun .*?-m boresight (pretrain .*?)\n\n", told, re.DOTALL)[1]
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[words.index("--config") + 1] == f"examples/{recipe.name}"
+    words[words.index("--config") + 1] = str(recipe)
+    assert isinstance(parsed(*words), Pretrain)
 
 
 def test_the_files_that_recipes_name_are_there() -> None:

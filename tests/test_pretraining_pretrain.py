@@ -373,7 +373,7 @@ def test_two_processes_train_as_one(tmp_path: Path, shard: bool) -> None:
     settings = replace(CONFIG, shard=shard, micro_batch=2, average=0.9 if shard else 0.0)
     alone = run(tmp_path / "alone", config=replace(settings, shard=False))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BORESIGHT_QUIET": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BORESIGHT_QUIET": "1", "CUDA_VISIBLE_DEVICES": ""}
     script = Path(__file__).with_name("distributed_pretrain.py")
     done = subprocess.run(
         [*command, str(script), str(tmp_path / "together"), "shard" if shard else "whole"],
@@ -386,6 +386,7 @@ def test_two_processes_train_as_one(tmp_path: Path, shard: bool) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads((tmp_path / "together.json").read_text())
     assert told["world"] == 2
+    assert told["timeout"] == 7200
     assert all("do not see the same checkpoint" in refusal for refusal in told["refusals"])
     assert len(told["refusals"]) == 2
     assert told["loss"] == pytest.approx(alone.loss, rel=1e-4)

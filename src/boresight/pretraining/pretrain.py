@@ -121,10 +121,10 @@ class PretrainConfig:
         if self.average and not 0 < self.average < 1:
             raise InputError(f"The average's decay is {self.average}; give a number between 0 and 1, such as 0.999.")
         for name in ("learning_rate", "gradient_norm"):
-            if not 0 < getattr(self, name) < math.inf:
+            if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)} learns nothing; give a number above 0.")
         for name in ("weight_decay", "warmup", "contrastive_weight", "captioning_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
+            if not getattr(self, name) >= 0:
                 raise InputError(f"{name}={getattr(self, name)} makes no sense; give 0 or more.")
         for name in ("micro_batch", "loss_chunk"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
