@@ -162,6 +162,18 @@ def test_problems_are_counted_in_one_line(
     assert sum(int(line.split()[2]) for line in told) == 2  # in each pass once
 
 
+def test_shards_are_counted_where_processes_share_a_batch(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard(tmp_path / "a.tar", photos, range(24))
+    encoder = load_encoder(str(model), device="cpu", dtype="float32")
+    monkeypatch.setattr("boresight.pretraining.recipe.world_size", lambda: 2)
+    with pytest.raises(InputError, match="A batch of 26 over all processes is more than the 24 samples"):
+        train_on(
+            open_shards(tmp_path / "a.tar"), encoder, tmp_path, PretrainConfig(steps=1, batch_size=26), StreamConfig()
+        )
+
+
 def test_a_run_that_went_wrong_is_trained_on_from_its_last_model(model: Path, photos: Path, tmp_path: Path) -> None:
     words = ["pretrain", photos, "--model", model, "--captioner", "queries", *CAPTIONER, *SMALL]
     steps = Trainee.forward

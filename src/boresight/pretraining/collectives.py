@@ -5,6 +5,7 @@ One process without `torch.distributed` is a world of one: nothing here needs it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,16 +24,20 @@ _reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or getattr(d
 
 def world_size() -> int:
     """Number of processes; 1 where `torch.distributed` is not initialised."""
-    return dist.get_world_size() if launched() else 1
+    return dist.get_world_size() if _joined() else 1
 
 
 def rank() -> int:
     """Number of this process, from 0; 0 where `torch.distributed` is not initialised."""
-    return dist.get_rank() if launched() else 0
+    return dist.get_rank() if _joined() else 0
 
 
 def launched() -> bool:
     """Whether torchrun, or another launcher, started this process, alone or with others."""
+    return _joined() or "RANK" in os.environ
+
+
+def _joined() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 

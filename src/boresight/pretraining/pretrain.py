@@ -237,19 +237,13 @@ def pretrain(
     loss_value, began = math.nan, time.perf_counter()
     wrapped.train()
     bar = progress(total=config.steps, initial=start, what="pretrain", unit="step")
-    with bar, log:
+    with bar, log, _explained_memory():
         for step, batch in zip(range(start, config.steps), _through(batches, config, start), strict=False):
             rate = config.learning_rate * rate_share(step, config.steps, config.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
             torch.manual_seed(generator(config.seed, f"step {step} process {rank()}").initial_seed())
-            try:
-                measures = _step(wrapped, module, batch, optimizer, config, accelerator)
-            except torch.OutOfMemoryError as error:
-                raise InputError(
-                    f"The accelerator's memory does not suffice at step {step}; go on with a smaller micro_batch or "
-                    "loss_chunk, or with gradient_checkpointing."
-                ) from error
+            measures = _step(wrapped, module, batch, optimizer, config, accelerator)
             loss_value = measures["loss"]
             if not all(map(math.isfinite, measures.values())):
                 raise InputError(_no_longer_finite(step, measures, folder))
@@ -376,6 +370,17 @@ def _finished(module: Trainee, averages: Mapping[str, Tensor], like: Trainee) ->
     if whole.captioner is not None:
         whole.captioner.recompute = False
     return whole.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def _explained_memory() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            "The accelerator's memory does not suffice; the same command goes on with a smaller micro_batch or "
+            "loss_chunk, or with gradient_checkpointing."
+        ) from error
 
 
 def _no_longer_finite(step: int, measures: Mapping[str, float], folder: Path) -> str:
