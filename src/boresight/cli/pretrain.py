@@ -121,6 +121,8 @@ class Pretrain:
         from boresight.pretraining.stream import StreamConfig
 
         join_processes()
+        shared = {name: getattr(self, name) for name in PretrainConfig.__dataclass_fields__ if hasattr(self, name)}
+        config = PretrainConfig(**{**shared, "stages": read_stages(self.stages)})
         for given, written in ((self.model, self.out / MODEL), (self.captioner_from, self.out / CAPTIONER)):
             if given is not None and Path(given).resolve() == written.resolve():
                 raise InputError(f"{given} is what this training would write over; choose another --out.")
@@ -128,12 +130,11 @@ class Pretrain:
         if not isinstance(encoder, TransformersEncoder):
             raise InputError(f"{self.model} is no transformers model; pass a Hugging Face CLIP or SigLIP checkpoint.")
         source, evaluate = self._source(encoder)
-        shared = {name: getattr(self, name) for name in PretrainConfig.__dataclass_fields__ if hasattr(self, name)}
         trained = train_on(
             source,
             encoder,
             self.out,
-            PretrainConfig(**{**shared, "stages": read_stages(self.stages)}),
+            config,
             StreamConfig(
                 strategy=self.strategy,
                 budget=self.budget,
