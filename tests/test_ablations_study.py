@@ -79,16 +79,14 @@ def test_gains_are_paired_by_seed():
         frozen: [run(8.0, 16.0), run(18.0, 36.0, "residual 1")],
     }
     found = ablations.Found(run(10.0, 10.0)["tests"], rows, BASE)
-    table = ablations.table({"finetuned": BASE, "frozen": frozen}, found).split("\n")
-    assert [line.count("|") for line in table] == [11] * 6
+    table = ablations.table({"text": {"finetuned": BASE, "frozen": frozen}}, found).split("\n")
+    assert [line.count("|") for line in table] == [10] * 6
     # Means 10; 15 and 30; 18 and 36; 12 and 27.
-    assert table[2] == "| plain | 10.0 | 10.0 | 10.0 |  | -12.5 ± 10.6 |  |  |  |  |"
-    assert table[3].startswith("| text fine-tuning | 15.0 ± 7.1 | 30.0 ± 14.1 | 22.5 ± 10.6 | +12.5 ± 10.6 |  |  |")
-    assert (
-        "| **finetuned** | 19.0 ± 9.9 | 35.0 ± 15.6 | 27.0 ± 12.7 | +17.0 ± 12.7 | +4.5 ± 2.1 | 0.500 ± 0.000"
-        in table[4]
-    )
+    assert table[2] == "| plain | 10.0 | 10.0 |  | -12.5 ± 10.6 |  |  |  |  |"
+    assert table[3].startswith("| text fine-tuning | 15.0 ± 7.1 | 30.0 ± 14.1 | +12.5 ± 10.6 |  |  |")
+    assert "| **the default** | 19.0 ± 9.9 | 35.0 ± 15.6 | +17.0 ± 12.7 | +4.5 ± 2.1 | 0.500 ± 0.000" in table[4]
     assert table[4].endswith("| 19.0 ± 9.9 | 4.0 ± 0.0 | gated 0 |")
+    assert table[5].startswith("| text: frozen |")
     assert "| -3.0 ± 0.0 |" in table[5]
     assert table[5].endswith("| gated 0, residual 1 |")
 
@@ -114,8 +112,9 @@ def test_every_setting_runs_and_is_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablations.SparseAutoencoder, "fit", counted)
     ablations.main(options)
     report = capsys.readouterr().out
-    assert [line.split()[2] for line in report.split("\n") if line.startswith("### ")] == list(ablations.FACTORS)
-    assert report.count("| **") == len(ablations.FACTORS)
+    rows = [line.split(" | ")[0] for line in report.split("\n") if line.startswith("| ")]
+    assert list(dict.fromkeys(row[2:].split(":")[0] for row in rows if ":" in row)) == list(ablations.FACTORS)
+    assert rows.count("| **the default**") == 1
     assert len(fitted) == len(set(fitted)) == 4 + 4 + 3  # architectures; other latents; other k
     assert (tmp_path / "test" / "scenes.png").stat().st_size > 10_000
     settings = {one for of in ablations.factors(ablations.Setting(n_latents=16, k=4)).values() for one in of.values()}
