@@ -67,6 +67,21 @@ def test_codes_and_what_is_told(shown):
     assert imbalance.telling(shown, [2, 5]).ids == shown.ids
 
 
+@pytest.mark.parametrize("k", [0, 2, 5])
+def test_probes_that_read_all_match_perfectly(k):
+    """And where an image tells nothing they are at chance."""
+    fitted, shown = make_mad(300, "train", range(6)), make_mad(60, "test", range(6))
+    (seen, _), (read, _) = known(fitted, 5), known(shown, 5)
+    truth, values = imbalance.codes(fitted, shown).split([300, 60])
+    told = imbalance.told_by(shown, k)
+    found = imbalance.recall_by_probes(seen, truth, read, values, told)
+    # The regularised probes are not quite sure, so some ties come out one way or the other.
+    assert found["t2i"] == pytest.approx(imbalance.perfect(shown, k)["t2i"], abs=8)
+    assert found["i2t"] >= imbalance.perfect(shown, k)["i2t"] - 8
+    blind = imbalance.recall_by_probes(torch.zeros_like(seen), truth, torch.zeros_like(read), values, told)
+    assert blind["t2i"] == pytest.approx(100 / 60)
+
+
 class Writer:
     """An editor that leaves of an image what its caption tells, and nothing else."""
 
@@ -156,6 +171,8 @@ def test_the_study_runs_and_goes_on(small, tmp_path, monkeypatch, capsys):
     kept = json.loads((tmp_path / "told" / "1-attributes-1" / "found.json").read_text())["found"]
     assert set(kept["recall"]) == {"1", "5"}
     assert set(kept["recall"]["1"]) == {*(row.name for row in imbalance.ROWS), imbalance.PERFECT}
+    assert set(json.loads((tmp_path / "probes" / "1-attributes-1.json").read_text())["found"]) == {"1", "5"}
+    assert f"| {imbalance.PROBED} | {imbalance.PERFECT} |" in report
     files = [tmp_path / "told" / f"1-attributes-{seed}" / "found.json" for seed in (0, 1)]
     cells = [json.loads(file.read_text())["found"]["recall"]["1"]["plain"]["t2i"] for file in files]
     mean = sum(cells) / 2

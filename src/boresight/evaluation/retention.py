@@ -31,12 +31,16 @@ class Probe:
     scale: Tensor
     most_frequent: int
 
-    def predict(self, features: Array) -> Tensor:
-        """(N,) int64, the likeliest class of each row (N, d). Raises InputError for another width, NaN or no rows."""
+    def log_probabilities(self, features: Array) -> Tensor:
+        """(N, classes) float64 of the rows (N, d). Raises InputError for another width, NaN or no rows."""
         rows = _features(features, "features")
         if rows.shape[1] != len(self.centre):
             raise InputError(f"features is {rows.shape[1]} wide and the probe was fitted on {len(self.centre)}.")
-        return (((rows - self.centre) / self.scale) @ self.weights + self.bias).argmax(1)
+        return (((rows - self.centre) / self.scale) @ self.weights + self.bias).log_softmax(1)
+
+    def predict(self, features: Array) -> Tensor:
+        """(N,) int64, the likeliest class of each row (N, d). Raises InputError as `log_probabilities` does."""
+        return self.log_probabilities(features).argmax(1)
 
     def accuracy(self, features: Array, labels: Array) -> float:
         """Percent of rows whose class is read off rightly. Raises InputError as `predict` and `fit_probe` do."""
