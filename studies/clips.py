@@ -185,7 +185,7 @@ def measured(world: str, seed: int, arm: str, options: Options) -> dict[str, Any
     """Figures of an arm, from its file where it is finished: cost, and for each test set its kinds of captions."""
     place = f"{world}-{seed}/{re.sub('[^a-z0-9]+', '-', arm)}"
     trained = options.out / "models" / place
-    settings = json.loads(json.dumps({"arm": asdict(ARMS[arm]), **_of_outcome(world, options)}))
+    settings = {"arm": asdict(ARMS[arm]), **_of_outcome(world, options)}
     file = options.out / options.split / f"{place}.json"
     if (done := kept(file, settings)) is not None:
         return done

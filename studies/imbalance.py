@@ -53,6 +53,7 @@ from boresight import load_encoder
 from boresight.collections import Collection
 from boresight.collections.mad import FACTORS, make_mad
 from boresight.collections.table import dataset_of
+from boresight.competitors import count_image_to_text, count_text_to_image
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings, embed
 from boresight.errors import InputError
@@ -147,7 +148,7 @@ def measured(k: int, seed: int, options: Options) -> dict[str, Any]:
 def compared(k: int, seed: int, options: Options) -> dict[str, Any]:
     """`measured` but for the probes, from their file where they are finished."""
     place = f"{k}-attributes-{seed}"
-    settings = json.loads(json.dumps({**_of_encoder(options), **_of_rows(options)}))
+    settings = {**_of_encoder(options), **_of_rows(options)}
     folder = options.out / options.learn / place
     if (done := kept(folder / "found.json", settings)) is not None:
         return done
@@ -197,7 +198,7 @@ def compared(k: int, seed: int, options: Options) -> dict[str, Any]:
 def probed(k: int, seed: int, options: Options) -> dict[str, dict[str, float]]:
     """R@1 of probes, with captions of k attributes and of all; from their file where they are finished."""
     place = f"{k}-attributes-{seed}"
-    settings = json.loads(json.dumps({**_of_encoder(options), **_of_rows(options)}))
+    settings = {**_of_encoder(options), **_of_rows(options)}
     if (done := kept(options.out / "probes" / f"{place}.json", settings)) is not None:
         return done
     encoder = load_encoder(trained(k, seed, options.out / "models" / place, options), dtype="float32")
@@ -228,16 +229,14 @@ def recall_by_probes(
         likelier = fit_probe(seen, truth[:, at], classes).log_probabilities(read)
         likelier -= (torch.bincount(truth[:, at], minlength=classes) + 1).div(len(truth) + classes).log()
         scores += torch.where(asked[:, at], likelier[:, of], 0.0)
-    own, found = scores.diagonal(), {}
-    for side, rows in (("t2i", scores.T), ("i2t", scores)):
-        ahead, tied = (rows > own[:, None] + 1e-9).any(1), ((rows - own[:, None]).abs() <= 1e-9).sum(1)
-        found[side] = 100 * float(((~ahead).double() / tied).mean())
-    return found
+    owners = torch.arange(len(read))
+    found = {"t2i": count_text_to_image(scores, owners), "i2t": count_image_to_text(scores, owners)}
+    return {side: 100 * float(counts.recall(1).mean()) for side, counts in found.items()}
 
 
 def trained(k: int, seed: int, out: Path, options: Options) -> Path:
     """The folder of a CLIP trained on captions of k attributes; trained now unless it is there."""
-    settings = json.loads(json.dumps(_of_encoder(options)))
+    settings = _of_encoder(options)
     if kept(out / "trained.json", settings) is None:
         data = world("encoder", options.n_images, 0, options.source)
         tokenizer = train_tokenizer(data.texts, SHAPE)  # of captions of every k, so the same for all

@@ -17,13 +17,13 @@ def keep(file: Path, settings: Mapping[str, Any], found: Any) -> None:
 
 
 def kept(file: Path, settings: Mapping[str, Any]) -> Any:
-    """What a file found, None where there is none; `settings` as json gives them back.
+    """What a file found, None where there is none.
 
     Raises ArtefactError for a file of other settings.
     """
     if not file.is_file():
         return None
     content = json.loads(file.read_text(encoding="utf-8"))
-    if content["settings"] != settings:
+    if content["settings"] != json.loads(json.dumps(settings)):  # which has no tuples, for one
         raise ArtefactError(f"{file} was made with other settings; delete it or choose another `out`.")
     return content["found"]

@@ -115,6 +115,12 @@ def test_evaluate_prints_both_and_writes_what_it_prints(work: Path) -> None:
             assert f"{result[direction]['R@10']:.2f}" in done.out
 
 
+def test_evaluate_on_embeddings_refuses_what_is_for_benchmarks(work: Path) -> None:
+    for option, value in (("data", "photos"), ("long-text", "windows"), ("classes", "names.txt"), ("labels", "class")):
+        sentence = refused("evaluate", work / "emb", f"--{option}", value)
+        assert f"takes no --{option}; leave it out" in sentence
+
+
 def test_inspect_says_what_made_each_artefact(work: Path) -> None:
     for name, kind in (("emb", "embeddings"), ("sae", "sae"), ("editor", "editor")):
         done = boresight("inspect", name, cwd=work)

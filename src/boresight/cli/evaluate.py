@@ -104,11 +104,13 @@ class Evaluate:
         from boresight.embeddings import Embeddings
         from boresight.errors import InputError
         from boresight.evaluation import evaluate_retrieval
+        from boresight.evaluation.benchmarks import OPTIONS
         from boresight.evaluation.results import replace_json
 
-        for name in ("data", "model", "images", "classes", "templates", "labels"):
-            if getattr(self, name):
-                raise InputError(f"{self.what} is a folder of embeddings, which takes no --{name}; leave it out.")
+        for name, default in {"data": None, "model": None, **OPTIONS}.items():
+            if getattr(self, name) != default:
+                option = name.replace("_", "-")
+                raise InputError(f"{self.what} is a folder of embeddings, which takes no --{option}; leave it out.")
         test = Embeddings.load(self.what).split(self.split)
         results = {"plain": evaluate_retrieval(test, device=self.device)}
         if self.editor is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +25,6 @@ from boresight.progress import say
 Draft = tuple[Dataset, list[Problem]]
 Split = Callable[[str], list[str]]
 _READ = 1 << 20  # characters
-_BETWEEN = re.compile(r"[\s,]*")
 _FINE_GRAINED = ("annotations/test_annotations.json", "test_annotations.json")
 
 
@@ -224,7 +222,8 @@ def _entries(place: Place, file: Path) -> Iterator[Any]:
             if not text.startswith("["):
                 raise place.torn(file, "holds no list of entries")
             while True:
-                at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+                while at < len(text) and text[at] in " \t\r\n,":
+                    at += 1
                 if text.startswith("]", at):
                     return
                 try:

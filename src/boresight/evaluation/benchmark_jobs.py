@@ -108,6 +108,13 @@ class BenchmarkJob:
             raise InputError("This benchmark takes any collection of captioned images; pass one.")
         return self.data
 
+    @property
+    def subject(self) -> str:
+        """A collection's name and splits, a folder's name."""
+        if isinstance(self.data, Collection):
+            return f"{self.data.name or 'a collection'}, {', '.join(sorted(set(self.data.splits)))}"
+        return self.data.resolve().name
+
     def embedded(self, collection: Collection, on_error: Literal["skip", "refuse"] = "skip") -> Embeddings:
         return embed(
             self.encoder,
@@ -133,7 +140,6 @@ class Found:
     charts: Sequence[str] = ()
     lower: Sequence[str] = ()
     neutral: Sequence[str] = ()
-    subject: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
     figures: Sequence[tuple[str, str]] = ()
@@ -151,7 +157,7 @@ def published_retrieval(job: BenchmarkJob, name: str) -> Found:
 def own_retrieval(job: BenchmarkJob) -> Found:
     embeddings = job.embedded(job.collection)
     found = _retrieval(job, job.collection, embeddings, [range(len(embeddings))])
-    return replace(found, facts={**_own_facts(job, embeddings), **found.facts}, subject=_subject(job.collection))
+    return replace(found, facts={**_own_facts(job, embeddings), **found.facts})
 
 
 def _retrieval(job: BenchmarkJob, collection: Collection, embeddings: Embeddings, galleries: Sequence[range]) -> Found:
@@ -200,14 +206,10 @@ def mixes(job: BenchmarkJob) -> Found:
     """Both kinds of altered pictures, the mean over three seeds."""
     embeddings = job.embedded(job.collection, "refuse")
     seeds = [job.seed + number for number in range(3)]
-    found = _mixed(
-        job,
-        embeddings,
-        {kind: partial(mix_pictures, job.collection, kind) for kind in MIXES},
-        seeds,
-        _own_facts(job, embeddings),
-    )
-    return replace(found, subject=_subject(job.collection))
+    kinds: dict[Kind, Callable[..., MixedPictures]] = {
+        kind: partial(mix_pictures, job.collection, kind) for kind in MIXES
+    }
+    return _mixed(job, embeddings, kinds, seeds, _own_facts(job, embeddings))
 
 
 def _mixed(
@@ -247,12 +249,12 @@ def swaps(job: BenchmarkJob) -> Found:
     names = list(scores[PLAIN])
     if not names:
         raise InputError(
-            f"No caption of {_subject(job.collection)} has a word that can be exchanged: that takes words which stand "
+            f"No caption of {job.subject} has a word that can be exchanged: that takes words which stand "
             "in at least two captions, with spaces or signs between them; pass more captions."
         )
     lower = [name for name in names if name.endswith(ATTACKED_LOWER)]
     charts = [name for name in names if name.endswith("false rate")]
-    return Found(scores, charts, lower, facts=facts, subject=_subject(job.collection))
+    return Found(scores, charts, lower, facts=facts)
 
 
 def _attack_scores(figures: Mapping[str, Mapping[str, float]]) -> Scores:
@@ -262,13 +264,13 @@ def _attack_scores(figures: Mapping[str, Mapping[str, float]]) -> Scores:
     }
 
 
-def contrasts(job: BenchmarkJob, read: Callable[[BenchmarkJob], Contrasts], macro_only: bool) -> Found:
+def contrasts(job: BenchmarkJob, read: Callable[..., Contrasts], macro_only: bool) -> Found:
     """Accuracy by group where there are few of them, and means over groups and items."""
-    return _contrasts(job, read(job), macro_only)
+    return _contrasts(job, read(job.folder, images=job.images), macro_only)
 
 
 def orders(job: BenchmarkJob, part: AroPart) -> Found:
-    found = contrasts(job, lambda job: read_aro(job.folder, part, job.images, seed=job.seed), macro_only=True)
+    found = _contrasts(job, read_aro(job.folder, part, job.images, seed=job.seed), macro_only=True)
     return replace(found, facts={**found.facts, "seed": str(job.seed)})
 
 
@@ -289,7 +291,7 @@ def own_contrasts(job: BenchmarkJob) -> Found:
             items.append(item)
     found = _contrasts(job, Contrasts(items, collection.name), macro_only=False)
     left_out = _left_out(collection.problems, ALL_SPLITS)
-    return replace(found, facts={**found.facts, **left_out, "seed": str(job.seed)}, subject=_subject(collection))
+    return replace(found, facts={**found.facts, **left_out, "seed": str(job.seed)})
 
 
 def _contrasts(job: BenchmarkJob, items: Contrasts, macro_only: bool) -> Found:
@@ -333,7 +335,7 @@ def class_folders(job: BenchmarkJob) -> Found:
         "templates": f"{len(templates)}{'' if job.templates is None else f', of {job.templates.name}'}",
         **_left_out(results[PLAIN].problems),
     }
-    return Found(scores, ("top-1",), facts=facts, subject=job.folder.resolve().name)
+    return Found(scores, ("top-1",), facts=facts)
 
 
 def alignment(job: BenchmarkJob) -> Found:
@@ -365,7 +367,6 @@ def alignment(job: BenchmarkJob) -> Found:
         ("RMG", "cosine, matched"),
         [*ALIGNMENT_LOWER, *(name for name in scores[PLAIN] if name.endswith(": written"))],
         neutral,
-        subject=_subject(collection),
         facts=facts,
         figures=[(told, figure)],
     )
@@ -373,11 +374,6 @@ def alignment(job: BenchmarkJob) -> Found:
 
 def _mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: fmean(each[name] for each in found) for name in found[0]}
-
-
-def _subject(collection: Collection) -> str:
-    """Name and splits."""
-    return f"{collection.name or 'a collection'}, {', '.join(sorted(set(collection.splits)))}"
 
 
 def _facts(embeddings: Embeddings, problems: Sequence[Problem] = ()) -> dict[str, str]:

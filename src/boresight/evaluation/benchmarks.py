@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from boresight.collections.contrasts import AroPart, Contrasts, read_aro, read_sugarcrepe
+from boresight.collections.contrasts import AroPart, read_aro, read_sugarcrepe
 from boresight.collections.published import RETRIEVAL
 from boresight.collections.rococo import SETS
 from boresight.errors import InputError
@@ -24,12 +24,14 @@ class Benchmark:
         title: how tables name it, told apart from others of like name.
         run: from a job to what was found.
         any_collection: it takes any collection of captioned images, and not files of its own.
+        any_folder: its files are anybody's, so that its title does not tell what it ran on.
         takes: the fields of a job, of those in OPTIONS, that mean something to it.
     """
 
     title: str
     run: Callable[[BenchmarkJob], Found]
     any_collection: bool = False
+    any_folder: bool = False
     takes: frozenset[str] = frozenset()
 
 
@@ -66,6 +68,7 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
         model=job.encoder.name,
         encoder_fingerprint=job.encoder.fingerprint,
         editor="" if job.editor is None else job.editor.fingerprint,
+        subject=job.subject if benchmark.any_collection or benchmark.any_folder else "",
         **{**vars(found), "scores": defined, "facts": facts},
     )
     run.save(job.out)
@@ -73,18 +76,12 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
 
 
 def _aro(part: AroPart, title: str) -> Benchmark:
-    def read(job: BenchmarkJob) -> Contrasts:
-        return read_aro(job.folder, part, job.images)
-
-    return Benchmark(f"ARO, {title}", partial(jobs.contrasts, read=read, macro_only=True), takes=_IMAGES)
+    run = partial(jobs.contrasts, read=partial(read_aro, part=part), macro_only=True)
+    return Benchmark(f"ARO, {title}", run, takes=_IMAGES)
 
 
 def _order(part: AroPart, title: str) -> Benchmark:
     return Benchmark(f"ARO, {title} (our shuffles)", partial(jobs.orders, part=part), takes=_IMAGES)
-
-
-def _sugarcrepe(job: BenchmarkJob) -> Contrasts:
-    return read_sugarcrepe(job.folder, job.images)
 
 
 def _any(title: str, run: Callable[[BenchmarkJob], Found], *takes: str) -> Benchmark:
@@ -110,13 +107,20 @@ BENCHMARKS: dict[str, Benchmark] = {
     },
     "rococo-mix": Benchmark("RoCOCO, mixed pictures", partial(jobs.rococo_images, kind="mix"), takes=_READING),
     "rococo-patch": Benchmark("RoCOCO, patched pictures", partial(jobs.rococo_images, kind="patch"), takes=_READING),
-    "sugarcrepe": Benchmark("SugarCrepe", partial(jobs.contrasts, read=_sugarcrepe, macro_only=False), takes=_IMAGES),
+    "sugarcrepe": Benchmark(
+        "SugarCrepe", partial(jobs.contrasts, read=read_sugarcrepe, macro_only=False), takes=_IMAGES
+    ),
     "winoground": Benchmark("Winoground", jobs.winoground),
     "aro-vg-relation": _aro("vg-relation", "VG relations"),
     "aro-vg-attribution": _aro("vg-attribution", "VG attribution"),
     "aro-coco-order": _order("coco-order", "COCO order"),
     "aro-flickr-order": _order("flickr-order", "Flickr30k order"),
-    "zero-shot": Benchmark("Zero-shot classification", jobs.class_folders, takes=frozenset({"classes", "templates"})),
+    "zero-shot": Benchmark(
+        "Zero-shot classification",
+        jobs.class_folders,
+        any_folder=True,
+        takes=frozenset({"classes", "templates"}),
+    ),
     "retrieval": _any("Retrieval", jobs.own_retrieval, "long_text"),
     "swaps": _any("Captions with one wrong word", jobs.swaps, "long_text"),
     "mixes": _any("Altered pictures", jobs.mixes, "long_text"),

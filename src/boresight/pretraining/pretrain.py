@@ -260,9 +260,10 @@ def pretrain(
                 places = gather_objects(batches.state_dict()) if isinstance(batches, Stateful) else []
                 kept = {name: whole_tensor(value) for name, value in averages.items()}
                 weights = save_checkpoint(folder / CHECKPOINT, wrapped, optimizer, kept, origin, done, places)
-                if rank() == 0 and (evaluate is not None or keep is not None):
+                keeping = keep is not None and done < config.steps
+                if rank() == 0 and (evaluate is not None or keeping):
                     whole = _finished(_filled(weights, trainee) if config.shard else module, kept, trainee)
-                    if keep is not None and done < config.steps:
+                    if keep is not None and keeping:
                         keep(whole.model, whole.captioner)
                     if evaluate is not None:
                         measures |= dict(evaluate(whole.model.to(accelerator.device)))

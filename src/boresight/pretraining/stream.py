@@ -305,10 +305,9 @@ def _example(sample: Sample, epoch: int, tokenizers: tuple[Any, Any], config: St
         for texts in (sample.web or sample.synthetic, sample.synthetic or sample.web)
     )
     inner, outer = tokenizers
-    web_ids = content_ids(web, inner, config.lower_case)
     row: _Example = {"pixel_values": pixels}
     if config.captions != "synthetic":
-        row["web_ids"] = encode(web_ids, inner, config.text_length)
+        row["web_ids"] = encode(content_ids(web, inner, config.lower_case), inner, config.text_length)
     if config.captions != "web":
         reduced = reduce(
             synthetic,
@@ -320,7 +319,7 @@ def _example(sample: Sample, epoch: int, tokenizers: tuple[Any, Any], config: St
             fill=config.fill,
             lower_case=config.lower_case,
         )
-        row["syn_ids"] = encode(reduced or web_ids, inner, config.text_length)
+        row["syn_ids"] = encode(reduced or content_ids(web, inner, config.lower_case), inner, config.text_length)
     if config.output_length:
         whole = content_ids(synthetic, outer) or content_ids(web, outer)
         row["syn_full_ids"] = encode(whole, outer, config.output_length)
