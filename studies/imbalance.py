@@ -59,7 +59,7 @@ from boresight.embeddings import Embeddings, embed
 from boresight.errors import InputError
 from boresight.evaluation import attribute_retention, compare
 from boresight.evaluation.alignment import alignment_report
-from boresight.evaluation.comparison import EDITED, EDITED_MASKS, PLAIN, RANDOM, SHUFFLED, TUNED, TUNED_MEMORY
+from boresight.evaluation.comparison import EDITED, EDITED_MASKS, MEMORY, PLAIN, RANDOM, SHUFFLED, TUNED
 from boresight.evaluation.results import Row, Spread, replace_text
 from boresight.evaluation.retention import fit_probe
 from boresight.pretraining.pretrain import CHECKPOINT, PretrainConfig
@@ -83,11 +83,11 @@ SHAPE = SmallClipConfig(
     vocabulary=768,
 )
 ALL = len(FACTORS)
-ROWS = (PLAIN, TUNED, TUNED_MEMORY, EDITED, EDITED_MASKS, RANDOM, SHUFFLED)
+ROWS = (PLAIN, TUNED, MEMORY, EDITED, EDITED_MASKS, RANDOM, SHUFFLED)
 GAINS: tuple[tuple[Row, Row], ...] = (
     (EDITED, PLAIN),
     (EDITED, TUNED),
-    (EDITED, TUNED_MEMORY),
+    (EDITED, MEMORY),
     (EDITED_MASKS, TUNED),
 )
 DIRECTIONS = {"t2i": "T2I", "i2t": "I2T"}

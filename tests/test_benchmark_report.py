@@ -53,7 +53,20 @@ def test_a_run_is_kept(tmp_path: Path) -> None:
     told = str(kept)
     assert "COCO, Karpathy test 5k, my <clip>, edited by mine" in told
     assert re.search(r"T2I R@1\s+31.25\s+33.50", told)
-    for text in ("{}", "[1]", '{"benchmark": 1', json.dumps({**kept.__dict__, "scores": {"plain": {"a": "b"}}})):
+    changes = (
+        {"scores": {"edited": {"a": 1.0}}},
+        {"scores": {"plain": {"a": "12"}}},
+        {"facts": []},
+        {"examples": [{}]},
+    )
+    misshapen = [json.dumps({**kept.__dict__, **change}) for change in changes]
+    for text in (
+        "{}",
+        "[1]",
+        '{"benchmark": 1',
+        json.dumps({**kept.__dict__, "scores": {"plain": {"a": "b"}}}),
+        *misshapen,
+    ):
         (tmp_path / "torn.json").write_text(text)
         with pytest.raises(ArtefactError, match=r"torn.json holds no run"):
             BenchmarkRun.load(tmp_path / "torn.json")
@@ -84,6 +97,42 @@ def test_the_page(tmp_path: Path) -> None:
     assert "plain 0.25, edited 0.22" in page
     with pytest.raises(InputError, match="no run to report"):
         write_benchmark_report(tmp_path / "none.html", [])
+
+
+def test_the_page_keeps_apart_what_differs(tmp_path: Path) -> None:
+    def page_of(*runs: BenchmarkRun) -> str:
+        write_benchmark_report(tmp_path / "page.html", runs)
+        return (tmp_path / "page.html").read_text()
+
+    example = {"rule": "drawn at random", "title": "a dog", "note": "rank 3", "shelves": []}
+    mine = replace(RUN, benchmark="retrieval", title="Retrieval", subject="captions, test", data="aaaa", editor="")
+    mine = replace(mine, model="model", scores={"plain": {"T2I R@1": 10.0}}, examples=[example])
+    assert page_of(mine) == page_of(mine, replace(mine))  # the same run, given twice
+    page = page_of(mine, replace(mine, data="bbbb"))
+    assert re.findall(r"<h2>(.*?)</h2>", page) == [
+        f"Retrieval: captions, test (data {data})" for data in ("aaaa", "bbbb")
+    ]
+    page = page_of(mine, replace(mine, encoder_fingerprint="11", scores={"plain": {"T2I R@1": 20.0}}))
+    assert page.count("<h2>") == 1
+    assert cells(page) == {"model (00)": [("", "10.0")], "model (11)": [("", "20.0")]}
+    assert "model (00): plain 10.0" in page or "model (00): 10.0" in page  # the figure in words
+    assert "model (11): rank 3" in page  # an example says whose it is
+    page = page_of(mine, replace(mine, facts={"images": "5,000", "seed": "1"}))
+    assert "<small>seed 1</small>" in page
+    assert "<small>seed none</small>" in page
+
+
+def test_only_what_was_published_looks_so(tmp_path: Path) -> None:
+    scores = {way: {"T2I R@1": value} for way, value in (("plain", 30.0), ("edited", 32.0), ("shuffled images", 31.0))}
+    write_benchmark_report(tmp_path / "page.html", [replace(RUN, scores=scores)])
+    page = (tmp_path / "page.html").read_text()
+    roles = dict(re.findall(r"<tr class=\"(\w+)\"><th scope=\"row\">([^<]*)", page))
+    assert "published" in roles
+    assert '<tr class="control"><th scope="row">my &lt;clip&gt;, shuffled images' in page
+    legend = re.search(r"<p class=\"legend\">(.*?)</p>", page)[1]
+    assert re.findall(r"</i>([^<]*)</span>", legend) == ["plain", "edited", "shuffled images", "published"]
+    write_benchmark_report(tmp_path / "page.html", [replace(RUN, scores=scores, benchmark="alignment")])
+    assert 'class="published"' not in (tmp_path / "page.html").read_text()
 
 
 def test_published_figures_are_shares_with_a_source() -> None:

@@ -189,6 +189,11 @@ def test_idx_files_are_read_and_dealt_out(tmp_path, packed):
     assert all(FASHION[row % 3] in made.captions[row][0] for row in range(4))
     digits = make_mad(2, "test", 0, source=load_idx(tmp_path, names=NAMES))
     assert digits.captions == [["a zero"], ["a one"]]
+    labels = np.resize(np.array([5, 0, 4, 1, 9, 2, 1, 3, 1, 4], np.uint8), 24)  # as MNIST's own begin
+    (tmp_path / f"train-labels-idx1-ubyte{'.gz' * packed}").write_bytes(
+        (gzip.compress if packed else bytes)(idx(labels))
+    )
+    assert make_mad(2, "test", 0, source=tmp_path).captions == digits.captions
 
 
 def test_too_few_pictures_for_a_split(tmp_path):
@@ -215,6 +220,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     labels = np.zeros(24, np.uint8)
     refused(b"no gzip at all", "cannot be read")
     refused(gzip.compress(idx(labels))[:-6], "cannot be read")
+    torn = bytearray(gzip.compress(idx(labels)))
+    torn[12] ^= 0xFF  # no deflate stream
+    refused(bytes(torn), "cannot be read")
     refused(gzip.compress(idx(labels)[:-1]), "holds 23 values and says 24")
     refused(gzip.compress(idx(labels)[:6]), "no IDX file of 1 dim")
     refused(gzip.compress(idx(labels[None])), "no IDX file of 1 dim")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from boresight.collections.expected import expected
+from boresight.collections.glyphs import NAMES as DIGITS
 from boresight.errors import InputError
 
 FASHION = (
@@ -21,6 +23,7 @@ DEBIAN_FOLDER = "/usr/share/datasets/fashion-mnist"
 SOURCE = "https://github.com/zalandoresearch/fashion-mnist, or with apt-get install dataset-fashion-mnist"
 IMAGES, LABELS = 3, 1  # dimensions, the last byte of the magic number
 BYTES = 8  # unsigned, the byte before it
+MNIST_BEGINS = (5, 0, 4, 1, 9, 2, 1, 3, 1, 4)  # the labels of its first training pictures; the files' names are alike
 
 # Of ten rows of the training file, for which splits they are; the test file is for the split 'test'.
 ROWS_OF = {"encoder": range(0, 5), "train": range(5, 9), "validation": range(9, 10)}
@@ -54,10 +57,11 @@ class GreyPictures:
         return pictures[row], self.names[int(labels[row])]
 
 
-def load_idx(folder: str | Path = DEBIAN_FOLDER, names: Sequence[str] = FASHION) -> GreyPictures:
+def load_idx(folder: str | Path = DEBIAN_FOLDER, names: Sequence[str] | None = None) -> GreyPictures:
     """The four files of MNIST or Fashion-MNIST, packed (.gz) or not.
 
-    names: of the classes, in the order of their labels; for MNIST pass `boresight.collections.glyphs.NAMES`.
+    names: of the classes, in the order of their labels. Left out, those of digits where the training labels begin as
+        MNIST's do, and else those of Fashion-MNIST.
     Raises InputError when a file is missing, torn or not what its name says, or a label has no name.
     """
     read = {}
@@ -68,10 +72,12 @@ def load_idx(folder: str | Path = DEBIAN_FOLDER, names: Sequence[str] = FASHION)
         file, labels = _read(folder, f"{part}-labels", LABELS)
         if len(labels) != len(pictures):
             raise InputError(f"{file} holds {len(labels)} labels for {len(pictures)} pictures; get both anew.")
+        if names is None:
+            names = DIGITS if tuple(labels[: len(MNIST_BEGINS)].tolist()) == MNIST_BEGINS else FASHION
         if len(labels) and labels.max() >= len(names):
             raise InputError(f"{file} holds the label {labels.max()} and there are {len(names)} names; pass `names`.")
         read[part] = pictures, labels
-    return GreyPictures(*read["train"], *read["t10k"], tuple(names))
+    return GreyPictures(*read["train"], *read["t10k"], tuple(names or FASHION))
 
 
 def _read(folder: str | Path, name: str, dimensions: int) -> tuple[Path, np.ndarray]:
@@ -81,7 +87,7 @@ def _read(folder: str | Path, name: str, dimensions: int) -> tuple[Path, np.ndar
     try:
         raw = file.read_bytes()
         data = gzip.decompress(raw) if file.suffix == ".gz" else raw
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{file} cannot be read ({error}); get it anew from {SOURCE}.") from error
     start = 4 + 4 * dimensions
     if data[:4] != bytes((0, 0, BYTES, dimensions)) or len(data) < start:

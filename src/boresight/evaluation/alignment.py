@@ -45,7 +45,7 @@ def relative_modality_gap(embeddings: Embeddings) -> float:
     within = [_distance(_mean_cosine(rows, label)) for rows, label in _sides(embeddings)]
     pair = _distance(matched_cosine(embeddings))
     whole = pair + sum(within) / 2
-    return pair / whole if whole else math.nan
+    return pair / whole if whole > 1e-12 else math.nan  # all rows are one, to rounding
 
 
 def matched_cosine(embeddings: Embeddings) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -58,6 +60,7 @@ ALIGNMENT_LOWER = (
     "imbalance, image to text",
     "imbalance, text to image",
 )
+PAIRS = 5000  # of alignment, at most
 READ = (": told", ": left out", ": guessing")  # of labels; whether more or less of it is wanted depends on the caption
 Scores = dict[str, dict[str, float]]
 """'plain', and 'edited' where there is an editor -> measure -> value."""
@@ -140,6 +143,7 @@ class Found:
     charts: Sequence[str] = ()
     lower: Sequence[str] = ()
     neutral: Sequence[str] = ()
+    data: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
     figures: Sequence[tuple[str, str]] = ()
@@ -335,7 +339,8 @@ def class_folders(job: BenchmarkJob) -> Found:
         "templates": f"{len(templates)}{'' if job.templates is None else f', of {job.templates.name}'}",
         **_left_out(results[PLAIN].problems),
     }
-    return Found(scores, ("top-1",), facts=facts)
+    data = stamp([labelled.classes, labelled.labels.tolist(), labelled.pictures.ids])
+    return Found(scores, ("top-1",), data=data, facts=facts)
 
 
 def alignment(job: BenchmarkJob) -> Found:
@@ -346,12 +351,12 @@ def alignment(job: BenchmarkJob) -> Found:
     collection = job.collection
     labels = {name: labels_in(collection, name) for name in job.labels}
     embeddings = job.embedded(collection)
-    report = alignment_report(embeddings, job.editor, seed=job.seed)
+    report = alignment_report(embeddings, job.editor, at_most=PAIRS, seed=job.seed)
     if labels:
         row_of = {identity: row for row, identity in enumerate(collection.ids)}
         rows = [row_of[identity] for identity in embeddings.ids]
         ours = {name: [values[row] for row in rows] for name, values in labels.items()}
-        for way, values in label_report(embeddings, ours, job.editor, seed=job.seed).items():
+        for way, values in label_report(embeddings, ours, job.editor, at_most=PAIRS, seed=job.seed).items():
             report[way] |= values
     drawn = io.BytesIO()
     alignment_figure(embeddings, job.editor, report=report, seed=job.seed).savefig(drawn, format="png", dpi=110)
@@ -360,7 +365,8 @@ def alignment(job: BenchmarkJob) -> Found:
     for name, share in scores.pop("captioned share", {}).items():
         scores[EDITED][f"captioned share, {name}"] = share
     neutral = [name for name in scores[PLAIN] if name.startswith("object bias") or name.endswith(READ)]
-    facts = _own_facts(job, embeddings) | {"seed": str(job.seed)}
+    pairs = min(PAIRS, len(embeddings.owners.unique()))
+    facts = _own_facts(job, embeddings) | {"pairs measured": f"{pairs:,}", "seed": str(job.seed)}
     told = "Pairs of pictures and captions along their two main directions, and the measures above as bars"
     return Found(
         scores,
@@ -370,6 +376,11 @@ def alignment(job: BenchmarkJob) -> Found:
         facts=facts,
         figures=[(told, figure)],
     )
+
+
+def stamp(what: Any) -> str:
+    """A few letters that tell data apart; of what json can hold."""
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
 
 
 def _mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:

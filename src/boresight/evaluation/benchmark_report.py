@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from boresight.errors import InputError
-from boresight.evaluation.benchmark_run import EDITED, BenchmarkRun, Published, published
-from boresight.evaluation.figures import DotFigure, dot_figure
+from boresight.evaluation.benchmark_run import EDITED, PLAIN, BenchmarkRun, Published, published
+from boresight.evaluation.figures import dot_figure
 from boresight.evaluation.pages import page_from
 from boresight.evaluation.results import Spread, replace_text
 
-ROLES = {"plain": "baseline", EDITED: "ours"}
+PUBLISHED = "published"
+ROLES = {PLAIN: "baseline", EDITED: "ours"}
 
 
 def write_benchmark_report(
@@ -22,19 +24,27 @@ def write_benchmark_report(
 ) -> None:
     """Write one HTML file: for each benchmark its runs, plain and edited, beside published figures with their source.
 
+    Runs on different data stand in tables of their own, and a run that is given twice counts once.
+
     Raises InputError without a run, and ArtefactError when the file cannot be written.
     """
     if not runs:
         raise InputError("There is no run to report; pass the folders that 'boresight evaluate --out' wrote.")
-    together: dict[tuple[str, str], list[BenchmarkRun]] = {}
-    for run in runs:
-        together.setdefault((run.benchmark, run.subject), []).append(run)
-    sections = [_section(each) for each in together.values()]
+    together: dict[tuple[str, str, str], list[BenchmarkRun]] = {}
+    for place, run in enumerate(runs):
+        if run not in runs[:place]:
+            together.setdefault((run.benchmark, run.subject, run.data), []).append(run)
+    headings = Counter(each[0].heading for each in together.values())
+    sections = [
+        _section(f"{each[0].heading} (data {each[0].data})" if headings[each[0].heading] > 1 else each[0].heading, each)
+        for each in together.values()
+    ]
     page = page_from("benchmark_page.html", title=title, version=version("boresight"), sections=sections)
     replace_text(Path(path), page)
 
 
-def _section(runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
+def _section(heading: str, runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
+    labels = _labels(runs)
     measures = list(dict.fromkeys(name for run in runs for values in run.scores.values() for name in values))
     others = [each for each in published() if each.benchmark == runs[0].benchmark and each.measure in measures]
     sources = list(dict.fromkeys(each.source for each in others))
@@ -43,12 +53,12 @@ def _section(runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
         by_model.setdefault((each.model, 1 + sources.index(each.source)), {})[each.measure] = each.value
     rows = [
         {
-            "name": run.model if way == "plain" else f"{run.model}, {way}",
-            "note": f"by {run.editor}" if way == EDITED else "",
+            "name": label if way == PLAIN else f"{label}, {way}",
+            "note": ", ".join(filter(None, (f"by {run.editor}" if way == EDITED else "", differs))),
             "role": ROLES.get(way, "control"),
             "cells": [_cell(run, way, name) for name in measures],
         }
-        for run in runs
+        for run, label, differs in zip(runs, labels, _differences(runs, labels), strict=True)
         for way in run.scores
     ]
     rows = [row for place, row in enumerate(rows) if row not in rows[:place]]  # plain, of each editor's run
@@ -56,22 +66,54 @@ def _section(runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
         {
             "name": model,
             "note": f"published [{source}]",
-            "role": "control",
+            "role": PUBLISHED,
             "cells": [{"text": f"{values[name]:.1f}" if name in values else "", "sign": ""} for name in measures],
         }
         for (model, source), values in by_model.items()
     ]
+    whose = [
+        (", ".join(filter(None, (label, f"edited by {run.editor}" if run.editor else "", differs))), run)
+        for run, label, differs in zip(runs, labels, _differences(runs, labels), strict=True)
+    ]
     drawn = dict.fromkeys(name for run in runs for name in run.charts)
     return {
-        "title": runs[0].heading,
+        "title": heading,
         "measures": [f"{name} ↓" if any(name in run.lower for run in runs) else name for name in measures],
         "rows": rows,
         "sources": list(enumerate(sources, 1)),
-        "charts": [_chart(name, runs, others) for name in drawn if any(_dots(run, name) for run in runs)],
-        "figures": [(f"{run.model}: {told}", address) for run in runs for told, address in run.figures],
-        "facts": [(run.model, list(run.facts.items())) for run in runs],
-        "examples": [example for run in runs for example in run.examples],
+        "charts": [_chart(name, whose, others) for name in drawn if any(_dots(run, name) for run in runs)],
+        "figures": [(f"{name}: {told}", address) for name, run in whose for told, address in run.figures],
+        "facts": [(name, list(run.facts.items())) for name, run in whose],
+        "examples": [
+            {**example, "note": f"{name}: {example['note']}" if len(runs) > 1 else example["note"]}
+            for name, run in whose
+            for example in run.examples
+        ],
     }
+
+
+def _labels(runs: Sequence[BenchmarkRun]) -> list[str]:
+    """The model's name for each run, with the beginning of its fingerprint where several models go by the name."""
+    fingerprints: dict[str, set[str]] = {}
+    for run in runs:
+        fingerprints.setdefault(run.model, set()).add(run.encoder_fingerprint)
+    return [
+        f"{run.model} ({run.encoder_fingerprint[:6]})" if len(fingerprints[run.model]) > 1 else run.model
+        for run in runs
+    ]
+
+
+def _differences(runs: Sequence[BenchmarkRun], labels: Sequence[str]) -> list[str]:
+    """For each run the facts in which it differs from others of the same model."""
+    alike = [[other for other, its in zip(runs, labels, strict=True) if its == label] for label in labels]
+    return [
+        ", ".join(
+            f"{name} {run.facts.get(name, 'none')}"
+            for name in dict.fromkeys(name for other in others for name in other.facts)
+            if any(other.facts.get(name) != run.facts.get(name) for other in others)
+        )
+        for run, others in zip(runs, alike, strict=True)
+    ]
 
 
 def _cell(run: BenchmarkRun, way: str, name: str) -> dict[str, str]:
@@ -86,13 +128,15 @@ def _cell(run: BenchmarkRun, way: str, name: str) -> dict[str, str]:
     return {"text": f"{value:.{digits}f}", "sign": "" if level else "gain" if better else "loss"}
 
 
-def _chart(name: str, runs: Sequence[BenchmarkRun], others: Sequence[Published]) -> DotFigure:
-    tracks = [(run.model, dots) for run in runs if (dots := _dots(run, name))]
+def _chart(name: str, whose: Sequence[tuple[str, BenchmarkRun]], others: Sequence[Published]) -> dict[str, Any]:
+    """The figure, and what its colours mean."""
+    tracks = [(label, dots) for label, run in whose if (dots := _dots(run, name))]
     largest = max(abs(value.mean) for _, dots in tracks for *_, value in dots)
     tracks += [
-        (each.model, [("published", "control", Spread.of([each.value]))]) for each in others if each.measure == name
+        (each.model, [(PUBLISHED, PUBLISHED, Spread.of([each.value]))]) for each in others if each.measure == name
     ]
-    return dot_figure(f"{name}; grey: published", tracks, digits=1 if largest >= 10 else 2)
+    legend = dict.fromkeys((way, style) for _, dots in tracks for way, style, _ in dots)
+    return {"drawn": dot_figure(name, tracks, digits=1 if largest >= 10 else 2), "legend": list(legend)}
 
 
 def _dots(run: BenchmarkRun, name: str) -> list[tuple[str, str, Spread]]:

@@ -16,6 +16,7 @@ from boresight.evaluation.results import replace_json
 
 FILE = "benchmark.json"
 PLAIN, EDITED = "plain", "edited"
+EXAMPLE = {"rule", "title", "note", "shelves"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class BenchmarkRun:
     Attributes:
         benchmark, title: its short name, and the one that tells it from others of like name.
         subject: the collection it was run on, where it takes any; '' where the title says it.
+        data: a fingerprint of that collection.
         model, encoder_fingerprint: what was measured.
         editor: what edited, '' where nothing did.
         scores: 'plain', and 'edited' where there is an editor (and a control, where there is one) -> measure -> value,
@@ -58,6 +60,7 @@ class BenchmarkRun:
     lower: Sequence[str] = ()
     neutral: Sequence[str] = ()
     subject: str = ""
+    data: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
     figures: Sequence[tuple[str, str]] = ()
@@ -76,12 +79,20 @@ class BenchmarkRun:
         file = Path(folder) / FILE if Path(folder).is_dir() else Path(folder)
         try:
             found = cls(**json.loads(file.read_text(encoding="utf-8")))
-            _ = [float(value) for values in found.scores.values() for value in values.values()]
+            found.check()
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ArtefactError(
                 f"{folder} holds no run on a benchmark ({error}); pass what 'boresight evaluate --out' wrote."
             ) from error
         return found
+
+    def check(self) -> None:
+        """Raises ValueError, TypeError or AttributeError for what a page cannot show."""
+        numbers = [value for values in self.scores.values() for value in values.values()]
+        if PLAIN not in self.scores or not all(isinstance(value, (int, float)) for value in numbers):
+            raise ValueError(f"'scores' are no numbers by measure, of '{PLAIN}' at least")
+        if not isinstance(self.facts, Mapping) or not all(set(each) >= EXAMPLE for each in self.examples):
+            raise ValueError("'facts' or 'examples' have another form")
 
     def __str__(self) -> str:
         measures = list(dict.fromkeys(name for values in self.scores.values() for name in values))

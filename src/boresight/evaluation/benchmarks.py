@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from boresight.collections import Collection
 from boresight.collections.contrasts import AroPart, read_aro, read_sugarcrepe
 from boresight.collections.published import RETRIEVAL
 from boresight.collections.rococo import SETS
@@ -69,10 +70,16 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
         encoder_fingerprint=job.encoder.fingerprint,
         editor="" if job.editor is None else job.editor.fingerprint,
         subject=job.subject if benchmark.any_collection or benchmark.any_folder else "",
-        **{**vars(found), "scores": defined, "facts": facts},
+        **{**vars(found), "scores": defined, "facts": facts, "data": found.data or _data(job)},
     )
     run.save(job.out)
     return run
+
+
+def _data(job: BenchmarkJob) -> str:
+    """Tells collections of one name apart; '' of files whose title says what they are."""
+    collection = job.data
+    return jobs.stamp([collection.ids, collection.captions]) if isinstance(collection, Collection) else ""
 
 
 def _aro(part: AroPart, title: str) -> Benchmark:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from boresight.collections import Collection
 from boresight.editing.explanation import LatentEffect
+from boresight.errors import InputError
 from boresight.evaluation.examples import EXAMPLE_RULE, GALLERY_RULE, Example, LatentCard
 from boresight.evaluation.figures import DotFigure, dot_figure
 from boresight.evaluation.pages import Thumbnail, page_from, shelf_of, thumbnails
@@ -50,9 +51,11 @@ def write_report(
         facts: what was run, shown before the comparison's own facts.
 
     Raises:
-        InputError: a picture that cannot be read, named.
+        InputError: a comparison without 'edited', or a picture that cannot be read, named.
         ArtefactError: the file cannot be written.
     """
+    if not _rows(comparison, "ours"):
+        raise InputError("The page sets 'edited' against 'plain'; compare with the row EDITED among `rows`.")
     thumbnail = thumbnails(pictures)
     page = page_from(
         "page.html",
