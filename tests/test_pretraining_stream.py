@@ -181,18 +181,56 @@ def test_a_pass_shows_every_sample_once_and_counting_finds_every_place(
         assert {key: shown[epoch, key] for key in every} == dict.fromkeys(every, 1)
 
 
+class Forgetful(Chain):
+    """Opens a unit anew for every buffer."""
+
+    def _fill(self, chain: int, into: int) -> Any:
+        self._stop_reading()
+        return super()._fill(chain, into)
+
+
+@given(
+    sizes=st.lists(st.integers(0, 30), min_size=1, max_size=4),
+    buffer=st.integers(1, 12),
+    readers=st.integers(1, 3),
+    resumed=st.integers(0, 40),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_unit_of_many_buffers_is_read_once_in_the_same_order(
+    sizes: list[int], buffer: int, readers: int, resumed: int
+) -> None:
+    if not sum(sizes):
+        return
+    source: Any = Memory(sizes)
+    for reader in range(readers):
+        options = {"buffer": buffer, "seed": 3, "reader": reader, "readers": readers}
+        expected = list(islice(Forgetful(source, **options).slots((reader, 0, 0)), 60))
+        for start in (0, resumed):
+            place = expected[start - 1].place if start else (reader, 0, 0)
+            source.reads.clear()
+            assert list(islice(Chain(source, **options).slots(place), 60 - start)) == expected[start:]
+            assert all(skipped == 0 for *_, skipped in source.reads[1:])
+            assert source.open == 0
+
+
 class Memory:
     streamed, name, synthetic = True, "memory", None
 
     def __init__(self, sizes: list[int]) -> None:
-        self.sizes = sizes
+        self.sizes, self.open = sizes, 0
+        self.reads: list[tuple[int, int, int]] = []
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def read(self, unit: int, part: int, parts: int, skip: int) -> Iterator[Sample]:
-        for number in list(range(self.sizes[unit]))[part::parts][skip:]:
-            yield Sample(f"{unit}/{number}", {}, ("web",), ())
+        self.reads.append((unit, part, skip))
+        self.open += 1
+        try:
+            for number in list(range(self.sizes[unit]))[part::parts][skip:]:
+                yield Sample(f"{unit}/{number}", {}, ("web",), ())
+        finally:
+            self.open -= 1
 
     def count(self, unit: int) -> int:
         return self.sizes[unit]
@@ -534,6 +572,17 @@ def test_a_transfer_that_breaks_goes_on_at_the_same_byte(
         if not ranges:  # then it never comes beyond the first 700 bytes
             with pytest.raises(InputError, match=r"http://.*/a\.tar cannot be opened \(the transfer ends after 700"):
                 list(remote.read(0))
+
+
+def test_a_shard_of_many_buffers_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tar(tmp_path / "a.tar", members([f"{number:02d}" for number in range(20)]))
+    monkeypatch.setattr(Breaking, "asked", [])
+    monkeypatch.setattr(Breaking, "breaks", 0)
+    with serving(tmp_path, Breaking) as address:
+        slots = Chain(open_shards(f"{address}/a.tar"), buffer=4, seed=0, reader=0, readers=1).slots((0, 0, 0))
+        assert len({slot.item.key for slot in islice(slots, 20)}) == 20  # type: ignore[union-attr]
+        slots.close()  # type: ignore[attr-defined]
+        assert Breaking.asked == [None]
 
 
 def test_a_file_that_changes_while_it_is_read_is_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

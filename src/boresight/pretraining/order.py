@@ -14,7 +14,7 @@ headers (one or two seconds for 10,000 samples in a file); those at an address a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 import torch
@@ -54,21 +54,26 @@ class Chain:
         self.length = len(source) * self.parts
         self.patience = 10 * readers * self.length
         self.problems: list[Problem] = []
+        self._reading: Generator[Sample | Problem] | None = None  # of the unit that the last buffer stopped in
+        self._stands = (-1, -1)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def slots(self, place: Place) -> Iterator[Slot]:
         """All samples from `place` on. Raises InputError when there are none."""
         chain, into, given = place
         empty_since = chain
-        while True:
-            buffer, end = self._fill(chain, into)
-            order = torch.randperm(len(buffer), generator=generator(self.seed, f"buffer {chain} {into}")).tolist()
-            for count, number in enumerate(order[given:], given + 1):
-                item, epoch = buffer[number]
-                yield Slot(item, epoch, (chain, into, count))
-            empty_since = end[0] if buffer else empty_since
-            self._check(end[0] - empty_since)
-            (chain, into), given = end, 0
+        try:
+            while True:
+                buffer, end = self._fill(chain, into)
+                order = torch.randperm(len(buffer), generator=generator(self.seed, f"buffer {chain} {into}")).tolist()
+                for count, number in enumerate(order[given:], given + 1):
+                    item, epoch = buffer[number]
+                    yield Slot(item, epoch, (chain, into, count))
+                empty_since = end[0] if buffer else empty_since
+                self._check(end[0] - empty_since)
+                (chain, into), given = end, 0
+        finally:
+            self._stop_reading()
 
     def seek(self, samples: int) -> Place:
         """The place behind the first `samples`, by the count of each unit. Raises InputError like `slots`."""
@@ -98,22 +103,35 @@ class Chain:
             raise InputError(f"There are no samples in {self.source.name}; check that it is the right data.")
 
     def _fill(self, chain: int, into: int) -> tuple[list[tuple[Sample | Problem, int]], tuple[int, int]]:
-        """The next samples with their pass, as many as the buffer holds or one pass has, and where to go on."""
+        """The next samples with their pass, as many as the buffer holds or one pass has, and where to go on.
+
+        A unit that fills several buffers is read on where the last one stopped, and skipped into after a resume alone.
+        """
         buffer: list[tuple[Sample | Problem, int]] = []
         start = chain
         while len(buffer) < self.size and chain - start < self.length:
-            unit, part = self._unit(chain)
-            for item in self.source.read(unit, part, self.parts, into):
+            if self._reading is None or self._stands != (chain, into):
+                self._stop_reading()
+                unit, part = self._unit(chain)
+                self._reading = self.source.read(unit, part, self.parts, into)
+            for item in self._reading:
                 if isinstance(item, Problem) and item.what == TRUNCATED:
                     self.problems.append(item)
                     continue
                 into += 1
                 buffer.append((item, chain // self.length))
                 if len(buffer) == self.size:
+                    self._stands = chain, into
                     break
             else:
+                self._reading = None
                 chain, into = chain + self.readers, 0
         return buffer, (chain, into)
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.close()
+            self._reading = None
 
     def _unit(self, chain: int) -> tuple[int, int]:
         """The shard or row at a place of the chain, and the part of it."""

@@ -6,9 +6,10 @@ import hashlib
 import json
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -66,11 +67,11 @@ class Shards:
     def name(self) -> str:
         return self.shards[0] if len(self.shards) == 1 else f"{self.shards[0]} and {len(self.shards) - 1} more"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return hashlib.sha256("\n".join([*self.labels, repr((self.web, self.synthetic))]).encode()).hexdigest()[:16]
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
         """The shards' names below the folder they share, without '.tar': they begin the keys of samples."""
         shared = _folder(self.shards)
@@ -79,7 +80,7 @@ class Shards:
     def __len__(self) -> int:
         return len(self.shards)
 
-    def read(self, unit: int, part: int = 0, parts: int = 1, skip: int = 0) -> Iterator[Sample | Problem]:
+    def read(self, unit: int, part: int = 0, parts: int = 1, skip: int = 0) -> Generator[Sample | Problem]:
         """Every `parts`-th sample of shard `unit` from the `part`-th on, but for the first `skip` of these.
 
         What cannot be used comes as a Problem in its place; a last one, of kind `TRUNCATED`, says that the shard ends
@@ -195,7 +196,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, unit: int, part: int = 0, parts: int = 1, skip: int = 0) -> Iterator[Sample | Problem]:
+    def read(self, unit: int, part: int = 0, parts: int = 1, skip: int = 0) -> Generator[Sample | Problem]:
         """The one sample of row `unit`, if none is skipped."""
         if skip:
             return
