@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from boresight import load_collection, load_encoder
+from boresight.collections.contrasts import SUGARCREPE
 from boresight.collections.scenes import make_scenes
 from boresight.editing import CaptionEditor
 from boresight.editing.config import EditorConfig
 from boresight.embeddings import embed
 from boresight.encoders.windows import embed_texts_in_windows
-from boresight.errors import InputError
+from boresight.errors import ArtefactError, InputError
 from boresight.evaluation.batches import embed_captions
 from boresight.evaluation.benchmark_jobs import BenchmarkJob
 from boresight.evaluation.benchmark_report import write_benchmark_report
@@ -28,6 +29,7 @@ from boresight.sae import SparseAutoencoder
 from boresight.sae.config import SaeConfig
 
 N = 12
+EDITOR = default_model_path().parent / "tiny-editor"
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +110,70 @@ def test_a_run_says_what_it_was_run_on(encoder, scenes, job, tmp_path: Path) -> 
     assert page.count(f'<th scope="row">{encoder.name}</th>') == 2  # the same figures once
 
 
+def test_a_folder_keeps_its_run(encoder, scenes, job, tmp_path: Path) -> None:
+    first = run_benchmark("composition", job)
+    assert run_benchmark("composition", job).scores == first.scores  # it may be done again
+    refused = r"run holds another run, Captions of nearly the same words: scenes, test of .*; choose another `out`"
+    others = {
+        "split": make_scenes(N, size=96, split="validation"),
+        "captions": make_scenes(N, seed=1, size=96, split="test"),
+    }
+    for name, data in (("alignment", scenes), *(("composition", data) for data in others.values())):
+        with pytest.raises(ArtefactError, match=refused):
+            run_benchmark(name, replace(job, data=data))
+    edited = replace(job, editor=CaptionEditor.load(EDITOR))
+    assert run_benchmark("composition", edited).scores["plain"] == first.scores["plain"]  # and given an editor
+    with pytest.raises(ArtefactError, match=f"edited by {edited.editor.fingerprint}; choose another"):
+        run_benchmark("composition", job)
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ArtefactError, match=r"Cannot write .*file is no folder that you may write to"):
+            run_benchmark("composition", replace(job, out=out))
+
+
+def test_an_editor_of_another_encoder_is_refused_first(job, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor = CaptionEditor.load(EDITOR)
+    editor.sae.manifest = {**editor.sae.manifest, "encoder_fingerprint": "another"}
+    monkeypatch.setattr(BenchmarkJob, "embedded", None)  # nothing is embedded before
+    for name in ("mixes", "swaps", "alignment"):
+        with pytest.raises(ArtefactError, match="encoder"):
+            run_benchmark(name, replace(job, editor=editor))
+
+
+def test_less_than_was_published_is_recorded(encoder, scenes, tmp_path: Path) -> None:
+    (tmp_path / "val2017").mkdir()
+    for row in range(2):
+        scenes.image(row).save(tmp_path / "val2017" / f"{row}.jpg")
+    (tmp_path / "val2017" / "1.jpg").write_bytes(b"torn")
+    row = {"caption": "a red ring", "negative_caption": "a blue ring"}
+    for group in SUGARCREPE:
+        rows = {str(n): {"filename": f"{n}.jpg", **row} for n in (0, 1)} if group != "add_att" else {}
+        (tmp_path / f"{group}.json").write_text(json.dumps(rows))
+    job = BenchmarkJob(encoder=encoder, data=tmp_path, out=tmp_path / "run", workers=0)
+    facts = run_benchmark("sugarcrepe", job).facts
+    assert facts["items"] == "6"
+    assert facts["items, not as published"] == "6 of 7,511"
+    assert facts["left out"] == "6 x unreadable picture"
+
+
+def test_zero_shot_counts_what_it_read(encoder, scenes, tmp_path: Path) -> None:
+    for name in ("ring", "star", "none at all"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for row in range(4):
+        scenes.image(row).save(tmp_path / "data" / ("ring", "star")[row % 2] / f"{row}.png")
+    (tmp_path / "data" / "ring" / "0.png").write_bytes(b"torn")
+    job = BenchmarkJob(encoder=encoder, data=tmp_path / "data", out=tmp_path / "run", workers=0)
+    run = run_benchmark("zero-shot", job)
+    assert run.facts["images"] == "3"
+    assert run.facts["classes"] == "3, without pictures: 'none at all'"
+    assert run.facts["left out"] == "1 x unreadable picture"
+    assert run.data
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_options_that_mean_nothing_are_refused(name: str, job, tmp_path: Path) -> None:
     given = {"images": tmp_path, "long_text": "windows", "classes": tmp_path, "templates": tmp_path, "labels": ("a",)}
+    given["seed"] = 1
     assert given.keys() == OPTIONS.keys()
     for option in given.keys() - BENCHMARKS[name].takes:
         with pytest.raises(InputError, match=f"^{name} takes no {option.replace('_', ' ')}; leave it out"):

@@ -179,7 +179,7 @@ def test_a_fit_goes_on_from_its_checkpoint_and_leaves_none(work: Path, tmp_path:
         with mock.patch("boresight.sae.SparseAutoencoder.save", side_effect=KeyboardInterrupt):
             stopped = boresight(*words)
         assert stopped.code == 130
-        assert stopped.err.startswith("boresight: Interrupted; the same command goes on from what was finished")
+        assert stopped.err.startswith("boresight: Interrupted; the same command goes on from what was kept")
         with mock.patch("boresight.sae.training.train_step", side_effect=AssertionError("fitted anew")):
             assert boresight(*words).code == 0
     assert [file.name for file in tmp_path.iterdir()] == ["sae"]

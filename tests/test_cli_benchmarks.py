@@ -64,7 +64,9 @@ def test_a_published_layout_to_a_page(urban: Path, tmp_path: Path) -> None:
     code, _, err = boresight(*command, "--long-text", "windows", cwd=tmp_path)
     assert code == 0, err
     assert (tmp_path / "runs" / "urban1k" / "benchmark.json").is_file()
-    assert "long_text" in refused(*command, "--out", "runs/a", "--long-text", "windows", cwd=tmp_path)
+    again = (*command, "--editor", EDITOR, "--out", "runs/a", "--long-text", "windows")
+    assert "long_text" in refused(*again, cwd=tmp_path)
+    assert "holds another run" in refused(*command, "--out", "runs/a", cwd=tmp_path)
 
     code, out, err = boresight("report", "runs/a", "runs/urban1k", "--out", "page.html", cwd=tmp_path)
     assert code == 0, err
@@ -214,3 +216,11 @@ def test_the_help_names_every_benchmark() -> None:
     assert code == 0
     said = out.replace("│", " ")
     assert all(name.removesuffix("-sentences") in said for name in BENCHMARKS)
+
+
+def test_options_and_folders_are_looked_at_before_the_model(tmp_path: Path) -> None:
+    command = ("evaluate", "sugarcrepe", "--model", tmp_path / "no-model")
+    assert "There is no folder" in refused(*command, "--data", "nowhere", cwd=tmp_path)
+    assert "sugarcrepe takes no seed" in refused(*command, "--data", tmp_path, "--seed", "5", cwd=tmp_path)
+    sentence = refused("evaluate", "retrieval", "--data", "scenes", "--images", tmp_path, cwd=tmp_path)
+    assert "'scenes' comes with all that belongs to it; leave --images out" in sentence

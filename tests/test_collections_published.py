@@ -206,6 +206,20 @@ def test_urban1k_takes_the_first_line(above: str, pictures: str, tmp_path: Path)
     assert list(content(collection).items()) == [(f"{n}.jpg", [f"Street {n}, long."]) for n in (1, 2, 10)]
 
 
+def test_urban1k_as_flair_lays_it_out(tmp_path: Path) -> None:
+    rows = [{"image_id": n, "image": f"{n}.jpg", "caption": f"Street {n}."} for n in (1, 2)]
+    put(tmp_path / "annotations" / "annotations.json", json.dumps({"annotations": rows}))
+    put_pictures(tmp_path / "images", ["1.jpg", "2.jpg"])
+    assert content(open_published("urban1k", tmp_path)) == {"1.jpg": ["Street 1."], "2.jpg": ["Street 2."]}
+
+
+def test_what_systems_leave_beside_files_is_not_read(tmp_path: Path) -> None:
+    put(tmp_path / "caption" / "1.txt", "Street")
+    (tmp_path / "caption" / "._1.txt").write_bytes(b"\0\5\x16\7\xff")
+    put_pictures(tmp_path / "image", ["1.jpg"])
+    assert content(open_published("urban1k", tmp_path)) == {"1.jpg": ["Street"]}
+
+
 def test_sharegpt4v_takes_the_first_entries(tmp_path: Path, capsys) -> None:
     entries = [
         {"image": f"sam/images/sa_{n}.jpg", "conversations": [{"value": "Describe."}, {"value": f"A\n\nb {n}\n"}]}
@@ -219,6 +233,11 @@ def test_sharegpt4v_takes_the_first_entries(tmp_path: Path, capsys) -> None:
     assert "skipped 998 rows: 998 missing files" in said
     assert "figures over fewer images are not the published ones" in said
     assert len(open_published("sharegpt4v-10k", tmp_path, images=tmp_path / "sam" / "images")) == 3
+    put_pictures(tmp_path / "moved" / "sa_000048", ["sa_7.jpg"])
+    entries[7]["image"] = "sa_000048/images/sa_7.jpg"  # as the list says, and a folder less on disk
+    put(tmp_path / "share4v_sam_10k.json", json.dumps(entries))
+    assert content(open_published("sharegpt4v-10k", tmp_path, images=tmp_path / "moved")) == {"sa_7.jpg": ["A  b 7"]}
+    (tmp_path / "share4v_sam_10k.json").unlink()
     put(tmp_path / "share-captioner_coco_lcs_sam_1246k_1107.json", json.dumps([{"image": "a.jpg"}]))
     with pytest.raises(InputError, match=r"entry 0 of .* lacks 'conversations'"):
         open_published("sharegpt4v-1k", tmp_path)

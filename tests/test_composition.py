@@ -256,6 +256,8 @@ def test_pictures_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> 
         assert "torn.png" in found.problems[1].where
     with pytest.raises(InputError, match=r"No picture of mine can be read, the first: .*torn.png"):
         evaluate_contrasts(encoder, Contrasts([bad], "mine"))
+    found = evaluate_contrasts(encoder, Contrasts([bad, item(0, (0, 1)), replace(bad, group="h")]))
+    assert (found.n_items, len(found.problems)) == (1, 2)  # each row of the picture counts
     pair = [item(0, (0, 1), 0, "0"), item(1, (0, 1), 1, "0"), replace(bad, group="1"), item(1, (0, 1), 1, "1")]
     found = evaluate_winoground(encoder, Contrasts(pair))
     assert (found.n_examples, found.text, len(found.problems)) == (1, 100, 1)

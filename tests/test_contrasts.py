@@ -75,7 +75,9 @@ def test_sugarcrepe_with_gaps_in_its_keys_and_a_picture_missing(tmp_path: Path) 
 
 def test_sugarcrepe_pictures_elsewhere(tmp_path: Path) -> None:
     put_sugarcrepe(tmp_path / "texts")
-    with pytest.raises(InputError, match=r"Nothing of SugarCrepe .* 7 missing files .*pass images, the folder of COCO"):
+    with pytest.raises(
+        InputError, match=r"Nothing of SugarCrepe .* 7 missing files .*pass `images`, the folder of COCO"
+    ):
         read_sugarcrepe(tmp_path / "texts")
     put_pictures(tmp_path / "coco" / "val2017", ["000000000139.jpg"])
     assert len(read_sugarcrepe(tmp_path / "texts", tmp_path / "coco" / "val2017")) == 7
@@ -303,6 +305,9 @@ def test_winoground_parquet(tmp_path: Path) -> None:
     assert [(item.group, item.true) for item in found.items] == [("0", 0), ("0", 1), ("1", 0), ("1", 1)]
     assert found.items[2].captions == ("1 plants near a lamp", "a lamp near 1 plants")
     assert len({item.picture.name for item in found.items}) == 4
+    (tmp_path / "default").mkdir()
+    (tmp_path / "data").rename(tmp_path / "default" / "test")  # as the hub converts it
+    assert len(read_winoground(tmp_path)) == 4
 
 
 def test_bad_winoground(tmp_path: Path) -> None:

@@ -104,7 +104,10 @@ def test_pictures_may_lie_elsewhere_and_the_json_beside(tmp_path):
         ([{"image": NAMES[0], "caption": [*FIVE, *FIVE_ALTERED[:4], None]}], "a caption that is no string"),
         ([{"image": NAMES[0], "caption": [*FIVE, *FIVE_ALTERED[:4], " . "]}], "has an empty caption"),
         ([ENTRIES[0], ENTRIES[0]], "names the image .*391895.jpg twice"),
-        ([{"image": "val2014/none.jpg", "caption": FIVE + FIVE_ALTERED}], "picture val2014/none.jpg .* pass images="),
+        (
+            [{"image": "val2014/none.jpg", "caption": FIVE + FIVE_ALTERED}],
+            "picture val2014/none.jpg .* pass `images`, where",
+        ),
     ],
 )
 def test_bad_files(tmp_path, entries, message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -249,6 +250,10 @@ def test_bad_class_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="are splits, 'train', 'val'; pass one of them"):
         read_class_folders(tmp_path)
     assert read_class_folders(tmp_path / "val").classes == ["cat"]
+    os.link(tmp_path / "val/cat/2.png", os.fsencode(tmp_path / "val" / "cat") + b"/caf\xe9.png")
+    found = read_class_folders(tmp_path / "val")
+    assert (found.pictures.ids, len(found)) == (["cat/2.png"], 1)
+    assert [problem.what for problem in found.pictures.problems] == ["file name that is not Unicode"]
     with pytest.raises(InputError, match=r"names.txt cannot be read"):
         read_lines(tmp_path / "names.txt")
     (tmp_path / "names.txt").write_text(" \n")

@@ -56,9 +56,10 @@ class Evaluate:
 
     def run(self) -> None:
         from boresight.errors import InputError
-        from boresight.evaluation.benchmarks import BENCHMARKS, run_benchmark
+        from boresight.evaluation.benchmarks import BENCHMARKS, OPTIONS, require_options, run_benchmark
 
         if self.what in BENCHMARKS:
+            require_options(self.what, {option: getattr(self, option) for option in OPTIONS})
             job = self._job(BENCHMARKS[self.what].any_collection)
             print(run_benchmark(self.what, job))
             print(job.out)
@@ -83,6 +84,8 @@ class Evaluate:
             data = open_collection(self.data, images=self.images).split(self.split)
         elif self.split != "test":
             raise InputError(f"{self.what} has one split, the published one; leave --split out.")
+        elif not data.is_dir():
+            raise InputError(f"There is no folder {data}; pass the one that holds the files of {self.what}.")
         out = self.out or Path("runs") / self.what
         return BenchmarkJob(
             encoder=open_encoder(self.model, out / "embeddings", device=self.device, dtype=self.dtype),
@@ -107,7 +110,7 @@ class Evaluate:
         from boresight.evaluation.benchmarks import OPTIONS
         from boresight.evaluation.results import replace_json
 
-        for name, default in {"data": None, "model": None, **OPTIONS}.items():
+        for name, default in {"data": None, "model": None, "dtype": "auto", "workers": 2, **OPTIONS}.items():
             if getattr(self, name) != default:
                 option = name.replace("_", "-")
                 raise InputError(f"{self.what} is a folder of embeddings, which takes no --{option}; leave it out.")

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BoresightError as error:
         _stop(str(error), 2)
     except KeyboardInterrupt:
-        _stop("Interrupted; the same command goes on from what was finished (an editor is fitted anew).", 130)
+        _stop("Interrupted; the same command goes on from what was kept (no editor, no item of composition is).", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 def open_collection(source: str, **options: Any) -> Collection:
     """'emoji', 'scenes', or whatever `load_collection` reads; a collection without splits gets them by hash of id."""
     from boresight.collections import load_collection, load_emoji, load_scenes, train_validation_test
+    from boresight.errors import InputError
     from boresight.progress import say
 
+    given = [name for name, value in options.items() if value is not None and name != "on_error"]
+    if source in ("emoji", "scenes") and given:
+        raise InputError(f"'{source}' comes with all that belongs to it; leave --{given[0].replace('_', '-')} out.")
     if source == "emoji":
         return load_emoji()
     if source == "scenes":

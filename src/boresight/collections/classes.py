@@ -15,10 +15,13 @@ from boresight.collections.collection import Collection, Problem
 from boresight.collections.columns import listed
 from boresight.collections.files import walk_pictures
 from boresight.collections.load import summary
+from boresight.collections.rows import is_unicode, printable
 from boresight.collections.splits import FOLDERS
 from boresight.collections.table import CAPTIONS, Table, dataset_of
 from boresight.errors import InputError
 from boresight.progress import say
+
+EMPTY_CLASS = "class without pictures"  # it stays a class; nothing is left out
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +66,10 @@ def read_class_folders(folder: str | Path, names: Sequence[str] | str | Path | N
             raise InputError(f"There are {len(classes)} names for the {len(folders)} class folders of {folder}.")
     table, labels, problems = Table(), [], []
     for label, name in enumerate(folders):
-        files = list(walk_pictures(root / name))
-        problems += [] if files else [Problem("class without pictures", name)]
+        found = list(walk_pictures(root / name))
+        files = [file for file in found if is_unicode(file)]
+        problems += [] if files else [Problem(EMPTY_CLASS, printable(name))]
+        problems += [Problem("file name that is not Unicode", printable(file)) for file in found if file not in files]
         for file in files:
             table.add_image(os.path.relpath(file, root), {"bytes": None, "path": file}, "all", {})
         labels += [label] * len(files)

@@ -22,6 +22,7 @@ from boresight.collections.load import summary
 from boresight.collections.opening import open_parquet
 from boresight.collections.pictures import decode, open_picture
 from boresight.collections.published import open_published
+from boresight.collections.rows import is_unicode
 from boresight.collections.word_order import shuffles_of, words_of
 from boresight.errors import InputError
 from boresight.progress import say
@@ -98,6 +99,7 @@ class Contrasts:
         problems: what was left out, one entry each.
         outside_macro: groups that the macro mean leaves out.
         fewest: items that a group must have to stand in the macro mean.
+        published: items where it is published; None for what is not known.
     """
 
     items: Sequence[Contrast]
@@ -105,6 +107,7 @@ class Contrasts:
     problems: Sequence[Problem] = ()
     outside_macro: frozenset[str] = frozenset()
     fewest: int = 1
+    published: int | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -133,18 +136,19 @@ def read_sugarcrepe(folder: str | Path, images: str | Path | None = None) -> Con
                 captions = (_text(row, "caption", where), _text(row, "negative_caption", where))
                 yield _item(_text(row, "filename", where), find, captions, group)
 
-    return _gathered(items(), "SugarCrepe", "pass images, the folder of COCO's val2017 pictures")
+    return _gathered(items(), "SugarCrepe", "pass `images`, the folder of COCO's val2017 pictures", published=7511)
 
 
 def read_winoground(folder: str | Path) -> Contrasts:
     """Winoground (arXiv 2204.03162): 400 examples of two pictures and two captions of the same words.
 
-    Every example is two items in a group of its own, one a picture, both with the same two captions. `folder` or its
-    `data/` holds parquet files with the pictures in them, or `examples.jsonl` with `images/<name>.png` beside it
-    (image_0, image_1, caption_0, caption_1). An example one of whose pictures is not there is left out and named.
+    Every example is two items in a group of its own, one a picture, both with the same two captions. `folder`, its
+    `data/` or its `default/test/` holds parquet files with the pictures in them, or one of the first two
+    `examples.jsonl` with `images/<name>.png` beside it (image_0, image_1, caption_0, caption_1). An example one of
+    whose pictures is not there is left out and named.
     Raises InputError when the files are missing or torn, a row lacks something, or no picture is there.
     """
-    places = [Path(folder), Path(folder) / "data"]
+    places = [Path(folder) / below for below in ("", "data", "default/test")]
     files = next((found for place in places if (found := sorted(place.glob("*.parquet")))), [])
     rows = _winoground_parquet(files, Path(folder)) if files else _winoground_lines(Path(folder))
 
@@ -158,7 +162,7 @@ def read_winoground(folder: str | Path) -> Contrasts:
                 assert isinstance(picture, Picture)
                 yield Contrast(picture, captions, true, group)
 
-    return _gathered(items(), "Winoground", "unpack images.zip beside examples.jsonl")
+    return _gathered(items(), "Winoground", "unpack images.zip beside examples.jsonl", published=800)
 
 
 def read_aro(
@@ -201,10 +205,10 @@ def read_aro(
             group = _text(row, "relation_name", where) if key == "relation" else _attributes(row, where)
             yield _item(_text(row, "image_path", where), find, captions, group, _box(row, where))
 
-    hint = "put vgr_vga_images.zip's pictures into images/, or pass their folder as images"
+    hint = "put vgr_vga_images.zip's pictures into images/, or pass their folder as `images`"
     if key == "relation":
-        return _gathered(items(), "ARO VG-Relation", hint, outside_macro=SYMMETRIC)
-    return _gathered(items(), "ARO VG-Attribution", hint, fewest=25)
+        return _gathered(items(), "ARO VG-Relation", hint, outside_macro=SYMMETRIC, published=23937)
+    return _gathered(items(), "ARO VG-Attribution", hint, fewest=25, published=28748)
 
 
 def against_orders(picture: Picture, caption: str, group: str, seed: int) -> Contrast | None:
@@ -230,7 +234,7 @@ def _order(folder: str | Path, part: AroPart, images: str | Path | None, seed: i
 
 
 def _winoground_lines(folder: Path) -> Iterator[tuple[str, tuple[str, ...], list[Picture | Problem]]]:
-    file = expected(folder, ["examples.jsonl", "data/examples.jsonl"], **_WINOGROUND)
+    file = expected(folder, ["examples.jsonl", "data/examples.jsonl", "default/test/*.parquet"], **_WINOGROUND)
     find = finder([place / end for place in dict.fromkeys((file.parent, folder)) for end in ("images", "")])
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
@@ -296,6 +300,7 @@ def _gathered(
     *,
     outside_macro: frozenset[str] = frozenset(),
     fewest: int = 1,
+    published: int | None = None,
 ) -> Contrasts:
     items: list[Contrast] = []
     problems: list[Problem] = []
@@ -308,13 +313,13 @@ def _gathered(
         raise InputError(f"Nothing of {name} can be used: {summary(problems) or 'it holds no rows'}; {hint}.")
     if problems:
         say(f"{name}: left out {summary(problems)}")
-    return Contrasts(items, name, tuple(problems), outside_macro, fewest)
+    return Contrasts(items, name, tuple(problems), outside_macro, fewest, published)
 
 
 def _text(row: Any, key: str, where: str) -> str:
     value = row.get(key) if isinstance(row, Mapping) else None
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{where} has no '{key}' that is a text; get the file anew.")
+    if not isinstance(value, str) or not value.strip() or not is_unicode(value):
+        raise InputError(f"{where} has no '{key}' that is a text of Unicode; get the file anew.")
     return value.strip()
 
 

@@ -33,5 +33,5 @@ def read_published_json(file: Path, *, of: str, source: str) -> Any:
     """The content of a json file. Raises InputError when it is not readable as json."""
     try:
         return json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read as json ({error}); get it anew for {of} from {source}.") from error

@@ -84,7 +84,7 @@ def open_published(name: str, folder: str | Path, *, images: str | Path | None =
         if missing:
             raise InputError(
                 f"None of the {len(missing)} pictures of {published.title} is there, the first looked for as "
-                f"{bases[0] / missing[0]}; pass images=, the folder that holds them ({published.source})."
+                f"{bases[0] / missing[0]}; pass `images`, the folder that holds them ({published.source})."
             )
         what = summary(problems) or "its file holds no test images"
         raise InputError(f"Nothing of {published.title} can be used: {what}; get it anew from {published.source}.")
@@ -123,6 +123,7 @@ _IIW_PICTURES = (
     "images_aar",
     "docci",
     "docci/images",
+    "docci/images_aar",
     "dci",
     "dci/densely_captioned_images/photos",
     "",

@@ -155,11 +155,14 @@ def iiw(place: Place, parts: Sequence[str], split: Split | None = None) -> Draft
 
 
 def urban1k(place: Place) -> Draft:
-    """A text file beside each picture; its first line is the caption."""
+    """A text file beside each picture, its first line the caption; or FLAIR's annotations, where those are there."""
+    if annotations := _first_of(place, ("annotations/annotations.json", "annotations.json")):
+        return _annotations(place, annotations)
     folder = place.file("caption", "Urban1k/caption")
 
     def rows() -> Iterator[Row]:
-        for file in sorted(folder.glob("*.txt"), key=lambda file: (len(file.stem), file.stem)):
+        files = [file for file in folder.glob("*.txt") if not file.name.startswith(".")]
+        for file in sorted(files, key=lambda file: (len(file.stem), file.stem)):
             lines = place.lines(file)
             yield _captioned(file.stem + ".jpg", lines[0][1] if lines else "", None, str(file))
 
@@ -270,5 +273,10 @@ def _first_of(place: Place, names: Sequence[str]) -> Path | None:
 
 
 def _lenient(find: Find) -> Find:
-    """Also by the name alone, where the source names a folder and the pictures lie in another."""
-    return lambda name: find(name) or find(os.path.basename(name))
+    """Also without the last folder, or by the name alone: pictures often lie elsewhere than the source says."""
+
+    def found(name: str) -> str | None:
+        folders, file = os.path.split(name)
+        return find(name) or find(os.path.join(os.path.dirname(folders), file)) or find(file)
+
+    return found

@@ -21,6 +21,7 @@ from boresight.collections.collection import Collection
 from boresight.collections.expected import expected, read_published_json
 from boresight.collections.files import finder, key_of
 from boresight.collections.pictures import is_picture
+from boresight.collections.rows import is_unicode
 from boresight.collections.table import Table
 from boresight.errors import InputError
 
@@ -110,7 +111,7 @@ def read_rococo(
         seen.add(name)
         path = find(name)
         if path is None:
-            raise InputError(f"The picture {name} of {file.name} is not there; pass images=, the folder of 'val2014/'.")
+            raise InputError(f"The picture {name} of {file.name} is not there; pass `images`, where 'val2014/' is.")
         said = [normalise(caption) if normalised else caption.strip() for caption in captions]
         if "" in said:
             raise InputError(f"Image {number} of {file} has an empty caption; {_ANEW}")
@@ -128,8 +129,8 @@ def _entry(entry: Any, where: str) -> tuple[str, list[str]]:
     name, captions = (entry.get(key) if isinstance(entry, Mapping) else None for key in ("image", "caption"))
     if not isinstance(name, str) or not name or not isinstance(captions, list):
         raise InputError(f"{where} lacks the keys 'image' and 'caption'; {_ANEW}")
-    if not all(isinstance(caption, str) for caption in captions):
-        raise InputError(f"{where} has a caption that is no string; {_ANEW}")
+    if not all(isinstance(caption, str) and is_unicode(caption) for caption in captions):
+        raise InputError(f"{where} has a caption that is no string of Unicode; {_ANEW}")
     if len(captions) - ALTERED not in _TRUE:
         raise InputError(
             f"{where} has {len(captions)} captions where 10 (5 true, 5 altered) or 11 (6 true, 5 altered) belong; "

@@ -79,7 +79,7 @@ def embed(
     if long_text not in ("truncate", "windows"):
         raise InputError(f"long_text is '{long_text}'; it must be 'truncate' or 'windows'.")
     if long_text == "windows" and tokens:
-        raise InputError("tokens=True keeps the tokens of one reading and long_text='windows' has several; leave one.")
+        raise InputError("Token features are of one reading and long_text='windows' has several; leave one out.")
     if not len(collection):
         raise InputError(f"The collection {collection.name or ''} is empty; there is nothing to embed.")
     refuse, in_memory, windows = on_error == "refuse", folder is None, long_text == "windows"
@@ -173,7 +173,7 @@ def _refuse_skipped(folder: Path, job: _Job, skipped: list[str]) -> None:
     if job.refuse and skipped:
         raise InputError(
             f"{folder} was made with on_error='skip' and left images out: {skipped[0]} "
-            "Delete the folder to start again, or pass on_error='skip'."
+            "Mend the pictures and delete the folder, or pass on_error='skip' where images may be left out."
         )
 
 

@@ -56,13 +56,14 @@ def embed_captions(
 
 
 def embed_batches(
-    encoder: Encoder, batches: Iterable[Sequence[Open]]
+    encoder: Encoder, batches: Iterable[Sequence[Open]], workers: int = 2
 ) -> Iterator[tuple[Tensor, list[InputError | None]]]:
     """For each batch of P pictures the embeddings (K, d) of the K that can be read, and P times what is wrong or None.
 
-    Threads read and preprocess one batch while the encoder has the one before, so two are in memory.
+    `workers` threads, at least one, read and preprocess one batch while the encoder has the one before, so two are in
+    memory.
     """
-    with ThreadPoolExecutor(thread_name_prefix="boresight-read") as threads:
+    with ThreadPoolExecutor(max(workers, 1), thread_name_prefix="boresight-read") as threads:
         waiting: list[Future[Tensor | InputError]] = []
         for batch in batches:
             coming = [threads.submit(_read, encoder, one) for one in batch]

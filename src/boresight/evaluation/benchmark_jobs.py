@@ -15,8 +15,9 @@ from statistics import fmean
 from typing import Any, Literal
 
 from boresight.collections import Collection
-from boresight.collections.classes import read_class_folders, read_lines
+from boresight.collections.classes import EMPTY_CLASS, read_class_folders, read_lines
 from boresight.collections.collection import Problem
+from boresight.collections.columns import listed
 from boresight.collections.contrasts import (
     AroPart,
     Contrast,
@@ -49,6 +50,7 @@ from boresight.evaluation.swaps import KINDS, swap_words
 from boresight.evaluation.zero_shot import TEMPLATES, zero_shot_by_editor
 
 LONG, ALL_SPLITS = "captions longer than the model reads", "left out, in all splits"
+UNLIKE = "not as published"
 ATTACKED_LOWER = ("false rate", "drop rate")
 ALIGNMENT_LOWER = (
     "L2M",
@@ -193,7 +195,8 @@ def rococo_texts(job: BenchmarkJob, which: RococoSet) -> Found:
     embeddings = job.embedded(rococo.collection, "refuse")
     altered = embed_altered(job.encoder, rococo, embeddings, long_text=job.long_text)
     figures = evaluate_rococo(rococo, embeddings, altered, job.editor)
-    facts = _facts(embeddings) | {"altered captions": f"{len(rococo.altered):,}"}
+    facts = _facts(embeddings) | _differs("coco-karpathy-5k", embeddings)
+    facts |= {"altered captions": f"{len(rococo.altered):,}"}
     return Found(_attack_scores(figures), ("I2T R@1", "false rate"), ATTACKED_LOWER, facts=facts)
 
 
@@ -299,7 +302,7 @@ def own_contrasts(job: BenchmarkJob) -> Found:
 
 
 def _contrasts(job: BenchmarkJob, items: Contrasts, macro_only: bool) -> Found:
-    results = contrasts_by_editor(job.encoder, items, job.ways)
+    results = contrasts_by_editor(job.encoder, items, job.ways, workers=job.workers)
     scores = {
         way: {
             **({} if macro_only else dict(found.accuracy)),
@@ -310,34 +313,47 @@ def _contrasts(job: BenchmarkJob, items: Contrasts, macro_only: bool) -> Found:
     }
     plain = results[PLAIN]
     facts = {"items": f"{plain.n_items:,}", "chance": f"{plain.chance:.1f}", **_left_out(plain.problems)}
+    if items.published not in (None, plain.n_items):
+        facts[f"items, {UNLIKE}"] = f"{plain.n_items:,} of {items.published:,}"
     return Found(scores, ("macro accuracy",), facts=facts)
 
 
 def winoground(job: BenchmarkJob) -> Found:
     items = read_winoground(job.folder)
-    results = winoground_by_editor(job.encoder, items, job.ways)
+    results = winoground_by_editor(job.encoder, items, job.ways, workers=job.workers)
     scores = {
         way: {name: getattr(found, name) for name in ("text", "image", "group")} for way, found in results.items()
     }
     plain = results[PLAIN]
-    return Found(scores, ("group",), facts={"examples": f"{plain.n_examples:,}", **_left_out(plain.problems)})
+    facts = {"examples": f"{plain.n_examples:,}", **_left_out(plain.problems)}
+    if items.published not in (None, 2 * plain.n_examples):
+        facts[f"examples, {UNLIKE}"] = f"{plain.n_examples:,} of {items.published // 2:,}"
+    return Found(scores, ("group",), facts=facts)
 
 
 def class_folders(job: BenchmarkJob) -> Found:
     labelled = read_class_folders(job.folder, job.classes)
     templates = TEMPLATES if job.templates is None else read_lines(job.templates)
     results = zero_shot_by_editor(
-        job.encoder, labelled.pictures, labelled.labels, labelled.classes, templates, job.ways
+        job.encoder,
+        labelled.pictures,
+        labelled.labels,
+        labelled.classes,
+        templates,
+        job.ways,
+        workers=job.workers,
     )
     scores = {
         way: {name: value for name, value in found.to_dict().items() if isinstance(value, float)}
         for way, found in results.items()
     }
+    plain = results[PLAIN]
+    empty = [problem.where for problem in plain.problems if problem.what == EMPTY_CLASS]
     facts = {
-        "images": f"{len(labelled):,}",
-        "classes": f"{len(labelled.classes):,}",
+        "images": f"{plain.n_images:,}",
+        "classes": f"{len(labelled.classes):,}{f', without pictures: {listed(empty)}' if empty else ''}",
         "templates": f"{len(templates)}{'' if job.templates is None else f', of {job.templates.name}'}",
-        **_left_out(results[PLAIN].problems),
+        **_left_out([problem for problem in plain.problems if problem.what != EMPTY_CLASS]),
     }
     data = stamp([labelled.classes, labelled.labels.tolist(), labelled.pictures.ids])
     return Found(scores, ("top-1",), data=data, facts=facts)
@@ -403,7 +419,7 @@ def _own_facts(job: BenchmarkJob, embeddings: Embeddings) -> dict[str, str]:
 
 def _differs(name: str, embeddings: Embeddings) -> dict[str, str]:
     differs = RETRIEVAL[name].differs(len(embeddings), len(embeddings.owners))
-    return {f"{what}, not as published": f"{here:,} of {there:,}" for what, (here, there) in differs.items()}
+    return {f"{what}, {UNLIKE}": f"{here:,} of {there:,}" for what, (here, there) in differs.items()}
 
 
 def _left_out(problems: Sequence[Problem], label: str = "left out") -> dict[str, str]:

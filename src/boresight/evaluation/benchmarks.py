@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from boresight.collections import Collection
 from boresight.collections.contrasts import AroPart, read_aro, read_sugarcrepe
 from boresight.collections.published import RETRIEVAL
 from boresight.collections.rococo import SETS
-from boresight.errors import InputError
+from boresight.errors import ArtefactError, InputError
 from boresight.evaluation import benchmark_jobs as jobs
+from boresight.evaluation.batches import check_batches
 from boresight.evaluation.benchmark_jobs import BenchmarkJob, Found
-from boresight.evaluation.benchmark_run import BenchmarkRun
+from boresight.evaluation.benchmark_run import FILE, BenchmarkRun
+from boresight.progress import say
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,12 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
     if name not in BENCHMARKS:
         raise InputError(f"There is no benchmark '{name}'; choose one of {', '.join(BENCHMARKS)}.")
     benchmark = BENCHMARKS[name]
-    for option, default in OPTIONS.items():
-        if getattr(job, option) != default and option not in benchmark.takes:
-            takers = ", ".join(other for other, each in BENCHMARKS.items() if option in each.takes)
-            raise InputError(f"{name} takes no {option.replace('_', ' ')}; leave it out. It is for {takers}.")
+    require_options(name, {option: getattr(job, option) for option in OPTIONS})
+    if job.workers < 0:
+        raise InputError(f"workers is {job.workers}; it must be at least 0.")
+    check_batches(job.encoder, job.editor, 1)
+    subject = job.subject if benchmark.any_collection or benchmark.any_folder else ""
+    _require_place(name, job, subject)
     before = job.encoder.truncated
     found = benchmark.run(job)
     cut = job.encoder.truncated - before
@@ -69,11 +75,44 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
         model=job.encoder.name,
         encoder_fingerprint=job.encoder.fingerprint,
         editor="" if job.editor is None else job.editor.fingerprint,
-        subject=job.subject if benchmark.any_collection or benchmark.any_folder else "",
+        subject=subject,
         **{**vars(found), "scores": defined, "facts": facts, "data": found.data or _data(job)},
     )
-    run.save(job.out)
+    try:
+        run.save(job.out)
+    except ArtefactError:
+        say(str(run))  # hours of work
+        raise
     return run
+
+
+def require_options(name: str, given: Mapping[str, Any]) -> None:
+    """Raises InputError where one of OPTIONS was given, other than its default, and means nothing to the benchmark."""
+    for option, default in OPTIONS.items():
+        if given[option] != default and option not in BENCHMARKS[name].takes:
+            takers = ", ".join(other for other, each in BENCHMARKS.items() if option in each.takes)
+            raise InputError(f"{name} takes no {option.replace('_', ' ')}; leave it out. It is for {takers}.")
+
+
+def _require_place(name: str, job: BenchmarkJob, subject: str) -> None:
+    """Raises ArtefactError for a folder that cannot be written or holds a run that this one would replace.
+
+    A run may be done again, and given an editor.
+    """
+    above = next(place for place in (job.out, *job.out.absolute().parents) if place.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ArtefactError(f"Cannot write {job.out}, for {above} is no folder that you may write to; choose another.")
+    if not (job.out / FILE).exists():
+        return
+    there = BenchmarkRun.load(job.out)
+    editor = "" if job.editor is None else job.editor.fingerprint
+    of_there = (there.benchmark, there.subject, there.encoder_fingerprint, there.editor or editor)
+    if of_there != (name, subject, job.encoder.fingerprint, editor) or there.data not in ("", _data(job) or there.data):
+        edited = f", edited by {there.editor}" if there.editor else ""
+        raise ArtefactError(
+            f"{job.out} holds another run, {there.heading} of {there.model}{edited}; choose another `out`, or delete "
+            f"{job.out / FILE} to replace it."
+        )
 
 
 def _data(job: BenchmarkJob) -> str:
@@ -88,22 +127,23 @@ def _aro(part: AroPart, title: str) -> Benchmark:
 
 
 def _order(part: AroPart, title: str) -> Benchmark:
-    return Benchmark(f"ARO, {title} (our shuffles)", partial(jobs.orders, part=part), takes=_IMAGES)
+    return Benchmark(f"ARO, {title} (our shuffles)", partial(jobs.orders, part=part), takes=_SEEDED)
 
 
 def _any(title: str, run: Callable[[BenchmarkJob], Found], *takes: str) -> Benchmark:
-    return Benchmark(title, run, any_collection=True, takes=frozenset(("images", *takes)))
+    return Benchmark(title, run, any_collection=True, takes=_SEEDED.union(takes))
 
 
-OPTIONS = {"images": None, "long_text": "truncate", "classes": None, "templates": None, "labels": ()}
+OPTIONS = {"images": None, "long_text": "truncate", "classes": None, "templates": None, "labels": (), "seed": 0}
 """Fields of a job that only some benchmarks take -> what they are when left out."""
 _IMAGES = frozenset({"images"})
 _READING = frozenset({"images", "long_text"})
+_SEEDED = frozenset({"images", "seed"})
 
 
 BENCHMARKS: dict[str, Benchmark] = {
     **{
-        name: Benchmark(of.title, partial(jobs.published_retrieval, name=name), takes=_READING)
+        name: Benchmark(of.title, partial(jobs.published_retrieval, name=name), takes=_READING | _SEEDED)
         for name, of in RETRIEVAL.items()
     },
     **{

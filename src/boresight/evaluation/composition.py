@@ -140,10 +140,10 @@ def evaluate_contrasts(
 
 
 def contrasts_by_editor(
-    encoder: Encoder, contrasts: Contrasts, editors: Editors, *, batch_size: int = 64
+    encoder: Encoder, contrasts: Contrasts, editors: Editors, *, batch_size: int = 64, workers: int = 2
 ) -> dict[str, CompositionResult]:
     """`evaluate_contrasts` for each of the editors, with pictures and captions embedded once for all."""
-    scored, problems = _scored(encoder, contrasts, editors, batch_size)
+    scored, problems = _scored(encoder, contrasts, editors, batch_size, workers)
     return {name: _composition(contrasts, scores, problems) for name, scores in scored.items()}
 
 
@@ -188,7 +188,7 @@ def evaluate_winoground(
 
 
 def winoground_by_editor(
-    encoder: Encoder, contrasts: Contrasts, editors: Editors, *, batch_size: int = 64
+    encoder: Encoder, contrasts: Contrasts, editors: Editors, *, batch_size: int = 64, workers: int = 2
 ) -> dict[str, WinogroundResult]:
     """`evaluate_winoground` for each of the editors, with pictures and captions embedded once for all."""
     pairs: dict[str, list[int]] = {}
@@ -200,7 +200,7 @@ def winoground_by_editor(
             raise InputError(f"Example '{group}' is not two pictures that each have one of two captions; mend it.")
         if both[0].captions != both[1].captions:
             raise InputError(f"The two pictures of example '{group}' have different captions; mend it.")
-    scored, problems = _scored(encoder, contrasts, editors, batch_size)
+    scored, problems = _scored(encoder, contrasts, editors, batch_size, workers)
     return {name: _winoground(contrasts, pairs, scores, problems) for name, scores in scored.items()}
 
 
@@ -238,7 +238,7 @@ def _tells(item: Contrast, scores: Tensor | None) -> bool:
 
 
 def _scored(
-    encoder: Encoder, contrasts: Contrasts, editors: Editors, batch_size: int
+    encoder: Encoder, contrasts: Contrasts, editors: Editors, batch_size: int, workers: int
 ) -> tuple[dict[str, list[Tensor | None]], list[Problem]]:
     """By editor, of each item the scores of its captions (C,), None where its picture cannot be read; all problems."""
     if not len(contrasts):
@@ -254,15 +254,16 @@ def _scored(
         torch.inference_mode(),
         progress(total=len(contrasts), what=f"scoring {contrasts.name or 'contrasts'}", unit="item", delay=1.0) as bar,
     ):
-        for batch, (embedded, wrong) in zip(batches, embed_batches(encoder, pictures), strict=True):
-            unread += [Problem("unreadable picture", str(error)) for error in wrong if error is not None]
+        for batch, (embedded, wrong) in zip(batches, embed_batches(encoder, pictures, workers), strict=True):
+            for rows, error in zip(batch, wrong, strict=True):
+                unread += [] if error is None else [Problem("unreadable picture", str(error))] * len(rows)
             readable = [rows for rows, error in zip(batch, wrong, strict=True) if error is None]
             if readable:
                 _score_batch(encoder, contrasts.items, readable, embedded, scorers, batch_size, scores)
             bar.update(sum(map(len, batch)))
     if unread:
         say(f"{contrasts.name or 'contrasts'}: left out {summary(unread)}")
-    if len(unread) == sum(map(len, batches)):
+    if len(unread) == len(contrasts):
         raise InputError(
             f"No picture of {contrasts.name or 'this benchmark'} can be read, the first: {unread[0].where}"
         )
@@ -286,7 +287,9 @@ def _score_batch(
     for start in range(0, len(captions), batch_size):
         some = captions[start : start + batch_size]
         texts = encoder.embed_texts(some)
+        truncated = encoder.truncated
         tokens = encoder.embed_tokens(some) if any(map(reads_tokens, scorers.values())) else None
+        encoder.truncated = truncated  # not the same captions twice
         for name, scorer in scorers.items():
             prepared = scorer.prepare_texts(texts, tokens if reads_tokens(scorer) else None)
             tables[name][:, start : start + len(some)] = scorer.score_prepared(images[name], prepared).cpu()

@@ -127,6 +127,7 @@ def zero_shot_by_editor(
     editors: Editors,
     *,
     batch_size: int = 64,
+    workers: int = 2,
     name: str = "",
 ) -> dict[str, ZeroShotResult]:
     """`zero_shot` for each of the editors, with pictures and classes embedded once for all."""
@@ -143,7 +144,7 @@ def zero_shot_by_editor(
     )
     truth = _labels(labels, len(openers), len(classes))
     names = class_embeddings(encoder, classes, templates, batch_size=batch_size)
-    rows, kept, problems = _embedded(encoder, openers, batch_size)
+    rows, kept, problems = _embedded(encoder, openers, batch_size, workers)
     label = name or (pictures.name if isinstance(pictures, Collection) else "")
     if problems:
         say(f"{label or 'pictures'}: left out {summary(problems)}")
@@ -205,14 +206,16 @@ def count_classes(
     return Counts(above.numpy(), (at_least - above - 1).numpy(), np.ones(len(images), np.int64))
 
 
-def _embedded(encoder: Encoder, openers: Sequence[Open], batch_size: int) -> tuple[Tensor, list[int], list[Problem]]:
+def _embedded(
+    encoder: Encoder, openers: Sequence[Open], batch_size: int, workers: int
+) -> tuple[Tensor, list[int], list[Problem]]:
     """Embeddings (K, d) of the pictures that can be read, their rows, and the others as problems."""
     batches = [openers[start : start + batch_size] for start in range(0, len(openers), batch_size)]
     parts: list[Tensor] = []
     kept: list[int] = []
     problems: list[Problem] = []
     with progress(total=len(openers), what="classifying", unit="image", delay=1.0) as bar:
-        for number, (rows, wrong) in enumerate(embed_batches(encoder, batches)):
+        for number, (rows, wrong) in enumerate(embed_batches(encoder, batches, workers)):
             parts.append(rows)
             kept += [number * batch_size + place for place, error in enumerate(wrong) if error is None]
             problems += [Problem("unreadable picture", str(error)) for error in wrong if error is not None]
