@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import contextlib
 import functools
+import gzip
 import io
 import json
+import lzma
+import tarfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
@@ -404,6 +408,32 @@ def test_other_captions_are_other_data(tmp_path: Path) -> None:
     shards = [open_shards(tmp_path / "0.tar", "txt", synthetic).fingerprint for synthetic in (None, "syn.txt", "json")]
     rows = [open_rows(make_collection(4), synthetic=synthetic).fingerprint for synthetic in (None, "long")]
     assert len({*shards, *rows}) == 5
+    edited = [LONG.format(number if number else "else") for number in range(4)]
+    assert open_rows(make_collection(4, long=edited), synthetic="long").fingerprint not in rows
+    assert open_rows(make_collection(4), synthetic="long").fingerprint in rows
+
+
+def test_signed_addresses_are_those_they_sign() -> None:
+    signed = [open_shards(f"https://h/c//{{0000..0003}}.tar?sv=1&sig={sig}") for sig in ("a/b[", "c")]
+    assert signed[0].shards == tuple(f"https://h/c//{number:04d}.tar?sv=1&sig=a/b[" for number in range(4))
+    assert signed[0].labels == signed[1].labels == ["0000", "0001", "0002", "0003"]
+    plain = open_shards("https://h/c//{0000..0003}.tar")
+    assert signed[0].fingerprint == signed[1].fingerprint == plain.fingerprint
+    assert open_shards("https://h/c/7.tar?to=https://x/y").labels == ["7"]
+
+
+def test_a_misspelt_name_of_synthetic_captions_is_refused(tmp_path: Path) -> None:
+    make_shards(tmp_path, [5])
+    sentence = r"0\.tar has synthetic captions in 'syn'; it has 'png', 'syn\.txt', 'txt': name one of these"
+    for workers in (0, 2):
+        with pytest.raises(InputError, match=sentence):
+            take(make_stream(open_shards(tmp_path / "0.tar", "txt", "syn"), workers=workers), 1)
+    few = members(["0", "1", "2", "3", "4"])
+    for number in range(4):
+        few[f"{number}.json"] = json.dumps({"long": LONG} if number == 2 else {}).encode()
+    write_tar(tmp_path / "few.tar", dict(sorted(few.items())))
+    shards = open_shards(tmp_path / "few.tar", "txt", "long")
+    assert len(take(make_stream(shards, buffer=2), 4)) == 4  # rare is not misspelt
 
 
 def test_local_shards_with_less_than_a_batch_of_all_processes_are_refused(tmp_path: Path) -> None:
@@ -412,6 +442,9 @@ def test_local_shards_with_less_than_a_batch_of_all_processes_are_refused(tmp_pa
     shards.check_batch(5)
     with pytest.raises(InputError, match=r"A batch of 6 over all processes is more than the 5 samples of .*0\.tar"):
         shards.check_batch(6)
+    shards.check_batch(2, 2)
+    with pytest.raises(InputError, match=r"With 3 workers the processes read 6 samples .*has 5, .*lower workers"):
+        shards.check_batch(2, 3)
     open_shards("http://localhost:1/{0..1}.tar").check_batch(100)
 
 
@@ -432,6 +465,10 @@ def test_all_empty_and_too_small_data_are_refused(tmp_path: Path, workers: int) 
         open_rows(make_collection(4), synthetic="recaption")
     with pytest.raises(InputError, match="3 on each of 2 ranks is more than the 4 captioned images of toys"):
         make_stream(open_rows(make_collection(4)), 0, 2)
+    make_stream(open_rows(make_collection(6)), 0, 2, workers=1)
+    make_stream(open_rows(make_collection(6)), workers=8)
+    with pytest.raises(InputError, match=r"2 workers the processes read 8 samples .* toys has 6, .*lower workers or"):
+        make_stream(open_rows(make_collection(6)), 0, 2, workers=2, batch_size=2)
     make_shards(tmp_path, [2])
     write_tar(tmp_path / "void.tar", {})
     small = make_stream(open_shards(f"{tmp_path}/0.tar"), workers=workers)
@@ -442,6 +479,45 @@ def test_all_empty_and_too_small_data_are_refused(tmp_path: Path, workers: int) 
         take(mute, 1)
     with pytest.raises(InputError, match=r"There are no samples in .*void\.tar"):
         take(make_stream(open_shards(f"{tmp_path}/void.tar"), workers=workers), 1)
+
+
+def test_lengths_without_room_are_refused_before_a_picture_is_read() -> None:
+    rows = open_rows(make_collection(4), synthetic="long")
+    for lengths in ({"text_length": 2}, {"output_length": 2}):
+        with pytest.raises(InputError, match="A length of 2 leaves no room"):
+            make_stream(rows, **lengths)
+
+
+def test_where_no_picture_can_be_read_the_first_is_named() -> None:
+    rows = open_rows(make_collection(4, image=[{"bytes": b"none", "path": None}] * 4))
+    with pytest.raises(
+        InputError, match=r"\(\d+ x corrupt image skipped; the first: .*image '0\d' is .*check the pictures\."
+    ):
+        take(make_stream(rows), 1)
+
+
+def test_damage_in_any_compression_ends_a_shard(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", members(["a", "b", "c"]))
+    whole = (tmp_path / "a.tar").read_bytes()
+    for name, compress in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)):
+        data = compress(whole)
+        file = tmp_path / f"a.tar.{name}"
+        for place in range(0, len(data), 7):
+            file.write_bytes(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
+            for read in (lambda shards: list(shards.read(0)), lambda shards: shards.count(0)):
+                with contextlib.suppress(InputError):
+                    read(open_shards(file))
+    for size in (0o77777777777, 2**62, 2**70, -512):
+        header = tarfile.TarInfo("b.syn.txt")
+        header.size = size
+        file = tmp_path / "forged.tar"
+        file.write_bytes(whole[: 512 * 10] + header.tobuf(tarfile.GNU_FORMAT) + whole[512 * 11 :])
+        found = list(open_shards(file).read(0))
+        assert [item.key if isinstance(item, Sample) else item.what for item in found] == ["forged/a", TRUNCATED]
+        assert open_shards(file).count(0) == 1
+    (tmp_path / "empty.tar").write_bytes(b"")
+    with pytest.raises(InputError, match=r"^The shard .*empty\.tar is no tar file \(.*\); restore it, then resume\.$"):
+        list(open_shards(tmp_path / "empty.tar").read(0))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -469,7 +545,7 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(folder: Path, handler: type[SimpleHTTPRequestHandler]) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=folder)) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -640,7 +716,17 @@ def test_augmentation_mirrors_colours_and_normalises() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch_size": 0}, {"minimum_area": 0.0}, {"jitter": 1.0}, {"grey": 2}, {"buffer": 0}]
+    "wrong",
+    [
+        {"batch_size": 0},
+        {"minimum_area": 0.0},
+        {"jitter": 1.0},
+        {"grey": 2},
+        {"buffer": 0},
+        {"budget": 0},
+        {"n_sentences": 0},
+        {"strategy": "half"},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):

@@ -32,10 +32,18 @@ _TEXTS = ("txt", "caption", "captions")
 
 def expand(pattern: str) -> list[Path]:
     """The files that a glob and brace pattern means: 'shards/{00000..00012}.tar', 'train-*.tar', '{a,b}.tar'."""
+    files: list[Path] = []
+    for one in braced(pattern):
+        found = sorted(glob(one, recursive=True))
+        files += [Path(file) for file in found] if found or re.search(r"[*?\[]", one) else [Path(one)]
+    return files
+
+
+def braced(pattern: str) -> list[str]:
+    """What the braces of a pattern stand for; nothing else in it has a meaning."""
     brace = re.search(r"\{([^{}]*)\}", pattern)
     if brace is None:
-        found = sorted(glob(pattern, recursive=True))
-        return [Path(file) for file in found] if found or re.search(r"[*?\[]", pattern) else [Path(pattern)]
+        return [pattern]
     span = re.fullmatch(r"(\d+)\.\.(\d+)", brace[1])
     if span:
         low, high = int(span[1]), int(span[2])
@@ -43,7 +51,7 @@ def expand(pattern: str) -> list[Path]:
         choices = [f"{number:0{width}d}" for number in range(low, high + 1)]
     else:
         choices = brace[1].split(",")
-    return [file for one in choices for file in expand(pattern[: brace.start()] + one + pattern[brace.end() :])]
+    return [whole for one in choices for whole in braced(pattern[: brace.start()] + one + pattern[brace.end() :])]
 
 
 def read_webdataset(

@@ -59,12 +59,17 @@ class Chain:
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def slots(self, place: Place) -> Iterator[Slot]:
-        """All samples from `place` on. Raises InputError when there are none."""
+        """All samples from `place` on.
+
+        Raises InputError when there are none, and when a shard's have no synthetic caption where one is asked for.
+        """
         chain, into, given = place
         empty_since = chain
         try:
             while True:
                 buffer, end = self._fill(chain, into)
+                if (chain, into) == place[:2]:
+                    self._check_synthetic(chain, buffer)
                 order = torch.randperm(len(buffer), generator=generator(self.seed, f"buffer {chain} {into}")).tolist()
                 for count, number in enumerate(order[given:], given + 1):
                     item, epoch = buffer[number]
@@ -101,6 +106,13 @@ class Chain:
     def _check(self, empty: int) -> None:
         if empty > self.patience:
             raise InputError(f"There are no samples in {self.source.name}; check that it is the right data.")
+
+    def _check_synthetic(self, chain: int, buffer: list[tuple[Sample | Problem, int]]) -> None:
+        """A misspelt name would else go unnoticed, since the web captions stand in."""
+        if isinstance(self.source, Shards) and self.source.synthetic is not None:
+            samples = [item for item, _ in buffer if isinstance(item, Sample)]
+            if samples and not any(sample.synthetic for sample in samples):
+                self.source.check_synthetic(self._unit(chain)[0])
 
     def _fill(self, chain: int, into: int) -> tuple[list[tuple[Sample | Problem, int]], tuple[int, int]]:
         """The next samples with their pass, as many as the buffer holds or one pass has, and where to go on.

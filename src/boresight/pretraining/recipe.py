@@ -19,7 +19,7 @@ from boresight.pretraining.model_folder import from_scratch, save_model
 from boresight.pretraining.pretrain import CAPTIONER, MODEL, PretrainConfig, Stage, Trained, join_processes, pretrain
 from boresight.pretraining.shards import Rows, Shards
 from boresight.pretraining.stream import PairStream, StreamConfig
-from boresight.pretraining.subcaptions import encode
+from boresight.pretraining.subcaptions import encode, special_ids
 from boresight.pretraining.trainee import Trainee
 from boresight.progress import say
 
@@ -99,7 +99,8 @@ def train_on(
 
     Raises:
         InputError, ArtefactError: as `pretrain`, `PairStream` and `Trainee` do; for a stage that the model cannot
-            read, and local shards with fewer samples than a batch of several processes has.
+            read, and local shards with fewer samples than a batch of several processes has, or than all their workers
+            read for one batch each.
     """
     join_processes()
     if encoder.family not in FAMILIES:
@@ -107,7 +108,7 @@ def train_on(
     tokenizer = encoder.tokenizer
     _check_stages(config, encoder)
     if isinstance(source, Shards) and world_size() > 1:
-        source.check_batch(config.batch_size)
+        source.check_batch(config.batch_size, stream.workers)
     model = from_scratch(encoder.model, config.seed) if scratch else encoder.model
     writer: Captioner | None = None
     if isinstance(captioner, Captioner):
@@ -115,6 +116,11 @@ def train_on(
         writer = captioner
     elif captioner is not None:
         writer = Captioner(CaptionerConfig.fitting(model, tokenizer, **asdict(captioner)), config.seed)
+    if writer is not None and writer.config.queries + 1 <= sum(map(len, special_ids(tokenizer))):
+        raise InputError(
+            f"A captioner of {writer.config.queries} tokens has no room for a word beside the end token; give it more "
+            "(--caption-length)."
+        )
     trainee = Trainee(model, tokenizer, captions=config.captions, captioner=writer)
     stream = replace(
         stream,

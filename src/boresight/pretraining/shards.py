@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import tarfile
 import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,14 +21,15 @@ from boresight.collections.columns import listed, texts_in
 from boresight.collections.pictures import is_picture
 from boresight.collections.rows import clean
 from boresight.collections.text_files import lines_of
-from boresight.collections.webdataset import expand, key_and_suffix
+from boresight.collections.webdataset import braced, expand, key_and_suffix
 from boresight.errors import InputError
 from boresight.pretraining.download import open_shard
 
 NO_CAPTION = "no caption, sample skipped"
 NO_PICTURE = "no picture, sample skipped"
 TRUNCATED = "truncated shard, its rest skipped"
-_DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error)
+_LOOKED_AT = 1000  # samples, for the names of their members
+_DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,10 @@ class Shards:
     @cached_property
     def labels(self) -> list[str]:
         """The shards' names below the folder they share, without '.tar': they begin the keys of samples."""
-        shared = _folder(self.shards)
-        return [shard[len(shared) :].partition("?")[0].removesuffix(".tar") for shard in self.shards]
+        # The query of an address is a signature, and the next one signs the same shard otherwise.
+        places = [shard.partition("?")[0] if _is_address(shard) else shard for shard in self.shards]
+        shared = _folder(places)
+        return [place[len(shared) :].removesuffix(".tar") for place in places]
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -118,13 +122,30 @@ class Shards:
                 return max(index, 0)
         return index + 1
 
-    def check_batch(self, count: int) -> None:
-        """Raises InputError where local shards hold fewer than `count` samples, as their headers tell, for otherwise
-        two processes would meet the same sample in one batch. Shards at an address are not counted.
+    def check_synthetic(self, unit: int) -> None:
+        """Raises InputError where no sample at the start of shard `unit` has a member or json key for `synthetic`."""
+        shard, found = self.shards[unit], set[str]()
+        with open_shard(shard) as handle, closing(_open_tar(handle, shard)) as tar, suppress(*_DAMAGE):
+            for index, _, suffix, member in _members(tar):
+                if index == _LOOKED_AT:
+                    break
+                found.add(suffix)
+                content = tar.extractfile(member) if suffix == "json" else None
+                found.update(_info(content.read()) if content else ())
+        if self.synthetic not in found:
+            raise InputError(
+                f"No sample of {shard} has synthetic captions in '{self.synthetic}'; it has {listed(sorted(found))}: "
+                "name one of these as synthetic, or none to train on web captions alone."
+            )
+
+    def check_batch(self, count: int, workers: int = 0) -> None:
+        """Raises InputError where local shards hold fewer than `count` samples, or than that for each of `workers`, as
+        their headers tell, for otherwise two processes would meet the same sample in one batch. Shards at an address
+        are not counted.
         """
-        found = 0
+        found, ahead = 0, count * max(workers, 1)
         for unit, shard in enumerate(self.shards):
-            if "://" in shard or found >= count:
+            if _is_address(shard) or found >= ahead:
                 return
             found += self.count(unit)
         if found < count:
@@ -132,16 +153,14 @@ class Shards:
                 f"A batch of {count} over all processes is more than the {found} samples of {self.name}; lower "
                 "batch_size."
             )
+        if found < ahead:
+            raise InputError(too_many_workers(workers, ahead, found, self.name))
 
     def _reads(self, suffix: str) -> bool:
         return suffix in ("json", self.web, self.synthetic) or is_picture(f".{suffix}")
 
     def _sample(self, key: str, fields: Mapping[str, bytes]) -> Sample | Problem:
-        try:
-            info = json.loads(fields.get("json", b"{}"))
-        except (ValueError, RecursionError):
-            info = {}
-        info = info if isinstance(info, dict) else {}
+        info = _info(fields.get("json", b"{}"))
         web = lines_of(fields[self.web]) if self.web in fields else texts_in(info.get(self.web))
         synthetic: list[Any] = []
         if self.synthetic is not None:
@@ -162,19 +181,29 @@ def open_shards(
     """
     shards: list[str] = []
     for pattern in [patterns] if isinstance(patterns, (str, Path)) else patterns:
-        scheme, mark, rest = str(pattern).rpartition("://")
+        scheme, mark, rest = str(pattern).partition("://")
         if mark and scheme not in ("http", "https"):
             raise InputError(f"{pattern} is neither a file nor an http address; mount it or pass a signed address.")
-        found = [rest] if mark and "{" not in rest else [str(path) for path in expand(rest)]
+        found = braced(rest) if mark else [str(path) for path in expand(str(pattern))]
         if not found:
             raise InputError(f"No shard matches {pattern}; check the pattern.")
         missing = next((path for path in found if not mark and not Path(path).is_file()), None)
         if missing is not None:
             raise InputError(f"The shard {missing} cannot be opened (no such file); check the pattern.")
-        shards += [scheme + mark + path for path in found]
+        shards += [f"{scheme}://{path}" for path in found] if mark else found
     if not shards:
         raise InputError("There are no shards to read; pass a path, a pattern or an address.")
     return Shards(tuple(shards), web, synthetic)
+
+
+def too_many_workers(workers: int, ahead: int, there: int, name: str) -> str:
+    """Why several processes cannot read with so many workers: each of these takes its batch from its own part of a
+    pass, and where the data has fewer samples, from several passes, so that a picture meets itself as a negative.
+    """
+    return (
+        f"With {workers} workers the processes read {ahead} samples for a batch of each worker, and {name} has "
+        f"{there}, so that a batch would hold a picture several times; lower workers or batch_size."
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,8 +240,8 @@ class Rows:
 def open_rows(collection: Collection, web: str = "captions", synthetic: str | None = None) -> Rows:
     """A collection for training; `web` and `synthetic` name columns of its dataset with a caption or a list of them.
 
-    Every caption is read once, to leave out rows that have none. Raises InputError when a column is not there or no
-    row has a caption.
+    Every caption is read once, to leave out rows that have none and to tell this data from other data. Raises
+    InputError when a column is not there or no row has a caption.
     """
     dataset, names = collection.dataset, [web] if synthetic is None else [web, synthetic]
     for column in names:
@@ -225,7 +254,8 @@ def open_rows(collection: Collection, web: str = "captions", synthetic: str | No
     for start in range(0, len(texts), 4096):
         block = texts[start : start + 4096]
         digest.update("\n".join(block["id"]).encode())
-        cells = zip(*(block[column] for column in names), strict=True)
+        cells = list(zip(*(block[column] for column in names), strict=True))
+        digest.update(repr(cells).encode())
         rows += [row for row, found in enumerate(cells, start) if any(clean(texts_in(cell), "")[0] for cell in found)]
     if not rows:
         raise InputError(
@@ -239,17 +269,28 @@ def _usable(key: str, image: Mapping[str, Any], web: Sequence[Any], synthetic: S
     return sample if sample.web or sample.synthetic else Problem(NO_CAPTION, key)
 
 
+def _info(content: bytes) -> dict[str, Any]:
+    try:
+        info = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return info if isinstance(info, dict) else {}
+
+
 class _Member(tarfile.TarInfo):
     """`tarfile` ends in silence at a header that is cut off or damaged; here it raises as for cut contents."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
         try:
-            return super().fromtarfile(tar)
+            member = super().fromtarfile(tar)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the blocks of zeros at its end
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"cut off or damaged: {error}") from error
+        if not 0 <= member.size < 1 << 60:  # no seek reaches there, or it never ends
+            raise tarfile.ReadError(f"damaged: {member.name} has a size of {member.size}")
+        return member
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tuple[int, str, str, tarfile.TarInfo]]:
@@ -268,7 +309,12 @@ def _open_tar(handle: IO[bytes], shard: str) -> tarfile.TarFile:
             return tarfile.open(fileobj=handle, mode="r:*", tarinfo=_Member)
         return tarfile.open(fileobj=handle, mode="r|*", tarinfo=_Member, bufsize=1 << 20)
     except _DAMAGE as error:
-        raise InputError(f"The shard {shard} is no tar file ({error}); restore it, then resume.") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # tarfile tells of each compression it tried
+        raise InputError(f"The shard {shard} is no tar file ({reason}); restore it, then resume.") from error
+
+
+def _is_address(shard: str) -> bool:
+    return "://" in shard
 
 
 def _folder(paths: Sequence[str]) -> str:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from boresight.collections import Problem
@@ -20,7 +21,7 @@ from boresight.collections.pictures import decode
 from boresight.errors import InputError
 from boresight.pretraining.crops import augment
 from boresight.pretraining.order import Chain, Place, Slot
-from boresight.pretraining.shards import Rows, Sample, Shards
+from boresight.pretraining.shards import Rows, Sample, Shards, too_many_workers
 from boresight.pretraining.subcaptions import Captions, Strategy, content_ids, encode, reduce
 from boresight.progress import say
 from boresight.seeds import generator
@@ -72,9 +73,11 @@ class StreamConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "image_size", "buffer"):
+        for name in ("batch_size", "image_size", "buffer", "budget", "n_sentences"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} is too small; pass 1 or more.")
+        if self.strategy not in get_args(Strategy):
+            raise InputError(f"strategy='{self.strategy}' is unknown; choose one of {', '.join(get_args(Strategy))}.")
         if self.workers < 0:
             raise InputError(f"workers={self.workers} is no number of processes; pass 0 or more.")
         if not 0 < self.minimum_area <= 1:
@@ -118,7 +121,8 @@ class PairStream:
     ) -> None:
         """`output_tokenizer` writes `syn_full_ids` where the captioner has its own.
 
-        Raises InputError when a batch over all ranks needs more pictures than a collection has.
+        Raises InputError when a batch over all ranks needs more pictures than a collection has, when several ranks
+        with their workers read ahead by more than that, and for lengths that leave no room for a caption.
         """
         if not 0 <= rank < world:
             raise InputError(f"rank={rank} is none of {world}; pass one from 0 to {world - 1}.")
@@ -128,9 +132,15 @@ class PairStream:
                 f"A batch of {config.batch_size}{shared} is more than the {len(source)} captioned images of "
                 f"{source.name}; lower batch_size."
             )
+        ahead = config.batch_size * world * config.workers
+        if not source.streamed and world > 1 and ahead > len(source):
+            raise InputError(too_many_workers(config.workers, ahead, len(source), source.name))
         self.source, self.config = source, config
         self.problems: Counter[str] = Counter()
         self._tokenizers = (tokenizer, output_tokenizer or tokenizer)
+        for length, its in zip((config.text_length, config.output_length), self._tokenizers, strict=True):
+            if length:
+                encode((), its, length)
         self._rank, self._world = rank, world
         self._batches = 0
         self._places: list[Place | None] = [None] * max(1, config.workers)
@@ -263,11 +273,12 @@ class _Readers(IterableDataset):
                         problems.append(sample)
                 elif sample.key not in rows:
                     try:
-                        rows[sample.key] = _example(sample, slot.epoch, self.tokenizers, config)
+                        picture = decode(sample.image, f"image '{sample.key}'")
                     except InputError as error:
                         looked -= 1  # to be met again as what it is
                         queue[looked] = slot._replace(item=Problem(CORRUPT, str(error)))
                         continue
+                    rows[sample.key] = _example(sample, picture, slot.epoch, self.tokenizers, config)
                     if not sample.web and "web_ids" in rows[sample.key]:
                         problems.append(Problem(NO_WEB, sample.key))
                     if not sample.synthetic and self.source.synthetic is not None:
@@ -278,16 +289,22 @@ class _Readers(IterableDataset):
             del queue[: config.batch_size]
 
     def _too_few(self, found: int, queue: list[Slot]) -> str:
-        wrong = Counter(slot.item.what for slot in queue if isinstance(slot.item, Problem))
-        kinds = ", ".join(f"{count} x {what}" for what, count in wrong.items())
+        problems = [slot.item for slot in queue if isinstance(slot.item, Problem)]
+        wrong = Counter(problem.what for problem in problems)
+        told = ""
+        if problems:
+            kinds = ", ".join(f"{count} x {what}" for what, count in wrong.items())
+            told = f" ({kinds}; the first: {problems[0].where.rstrip('.')})"
+        check = "pictures" if CORRUPT in wrong else "captions' names"
         return (
             f"A batch of {self.config.batch_size} needs more than the {found} usable samples found in "
-            f"{self.source.name}{f' ({kinds})' if kinds else ''}; lower batch_size or check the captions' names."
+            f"{self.source.name}{told}; lower batch_size or check the {check}."
         )
 
 
-def _example(sample: Sample, epoch: int, tokenizers: tuple[Any, Any], config: StreamConfig) -> _Example:
-    picture = decode(sample.image, f"image '{sample.key}'")
+def _example(
+    sample: Sample, picture: Image.Image, epoch: int, tokenizers: tuple[Any, Any], config: StreamConfig
+) -> _Example:
     pixels = augment(
         picture,
         generator(config.seed, f"crop {epoch} {sample.key}"),
