@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -20,13 +21,15 @@ from PIL import Image
 from transformers import AutoModel, CLIPModel
 
 from boresight.artefacts import read_manifest
+from boresight.cli.pretrain import Pretrain
+from boresight.collections import load_collection
 from boresight.encoders import load_encoder
 from boresight.errors import InputError
 from boresight.pretraining.captioner import Captioner
 from boresight.pretraining.model_folder import from_scratch, save_model
 from boresight.pretraining.pretrain import PretrainConfig, Stage
-from boresight.pretraining.recipe import Feed, train_on
-from boresight.pretraining.shards import open_shards
+from boresight.pretraining.recipe import CaptionerShape, Feed, train_on
+from boresight.pretraining.shards import open_rows, open_shards
 from boresight.pretraining.small_clip import small_clip, small_processor, train_tokenizer
 from boresight.pretraining.stream import StreamConfig
 from boresight.pretraining.trainee import Trainee
@@ -309,6 +312,7 @@ def test_bad_input(model: Path, photos: Path, tmp_path: Path) -> None:
     assert "A stage of 7 pixels is less than a patch of" in refused(
         *start, "--stages", "0.5:7:8", "1:16:12", cwd=tmp_path
     )
+    assert "A stage of 13 tokens is more than the 12 that" in refused(*start, "--stages", "1:16:13", cwd=tmp_path)
     assert "A length of 2 leaves no room" in refused(*start, "--stages", "0.5:8:2", "1:16:12", cwd=tmp_path)
     shard(tmp_path / "a.tar", photos, range(24))
     of_shards = ("pretrain", "a.tar", "--model", model, "--out", "run")
@@ -316,10 +320,76 @@ def test_bad_input(model: Path, photos: Path, tmp_path: Path) -> None:
     assert "Shards have no splits" in refused(*of_shards, "--validation", "validation", cwd=tmp_path)
     assert not (tmp_path / "run").exists()
     assert "is not 'share:pixels:tokens'" in refused(*start, "--stages", "half", cwd=tmp_path)
+    assert "'4572' is not 'share:pixels:tokens', such as 0.9:112:32; mend it, in quotes" in refused(
+        *start, "--stages", "4572", cwd=tmp_path
+    )
+    assert "A stage of 0 pixels shows nothing" in refused(*start, "--stages", "1:0:12", cwd=tmp_path)
     assert "needs a model with a bias" in refused(*start, "--loss", "sigmoid", cwd=tmp_path)
     assert "cannot be opened (no such file)" in refused(
         *("pretrain", "b-{0..1}.tar", "--model", model, "--out", "run"), cwd=tmp_path
     )
     (tmp_path / "run" / "checkpoint").mkdir(parents=True, exist_ok=True)
     (tmp_path / "run" / "checkpoint" / "notes.txt").write_text("mine")
-    assert "is no boresight training" in refused(*start, cwd=tmp_path)
+    assert "checkpoint holds files that boresight did not write" in refused(*start, cwd=tmp_path)
+
+
+def test_what_is_wrong_is_refused_before_a_picture_is_read(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("boresight.pretraining.stream.decode", "boresight.evaluation.in_training.evaluate_retrieval"):
+        monkeypatch.setattr(place, lambda *_: pytest.fail("a picture was read"))
+    start = ("pretrain", photos, "--model", model, *SMALL)
+    for wrong, sentence in (
+        (("--budget", 0), "budget=0 is too small"),
+        (("--n-sentences", 0), "n_sentences=0 is too small"),
+        (("--captioner", "queries", "--caption-length", 1), "A captioner of 1 tokens has no room for a word"),
+        (("--caption-length", 12), "--caption-length changes nothing without a captioner; leave it out or add"),
+        (("--captioner-size", 32, 1, 2), "--captioner-size changes nothing without a captioner"),
+        (("--captioning-weight", 0.2), "--captioning-weight changes nothing without a captioner"),
+        (("--strategy", "none", "--budget", 8), "--budget changes nothing with --strategy none; leave out one"),
+        (("--strategy", "block", "--n-sentences", 2), "--n-sentences changes nothing with --strategy block"),
+    ):
+        assert sentence in refused(*start, "--out", "run", *wrong, cwd=tmp_path)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").write_text("mine")
+    for out in ("file", "file/below"):
+        assert "file is no folder, so nothing can be written" in refused(*start, "--out", out, cwd=tmp_path)
+    for name in ("model", "captioner"):
+        (tmp_path / name / name).mkdir(parents=True)
+        (tmp_path / name / name / "notes.txt").write_text("mine")
+        told = refused(*start, "--out", name, cwd=tmp_path)
+        assert f"{name}/{name} holds files that boresight did not write" in told
+
+
+def test_a_folder_is_no_shard_whatever_its_name(model: Path, photos: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(photos, tmp_path / "my.target" / "photos")
+    code, _, err = boresight("pretrain", folder, "--model", model, "--out", "run", *SMALL, cwd=tmp_path)
+    assert code == 0, err
+
+
+def test_what_one_should_know_is_said(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BORESIGHT_QUIET", raising=False)
+    config = PretrainConfig(steps=1, batch_size=8, warmup=0, captioning_weight=0.0)
+    encoder = load_encoder(str(model), device="cpu", dtype="float32")
+    shape = CaptionerShape(width=32, layers=1, heads=2, queries=12)
+    for column, name in ((None, "plain"), ("long", "long")):
+        rows = open_rows(load_collection(photos), "captions", column)
+        train_on(rows, encoder, tmp_path / name, config, StreamConfig(), captioner=shape, tensorboard=False)
+        told = capsys.readouterr().err
+        assert ("learns to write the web captions that it reads" in told) == (column is None)
+        assert float(re.search(r"captioning ([\d.]+)", told)[1]) > 1  # unweighted
+    options = Pretrain(data=str(photos), out=tmp_path / "out", split="validation")
+    options._source(encoder)
+    assert "'validation' is trained on and measured too" in capsys.readouterr().err
+    half = load_encoder(str(model), device="cpu", dtype="bfloat16")
+    with pytest.raises(InputError, match=r"are torch\.bfloat16 and only float32 is trained; load it with dtype="):
+        train_on(rows, half, tmp_path / "half", config, StreamConfig())
+
+
+def test_a_torn_checkpoint_is_no_loss_of_the_model(model: Path, photos: Path, tmp_path: Path) -> None:
+    words = ["pretrain", photos, "--model", model, "--out", "run", *SMALL]
+    assert boresight(*words, cwd=tmp_path)[0] == 0
+    os.truncate(tmp_path / "run" / "checkpoint" / "tensors.safetensors", 1000)
+    assert "or train on from run/model into another folder" in refused(*words, cwd=tmp_path)

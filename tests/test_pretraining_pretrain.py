@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from boresight import artefacts, load_encoder
 from boresight.errors import ArtefactError, InputError
@@ -223,6 +224,45 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(tmp_pat
     assert artefacts.read_manifest(tmp_path / "checkpoint")["step"] == 5
     tensors, _ = artefacts.load_artefact(tmp_path / "checkpoint", "training")
     assert all(value.isfinite().all() for value in tensors.values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    config = replace(CONFIG, every=3, warmup=0)
+
+    def spoil(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        spoilt.append(optimizer)
+        if len(spoilt) == 6:
+            with torch.no_grad():
+                optimizer.param_groups[0]["params"][-1].view(-1)[0] = torch.inf
+
+    spoilt: list[torch.optim.Optimizer] = []
+    handle = register_optimizer_step_post_hook(spoil)
+    try:
+        with pytest.raises(InputError, match=r"weights are no longer finite at step 5 .*keeps the last good"):
+            run(tmp_path, config=config)
+    finally:
+        handle.remove()
+    assert artefacts.read_manifest(tmp_path / "checkpoint")["step"] == 3
+
+
+def test_a_checkpoint_that_gives_no_finite_loss_is_not_called_good(tmp_path: Path) -> None:
+    def poisoned(stage, start):
+        for step, batch in enumerate(batches(8)(stage, start), start):
+            yield {**batch, "pixel_values": batch["pixel_values"] * (torch.nan if step == 5 else 1)}
+
+    for _ in range(2):  # at once, and when it is gone on from
+        with pytest.raises(InputError, match=r"at step 5 .*checkpoint give it already\); start anew"):
+            run(tmp_path, source=poisoned)
+
+
+@pytest.mark.parametrize("killed", ["is killed by signal: Killed. ", "(s) 7) exited unexpectedly"])
+def test_a_loader_process_that_was_killed_is_told_with_the_way_on(tmp_path: Path, killed: str) -> None:
+    def dying(stage, start):
+        raise RuntimeError(f"DataLoader worker (pid 7) {killed}")
+        yield
+
+    with pytest.raises(InputError, match=r"loader process was ended .*the same command goes on with .*--workers 0"):
+        run(tmp_path, source=dying)
 
 
 def test_memory_that_does_not_suffice_is_told_with_the_way_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

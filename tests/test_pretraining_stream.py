@@ -588,7 +588,7 @@ def test_an_address_that_does_not_answer_is_asked_again(
     write_tar(tmp_path / "a.tar", members(["a", "b", "c"]))
     slept: list[float] = []
     monkeypatch.setattr(download.time, "sleep", slept.append)
-    answers = [URLError("refused"), HTTPError(address, 503, "busy", None, None), None]
+    answers = [URLError("refused"), HTTPError(address, 429, "busy", None, None), None]
 
     def busy(*arguments: Any, **options: Any) -> Any:
         if wrong := answers.pop(0):

@@ -117,9 +117,10 @@ class Pretrain:
         from boresight.pretraining.collectives import rank
         from boresight.pretraining.model_folder import pixel_statistics
         from boresight.pretraining.pretrain import CAPTIONER, MODEL
-        from boresight.pretraining.recipe import train_on
+        from boresight.pretraining.recipe import check_places, train_on
         from boresight.pretraining.stream import StreamConfig
 
+        self._check_options()
         join_processes()
         shared = {name: getattr(self, name) for name in PretrainConfig.__dataclass_fields__ if hasattr(self, name)}
         config = PretrainConfig(**{**shared, "stages": read_stages(self.stages)})
@@ -129,24 +130,28 @@ class Pretrain:
         encoder = load_encoder(self.model or str(default_model_path()), device="cpu", dtype="float32")
         if not isinstance(encoder, TransformersEncoder):
             raise InputError(f"{self.model} is no transformers model; pass a Hugging Face CLIP or SigLIP checkpoint.")
+        if rank() == 0:
+            check_places(self.out)
+        captioner = self._captioner()
+        stream = StreamConfig(
+            strategy=self.strategy,
+            budget=self.budget,
+            n_sentences=self.n_sentences,
+            minimum_area=self.minimum_area,
+            flip=self.flip,
+            jitter=self.jitter,
+            grey=self.grey,
+            workers=self.workers,
+            **pixel_statistics(encoder.image_processor),
+        )
         source, evaluate = self._source(encoder)
         trained = train_on(
             source,
             encoder,
             self.out,
             config,
-            StreamConfig(
-                strategy=self.strategy,
-                budget=self.budget,
-                n_sentences=self.n_sentences,
-                minimum_area=self.minimum_area,
-                flip=self.flip,
-                jitter=self.jitter,
-                grey=self.grey,
-                workers=self.workers,
-                **pixel_statistics(encoder.image_processor),
-            ),
-            captioner=self._captioner(),
+            stream,
+            captioner=captioner,
             scratch=self.scratch,
             evaluate=evaluate,
             tensorboard=self.tensorboard,
@@ -155,6 +160,24 @@ class Pretrain:
             told = f"loss {trained.loss:.4f}, {trained.images_per_second:.1f} images/s"
             print(f"{'finished already' if math.isnan(trained.loss) else told}: {self.out / MODEL}")
 
+    def _check_options(self) -> None:
+        """Raises InputError for an option that nothing reads."""
+        from boresight.errors import InputError
+
+        alone = self.captioner == "none" and self.captioner_from is None
+        without = "without a captioner; leave it out or add --captioner"
+        so_kept = f"with --strategy {self.strategy}; leave out one of the two"
+        unread = (
+            ("--captioner-size", alone and self.captioner_size is not None, without),
+            ("--caption-length", alone and self.caption_length is not None, without),
+            ("--captioning-weight", alone and self.captioning_weight != 2.0, without),
+            ("--budget", self.strategy == "none" and self.budget != 32, so_kept),
+            ("--n-sentences", self.strategy != "sub-caption" and self.n_sentences != 1, so_kept),
+        )
+        for option, given, why in unread:
+            if given:
+                raise InputError(f"{option} changes nothing {why}.")
+
     def _source(self, encoder: TransformersEncoder) -> tuple[Shards | Rows, Callable[[Any], dict[str, float]] | None]:
         """What is trained on and, on the first process, what measures retrieval as it goes on."""
         from boresight.cli.sources import open_collection
@@ -162,8 +185,9 @@ class Pretrain:
         from boresight.evaluation.in_training import retrieval_watch
         from boresight.pretraining.collectives import rank
         from boresight.pretraining.shards import open_rows, open_shards
+        from boresight.progress import say
 
-        if "://" in self.data or ".tar" in self.data:
+        if "://" in self.data or (".tar" in self.data and not Path(self.data).expanduser().is_dir()):
             if self.split is not None or self.validation not in ("auto", None):
                 raise InputError(
                     "Shards have no splits; name those to train on, leave out --split and --validation, and evaluate "
@@ -175,7 +199,13 @@ class Pretrain:
         if named == "auto":
             named = "validation" if "validation" in collection.splits else None
         watched = None if named is None else collection.split(named)
-        source = open_rows(collection.split(self.split or "train"), self.web or "captions", self.synthetic)
+        trained = self.split or "train"
+        if named == trained and rank() == 0:
+            say(
+                f"The split '{named}' is trained on and measured too, so retrieval as training goes on tells what was "
+                "learnt by heart; name another --split or --validation."
+            )
+        source = open_rows(collection.split(trained), self.web or "captions", self.synthetic)
         return source, None if watched is None or rank() else retrieval_watch(watched, encoder)
 
     def _captioner(self) -> CaptionerShape | Captioner | None:
@@ -209,7 +239,11 @@ def read_stages(told: tuple[str, ...]) -> tuple[Stage, ...]:
     for one in told:
         try:
             share, pixels, tokens = one.split(":")
-            stages.append(Stage(until=float(share), image_size=int(pixels), text_length=int(tokens)))
+            read = float(share), int(pixels), int(tokens)
         except ValueError as error:
-            raise InputError(f"The stage '{one}' is not 'share:pixels:tokens', such as 0.9:112:32; mend it.") from error
+            quoted = "" if ":" in one else ", in quotes in a yaml file"
+            raise InputError(
+                f"The stage '{one}' is not 'share:pixels:tokens', such as 0.9:112:32; mend it{quoted}."
+            ) from error
+        stages.append(Stage(until=read[0], image_size=read[1], text_length=read[2]))
     return tuple(stages) or (Stage(),)

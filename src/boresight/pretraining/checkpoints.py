@@ -83,12 +83,21 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     average: Mapping[str, Tensor],
     origin: Mapping[str, Any],
+    instead: Path,
 ) -> tuple[int, list[Any]]:
     """Put a checkpoint's state back, in place; how many steps it has behind it, and where the data stood.
 
+    `instead` may hold the model of the same steps, to be named where the checkpoint is torn.
+
     Raises ArtefactError when it is torn, or was made with other settings, data or another model.
     """
-    tensors, manifest = load_artefact(folder, KIND)
+    try:
+        tensors, manifest = load_artefact(folder, KIND)
+    except ArtefactError as error:
+        if not instead.exists():
+            raise
+        told = str(error).removesuffix(".")
+        raise ArtefactError(f"{told}, or train on from {instead} into another folder.") from error
     for what, value in origin.items():
         if manifest.get(what) != value:
             raise ArtefactError(

@@ -12,6 +12,7 @@ from boresight.errors import InputError
 
 _TIMEOUT = 60.0
 _PAUSES = (1, 4, 16)  # seconds before an address that does not answer is asked again
+_BUSY = (408, 429)  # too slow, too many requests
 
 
 def open_shard(shard: str) -> IO[bytes]:
@@ -77,7 +78,8 @@ def _ask(address: str, start: int) -> HTTPResponse:
         try:
             return urlopen(Request(address, headers=ranges), timeout=_TIMEOUT)
         except (OSError, HTTPException, ValueError) as error:
-            passing = getattr(error, "code", 500) >= 500 and not isinstance(error, ValueError)
+            code = getattr(error, "code", 500)
+            passing = (code >= 500 or code in _BUSY) and not isinstance(error, ValueError)
             if pause is None or not passing:
                 raise _unopened(address, error) from error
             time.sleep(pause)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
 
 from boresight.artefacts import fingerprint
-from boresight.errors import InputError
+from boresight.errors import ArtefactError, InputError
 from boresight.pretraining.captioner import IGNORED, Captioner
 from boresight.pretraining.checkpoints import find_checkpoint, load_checkpoint, save_checkpoint, whole_weights
 from boresight.pretraining.collectives import average, gather_objects, launched, rank, whole_tensor, world_size
@@ -192,10 +193,10 @@ def pretrain(
             ones, which are returned.
 
     Raises:
-        InputError: a loss or gradient that is no longer finite (the checkpoint keeps the last good weights), memory
-            of the accelerator that does not suffice, a batch that processes cannot share evenly, processes that see
-            different checkpoints, `config.shard` without torchrun.
-        ArtefactError: the checkpoint was made with other settings, data or weights, or cannot be written.
+        InputError: a loss, gradient or weight that is no longer finite (the checkpoint keeps the last good weights),
+            memory that does not suffice, on the accelerator or for a loader process, a batch that processes cannot
+            share evenly, processes that see different checkpoints, `config.shard` without torchrun.
+        ArtefactError: the checkpoint was made with other settings, data or weights, is torn or cannot be written.
     """
     join_processes()
     folder = Path(out)
@@ -203,6 +204,8 @@ def pretrain(
         raise InputError(f"A batch of {config.batch_size} does not go into {world_size()} processes; choose another.")
     if config.shard and not launched():
         raise InputError("shard spreads weights over processes, and this one is alone; use torchrun, or leave it out.")
+    if rank() == 0:
+        check_is_folder(folder)
     module = copy.deepcopy(trainee)
     origin = {"settings": config.of_outcome, "data": data, "weights": fingerprint(module.state_dict())}
     hottest = max(MAX_LOG_SCALE, float(module.model.logit_scale.detach()))  # as published checkpoints may be above 100
@@ -227,17 +230,18 @@ def pretrain(
     averages = {name: value.detach().clone() for name, value in module.named_parameters()} if config.average else {}
     start = 0
     if find_checkpoint(folder / CHECKPOINT):
-        start, places = load_checkpoint(folder / CHECKPOINT, wrapped, optimizer, averages, origin)
+        start, places = load_checkpoint(folder / CHECKPOINT, wrapped, optimizer, averages, origin, folder / MODEL)
         if isinstance(batches, Stateful) and len(places) == world_size():
             batches.load_state_dict(places[rank()])
         if start < config.steps:
             _say(f"Going on from step {start} of {config.steps}.")
 
     log = _Log(folder / LOGS if tensorboard else None)
-    loss_value, began = math.nan, time.perf_counter()
+    loss_value, began, saved = math.nan, time.perf_counter(), start
     wrapped.train()
-    bar = progress(total=config.steps, initial=start, what="pretrain", unit="step")
-    with bar, log, _explained_memory():
+    hidden = math.inf if rank() else 0.0
+    bar = progress(total=config.steps, initial=start, what="pretrain", unit="step", delay=hidden)
+    with bar, log, _explained():
         for step, batch in zip(range(start, config.steps), _through(batches, config, start), strict=False):
             rate = config.learning_rate * rate_share(step, config.steps, config.warmup)
             for group in optimizer.param_groups:
@@ -246,7 +250,9 @@ def pretrain(
             measures = _step(wrapped, module, batch, optimizer, config, accelerator)
             loss_value = measures["loss"]
             if not all(map(math.isfinite, measures.values())):
-                raise InputError(_no_longer_finite(step, measures, folder))
+                raise InputError(
+                    _no_longer_finite("The loss or its gradient is", step, measures, folder, step == saved)
+                )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if config.loss != "sigmoid":
@@ -257,9 +263,12 @@ def pretrain(
             bar.set_postfix(loss=f"{loss_value:.3f}", refresh=False)
             done = step + 1
             if done % config.every == 0 or done == config.steps:
+                if not _all_finite(module):
+                    raise InputError(_no_longer_finite("The weights are", step, measures, folder))
                 places = gather_objects(batches.state_dict()) if isinstance(batches, Stateful) else []
                 kept = {name: whole_tensor(value) for name, value in averages.items()}
                 weights = save_checkpoint(folder / CHECKPOINT, wrapped, optimizer, kept, origin, done, places)
+                saved = done
                 keeping = keep is not None and done < config.steps
                 if rank() == 0 and (evaluate is not None or keeping):
                     whole = _finished(_filled(weights, trainee) if config.shard else module, kept, trainee)
@@ -291,13 +300,15 @@ def _step(
     micro = config.micro_batch or size
     chunks = [{name: value[at : at + micro] for name, value in tensors.items()} for at in range(0, size, micro)]
     contrastive = loss_of(config.loss, config.captions, config.loss_chunk)
-    extra = None
+    extra, said = None, list[Tensor]()
     if module.captioner is not None:
         # Gradients are averaged over processes, so each divides by the mean number of tokens and not by its own.
         tokens = average((module.targets(tensors) != IGNORED).sum().float())
 
         def extra(encoded: Any) -> Tensor:
-            return config.captioning_weight * encoded.rest / tokens
+            share = encoded.rest / tokens
+            said.append(share.detach())
+            return config.captioning_weight * share
 
     def encode(chunk: Mapping[str, Tensor]) -> Any:
         with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -312,7 +323,7 @@ def _step(
     found = {"loss": average(value), "gradient norm": whole_tensor(norm)}
     if extra is not None:
         found["loss"] = found["loss"] + average(captioning)
-        found["captioning"] = average(captioning) / (config.captioning_weight or 1)
+        found["captioning"] = average(torch.stack(said).sum())
     return {name: float(each) for name, each in found.items()}
 
 
@@ -373,8 +384,21 @@ def _finished(module: Trainee, averages: Mapping[str, Tensor], like: Trainee) ->
     return whole.requires_grad_(True)
 
 
+def check_is_folder(out: Path) -> None:
+    """Raises ArtefactError where `out` is, or lies below, something that is no folder."""
+    above = next(place for place in (out.absolute(), *out.absolute().parents) if os.path.lexists(place))
+    if not above.is_dir():
+        raise ArtefactError(f"{above} is no folder, so nothing can be written to {out}; choose another folder.")
+
+
+def _all_finite(module: nn.Module) -> bool:
+    """Whether the sum of each parameter is finite, on all processes alike."""
+    sums = [whole_tensor(value.detach().sum()) for value in module.parameters()]
+    return bool(torch.stack(sums).isfinite().all())
+
+
 @contextlib.contextmanager
-def _explained_memory() -> Iterator[None]:
+def _explained() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -382,18 +406,29 @@ def _explained_memory() -> Iterator[None]:
             "The accelerator's memory does not suffice; the same command goes on with a smaller micro_batch or "
             "loss_chunk, or with gradient_checkpointing."
         ) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"A loader process was ended from outside, as where memory does not suffice ({reason}); the same command "
+            "goes on with fewer workers (--workers 0 has none), a smaller batch or a larger /dev/shm."
+        ) from error
 
 
-def _no_longer_finite(step: int, measures: Mapping[str, float], folder: Path) -> str:
+def _no_longer_finite(what: str, step: int, measures: Mapping[str, float], folder: Path, at_once: bool = False) -> str:
+    """`at_once`: the weights of the checkpoint were the first that gave it."""
     told = ", ".join(f"{name} {value}" for name, value in measures.items())
     if not (folder / CHECKPOINT).exists():
         safe, again = "there is no checkpoint yet", "start again"
+    elif at_once:
+        safe, again = f"the weights in {folder / CHECKPOINT} give it already", "start anew in another folder"
     elif (folder / MODEL).exists():
         safe, again = f"{folder / MODEL} has the last good weights", "train on from them into another folder"
     else:
         safe, again = f"{folder / CHECKPOINT} keeps the last good weights", "start anew in another folder"
     return (
-        f"The loss or its gradient is no longer finite at step {step} ({told}; {safe}); {again} with a lower learning "
+        f"{what} no longer finite at step {step} ({told}; {safe}); {again} with a lower learning "
         "rate or precision='no'."
     )
 

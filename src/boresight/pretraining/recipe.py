@@ -8,15 +8,29 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from boresight.artefacts import put_back
+from boresight.artefacts import check_place, put_back
 from boresight.encoders.hf import TransformersEncoder
 from boresight.errors import InputError
 from boresight.pretraining.captioner import FAMILIES, Captioner, CaptionerConfig
+from boresight.pretraining.captioner import KIND as CAPTIONER_KIND
+from boresight.pretraining.checkpoints import KIND as CHECKPOINT_KIND
 from boresight.pretraining.collectives import gather_objects, rank, world_size
+from boresight.pretraining.model_folder import KIND as MODEL_KIND
 from boresight.pretraining.model_folder import from_scratch, save_model
-from boresight.pretraining.pretrain import CAPTIONER, MODEL, PretrainConfig, Stage, Trained, join_processes, pretrain
+from boresight.pretraining.pretrain import (
+    CAPTIONER,
+    CHECKPOINT,
+    MODEL,
+    PretrainConfig,
+    Stage,
+    Trained,
+    check_is_folder,
+    join_processes,
+    pretrain,
+)
 from boresight.pretraining.shards import Rows, Shards
 from boresight.pretraining.stream import PairStream, StreamConfig
 from boresight.pretraining.subcaptions import encode, special_ids
@@ -55,8 +69,8 @@ class Feed:
     problems: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, stage: Stage, start: int) -> Iterator[Mapping[str, Any]]:
-        length = min(stage.text_length or self.text_length, self.text_length)
-        sized = replace(self.stream, image_size=stage.image_size or self.image_size, text_length=length)
+        pixels, length = stage.image_size or self.image_size, stage.text_length or self.text_length
+        sized = replace(self.stream, image_size=pixels, text_length=length)
         pairs = PairStream(self.source, self.tokenizer, sized, rank=rank(), world=world_size())
         pairs.problems = self.problems
         if self.place.get("batches") == start and pairs.fits(self.place):
@@ -98,18 +112,27 @@ def train_on(
         scratch: start from weights drawn anew, keeping only the model's shape and its tokenizer.
 
     Raises:
-        InputError, ArtefactError: as `pretrain`, `PairStream` and `Trainee` do; for a stage that the model cannot
+        InputError, ArtefactError: as `pretrain`, `PairStream` and `Trainee` do; where `out` holds something else; for
+            weights that are not float32, a captioner without room for a word, a stage that the model cannot
             read, and local shards with fewer samples than a batch of several processes has, or than all their workers
             read for one batch each.
     """
     join_processes()
     if encoder.family not in FAMILIES:
         raise InputError(f"{encoder.name} is a '{encoder.family}' model; pass a CLIP or SigLIP checkpoint to train.")
+    if rank() == 0:
+        check_places(Path(out))
     tokenizer = encoder.tokenizer
     _check_stages(config, encoder)
     if isinstance(source, Shards) and world_size() > 1:
         source.check_batch(config.batch_size, stream.workers)
     model = from_scratch(encoder.model, config.seed) if scratch else encoder.model
+    other = next((value.dtype for value in model.parameters() if value.dtype != torch.float32), None)
+    if other is not None:
+        raise InputError(
+            f"The weights of {encoder.name} are {other} and only float32 is trained; load it with dtype='float32', and "
+            "let precision='bf16' compute in half precision."
+        )
     writer: Captioner | None = None
     if isinstance(captioner, Captioner):
         captioner.check_fits(model, tokenizer)
@@ -120,6 +143,11 @@ def train_on(
         raise InputError(
             f"A captioner of {writer.config.queries} tokens has no room for a word beside the end token; give it more "
             "(--caption-length)."
+        )
+    if writer is not None and source.synthetic is None and rank() == 0:
+        say(
+            "There are no synthetic captions, so the captioner learns to write the web captions that it reads; name "
+            "long ones with --synthetic."
         )
     trainee = Trainee(model, tokenizer, captions=config.captions, captioner=writer)
     stream = replace(
@@ -145,9 +173,6 @@ def train_on(
         if captioner is not None:
             captioner.save(Path(out) / CAPTIONER, made_by)
 
-    if rank() == 0:
-        for folder in (MODEL, CAPTIONER):
-            put_back(Path(out) / folder)
     try:
         trained = pretrain(
             trainee, batches, config, out, data=data, evaluate=evaluate, keep=keep, tensorboard=tensorboard
@@ -161,6 +186,14 @@ def train_on(
     return trained
 
 
+def check_places(out: Path) -> None:
+    """Put back what a kill left in `out`, and raise ArtefactError where what a training writes there has no place."""
+    check_is_folder(out)
+    for name, kind in ((MODEL, MODEL_KIND), (CAPTIONER, CAPTIONER_KIND), (CHECKPOINT, CHECKPOINT_KIND)):
+        put_back(out / name)
+        check_place(out / name, kind)
+
+
 def _check_stages(config: PretrainConfig, encoder: TransformersEncoder) -> None:
     """Raises InputError for a stage that would stop the training where it begins."""
     patch = int(encoder.model.config.vision_config.patch_size)
@@ -169,6 +202,11 @@ def _check_stages(config: PretrainConfig, encoder: TransformersEncoder) -> None:
             raise InputError(
                 f"A stage of {stage.image_size} pixels is less than a patch of {encoder.name}, {patch} pixels; give "
                 "more."
+            )
+        if stage.text_length is not None and stage.text_length > encoder.token_limit:
+            raise InputError(
+                f"A stage of {stage.text_length} tokens is more than the {encoder.token_limit} that {encoder.name} "
+                "reads; give fewer."
             )
         if stage.text_length is not None:
             encode((), encoder.tokenizer, stage.text_length)
