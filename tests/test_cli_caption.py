@@ -231,6 +231,8 @@ def test_what_cannot_be_done_gets_one_sentence(world: Path, tmp_path: Path) -> N
         "caption", photos, "--model", world / "model", "--captioner", tmp_path / "other", cwd=tmp_path
     )
     assert "no beams" in refused(*words(world, "--decode", "beam"), cwd=tmp_path)
+    assert "--beams changes nothing without --decode beam" in refused(*words(world, "--beams", 8), cwd=tmp_path)
+    assert "workers is 0; pass 1 or more" in refused(*words(world, "--workers", 0), cwd=tmp_path)
     assert "1 to 12 tokens" in refused(*words(world, "--max-tokens", "99"), cwd=tmp_path)
     assert "is a folder" in refused(*words(world, "--out", tmp_path), cwd=tmp_path)
     assert "no path here" in refused(*words(world, source="./nothing"), cwd=tmp_path)
@@ -251,6 +253,21 @@ def test_a_file_of_other_making_is_left_alone(world: Path, tmp_path: Path) -> No
     for more, captioner in ((("--max-tokens", "2"), "queries"), ((), "teacher")):
         assert "other options" in refused(*words(world, *more, captioner=captioner), cwd=tmp_path)
     assert file.read_bytes() == before
+    assert boresight(*words(world, "--out", "captions.txt", "--max-tokens", "2"), cwd=tmp_path)[0] == 0
+    assert boresight(*words(world), cwd=tmp_path)[0] == 0  # the other file has settings of its own
+
+
+def test_a_model_other_than_the_captioners_is_refused(world: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(world / "model", dtype="float32")
+    captioner = Captioner.load(world / "queries")
+    assert captioner.model == ""  # as older ones, which any model of the same widths may read
+    captioner.save(tmp_path / "fits", {"model": encoder.fingerprint})
+    captioner.save(tmp_path / "other", {"model": "0123456789abcdef"})
+    start = ("caption", world / "photos", "--model", world / "model", "--captioner")
+    assert boresight(*start, tmp_path / "fits", "--out", "a.jsonl", cwd=tmp_path)[0] == 0
+    told = refused(*start, tmp_path / "other", "--out", "b.jsonl", cwd=tmp_path)
+    assert "trained with a model of fingerprint 0123456789abcdef and 'model' has" in told
+    assert not (tmp_path / "b.jsonl").exists()
 
 
 def test_names_in_any_script(world: Path, tmp_path: Path) -> None:

@@ -101,6 +101,9 @@ def test_from_a_folder_to_captions(model: Path, photos: Path, tmp_path: Path) ->
     )
     assert code == 0, err
     assert len(lines(tmp_path / "said.jsonl")) == 48
+    assert "trained with a model of fingerprint" in refused(
+        *("caption", photos, "--model", model, "--captioner", "run/captioner", "--out", "none.jsonl"), cwd=tmp_path
+    )
     code, out, err = boresight(*command, "--out", "run", cwd=tmp_path)  # finished: nothing is done again
     assert code == 0, err
     assert out == "finished already: run/model\n"
@@ -354,6 +357,11 @@ def test_what_is_wrong_is_refused_before_a_picture_is_read(
     (tmp_path / "file").write_text("mine")
     for out in ("file", "file/below"):
         assert "file is no folder, so nothing can be written" in refused(*start, "--out", out, cwd=tmp_path)
+    (tmp_path / "logged").mkdir()
+    (tmp_path / "logged" / "logs").write_text("mine")
+    told = refused(*start, "--tensorboard", "--out", "logged", "--validation", "None", cwd=tmp_path)
+    assert "Cannot write" in told
+    assert "(File exists)" in told
     for name in ("model", "captioner"):
         (tmp_path / name / name).mkdir(parents=True)
         (tmp_path / name / name / "notes.txt").write_text("mine")

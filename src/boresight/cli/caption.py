@@ -34,15 +34,20 @@ class Caption:
     device: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the model; the captioner computes in its own."""
+    workers: int = 2
+    """Threads that read and preprocess pictures."""
 
     def run(self) -> None:
         from boresight.cli.sources import open_collection
         from boresight.collections.files import walk_pictures
         from boresight.collections.pictures import open_picture
         from boresight.encoders import load_encoder
+        from boresight.errors import InputError
         from boresight.pretraining.captioner import Captioner
         from boresight.pretraining.captioning import caption_file
 
+        if self.beams != 4 and self.decode != "beam":
+            raise InputError("--beams changes nothing without --decode beam; leave it out or add that.")
         captioner = Captioner.load(self.captioner, self.device)
         encoder = load_encoder(self.model, device=self.device, dtype=self.dtype)
         webs = None
@@ -65,6 +70,7 @@ class Caption:
             key=key,
             web_captions=webs,
             batch_size=self.batch_size,
+            workers=self.workers,
             decode=self.decode,
             beams=self.beams,
             max_tokens=self.max_tokens,

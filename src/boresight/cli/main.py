@@ -34,6 +34,7 @@ COMMANDS: dict[str, type] = {
     "pretrain": Pretrain,
     "report": Report,
 }
+_OF_PLACES = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EEXIST)
 DESCRIPTION = (
     "Make image-text models line up with what people wrote, and show why. "
     "Any command reads its options from a yaml file too: --config FILE."
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in _OF_PLACES:
             raise
         where = f" {error.filename}" if error.filename else ""
         _stop(f"Cannot write{where} ({error.strerror}); free space or choose a folder you may write to.", 2)

@@ -224,12 +224,14 @@ class Captioner(nn.Module):
 
     Attributes:
         recompute: compute the activations of a layer anew in the backward of `forward`, to spare memory.
+        model: fingerprint of the encoder that it was trained with; '' is never checked.
     """
 
     def __init__(self, config: CaptionerConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         self.recompute = False
+        self.model = ""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator(seed, "captioner").initial_seed())
             self.image_in = nn.Linear(config.image_width, config.width, bias=False)
@@ -309,8 +311,10 @@ class Captioner(nn.Module):
                 )
 
     def save(self, folder: str | Path, made_by: Mapping[str, Any] | None = None) -> None:
-        """Write the folder, with `made_by` in its manifest. Raises ArtefactError when it cannot be written."""
-        save_artefact(folder, KIND, self.state_dict(), {**(made_by or {}), "config": asdict(self.config)})
+        """Write the folder, with `made_by` in its manifest, whose 'model' goes before this one's. Raises ArtefactError when it cannot be written."""
+        save_artefact(
+            folder, KIND, self.state_dict(), {"model": self.model, **(made_by or {}), "config": asdict(self.config)}
+        )
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device | None = "cpu") -> Captioner:
@@ -319,6 +323,7 @@ class Captioner(nn.Module):
         try:
             captioner = cls(CaptionerConfig(**manifest["config"]))
             captioner.load_state_dict(tensors)
+            captioner.model = str(manifest.get("model", ""))
         except (KeyError, TypeError, RuntimeError, InputError) as error:
             reason = str(error).splitlines()[0]
             raise ArtefactError(f"{folder} does not hold what its manifest says ({reason}); train it again.") from error

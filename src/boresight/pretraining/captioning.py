@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -224,6 +227,11 @@ def check_pair(encoder: Encoder, captioner: Captioner) -> TransformersEncoder:
     if not isinstance(encoder, TransformersEncoder):
         raise InputError(f"A captioner reads models of transformers, and '{encoder.name}' is none; pass a CLIP folder.")
     captioner.check_fits(encoder.model, encoder.tokenizer)
+    if captioner.model not in ("", encoder.fingerprint):
+        raise ArtefactError(
+            f"The captioner was trained with a model of fingerprint {captioner.model} and '{encoder.name}' has "
+            f"{encoder.fingerprint}; use the model that was written with it."
+        )
     return encoder
 
 
@@ -237,17 +245,19 @@ def caption_file(
     key: str = "id",
     web_captions: Sequence[str] | None = None,
     batch_size: int = 16,
+    workers: int = 2,
     **options: Any,
 ) -> tuple[int, int]:
     """Write `{key: name, "caption": ...}` for every picture into a jsonl file; how many have a caption, and have none.
 
     Stopped at any moment, a kill included, the same call goes on: names that have a caption are left alone, a torn
     line is written again. Pictures that cannot be used come last, as `{key: name, "problem": ...}`, and are tried
-    again. Beside the file, `<stem>.settings.json` says what the captions were made with.
+    again. Beside the file, `<its name>.settings.json` says what the captions were made with.
 
     Args:
         names: of the pictures, each its own.
-        read: called as read(row); may raise InputError.
+        read: called as read(row), from several threads; may raise InputError.
+        workers: threads, one or more, that read and preprocess a batch while the one before is captioned.
         options: `decode`, `beams` and `max_tokens` of `write_captions`.
 
     Raises:
@@ -257,6 +267,8 @@ def caption_file(
     file = Path(file)
     decoding: dict[str, Any] = {"decode": "greedy", "beams": 4, "max_tokens": None, **options}
     check_decoding(captioner, batch_size, **decoding)
+    if workers < 1:
+        raise InputError(f"workers is {workers}; pass 1 or more.")
     if not names:
         raise InputError("There are no pictures to caption; check the folder or the split.")
     settings = {
@@ -272,20 +284,25 @@ def caption_file(
     if len(todo) < len(names):
         say(f"{len(names) - len(todo)} of {len(names)} pictures have their caption already.")
     problems: dict[int, str] = {}
+
+    def prepared(row: int) -> Tensor | InputError:
+        try:
+            return encoder.preprocess(read(row))
+        except InputError as error:
+            return error
+
     with (
         writing(file),
         open(file, "ab") as out,
+        closing(_read_ahead(prepared, todo, batch_size, workers)) as batches,
         progress(total=len(names), initial=len(names) - len(todo), what="captioning", unit="image") as bar,
     ):
-        for begin in range(0, len(todo), batch_size):
-            ready: dict[int, Tensor] = {}
-            batch = todo[begin : begin + batch_size]
-            for row in batch:
-                try:
-                    ready[row] = encoder.preprocess(read(row))
-                except InputError as error:
-                    problems[row] = str(error)
-                    say(f"Left out: {error}")
+        for batch in batches:
+            for row, found in batch.items():
+                if isinstance(found, InputError):
+                    problems[row] = str(found)
+                    say(f"Left out: {found}")
+            ready = {row: found for row, found in batch.items() if isinstance(found, Tensor)}
             if ready:
                 webs = None if web_captions is None else [web_captions[row] for row in ready]
                 captions = write_captions(
@@ -302,6 +319,21 @@ def caption_file(
     return len(names) - len(problems), len(problems)
 
 
+def _read_ahead(
+    read: Callable[[int], Tensor | InputError], rows: Sequence[int], batch_size: int, workers: int
+) -> Generator[dict[int, Tensor | InputError]]:
+    """What `read` gives of each row, batch by batch; `workers` threads are one batch ahead."""
+    coming: deque[dict[int, Future[Tensor | InputError]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="boresight-read")
+    try:
+        for begin in range(0, len(rows) + batch_size, batch_size):
+            coming.append({row: pool.submit(read, row) for row in rows[begin : begin + batch_size]})
+            if len(coming) == 2:
+                yield {row: future.result() for row, future in coming.popleft().items()}
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _line(entry: dict[str, str]) -> bytes:
     # A file name that is no valid unicode holds lone surrogates, which become escapes that json reads.
     return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
@@ -309,7 +341,7 @@ def _line(entry: dict[str, str]) -> bytes:
 
 def _check_file(file: Path, settings: dict[str, Any]) -> None:
     """Raises ArtefactError unless the file is new or was begun under these very settings, which are then noted."""
-    note = file.with_name(f"{file.stem}.settings.json")
+    note = file.with_name(f"{file.name}.settings.json")
     if file.is_dir():
         raise ArtefactError(f"{file} is a folder; name the file to write, as in {file / 'captions.jsonl'}.")
     if file.exists() and file.stat().st_size:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from boresight.artefacts import check_place, put_back
+from boresight.encoders.files import file_fingerprint
 from boresight.encoders.hf import TransformersEncoder
 from boresight.errors import InputError
 from boresight.pretraining.captioner import FAMILIES, Captioner, CaptionerConfig
@@ -171,7 +172,7 @@ def train_on(
     def keep(model: Any, captioner: Captioner | None) -> None:
         save_model(Path(out) / MODEL, model, tokenizer, encoder.image_processor, made_by=made_by)
         if captioner is not None:
-            captioner.save(Path(out) / CAPTIONER, made_by)
+            captioner.save(Path(out) / CAPTIONER, {**made_by, "model": file_fingerprint(Path(out) / MODEL)})
 
     try:
         trained = pretrain(
