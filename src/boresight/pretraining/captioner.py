@@ -311,7 +311,10 @@ class Captioner(nn.Module):
                 )
 
     def save(self, folder: str | Path, made_by: Mapping[str, Any] | None = None) -> None:
-        """Write the folder, with `made_by` in its manifest, whose 'model' goes before this one's. Raises ArtefactError when it cannot be written."""
+        """Write the folder, with `made_by` in its manifest; a 'model' there takes the place of this one's.
+
+        Raises ArtefactError when the folder cannot be written.
+        """
         save_artefact(
             folder, KIND, self.state_dict(), {"model": self.model, **(made_by or {}), "config": asdict(self.config)}
         )
