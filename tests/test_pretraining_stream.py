@@ -403,6 +403,18 @@ def test_lower_case_is_for_the_text_tower_alone(strategy: str) -> None:
     assert torch.equal(lower["syn_full_ids"], plain["syn_full_ids"])
 
 
+def test_what_stands_in_for_unusable_samples_is_cropped_otherwise_than_at_its_turn(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(data, "PNG")
+    pictures = {f"{number:02d}.png": data.getvalue() for number in range(20)}
+    captioned = {f"{number:02d}.txt": b"web" for number in range(1, 20, 2)}
+    write_tar(tmp_path / "a.tar", dict(sorted((pictures | captioned).items())))
+    batches = take(make_stream(open_shards(tmp_path / "a.tar", "txt", None), buffer=20, batch_size=4), 5)
+    shown = [key for batch in keys_of(batches) for key in batch]
+    assert max(Counter(shown).values()) > 1
+    assert len(torch.cat([batch["pixel_values"] for batch in batches]).unique(dim=0)) == len(shown)
+
+
 def test_other_captions_are_other_data(tmp_path: Path) -> None:
     make_shards(tmp_path, [2])
     shards = [open_shards(tmp_path / "0.tar", "txt", synthetic).fingerprint for synthetic in (None, "syn.txt", "json")]

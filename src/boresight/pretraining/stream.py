@@ -2,7 +2,8 @@
 
 A batch takes the next B samples of its reader (`boresight.pretraining.order`). Where one of them cannot be used, or is
 in the batch already, the next one that can stands in for it, without losing its own turn: so the order is a function of
-seed, reader and number of the batch, and no corrupt picture shifts it.
+seed, reader and number of the batch, and no corrupt picture shifts it. What stands in is cropped otherwise than at its
+own turn.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ class PairStream:
     of which those are left out that `captions` and `output_length` do not ask for.
 
     Where a sample has no synthetic caption its web caption stands in, and the other way round. Crops and captions are
-    drawn from (seed, pass, key), so they do not depend on the number of processes; the order of samples does.
+    drawn from (seed, pass, key), and for a stand-in from how early it comes, so they do not depend on the number of
+    processes; the order of samples does.
 
     Attributes:
         problems: how often each kind of trouble was met since this object was made.
@@ -278,7 +280,9 @@ class _Readers(IterableDataset):
                         looked -= 1  # to be met again as what it is
                         queue[looked] = slot._replace(item=Problem(CORRUPT, str(error)))
                         continue
-                    rows[sample.key] = _example(sample, picture, slot.epoch, self.tokenizers, config)
+                    ahead = (looked - 1) // config.batch_size  # batches before its turn, where it stands in
+                    showing = f"{slot.epoch} {sample.key}" + (f" {ahead}" if ahead else "")
+                    rows[sample.key] = _example(sample, picture, showing, self.tokenizers, config)
                     if not sample.web and "web_ids" in rows[sample.key]:
                         problems.append(Problem(NO_WEB, sample.key))
                     if not sample.synthetic and self.source.synthetic is not None:
@@ -303,11 +307,12 @@ class _Readers(IterableDataset):
 
 
 def _example(
-    sample: Sample, picture: Image.Image, epoch: int, tokenizers: tuple[Any, Any], config: StreamConfig
+    sample: Sample, picture: Image.Image, showing: str, tokenizers: tuple[Any, Any], config: StreamConfig
 ) -> _Example:
+    """`showing` decides, with the seed, the crop and the captions that are drawn."""
     pixels = augment(
         picture,
-        generator(config.seed, f"crop {epoch} {sample.key}"),
+        generator(config.seed, f"crop {showing}"),
         size=config.image_size,
         minimum_area=config.minimum_area,
         flip=config.flip,
@@ -316,7 +321,7 @@ def _example(
         mean=config.mean,
         std=config.std,
     )
-    random = generator(config.seed, f"caption {epoch} {sample.key}")
+    random = generator(config.seed, f"caption {showing}")
     web, synthetic = (
         texts[int(torch.randint(len(texts), (1,), generator=random))]
         for texts in (sample.web or sample.synthetic, sample.synthetic or sample.web)
