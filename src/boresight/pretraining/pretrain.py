@@ -409,7 +409,7 @@ def _explained() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = str(error).splitlines()[0].rstrip(" .")
         raise InputError(
             f"A loader process was ended from outside, as where memory does not suffice ({reason}); the same command "
             "goes on with fewer workers (--workers 0 has none), a smaller batch or a larger /dev/shm."

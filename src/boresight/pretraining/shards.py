@@ -309,7 +309,7 @@ def _open_tar(handle: IO[bytes], shard: str) -> tarfile.TarFile:
             return tarfile.open(fileobj=handle, mode="r:*", tarinfo=_Member)
         return tarfile.open(fileobj=handle, mode="r|*", tarinfo=_Member, bufsize=1 << 20)
     except _DAMAGE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]  # tarfile tells of each compression it tried
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")  # the rest: each compression tried
         raise InputError(f"The shard {shard} is no tar file ({reason}); restore it, then resume.") from error
 
 
