@@ -206,7 +206,7 @@ class Pretrain:
                 "learnt by heart; name another --split or --validation."
             )
         source = open_rows(collection.split(trained), self.web or "captions", self.synthetic)
-        return source, None if watched is None or rank() else retrieval_watch(watched, encoder)
+        return source, None if watched is None or rank() else retrieval_watch(watched, encoder, workers=self.workers)
 
     def _captioner(self) -> CaptionerShape | Captioner | None:
         from boresight.errors import InputError
