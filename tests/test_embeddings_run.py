@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from boresight.ahead import ahead
 from boresight.artefacts import MANIFEST
 from boresight.embeddings import Embeddings, embed, run, store
 from boresight.embeddings.journal import JOURNAL, Journal
@@ -504,7 +505,6 @@ def test_reading_ahead_keeps_the_order_and_stays_bounded():
         time.sleep(0.002 * (row % 3))
         return torch.tensor(row)
 
-    ahead = run._ahead(slow, range(50), workers=3, depth=8)
-    for row, value in enumerate(ahead):
+    for row, value in enumerate(ahead(slow, range(50), workers=3, depth=8)):
         assert value == row
         assert len(begun) <= row + 8

@@ -668,8 +668,8 @@ def test_a_shard_of_many_buffers_is_downloaded_once(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Breaking, "breaks", 0)
     with serving(tmp_path, Breaking) as address:
         slots = Chain(open_shards(f"{address}/a.tar"), buffer=4, seed=0, reader=0, readers=1).slots((0, 0, 0))
-        assert len({slot.item.key for slot in islice(slots, 20)}) == 20  # type: ignore[union-attr]
-        slots.close()  # type: ignore[attr-defined]
+        assert len({slot.item.key for slot in islice(slots, 20) if isinstance(slot.item, Sample)}) == 20
+        slots.close()
         assert Breaking.asked == [None]
 
 

@@ -37,6 +37,11 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
+def nearest(folder: Path) -> Path:
+    """`folder` itself, or the nearest place above it that is there, whatever it is."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+
+
 def check_place(folder: str | Path, kind: str) -> None:
     """Raises ArtefactError unless `folder` is new, empty, or holds an artefact of this kind, to be replaced."""
     with _writing(folder):

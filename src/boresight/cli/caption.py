@@ -46,7 +46,7 @@ class Caption:
         from boresight.pretraining.captioner import Captioner
         from boresight.pretraining.captioning import caption_file
 
-        if self.beams != 4 and self.decode != "beam":
+        if self.beams != Caption.beams and self.decode != "beam":
             raise InputError("--beams changes nothing without --decode beam; leave it out or add that.")
         captioner = Captioner.load(self.captioner, self.device)
         encoder = load_encoder(self.model, device=self.device, dtype=self.dtype)

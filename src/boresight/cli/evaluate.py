@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +10,8 @@ import tyro
 
 if TYPE_CHECKING:
     from boresight.evaluation.benchmark_jobs import BenchmarkJob
+
+_OF_EMBEDDINGS = ("what", "editor", "split", "out", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +109,11 @@ class Evaluate:
         from boresight.embeddings import Embeddings
         from boresight.errors import InputError
         from boresight.evaluation import evaluate_retrieval
-        from boresight.evaluation.benchmarks import OPTIONS
         from boresight.evaluation.results import replace_json
 
-        for name, default in {"data": None, "model": None, "dtype": "auto", "workers": 2, **OPTIONS}.items():
-            if getattr(self, name) != default:
-                option = name.replace("_", "-")
+        for each in fields(self):
+            if each.name not in _OF_EMBEDDINGS and getattr(self, each.name) != each.default:
+                option = each.name.replace("_", "-")
                 raise InputError(f"{self.what} is a folder of embeddings, which takes no --{option}; leave it out.")
         test = Embeddings.load(self.what).split(self.split)
         results = {"plain": evaluate_retrieval(test, device=self.device)}

@@ -170,9 +170,9 @@ class Pretrain:
         unread = (
             ("--captioner-size", alone and self.captioner_size is not None, without),
             ("--caption-length", alone and self.caption_length is not None, without),
-            ("--captioning-weight", alone and self.captioning_weight != 2.0, without),
-            ("--budget", self.strategy == "none" and self.budget != 32, so_kept),
-            ("--n-sentences", self.strategy != "sub-caption" and self.n_sentences != 1, so_kept),
+            ("--captioning-weight", alone and self.captioning_weight != Pretrain.captioning_weight, without),
+            ("--budget", self.strategy == "none" and self.budget != Pretrain.budget, so_kept),
+            ("--n-sentences", self.strategy != "sub-caption" and self.n_sentences != Pretrain.n_sentences, so_kept),
         )
         for option, given, why in unread:
             if given:

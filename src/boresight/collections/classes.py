@@ -67,9 +67,9 @@ def read_class_folders(folder: str | Path, names: Sequence[str] | str | Path | N
     table, labels, problems = Table(), [], []
     for label, name in enumerate(folders):
         found = list(walk_pictures(root / name))
-        files = [file for file in found if is_unicode(file)]
+        files, strange = ([file for file in found if is_unicode(file) is readable] for readable in (True, False))
         problems += [] if files else [Problem(EMPTY_CLASS, printable(name))]
-        problems += [Problem("file name that is not Unicode", printable(file)) for file in found if file not in files]
+        problems += [Problem("file name that is not Unicode", printable(file)) for file in strange]
         for file in files:
             table.add_image(os.path.relpath(file, root), {"bytes": None, "path": file}, "all", {})
         labels += [label] * len(files)

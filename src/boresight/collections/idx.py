@@ -77,7 +77,8 @@ def load_idx(folder: str | Path = DEBIAN_FOLDER, names: Sequence[str] | None = N
         if len(labels) and labels.max() >= len(names):
             raise InputError(f"{file} holds the label {labels.max()} and there are {len(names)} names; pass `names`.")
         read[part] = pictures, labels
-    return GreyPictures(*read["train"], *read["t10k"], tuple(names or FASHION))
+    assert names is not None  # the training labels have settled it
+    return GreyPictures(*read["train"], *read["t10k"], tuple(names))
 
 
 def _read(folder: str | Path, name: str, dimensions: int) -> tuple[Path, np.ndarray]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +17,7 @@ from datasets import Dataset
 from torch import Tensor
 from tqdm import tqdm
 
+from boresight.ahead import ahead
 from boresight.artefacts import MANIFEST, read_manifest
 from boresight.collections.collection import Collection
 from boresight.embeddings import store
@@ -192,7 +191,7 @@ def _run_parts(folder: Path, job: _Job, journal: Journal) -> dict[str, dict[str,
                 said = [part["files"][name] for part in journal.parts]
                 files[name] = stack.enter_context(RowFile(folder / name, width, dtype, said))
         depth = job.batch_size + 2 * job.workers
-        pixels = stack.enter_context(closing(_ahead(_reader(job), range(start, total), job.workers, depth)))
+        pixels = stack.enter_context(closing(ahead(_reader(job), range(start, total), job.workers, depth)))
         bar = stack.enter_context(progress(total=total, initial=start, what="embedding", unit=" images"))
         while start < total:
             stop = min(start + job.part_size, total)
@@ -348,24 +347,3 @@ def _reader(job: _Job) -> Callable[[int], Tensor | InputError]:
             return InputError(f"The picture of image '{label}' cannot be preprocessed ({error}); drop or replace it.")
 
     return read
-
-
-def _ahead(
-    function: Callable[[int], Tensor | InputError], rows: range, workers: int, depth: int
-) -> Generator[Tensor | InputError, None, None]:
-    """`function` of every row, in order, computed by threads at most `depth` rows ahead."""
-    if not workers:
-        yield from map(function, rows)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="boresight-read") as pool:
-        waiting: deque[Future[Tensor | InputError]] = deque()
-        try:
-            for row in rows:
-                waiting.append(pool.submit(function, row))
-                if len(waiting) >= depth:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

@@ -50,7 +50,6 @@ from boresight.evaluation.swaps import KINDS, swap_words
 from boresight.evaluation.zero_shot import TEMPLATES, zero_shot_by_editor
 
 LONG, ALL_SPLITS = "captions longer than the model reads", "left out, in all splits"
-UNLIKE = "not as published"
 ATTACKED_LOWER = ("false rate", "drop rate")
 ALIGNMENT_LOWER = (
     "L2M",
@@ -313,8 +312,7 @@ def _contrasts(job: BenchmarkJob, items: Contrasts, macro_only: bool) -> Found:
     }
     plain = results[PLAIN]
     facts = {"items": f"{plain.n_items:,}", "chance": f"{plain.chance:.1f}", **_left_out(plain.problems)}
-    if items.published not in (None, plain.n_items):
-        facts[f"items, {UNLIKE}"] = f"{plain.n_items:,} of {items.published:,}"
+    facts |= _unlike("items", plain.n_items, items.published)
     return Found(scores, ("macro accuracy",), facts=facts)
 
 
@@ -326,8 +324,7 @@ def winoground(job: BenchmarkJob) -> Found:
     }
     plain = results[PLAIN]
     facts = {"examples": f"{plain.n_examples:,}", **_left_out(plain.problems)}
-    if items.published not in (None, 2 * plain.n_examples):
-        facts[f"examples, {UNLIKE}"] = f"{plain.n_examples:,} of {items.published // 2:,}"
+    facts |= _unlike("examples", plain.n_examples, items.published and items.published // 2)
     return Found(scores, ("group",), facts=facts)
 
 
@@ -417,9 +414,16 @@ def _own_facts(job: BenchmarkJob, embeddings: Embeddings) -> dict[str, str]:
     return _facts(embeddings) | _left_out(job.collection.problems, ALL_SPLITS)
 
 
+def _unlike(what: str, here: int, there: int | None) -> dict[str, str]:
+    """`there`: as published; None for what is not known."""
+    return {} if there is None or there == here else {f"{what}, not as published": f"{here:,} of {there:,}"}
+
+
 def _differs(name: str, embeddings: Embeddings) -> dict[str, str]:
-    differs = RETRIEVAL[name].differs(len(embeddings), len(embeddings.owners))
-    return {f"{what}, {UNLIKE}": f"{here:,} of {there:,}" for what, (here, there) in differs.items()}
+    facts: dict[str, str] = {}
+    for what, (here, there) in RETRIEVAL[name].differs(len(embeddings), len(embeddings.owners)).items():
+        facts |= _unlike(what, here, there)
+    return facts
 
 
 def _left_out(problems: Sequence[Problem], label: str = "left out") -> dict[str, str]:

@@ -45,6 +45,7 @@ def write_benchmark_report(
 
 def _section(heading: str, runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
     labels = _labels(runs)
+    named = list(zip(runs, labels, _differences(runs, labels), strict=True))
     measures = list(dict.fromkeys(name for run in runs for values in run.scores.values() for name in values))
     others = [each for each in published() if each.benchmark == runs[0].benchmark and each.measure in measures]
     sources = list(dict.fromkeys(each.source for each in others))
@@ -58,7 +59,7 @@ def _section(heading: str, runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
             "role": ROLES.get(way, "control"),
             "cells": [_cell(run, way, name) for name in measures],
         }
-        for run, label, differs in zip(runs, labels, _differences(runs, labels), strict=True)
+        for run, label, differs in named
         for way in run.scores
     ]
     rows = [row for place, row in enumerate(rows) if row not in rows[:place]]  # plain, of each editor's run
@@ -73,7 +74,7 @@ def _section(heading: str, runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
     ]
     whose = [
         (", ".join(filter(None, (label, f"edited by {run.editor}" if run.editor else "", differs))), run)
-        for run, label, differs in zip(runs, labels, _differences(runs, labels), strict=True)
+        for run, label, differs in named
     ]
     drawn = dict.fromkeys(name for run in runs for name in run.charts)
     return {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from boresight.artefacts import nearest
 from boresight.collections import Collection
 from boresight.collections.contrasts import AroPart, read_aro, read_sugarcrepe
 from boresight.collections.published import RETRIEVAL
@@ -55,7 +56,8 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
         raise InputError(f"workers is {job.workers}; it must be at least 0.")
     check_batches(job.encoder, job.editor, 1)
     subject = job.subject if benchmark.any_collection or benchmark.any_folder else ""
-    _require_place(name, job, subject)
+    data = _data(job)
+    _require_place(name, job, subject, data)
     before = job.encoder.truncated
     found = benchmark.run(job)
     cut = job.encoder.truncated - before
@@ -76,7 +78,7 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
         encoder_fingerprint=job.encoder.fingerprint,
         editor="" if job.editor is None else job.editor.fingerprint,
         subject=subject,
-        **{**vars(found), "scores": defined, "facts": facts, "data": found.data or _data(job)},
+        **{**vars(found), "scores": defined, "facts": facts, "data": found.data or data},
     )
     try:
         run.save(job.out)
@@ -94,12 +96,12 @@ def require_options(name: str, given: Mapping[str, Any]) -> None:
             raise InputError(f"{name} takes no {option.replace('_', ' ')}; leave it out. It is for {takers}.")
 
 
-def _require_place(name: str, job: BenchmarkJob, subject: str) -> None:
+def _require_place(name: str, job: BenchmarkJob, subject: str, data: str) -> None:
     """Raises ArtefactError for a folder that cannot be written or holds a run that this one would replace.
 
     A run may be done again, and given an editor.
     """
-    above = next(place for place in (job.out, *job.out.absolute().parents) if place.exists())
+    above = nearest(job.out)
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise ArtefactError(f"Cannot write {job.out}, for {above} is no folder that you may write to; choose another.")
     if not (job.out / FILE).exists():
@@ -107,7 +109,7 @@ def _require_place(name: str, job: BenchmarkJob, subject: str) -> None:
     there = BenchmarkRun.load(job.out)
     editor = "" if job.editor is None else job.editor.fingerprint
     of_there = (there.benchmark, there.subject, there.encoder_fingerprint, there.editor or editor)
-    if of_there != (name, subject, job.encoder.fingerprint, editor) or there.data not in ("", _data(job) or there.data):
+    if of_there != (name, subject, job.encoder.fingerprint, editor) or there.data not in ("", data or there.data):
         edited = f", edited by {there.editor}" if there.editor else ""
         raise ArtefactError(
             f"{job.out} holds another run, {there.heading} of {there.model}{edited}; choose another `out`, or delete "

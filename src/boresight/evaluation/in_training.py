@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from boresight.ahead import ahead
 from boresight.collections import Collection
 from boresight.embeddings import Embeddings
 from boresight.encoders.hf import TransformersEncoder
@@ -42,20 +43,16 @@ def retrieval_watch(
 
     rows: list[int] = []
     pictures = torch.empty(0)
-    with ThreadPoolExecutor(max(workers, 1), thread_name_prefix="boresight-read") as threads:
-        found = threads.map(read, range(len(collection)))
+    with closing(ahead(read, range(len(collection)), max(workers, 1), 2 * AT_ONCE)) as found:
         shown = progress(found, total=len(collection), what="reading what is measured", unit="picture", delay=2.0)
-        try:
-            for row, one in enumerate(shown):
-                if isinstance(one, InputError):
-                    say(f"Left out of retrieval as training goes on: {one}")
-                    continue
-                if not rows:
-                    pictures = torch.empty(len(collection), *one.shape)
-                pictures[len(rows)] = one
-                rows.append(row)
-        finally:
-            threads.shutdown(cancel_futures=True)  # else a stop would wait for all
+        for row, one in enumerate(shown):
+            if isinstance(one, InputError):
+                say(f"Left out of retrieval as training goes on: {one}")
+                continue
+            if not rows:
+                pictures = torch.empty(len(collection), *one.shape)
+            pictures[len(rows)] = one
+            rows.append(row)
     if not rows:
         raise InputError(f"No picture of {collection.name or 'the validation split'} can be read; name another split.")
     collection, pictures = collection.select(rows), pictures[: len(rows)]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from boresight.ahead import ahead
 from boresight.artefacts import fingerprint, replace_file
 from boresight.collections.pictures import open_picture
 from boresight.embeddings.journal import writing
@@ -294,10 +293,11 @@ def caption_file(
     with (
         writing(file),
         open(file, "ab") as out,
-        closing(_read_ahead(prepared, todo, batch_size, workers)) as batches,
+        closing(ahead(prepared, todo, workers, 2 * batch_size)) as pictures,
         progress(total=len(names), initial=len(names) - len(todo), what="captioning", unit="image") as bar,
     ):
-        for batch in batches:
+        for begin in range(0, len(todo), batch_size):
+            batch = dict(zip(todo[begin : begin + batch_size], pictures, strict=False))
             for row, found in batch.items():
                 if isinstance(found, InputError):
                     problems[row] = str(found)
@@ -317,21 +317,6 @@ def caption_file(
             raise InputError(f"No picture can be captioned, the first because: {next(iter(problems.values()))}")
         out.writelines(_line({key: names[row], "problem": problem}) for row, problem in problems.items())
     return len(names) - len(problems), len(problems)
-
-
-def _read_ahead(
-    read: Callable[[int], Tensor | InputError], rows: Sequence[int], batch_size: int, workers: int
-) -> Generator[dict[int, Tensor | InputError]]:
-    """What `read` gives of each row, batch by batch; `workers` threads are one batch ahead."""
-    coming: deque[dict[int, Future[Tensor | InputError]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="boresight-read")
-    try:
-        for begin in range(0, len(rows) + batch_size, batch_size):
-            coming.append({row: pool.submit(read, row) for row in rows[begin : begin + batch_size]})
-            if len(coming) == 2:
-                yield {row: future.result() for row, future in coming.popleft().items()}
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _line(entry: dict[str, str]) -> bytes:

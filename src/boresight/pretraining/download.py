@@ -15,12 +15,16 @@ _PAUSES = (1, 4, 16)  # seconds before an address that does not answer is asked 
 _BUSY = (408, 429)  # too slow, too many requests
 
 
+def is_address(shard: str) -> bool:
+    return "://" in shard
+
+
 def open_shard(shard: str) -> IO[bytes]:
     """A path or an http(s) address. Raises InputError when it cannot be opened.
 
     So does a later read from an address where the transfer broke and cannot go on.
     """
-    if "://" in shard:
+    if is_address(shard):
         return io.BufferedReader(_Download(shard, _ask(shard, 0)), 1 << 20)
     try:
         return open(shard, "rb")

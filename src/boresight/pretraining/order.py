@@ -14,7 +14,7 @@ headers (one or two seconds for 10,000 samples in a file); those at an address a
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import NamedTuple
 
 import torch
@@ -58,7 +58,7 @@ class Chain:
         self._stands = (-1, -1)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
-    def slots(self, place: Place) -> Iterator[Slot]:
+    def slots(self, place: Place) -> Generator[Slot]:
         """All samples from `place` on.
 
         Raises InputError when there are none, and when a shard's have no synthetic caption where one is asked for.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
 
-from boresight.artefacts import fingerprint
+from boresight.artefacts import fingerprint, nearest
 from boresight.errors import ArtefactError, InputError
 from boresight.pretraining.captioner import IGNORED, Captioner
 from boresight.pretraining.checkpoints import find_checkpoint, load_checkpoint, save_checkpoint, whole_weights
@@ -386,7 +385,7 @@ def _finished(module: Trainee, averages: Mapping[str, Tensor], like: Trainee) ->
 
 def check_is_folder(out: Path) -> None:
     """Raises ArtefactError where `out` is, or lies below, something that is no folder."""
-    above = next(place for place in (out.absolute(), *out.absolute().parents) if os.path.lexists(place))
+    above = nearest(out)
     if not above.is_dir():
         raise ArtefactError(f"{above} is no folder, so nothing can be written to {out}; choose another folder.")
 

@@ -23,7 +23,7 @@ from boresight.collections.rows import clean
 from boresight.collections.text_files import lines_of
 from boresight.collections.webdataset import braced, expand, key_and_suffix
 from boresight.errors import InputError
-from boresight.pretraining.download import open_shard
+from boresight.pretraining.download import is_address, open_shard
 
 NO_CAPTION = "no caption, sample skipped"
 NO_PICTURE = "no picture, sample skipped"
@@ -77,7 +77,7 @@ class Shards:
     def labels(self) -> list[str]:
         """The shards' names below the folder they share, without '.tar': they begin the keys of samples."""
         # The query of an address is a signature, and the next one signs the same shard otherwise.
-        places = [shard.partition("?")[0] if _is_address(shard) else shard for shard in self.shards]
+        places = [shard.partition("?")[0] if is_address(shard) else shard for shard in self.shards]
         shared = _folder(places)
         return [place[len(shared) :].removesuffix(".tar") for place in places]
 
@@ -145,7 +145,7 @@ class Shards:
         """
         found, ahead = 0, count * max(workers, 1)
         for unit, shard in enumerate(self.shards):
-            if _is_address(shard) or found >= ahead:
+            if is_address(shard) or found >= ahead:
                 return
             found += self.count(unit)
         if found < count:
@@ -311,10 +311,6 @@ def _open_tar(handle: IO[bytes], shard: str) -> tarfile.TarFile:
     except _DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")  # the rest: each compression tried
         raise InputError(f"The shard {shard} is no tar file ({reason}); restore it, then resume.") from error
-
-
-def _is_address(shard: str) -> bool:
-    return "://" in shard
 
 
 def _folder(paths: Sequence[str]) -> str:
