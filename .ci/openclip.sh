@@ -10,4 +10,4 @@ if [ ! -x "$venv/bin/pytest" ]; then
     torchvision==0.28.0 open_clip_torch==3.3.0 timm==1.0.31 ftfy==6.3.1 wcwidth==0.9.4
   "$venv/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt -e . pytest pytest-timeout hypothesis
 fi
-HF_HUB_OFFLINE=1 PYTHONPATH=.ci "$venv/bin/python" -m pytest -p torchvision_operators tests/test_openclip.py tests/test_windows.py
+HF_HUB_OFFLINE=1 PYTHONPATH=.ci "$venv/bin/python" -m pytest -p torchvision_operators tests/encoders/test_openclip.py tests/encoders/test_long_text.py

@@ -42,15 +42,13 @@ from typing import Any, Literal
 import pyarrow as pa
 import torch
 import tyro
-from kept import keep, kept
 from matplotlib.figure import Figure
 
 from boresight import load_encoder
-from boresight.artefacts import fingerprint
-from boresight.collections import Collection
-from boresight.collections.emoji import load_emoji
-from boresight.collections.scenes import make_scenes
-from boresight.collections.table import dataset_of
+from boresight.data import Collection
+from boresight.data.table import dataset_of
+from boresight.data.worlds.emoji.load import load_emoji
+from boresight.data.worlds.scenes import make_scenes
 from boresight.editing import CaptionEditor
 from boresight.editing.config import Form, Length, MaskKind, MemoryKind, TextKind
 from boresight.embeddings import Embeddings, embed
@@ -62,6 +60,8 @@ from boresight.progress import say
 from boresight.sae import SparseAutoencoder, measure_sae
 from boresight.sae.config import ARCHITECTURES, Architecture
 from boresight.seeds import generator
+from boresight.storage import fingerprint
+from kept import keep, kept
 
 RANDOM, SHUFFLED = "random mask", "shuffled images"
 PLAIN, TUNED = "plain", "text fine-tuning"

@@ -25,18 +25,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 import tyro
-from kept import keep, kept
 from PIL import Image
 
 from boresight import load_encoder
 from boresight.attribution import METHODS
-from boresight.collections import Collection
-from boresight.collections.emoji import load_emoji
-from boresight.collections.pictures import to_rgb
-from boresight.encoders import Encoder
-from boresight.errors import InputError
-from boresight.evaluation.attribution import evaluate_attribution, randomisation
-from boresight.evaluation.attribution_figures import (
+from boresight.attribution.measures.comparison import evaluate_attribution, randomisation
+from boresight.attribution.measures.grounding import GroundedPairs, emoji_pairs, scene_pairs
+from boresight.attribution.measures.pairs import CaptionedImages, engines_of, maps_of, read_pairs
+from boresight.attribution.measures.roar import remove_and_retrain
+from boresight.attribution.measures.tables import (
     FAITHFUL,
     GROUNDED,
     TEXTUAL,
@@ -44,14 +41,17 @@ from boresight.evaluation.attribution_figures import (
     AttributionRuns,
     markdown,
 )
-from boresight.evaluation.attribution_pairs import CaptionedImages, engines_of, maps_of, read_pairs
-from boresight.evaluation.grounded_texts import GroundedTexts, emoji_texts, scene_texts
-from boresight.evaluation.grounding import GroundedPairs, emoji_pairs, scene_pairs
+from boresight.attribution.measures.texts import GroundedTexts, emoji_texts, scene_texts
+from boresight.data import Collection
+from boresight.data.images import to_rgb
+from boresight.data.worlds.emoji.load import load_emoji
+from boresight.encoders import Encoder
+from boresight.errors import InputError
 from boresight.evaluation.results import Spread, replace_text
-from boresight.evaluation.roar import remove_and_retrain
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.seeds import generator
+from kept import keep, kept
 
 Part = Literal["image", "text", "randomisation", "roar"]
 PARTS: tuple[Part, ...] = get_args(Part)

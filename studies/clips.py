@@ -4,7 +4,7 @@
 
 Small CLIPs, each from nothing, by boresight's own training: the same pictures, batches and steps for all; only the
 captions and what is added differ. They fit on the split 'encoder' of the emoji collection and of the scenes, with the
-web and synthetic captions of `boresight.collections.synthetic_captions`; the tokenizer is learnt from the same. Choose
+web and synthetic captions of `worlds.synthetic_captions`; the tokenizer is learnt from the same. Choose
 on `--split validation`. Arms:
 
     web                     web captions alone: a plain CLIP
@@ -49,29 +49,29 @@ from typing import Any, Literal
 import pyarrow as pa
 import torch
 import tyro
-from kept import keep, kept
 from matplotlib.figure import Figure
 
 from boresight import load_encoder
-from boresight.collections import Collection
-from boresight.collections.emoji import load_emoji
-from boresight.collections.scenes import make_scenes
-from boresight.collections.synthetic_captions import SYNTHETIC, WEB, web_captions, with_training_captions
-from boresight.collections.table import dataset_of
+from boresight.attribution.measures.tables import markdown
+from boresight.data import Collection
+from boresight.data.table import dataset_of
+from boresight.data.worlds.emoji.load import load_emoji
+from boresight.data.worlds.scenes import make_scenes
 from boresight.embeddings import embed
 from boresight.encoders.hf import TransformersEncoder
 from boresight.errors import InputError
-from boresight.evaluation.attribution_figures import markdown
 from boresight.evaluation.results import Spread, replace_text
 from boresight.evaluation.retrieval import evaluate_retrieval
-from boresight.pretraining.pretrain import CHECKPOINT, PretrainConfig, Stage
-from boresight.pretraining.recipe import MODEL, CaptionerShape, train_on
-from boresight.pretraining.shards import open_rows
-from boresight.pretraining.small_clip import SmallClipConfig, small_clip, small_processor, train_tokenizer
-from boresight.pretraining.stream import StreamConfig
-from boresight.pretraining.subcaptions import Strategy
-from boresight.pretraining.trainee import Captions, Loss
 from boresight.progress import say
+from boresight.training.loop import CHECKPOINT, PretrainConfig, Stage
+from boresight.training.recipe import MODEL, CaptionerShape, train_on
+from boresight.training.shards import open_rows
+from boresight.training.stream import StreamConfig
+from boresight.training.subcaptions import Strategy
+from boresight.training.trainee import Captions, Loss
+from kept import keep, kept
+from worlds.small_clip import SmallClipConfig, small_clip, small_processor, train_tokenizer
+from worlds.synthetic_captions import SYNTHETIC, WEB, web_captions, with_training_captions
 
 SHAPE = SmallClipConfig(
     image_size=64,

@@ -23,6 +23,17 @@ from typing import Any
 
 import torch
 import tyro
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from boresight.attribution.measures.tables import markdown
+from boresight.evaluation.results import Spread, replace_json, replace_text
+from boresight.evaluation.retrieval import evaluate_retrieval
+from boresight.progress import say
+from boresight.seeds import generator
+from boresight.training.contrastive import clamp_scale, clips_loss, contrastive_loss, multi_positive_loss
+from boresight.training.parameters import rate_share
+from boresight.training.subcaptions import reduce
 from clips import ARMS, Arm
 from photographs import (
     Photographs,
@@ -34,18 +45,7 @@ from photographs import (
     minilm_tokenizer,
     text_head,
 )
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from boresight.collections.synthetic_captions import DROPPED, EMPTY, NOTHING, STRAY
-from boresight.evaluation.attribution_figures import markdown
-from boresight.evaluation.results import Spread, replace_json, replace_text
-from boresight.evaluation.retrieval import evaluate_retrieval
-from boresight.pretraining.contrastive import clamp_scale, clips_loss, contrastive_loss, multi_positive_loss
-from boresight.pretraining.parameters import rate_share
-from boresight.pretraining.subcaptions import reduce
-from boresight.progress import say
-from boresight.seeds import generator
+from worlds.synthetic_captions import DROPPED, EMPTY, NOTHING, STRAY
 
 DRAWS = 2
 CHOSEN = tuple(name for name, arm in ARMS.items() if not arm.captioner and not name.startswith("clean"))

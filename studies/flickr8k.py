@@ -21,18 +21,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-import robustness
 import torch
 import tyro
-from photographs import ENCODERS, Photographs, Towers, cut, embedded, halves, load_photographs, minilm
 from torch import Tensor
 
+import robustness
 from boresight.embeddings import Embeddings
 from boresight.evaluation import compare
 from boresight.evaluation.comparison import EDITED, EDITED_MASKS, PLAIN, ROWS, TUNED, TUNED_MEMORY
 from boresight.evaluation.results import Row, Spread
 from boresight.progress import say
 from boresight.seeds import generator
+from photographs import ENCODERS, Photographs, Towers, cut, embedded, halves, load_photographs, minilm
 
 PARTS: tuple[Literal["whole", "imbalance", "richness", "swaps"], ...] = ("whole", "imbalance", "richness", "swaps")
 MAIN_ROWS = (PLAIN, TUNED, TUNED_MEMORY, EDITED, EDITED_MASKS)

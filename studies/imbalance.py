@@ -6,7 +6,7 @@ Schrodi et al. (arXiv 2404.07983) trace modality gap and object bias to *informa
 captions leave out. TEVI (arXiv 2606.07451) edits away what a caption leaves out. So its gain should grow with the
 imbalance, and vanish where captions tell all.
 
-The world is `boresight.collections.mad`: a class and five attributes, of which captions tell exactly k. For every k and
+The world is `worlds.mad`: a class and five attributes, of which captions tell exactly k. For every k and
 seed a CLIP is trained from nothing on the split 'encoder', with captions of k attributes; the pictures, batches and
 steps are the same for all. Autoencoder, editors and opponents are fitted on the split 'train' by `compare`, with
 captions of k attributes too (`--learn told`) or of all five (`--learn whole`), and chosen on 'validation'. On 'test':
@@ -44,30 +44,30 @@ from typing import Any, Literal
 import pyarrow as pa
 import torch
 import tyro
-from clips import small_encoder
-from kept import keep, kept
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from boresight import load_encoder
-from boresight.collections import Collection
-from boresight.collections.mad import FACTORS, make_mad
-from boresight.collections.table import dataset_of
-from boresight.competitors import count_image_to_text, count_text_to_image
+from boresight.data import Collection
+from boresight.data.table import dataset_of
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings, embed
 from boresight.errors import InputError
 from boresight.evaluation import attribute_retention, compare
 from boresight.evaluation.alignment import alignment_report
 from boresight.evaluation.comparison import EDITED, EDITED_MASKS, MEMORY, PLAIN, RANDOM, SHUFFLED, TUNED
+from boresight.evaluation.probes import fit_probe
 from boresight.evaluation.results import Row, Spread, replace_text
-from boresight.evaluation.retention import fit_probe
-from boresight.pretraining.pretrain import CHECKPOINT, PretrainConfig
-from boresight.pretraining.recipe import MODEL, train_on
-from boresight.pretraining.shards import open_rows
-from boresight.pretraining.small_clip import SmallClipConfig, train_tokenizer
-from boresight.pretraining.stream import StreamConfig
 from boresight.progress import say
+from boresight.recall import count_image_to_text, count_text_to_image
+from boresight.training.loop import CHECKPOINT, PretrainConfig
+from boresight.training.recipe import MODEL, train_on
+from boresight.training.shards import open_rows
+from boresight.training.stream import StreamConfig
+from clips import small_encoder
+from kept import keep, kept
+from worlds.mad import FACTORS, make_mad
+from worlds.small_clip import SmallClipConfig, train_tokenizer
 
 SHAPE = SmallClipConfig(
     image_size=28,

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPProcessor
 
-from boresight.artefacts import fingerprint
-from boresight.collections import Collection
+from boresight.data import Collection
 from boresight.errors import InputError
 from boresight.progress import progress
 from boresight.seeds import generator
+from boresight.storage import fingerprint
 
 
 @dataclass(frozen=True)

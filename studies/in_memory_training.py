@@ -1,6 +1,6 @@
 """The loop that the shipped model was made by: data in memory, two threads, checkpoints that resume to the same.
 
-`boresight.pretraining` is what trains models now; this is kept so that the shipped weights can be made again.
+`boresight.training` is what trains models now; this is kept so that the shipped weights can be made again.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from in_memory_pairs import Batch, Pairs, augment, mix
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from boresight.artefacts import load_artefact, save_artefact
 from boresight.errors import ArtefactError, InputError
-from boresight.pretraining.contrastive import clamp_scale, contrastive_loss
-from boresight.pretraining.parameters import rate_share
 from boresight.progress import progress
 from boresight.seeds import generator
+from boresight.storage import load_artefact, save_artefact
+from boresight.training.contrastive import clamp_scale, contrastive_loss
+from boresight.training.parameters import rate_share
+from in_memory_pairs import Batch, Pairs, augment, mix
 
 KIND = "contrastive training"
 

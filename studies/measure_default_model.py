@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 import tyro
 
-from boresight.collections import Collection
-from boresight.collections.emoji import load_emoji
-from boresight.collections.scene_captions import name
-from boresight.collections.scene_world import ATTRIBUTES, COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Thing
-from boresight.collections.scenes import load_scenes, make_scenes
+from boresight.data import Collection
+from boresight.data.worlds.emoji.load import load_emoji
+from boresight.data.worlds.scene_captions import name
+from boresight.data.worlds.scene_world import ATTRIBUTES, COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Thing
+from boresight.data.worlds.scenes import load_scenes, make_scenes
 from boresight.embeddings import embed
 from boresight.encoders import Encoder, load_encoder
 from boresight.evaluation import RetrievalResult, chance, evaluate_retrieval

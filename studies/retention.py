@@ -27,13 +27,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from boresight.collections.scene_world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
-from boresight.collections.scenes import load_scenes, make_scenes
+from boresight.data.worlds.scene_world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
+from boresight.data.worlds.scenes import load_scenes, make_scenes
 from boresight.editing import CaptionEditor
 from boresight.embeddings import embed
 from boresight.encoders import Encoder, load_encoder
+from boresight.evaluation.probes import attribute_retention
 from boresight.evaluation.results import Spread, replace_text
-from boresight.evaluation.retention import attribute_retention
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder

@@ -24,17 +24,17 @@ import tyro
 from torch import Tensor
 
 from boresight import load_encoder
-from boresight.collections import Collection
-from boresight.collections.emoji import load_emoji
-from boresight.collections.scenes import load_scenes
+from boresight.data import Collection
+from boresight.data.worlds.emoji.load import load_emoji
+from boresight.data.worlds.scenes import load_scenes
+from boresight.demo import caption_kinds
 from boresight.editing import CaptionEditor, Scorer
 from boresight.embeddings import Embeddings, embed
 from boresight.encoders import Encoder
 from boresight.errors import InputError
-from boresight.evaluation.job import caption_kinds
+from boresight.evaluation.attacks import evaluate_robustness
 from boresight.evaluation.results import Spread
-from boresight.evaluation.robustness import evaluate_robustness
-from boresight.evaluation.swaps import KINDS, Kind, swap_words
+from boresight.evaluation.word_swaps import KINDS, Kind, swap_words
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder

@@ -16,12 +16,12 @@ from pathlib import Path
 import tyro
 
 from boresight import load_encoder
-from boresight.collections.scenes import make_scenes
+from boresight.data.worlds.scenes import make_scenes
+from boresight.demo import caption_kinds
 from boresight.editing import CaptionEditor, Scorer
 from boresight.embeddings import Embeddings, embed
 from boresight.errors import InputError
 from boresight.evaluation import RetrievalResult, evaluate_retrieval
-from boresight.evaluation.job import caption_kinds
 from boresight.evaluation.results import Spread
 from boresight.models import default_model_path
 from boresight.progress import say

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import torch
 import tyro
-from in_memory_pairs import Pairs
-from in_memory_training import ContrastiveConfig, train
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from boresight.collections import Collection
-from boresight.collections.emoji import load_emoji
-from boresight.collections.scenes import make_scenes
-from boresight.pretraining.small_clip import SmallClipConfig, save_clip, small_clip, small_processor, train_tokenizer
+from boresight.data import Collection
+from boresight.data.worlds.emoji.load import load_emoji
+from boresight.data.worlds.scenes import make_scenes
 from boresight.progress import say
+from in_memory_pairs import Pairs
+from in_memory_training import ContrastiveConfig, train
+from worlds.small_clip import SmallClipConfig, save_clip, small_clip, small_processor, train_tokenizer
 
 CARD = """---
 license: apache-2.0

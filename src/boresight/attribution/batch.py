@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from boresight.artefacts import replace_file
 from boresight.attribution.explain import explain
 from boresight.attribution.maps import Attribution
 from boresight.encoders import Encoder
 from boresight.errors import ArtefactError, InputError
 from boresight.progress import progress, say
+from boresight.storage import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

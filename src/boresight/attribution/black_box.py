@@ -12,7 +12,7 @@ from torch import Tensor
 from boresight.encoders import Encoder
 from boresight.encoders.protocol import check_texts
 from boresight.encoders.tokens import Token, TokenizedTexts
-from boresight.encoders.towers import Hidden, Tower, Towers
+from boresight.encoders.towers.tower import Hidden, Tower, Towers
 from boresight.errors import InputError
 
 GRID = (7, 7)  # parts that a picture is cut into where the model's own patches are not known

@@ -14,16 +14,16 @@ from PIL import Image
 from torch import Tensor
 
 from boresight.attribution.black_box import BlackBox
-from boresight.attribution.interaction import interaction as interaction_maps
 from boresight.attribution.maps import Attribution, Word
-from boresight.attribution.method import Maps, Method, Target, attribute_batch, joined, padded
-from boresight.attribution.methods import METHODS, SCORES_ONLY
-from boresight.collections.pictures import open_picture
+from boresight.attribution.methods.base import Maps, Method, Target, attribute_batch, joined, padded
+from boresight.attribution.methods.interaction import interaction as interaction_maps
+from boresight.attribution.methods.registry import METHODS, SCORES_ONLY
+from boresight.data.images import open_picture
 from boresight.embeddings import Embeddings
 from boresight.encoders import Encoder
 from boresight.encoders.protocol import check_texts
 from boresight.encoders.tokens import Token, TokenizedTexts, words_of
-from boresight.encoders.towers import Towers
+from boresight.encoders.towers.tower import Towers
 from boresight.errors import InputError
 from boresight.progress import progress
 

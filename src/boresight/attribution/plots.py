@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from boresight.attribution.maps import Attribution, Word, normalized, own_grid, resized
-from boresight.collections.pictures import open_picture
+from boresight.data.images import open_picture
 from boresight.errors import InputError
 
 if TYPE_CHECKING:

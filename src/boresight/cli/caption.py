@@ -39,12 +39,12 @@ class Caption:
 
     def run(self) -> None:
         from boresight.cli.sources import open_collection
-        from boresight.collections.files import walk_pictures
-        from boresight.collections.pictures import open_picture
+        from boresight.data.files import walk_pictures
+        from boresight.data.images import open_picture
         from boresight.encoders import load_encoder
         from boresight.errors import InputError
-        from boresight.pretraining.captioner import Captioner
-        from boresight.pretraining.captioning import caption_file
+        from boresight.training.captioner import Captioner
+        from boresight.training.captioning import caption_file
 
         if self.beams != Caption.beams and self.decode != "beam":
             raise InputError("--beams changes nothing without --decode beam; leave it out or add that.")

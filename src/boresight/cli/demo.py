@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from boresight.collections import Collection
+    from boresight.data import Collection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Demo:
         import time
 
         from boresight.cli.sources import open_encoder
-        from boresight.evaluation.job import run_job
+        from boresight.demo import run_job
         from boresight.progress import say
 
         started = time.monotonic()

@@ -32,10 +32,10 @@ class Editor:
     device: str | None = None
 
     def run(self) -> None:
-        from boresight.artefacts import check_place
         from boresight.editing import CaptionEditor
         from boresight.embeddings import Embeddings
         from boresight.sae import SparseAutoencoder
+        from boresight.storage import check_place
 
         check_place(self.out, "editor")
         embeddings = Embeddings.load(self.embeddings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from boresight.evaluation.benchmark_jobs import BenchmarkJob
+    from boresight.benchmarks.job import BenchmarkJob
 
 _OF_EMBEDDINGS = ("what", "editor", "split", "out", "device")
 
@@ -57,8 +57,8 @@ class Evaluate:
     seed: int = 0
 
     def run(self) -> None:
+        from boresight.benchmarks.registry import BENCHMARKS, OPTIONS, require_options, run_benchmark
         from boresight.errors import InputError
-        from boresight.evaluation.benchmarks import BENCHMARKS, OPTIONS, require_options, run_benchmark
 
         if self.what in BENCHMARKS:
             require_options(self.what, {option: getattr(self, option) for option in OPTIONS})
@@ -74,10 +74,10 @@ class Evaluate:
             )
 
     def _job(self, any_collection: bool) -> BenchmarkJob:
+        from boresight.benchmarks.job import BenchmarkJob
         from boresight.cli.sources import open_collection, open_encoder
         from boresight.editing import CaptionEditor
         from boresight.errors import InputError
-        from boresight.evaluation.benchmark_jobs import BenchmarkJob
 
         if self.data is None:
             raise InputError(f"{self.what} needs --data: {'a collection' if any_collection else 'its folder'}.")

@@ -18,6 +18,6 @@ class Inspect:
     def run(self) -> None:
         import yaml
 
-        from boresight.artefacts import read_manifest
+        from boresight.storage import read_manifest
 
         print(yaml.safe_dump(read_manifest(self.folder), sort_keys=True, allow_unicode=True).rstrip())

@@ -12,10 +12,10 @@ import tyro
 
 if TYPE_CHECKING:
     from boresight.encoders.hf import TransformersEncoder
-    from boresight.pretraining.captioner import Captioner
-    from boresight.pretraining.pretrain import Stage
-    from boresight.pretraining.recipe import CaptionerShape
-    from boresight.pretraining.shards import Rows, Shards
+    from boresight.training.captioner import Captioner
+    from boresight.training.loop import Stage
+    from boresight.training.recipe import CaptionerShape
+    from boresight.training.shards import Rows, Shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,17 +108,17 @@ class Pretrain:
         from boresight.errors import InputError
 
         try:
-            from boresight.pretraining.pretrain import PretrainConfig, join_processes
+            from boresight.training.loop import PretrainConfig, join_processes
         except ImportError as error:
             raise InputError(f"Training needs the extra 'train' ({error}); pip install 'boresight[train]'.") from error
         from boresight.encoders import load_encoder
         from boresight.encoders.hf import TransformersEncoder
         from boresight.models import default_model_path
-        from boresight.pretraining.collectives import rank
-        from boresight.pretraining.model_folder import pixel_statistics
-        from boresight.pretraining.pretrain import CAPTIONER, MODEL
-        from boresight.pretraining.recipe import check_places, train_on
-        from boresight.pretraining.stream import StreamConfig
+        from boresight.training.collectives import rank
+        from boresight.training.loop import CAPTIONER, MODEL
+        from boresight.training.model_folder import pixel_statistics
+        from boresight.training.recipe import check_places, train_on
+        from boresight.training.stream import StreamConfig
 
         self._check_options()
         join_processes()
@@ -182,10 +182,10 @@ class Pretrain:
         """What is trained on and, on the first process, what measures retrieval as it goes on."""
         from boresight.cli.sources import open_collection
         from boresight.errors import InputError
-        from boresight.evaluation.in_training import retrieval_watch
-        from boresight.pretraining.collectives import rank
-        from boresight.pretraining.shards import open_rows, open_shards
+        from boresight.evaluation.watch import retrieval_watch
         from boresight.progress import say
+        from boresight.training.collectives import rank
+        from boresight.training.shards import open_rows, open_shards
 
         if "://" in self.data or (".tar" in self.data and not Path(self.data).expanduser().is_dir()):
             if self.split is not None or self.validation not in ("auto", None):
@@ -210,8 +210,8 @@ class Pretrain:
 
     def _captioner(self) -> CaptionerShape | Captioner | None:
         from boresight.errors import InputError
-        from boresight.pretraining.captioner import Captioner
-        from boresight.pretraining.recipe import CaptionerShape
+        from boresight.training.captioner import Captioner
+        from boresight.training.recipe import CaptionerShape
 
         told: dict[str, Any] = {} if self.captioner == "none" else {"variant": self.captioner}
         if self.captioner_size is not None:
@@ -233,7 +233,7 @@ class Pretrain:
 def read_stages(told: tuple[str, ...]) -> tuple[Stage, ...]:
     """Stages from 'share:pixels:tokens'. Raises InputError for anything else."""
     from boresight.errors import InputError
-    from boresight.pretraining.pretrain import Stage
+    from boresight.training.loop import Stage
 
     stages = []
     for one in told:

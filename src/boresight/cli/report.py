@@ -19,8 +19,8 @@ class Report:
     title: str = "Benchmarks of the field"
 
     def run(self) -> None:
-        from boresight.evaluation.benchmark_report import write_benchmark_report
-        from boresight.evaluation.benchmark_run import BenchmarkRun
+        from boresight.benchmarks.record import BenchmarkRun
+        from boresight.reports.benchmark_page import write_benchmark_report
 
         write_benchmark_report(self.out, [BenchmarkRun.load(folder) for folder in self.runs], self.title)
         print(self.out)

@@ -28,9 +28,9 @@ class Sae:
     def run(self) -> None:
         import shutil
 
-        from boresight.artefacts import check_place
         from boresight.embeddings import Embeddings
         from boresight.sae import SparseAutoencoder, measure_sae
+        from boresight.storage import check_place
 
         check_place(self.out, "sae")
         place = self.out.resolve()

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from boresight.collections import Collection
+    from boresight.data import Collection
     from boresight.encoders import Encoder
 
 
 def open_collection(source: str, **options: Any) -> Collection:
     """'emoji', 'scenes', or whatever `load_collection` reads; a collection without splits gets them by hash of id."""
-    from boresight.collections import load_collection, load_emoji, load_scenes, train_validation_test
+    from boresight.data import load_collection, load_emoji, load_scenes, train_validation_test
     from boresight.errors import InputError
     from boresight.progress import say
 

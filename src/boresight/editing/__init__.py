@@ -1,8 +1,5 @@
-from boresight.editing.config import EditorConfig as EditorConfig
-from boresight.editing.editor import CaptionEditor as CaptionEditor
-from boresight.editing.explanation import Explanation as Explanation
-from boresight.editing.explanation import LatentEffect as LatentEffect
-from boresight.editing.scorer import PlainScorer as PlainScorer
-from boresight.editing.scorer import PreparedImages as PreparedImages
-from boresight.editing.scorer import PreparedTexts as PreparedTexts
-from boresight.editing.scorer import Scorer as Scorer
+"""The caption editor: what a caption keeps of an image."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boresight.artefacts import fingerprint, load_artefact, save_artefact
 from boresight.device import pick_device
 from boresight.editing import scoring, training
 from boresight.editing.config import EditorConfig, Form, Length, MaskKind, MemoryKind, TextKind
@@ -28,6 +27,7 @@ from boresight.errors import ArtefactError, InputError
 from boresight.sae import LatentNames, SparseAutoencoder
 from boresight.sae.autoencoder import encoder_of
 from boresight.sae.config import SaeConfig
+from boresight.storage import fingerprint, load_artefact, save_artefact
 
 _IMAGES_AT_ONCE = 16384
 _TEXT_FLOATS = 2**22

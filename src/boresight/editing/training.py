@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boresight.competitors import count_image_to_text, count_text_to_image
 from boresight.editing.masks import SpliceMask
 from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, joined, remember
 from boresight.editing.scorer import PreparedImages
@@ -21,6 +20,7 @@ from boresight.embeddings import Embeddings
 from boresight.embeddings.embeddings import check_rows
 from boresight.errors import InputError
 from boresight.progress import progress
+from boresight.recall import count_image_to_text, count_text_to_image
 from boresight.seeds import generator
 
 if TYPE_CHECKING:

@@ -1,2 +1,5 @@
-from boresight.embeddings.embeddings import Embeddings as Embeddings
-from boresight.embeddings.run import embed as embed
+"""Vectors of a captioned collection, in memory and on disk."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

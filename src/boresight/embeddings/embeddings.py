@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from boresight.errors import InputError
-from boresight.selection import as_tensor, row_numbers
+from boresight.indexing import as_tensor, row_numbers
 
 SPLITS = ("train", "validation", "test")
 
@@ -124,7 +124,7 @@ class Embeddings:
 
         `rows` are row numbers, negative ones counted from the end, or a mask of N booleans. A row named twice comes
         twice, captions and all. A run of consecutive rows stays a view, so memory-mapped embeddings stay on disk.
-        Raises InputError as `boresight.selection.row_numbers` says.
+        Raises InputError as `boresight.indexing.row_numbers` says.
         """
         chosen = row_numbers(rows, len(self))
         by_owner = torch.argsort(self.owners, stable=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from boresight.artefacts import MANIFEST
 from boresight.errors import ArtefactError
+from boresight.storage import MANIFEST
 
 JOURNAL = "journal.jsonl"
 _LABELS = {

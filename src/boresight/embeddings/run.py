@@ -17,17 +17,17 @@ from datasets import Dataset
 from torch import Tensor
 from tqdm import tqdm
 
-from boresight.ahead import ahead
-from boresight.artefacts import MANIFEST, read_manifest
-from boresight.collections.collection import Collection
+from boresight.data.collection import Collection
 from boresight.embeddings import store
 from boresight.embeddings.embeddings import Embeddings
 from boresight.embeddings.journal import JOURNAL, Journal, refuse_other_run, whole_lines, writing
 from boresight.embeddings.rowfile import RowFile
+from boresight.encoders.long_text import embed_texts_in_windows
 from boresight.encoders.protocol import Encoder
-from boresight.encoders.windows import embed_texts_in_windows
 from boresight.errors import InputError
+from boresight.prefetch import ahead
 from boresight.progress import progress, say
+from boresight.storage import MANIFEST, read_manifest
 
 TEXT_WINDOW = 8  # batches of captions that are sorted by length together, so that little padding is computed
 
@@ -61,7 +61,7 @@ def embed(
         dtype: of the stored embeddings.
         part_size: images in a part.
         long_text: 'truncate' cuts captions longer than the model reads; 'windows' reads the whole of them, piece by
-            piece (`boresight.encoders.windows`), and changes nothing for captions that fit.
+            piece (`boresight.encoders.long_text`), and changes nothing for captions that fit.
 
     Returns:
         memory-mapped embeddings when there is a `folder`, unit length.

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from boresight.artefacts import FORMAT, MANIFEST, read_manifest, replacing_folder, sync, write_json
 from boresight.embeddings.embeddings import Embeddings
 from boresight.embeddings.journal import JOURNAL
 from boresight.embeddings.rowfile import RowFile, map_rows, verify_rows
 from boresight.errors import ArtefactError
+from boresight.storage import FORMAT, MANIFEST, read_manifest, replacing_folder, sync, write_json
 
 KIND = "embeddings"
 IMAGES, TEXTS, TOKENS, LENGTHS = "images.npy", "texts.npy", "tokens.npy", "token-lengths.npy"

@@ -1,2 +1,5 @@
-from boresight.encoders.load import load_encoder as load_encoder
-from boresight.encoders.protocol import Encoder as Encoder
+"""Pictures and words to vectors."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
-from boresight.encoders.files import check_folder, file_fingerprint, model_folder
-from boresight.encoders.hf_towers import hf_towers
+from boresight.encoders.model_files import check_folder, file_fingerprint, model_folder
 from boresight.encoders.precision import pick_dtype
 from boresight.encoders.protocol import check_batch, check_image, check_texts, unit_rows
 from boresight.encoders.tokens import TokenizedTexts, fast_tokens
-from boresight.encoders.towers import Towers
+from boresight.encoders.towers.hf import hf_towers
+from boresight.encoders.towers.tower import Towers
 from boresight.encoders.truncation import truncate, warn_of_truncation
 from boresight.errors import InputError
 

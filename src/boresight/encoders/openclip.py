@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from boresight.encoders.openclip_towers import openclip_towers
 from boresight.encoders.precision import pick_dtype
 from boresight.encoders.protocol import check_batch, check_image, check_texts, unit_rows
 from boresight.encoders.tokens import Token, TokenizedTexts, aligned_tokens, fast_tokens
-from boresight.encoders.towers import Towers
+from boresight.encoders.towers.openclip import openclip_towers
+from boresight.encoders.towers.tower import Towers
 from boresight.encoders.truncation import warn_of_truncation
 from boresight.errors import InputError
 

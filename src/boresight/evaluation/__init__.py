@@ -1,22 +1,5 @@
-from boresight.evaluation.alignment import alignment_report as alignment_report
-from boresight.evaluation.attribution import evaluate_attribution as evaluate_attribution
-from boresight.evaluation.benchmark_jobs import BenchmarkJob as BenchmarkJob
-from boresight.evaluation.benchmark_report import write_benchmark_report as write_benchmark_report
-from boresight.evaluation.benchmark_run import BenchmarkRun as BenchmarkRun
-from boresight.evaluation.benchmarks import run_benchmark as run_benchmark
-from boresight.evaluation.comparison import compare as compare
-from boresight.evaluation.composition import evaluate_contrasts as evaluate_contrasts
-from boresight.evaluation.composition import evaluate_winoground as evaluate_winoground
-from boresight.evaluation.examples import Example as Example
-from boresight.evaluation.examples import LatentCard as LatentCard
-from boresight.evaluation.examples import pick_examples as pick_examples
-from boresight.evaluation.examples import pick_latents as pick_latents
-from boresight.evaluation.report import write_report as write_report
-from boresight.evaluation.results import Comparison as Comparison
-from boresight.evaluation.retention import attribute_retention as attribute_retention
-from boresight.evaluation.retrieval import RetrievalResult as RetrievalResult
-from boresight.evaluation.retrieval import chance as chance
-from boresight.evaluation.retrieval import evaluate_retrieval as evaluate_retrieval
-from boresight.evaluation.robustness import evaluate_image_attack as evaluate_image_attack
-from boresight.evaluation.robustness import evaluate_robustness as evaluate_robustness
-from boresight.evaluation.swaps import swap_words as swap_words
+"""Scores of embeddings: retrieval and what surrounds it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,9 +17,9 @@ from boresight.editing import CaptionEditor
 from boresight.editing.tokens import Tokens, tokens_of
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.imbalance import captioned_share, information_imbalance, sample, unit_rows
+from boresight.evaluation.neighbours import captioned_share, information_imbalance, sample, unit_rows
+from boresight.indexing import as_tensor
 from boresight.seeds import generator
-from boresight.selection import as_tensor
 
 Labels = Tensor | np.ndarray | Sequence[int]
 _BLOCK = 16384
@@ -73,7 +73,7 @@ def alignment(embeddings: Embeddings, power: float = 2.0) -> float:
 
 
 def uniformity(rows: Tensor | np.ndarray, temperature: float = 2.0, *, at_most: int = 5000, seed: int = 0) -> float:
-    """log mean_{i<j} exp(-temperature |x_i - x_j|^2), of Wang and Isola (arXiv 2005.10242); lower is more spread out.
+    """Log mean_{i<j} exp(-temperature |x_i - x_j|^2), of Wang and Isola (arXiv 2005.10242); lower is more spread out.
 
     rows: (N, d), images or texts. 0 where all are one; about -2 * temperature at the best in many dimensions. Rows
     beyond `at_most` are sampled; O(N^2) time, blocks of bounded memory. NaN for a single row.

@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 
-from boresight.artefacts import MANIFEST, fingerprint
 from boresight.editing import CaptionEditor, Scorer
 from boresight.editing.editor import candidates
 from boresight.editing.training import require_apart
@@ -34,6 +33,7 @@ from boresight.evaluation.retrieval import chance, evaluate_retrieval
 from boresight.progress import progress
 from boresight.sae import SparseAutoencoder, measure_sae
 from boresight.seeds import generator
+from boresight.storage import MANIFEST, fingerprint
 
 PLAIN = Row("plain", "baseline", "cosine of the embeddings as they are")
 TUNED = Row("text fine-tuning", "opponent", "the same training of the text side, without a mask")

@@ -13,7 +13,7 @@ from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.alignment import matched_pairs, object_bias
-from boresight.evaluation.retention import fit_probe
+from boresight.evaluation.probes import fit_probe
 from boresight.seeds import generator
 
 Values = Sequence[Sequence[str]]

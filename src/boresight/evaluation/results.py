@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from boresight.artefacts import replace_file
 from boresight.errors import ArtefactError
 from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS, METRICS
+from boresight.storage import replace_file
 
 ALL_KINDS = "all"
 

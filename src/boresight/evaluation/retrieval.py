@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from boresight.competitors import Counts
 from boresight.device import pick_device
 from boresight.editing import CaptionEditor, PlainScorer, Scorer
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.ranks import count_competitors
+from boresight.evaluation.ranking import count_competitors
+from boresight.recall import Counts
 
 DEPTHS = (1, 5, 10)
 METRICS = (*(f"R@{k}" for k in DEPTHS), "median_rank", "mrr")

@@ -1,5 +1,6 @@
 """RoCOCO's two attacks (arXiv 2304.10727) as published: altered captions against images, altered pictures against
-captions."""
+captions.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from boresight.collections.rococo import Rococo
+from boresight.benchmarks.rococo import Rococo
 from boresight.editing import CaptionEditor, Scorer
 from boresight.embeddings import Embeddings
+from boresight.embeddings.batches import LongText, embed_captions
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
-from boresight.evaluation.batches import LongText, embed_captions
-from boresight.evaluation.robustness import evaluate_image_attack, evaluate_robustness
+from boresight.evaluation.attacks import evaluate_image_attack, evaluate_robustness
 
 Figures = dict[str, dict[str, float]]
 """'plain', and 'edited' where there is an editor -> measure -> percent."""

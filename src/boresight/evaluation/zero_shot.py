@@ -14,16 +14,16 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from boresight.collections import Collection, Problem
-from boresight.collections.load import summary
-from boresight.collections.pictures import open_picture
-from boresight.competitors import Counts, limits
+from boresight.data import Collection, Problem
+from boresight.data.images import open_picture
+from boresight.data.load import summary
 from boresight.editing import CaptionEditor, PlainScorer, Scorer
+from boresight.embeddings.batches import Editors, Open, check_batches, embed_batches, reads_tokens
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
-from boresight.evaluation.batches import Editors, Open, check_batches, embed_batches, reads_tokens
+from boresight.indexing import as_tensor
 from boresight.progress import progress, say
-from boresight.selection import as_tensor
+from boresight.recall import Counts, limits
 
 TEMPLATES = (
     "{}",

@@ -1,10 +1,5 @@
-from boresight.sae.autoencoder import SparseAutoencoder as SparseAutoencoder
-from boresight.sae.codes import SparseCodes as SparseCodes
-from boresight.sae.measures import SaeMeasures as SaeMeasures
-from boresight.sae.measures import measure_sae as measure_sae
-from boresight.sae.measures import retrieval_kept as retrieval_kept
-from boresight.sae.measures import stability as stability
-from boresight.sae.names import LatentNames as LatentNames
-from boresight.sae.names import name_latents as name_latents
-from boresight.sae.sheet import contact_sheet as contact_sheet
-from boresight.sae.vocabulary import vocabulary_from_captions as vocabulary_from_captions
+"""Sparse autoencoders: taking an embedding apart."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from boresight.artefacts import fingerprint, load_artefact, save_artefact
 from boresight.device import pick_device
 from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
@@ -23,6 +22,7 @@ from boresight.sae.measures import measure_sae
 from boresight.sae.sparse_ops import weighted_sums
 from boresight.sae.start import SAMPLE, as_rows
 from boresight.sae.training import train
+from boresight.storage import fingerprint, load_artefact, save_artefact
 
 _KEPT = ("encoder", "encoder_fingerprint", "rows", "options", "measures")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def pre_activations(centred: Tensor, weight: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
-    """centred @ weight.T + bias. centred: (B, d), weight: (n, d), bias: (n,) -> (B, n); no gradient.
+    """Centred @ weight.T + bias. centred: (B, d), weight: (n, d), bias: (n,) -> (B, n); no gradient.
 
     `out` (B, n) spares the allocation, which costs as much as a quarter of the product itself.
     """

@@ -11,9 +11,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from boresight.competitors import count_text_to_image
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
+from boresight.recall import count_text_to_image
 from boresight.sae.start import as_rows
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from scipy.special import rel_entr
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from boresight.artefacts import load_artefact, save_artefact
 from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from boresight.sae.autoencoder import SparseAutoencoder
 from boresight.sae.start import Rows, as_rows
 from boresight.sae.vocabulary import terms_by_image
 from boresight.sae.vocabulary import vocabulary_from_captions as vocabulary_from_captions
+from boresight.storage import load_artefact, save_artefact
 
 Source = Literal["captions", "vocabulary"]
 EVIDENCE = 32  # strongest images of a latent whose captions speak for it

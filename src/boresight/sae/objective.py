@@ -135,7 +135,7 @@ def loss(x: Tensor, done: Pass, variance: float, aux_coefficient: float) -> Tens
 
 
 def sparsity_loss(done: Pass, k: int, coefficient: float) -> Tensor:
-    """coefficient * (L0 / k - 1)^2: pulls the mean number of active latents to k (JumpReLU).
+    """Coefficient * (L0 / k - 1)^2: pulls the mean number of active latents to k (JumpReLU).
 
     A target in place of a plain L0 penalty is a variant named by Rajamanoharan et al. 2024 (arXiv 2407.14435); the
     coefficient is our choice.
@@ -169,7 +169,7 @@ def _levels(pre: Tensor, rows: Tensor, latents: Tensor, config: SaeConfig) -> Te
 
 
 def jump_relu(values: Tensor, threshold: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
-    """values where they exceed the threshold, else 0; and 1 or 0 saying which. (E,), (E,) -> (E,), (E,).
+    """Values where they exceed the threshold, else 0; and 1 or 0 saying which. (E,), (E,) -> (E,), (E,).
 
     The thresholds get pseudo-gradients through a rectangle of width `bandwidth` around them (Rajamanoharan et al.
     2024, arXiv 2407.14435, eq. 11 and 12); the values get the plain gradient where they pass.

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from boresight.collections import Collection
+from boresight.data import Collection
 from boresight.errors import InputError
 from boresight.sae.names import SHOWN, LatentNames
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from boresight.artefacts import MANIFEST, load_artefact, save_artefact
 from boresight.errors import InputError
 from boresight.progress import progress
 from boresight.sae import objective
@@ -21,6 +20,7 @@ from boresight.sae.config import FitOptions, SaeConfig
 from boresight.sae.matmul import pre_activations
 from boresight.sae.start import SAMPLE, Rows, data_scale, starting_bias, starting_directions
 from boresight.seeds import generator
+from boresight.storage import MANIFEST, load_artefact, save_artefact
 
 if TYPE_CHECKING:
     from boresight.sae.autoencoder import SparseAutoencoder

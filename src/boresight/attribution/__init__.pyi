@@ -1,0 +1,17 @@
+from .explain import explain as explain
+from .maps import Attribution as Attribution
+from .maps import Word as Word
+from .methods.attention import AttentionRollout as AttentionRollout
+from .methods.attention import Chefer as Chefer
+from .methods.attention import LeGrad as LeGrad
+from .methods.bottleneck import M2IB as M2IB
+from .methods.controls import RandomMap as RandomMap
+from .methods.controls import UniformMap as UniformMap
+from .methods.gradients import GradCam as GradCam
+from .methods.gradients import GradientXInput as GradientXInput
+from .methods.gradients import IntegratedGradients as IntegratedGradients
+from .methods.path import BottleneckPath as BottleneckPath
+from .methods.perturbation import KernelShap as KernelShap
+from .methods.perturbation import Occlusion as Occlusion
+from .methods.perturbation import Rise as Rise
+from .methods.registry import METHODS as METHODS

@@ -1,0 +1,3 @@
+from .job import BenchmarkJob as BenchmarkJob
+from .record import BenchmarkRun as BenchmarkRun
+from .registry import run_benchmark as run_benchmark

@@ -1,0 +1,177 @@
+"""Hugging Face datasets: in hand, saved to a folder, from the hub, or made of parquet files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, Image, concatenate_datasets
+
+from boresight.data.assemble import Row, assemble, clean
+from boresight.data.collection import Problem
+from boresight.data.columns import Columns, texts_in
+from boresight.data.files import finder, folder_of_images
+from boresight.data.formats.tables import row_of
+from boresight.data.splits import normal_split
+from boresight.data.table import FIXED, Captions, dataset_of
+from boresight.errors import InputError
+
+_BATCH = 1000
+
+
+def read_datasets(
+    parts: Mapping[str, Dataset] | Dataset,
+    columns: Columns,
+    *,
+    name: str,
+    images: str | os.PathLike[str] | None = None,
+    bases: Sequence[Path] = (Path(),),
+) -> tuple[Dataset, list[Problem]]:
+    """A dataset, or several by split, as a collection; pictures inside it stay where they are, on disk if they are.
+
+    A split column goes before the name of the part: several sets of the hub hold all splits in one. Ids are the id
+    column, else the pictures' paths where these are unique, else split and row number.
+
+    Args:
+        images: folder of the pictures, where the image column holds paths.
+        bases: where such paths start from otherwise.
+    """
+    if isinstance(parts, Dataset):
+        parts = {"": parts}
+    ready = {split: _with_images(part, columns, _label(name, split)) for split, part in parts.items()}
+    # Selections keep all cells of what they were made from, so a column is compared with its own length.
+    cells = [_cells(part, columns, "bytes") for part in ready.values()]
+    if any(column.null_count < len(column) for column in cells):
+        return _embedded(ready, columns, name)
+    roots = [folder_of_images(images)] if images is not None else list(bases)
+    return assemble(_rows(ready, columns, name, roots[0]), finder(roots), name=name)
+
+
+def _label(name: str, split: str) -> str:
+    return f"split '{split}' of {name}" if split else name
+
+
+def _with_images(dataset: Dataset, columns: Columns, label: str) -> Dataset:
+    """The same dataset with its image column as bytes and paths, undecoded."""
+    columns.check(dataset.column_names, label)
+    image = _image(dataset, columns)
+    try:
+        return dataset.with_format(None).cast_column(image, Image(decode=False))
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        kind = dataset.features[image]
+        raise InputError(
+            f"The column '{image}' of {label} holds {kind}, not pictures or their paths; name another as image_column."
+        ) from error
+
+
+def _image(dataset: Dataset, columns: Columns) -> str:
+    column = columns.image_in(dataset.column_names)
+    assert column is not None  # Columns.check has seen to it
+    return column
+
+
+def _cells(dataset: Dataset, columns: Columns, field: str) -> pa.ChunkedArray:
+    return pc.struct_field(dataset.data.column(_image(dataset, columns)), field)
+
+
+def _rows(parts: Mapping[str, Dataset], columns: Columns, name: str, root: Path) -> Iterator[Row | Problem]:
+    for split, part in parts.items():
+        image = _image(part, columns)
+        for number, values in enumerate(_dictionaries(part)):
+            path = (values[image] or {}).get("path")
+            values[image] = os.path.relpath(path, root) if path and Path(path).is_relative_to(root) else path
+            yield row_of(values, f"row {number} of {_label(name, split)}", columns, above="", split=normal_split(split))
+
+
+def _dictionaries(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """Rows as they are stored, pictures undecoded, with the names of class labels instead of their numbers."""
+    labels = {name: feature for name, feature in dataset.features.items() if isinstance(feature, ClassLabel)}
+    for batch in dataset.with_format("arrow").iter(_BATCH):
+        for values in batch.to_pylist():
+            for name, feature in labels.items():
+                number = values[name]
+                values[name] = feature.names[number] if number is not None and number >= 0 else None
+            yield values
+
+
+def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tuple[Dataset, list[Problem]]:
+    # A selection or shuffle is made real first, because columns cannot be joined to it.
+    flat = {split: part.flatten_indices() if part._indices is not None else part for split, part in parts.items()}
+    ids = _ids(flat, columns)
+    common = [
+        column
+        for column, feature in next(iter(flat.values())).features.items()
+        if all(part.features.get(column) == feature for part in flat.values())
+    ]
+    problems: list[Problem] = []
+    taken: set[str] = set()
+    joined, kept, start = [], [], 0
+    for split, part in flat.items():
+        image = _image(part, columns)
+        used = columns.captions_in(part.column_names)
+        own_id, own_split = columns.id_in(part.column_names), columns.split_in(part.column_names)
+        captions, splits = Captions(), []
+        small = part.select_columns([*used, *([own_split] if own_split else [])])
+        absent = _absent(part, columns)
+        for row, values in enumerate(_dictionaries(small)):
+            splits.append(normal_split((values[own_split] if own_split else None) or split))
+            where = f"row {row} of {_label(name, split)}"
+            cells = [text for column in used for text in texts_in(values[column])]
+            texts, wrong = clean(cells if len(used) == 1 else [cell for cell in cells if cell], where)
+            identity = ids[split][row]
+            if absent[row] is not None:
+                wrong, texts = [Problem("missing file", f"{absent[row]}, {where}")], []
+            elif identity in taken:
+                wrong, texts = [Problem("duplicate id", f"{identity}, {where}")], []
+            elif not texts and not wrong:
+                wrong = [Problem("image without captions", where)]
+            problems += wrong
+            if texts:
+                taken.add(identity)
+                kept.append(start + row)
+                captions.add(row, texts)
+        extras = [c for c in common if c not in (image, *used, own_id, own_split, *FIXED)]
+        pictures = part.select_columns([image, *extras])
+        pictures = pictures if image == "image" else pictures.rename_column(image, "image")
+        table = pa.table(
+            {"id": pa.array(ids[split], pa.string()), "captions": captions.finish(len(part)), "split": splits}
+        )
+        joined.append(concatenate_datasets([pictures, dataset_of(table)], axis=1))
+        start += len(part)
+    dataset = concatenate_datasets(joined)
+    dataset = dataset.select_columns([*FIXED, *(column for column in dataset.column_names if column not in FIXED)])
+    return dataset if len(kept) == len(dataset) else dataset.select(kept), problems
+
+
+def _absent(part: Dataset, columns: Columns) -> list[str | None]:
+    """For each row None, or how to name the picture that is not there."""
+    lengths = pc.fill_null(pc.binary_length(_cells(part, columns, "bytes")), 0)
+    paths = _cells(part, columns, "path").to_pylist()
+    here = np.asarray(lengths) > 0
+    return [
+        None if inside or (path and os.path.isfile(path)) else path or "no picture"
+        for inside, path in zip(here, paths, strict=True)
+    ]
+
+
+def _ids(parts: Mapping[str, Dataset], columns: Columns) -> dict[str, list[str]]:
+    paths = {split: _cells(part, columns, "path").to_pylist() for split, part in parts.items()}
+    counts = Counter(path for values in paths.values() for path in values)
+    unique = None not in counts and "" not in counts and max(counts.values(), default=0) == 1
+    ids = {}
+    for split, part in parts.items():
+        column = columns.id_in(part.column_names)
+        numbered = [f"{normal_split(split)}/{row}" for row in range(len(part))]
+        fallback = paths[split] if unique else numbered
+        found = fallback if column is None else part.with_format("arrow")[column][:].to_pylist()
+        ids[split] = [
+            str(value) if value is not None and value != "" else other
+            for value, other in zip(found, fallback, strict=True)
+        ]
+    return ids

@@ -1,0 +1,192 @@
+"""Captions in a table beside a folder of pictures: json lines, csv, tsv."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from datasets import Dataset
+
+from boresight.data.assemble import Row, assemble
+from boresight.data.collection import Problem
+from boresight.data.columns import Columns, texts_in
+from boresight.data.files import finder, folder_of_images, key_of
+from boresight.data.splits import NO_SPLIT, normal_split, split_of_name, split_of_path
+from boresight.errors import InputError
+
+# One parsed row: where it stands, and its values by column, or in their place what is wrong with it.
+Parsed = tuple[str, Mapping[str, Any] | str]
+
+
+def read_tables(
+    files: Sequence[Path],
+    columns: Columns,
+    *,
+    kind: str,
+    name: str,
+    images: str | os.PathLike[str] | None = None,
+    folder: Path | None = None,
+) -> tuple[Dataset, list[Problem]]:
+    """Captions tables, `kind` 'jsonl', 'csv' or 'tsv'; pictures lie beside their table, or in `images/` of the source.
+
+    A row with one caption string adds it to its image; a row with a list of captions is its image's whole list.
+
+    Args:
+        images: the folder of the pictures, when it is elsewhere.
+        folder: the folder that the user named as the source; its unmentioned pictures are reported.
+    """
+    parse = {"jsonl": _json_lines, "csv": _csv, "tsv": _tsv}[kind]
+    root = folder or files[0].parent
+
+    def rows() -> Iterator[Row | Problem]:
+        seen: set[str] = set()
+        for file in files:
+            label = os.path.relpath(file, root)
+            split = split_of_path(label)
+            split = split_of_name(file.stem) if split == NO_SPLIT else split
+            with _opened(file) as handle:
+                for where, values in parse(handle, label, columns):
+                    if isinstance(values, str):
+                        yield Problem("malformed row", f"{where}: {values}")
+                    else:
+                        seen.update(values)
+                        yield row_of(values, where, columns, above=os.path.dirname(label), split=split)
+        if seen:
+            columns.check_named(sorted(seen), name)
+
+    bases = [root, root / "images"] if images is None else [folder_of_images(images)]
+    return assemble(rows(), finder(bases), name=name, folder=None if images else folder)
+
+
+def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: str, split: str) -> Row | Problem:
+    """A row from values by column; its path starts from the folder `above`, and `split` serves when it names none."""
+    present = [name for name, value in values.items() if value is not None]
+    image = columns.image_in(present)
+    name = values[image] if image is not None else None
+    if not isinstance(name, str) or not name.strip():
+        return Problem("malformed row", f"{where} names no picture")
+    used = columns.captions_in(values)
+    cells = [values[column] for column in used]
+    if len(cells) > 1:
+        cells = [cell for cell in cells if cell is not None and cell != ""]
+    id_column, split_column = columns.id_in(present), columns.split_in(present)
+    identity = values[id_column] if id_column is not None else None
+    path = os.path.join(above, name)
+    return Row(
+        key=key_of(path),
+        path=path,
+        captions=[text for cell in cells for text in texts_in(cell)],
+        where=where,
+        whole=len(used) != 1 or not isinstance(cells[0], str),
+        id=None if identity is None or identity == "" else str(identity),
+        split=normal_split(values[split_column]) if split_column is not None and values[split_column] != "" else split,
+        extras={key: value for key, value in values.items() if key not in (image, *used, id_column, split_column)},
+    )
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[TextIO]:
+    try:
+        with open(file, "rb") as binary:
+            wide = binary.read(2) in (b"\xff\xfe", b"\xfe\xff")
+        # Bytes that are not UTF-8 become lone surrogates, so that only the rows that hold them are set aside. UTF-16
+        # knows no such escape: of a file cut in the middle of a character the rest is a replacement character.
+        encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+        handle = open(file, encoding=encoding, errors=errors, newline="")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); check the path and its permissions.") from error
+    with handle:
+        yield handle
+
+
+def _json_lines(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed]:
+    for number, line in enumerate(handle, 1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {label}"
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:  # a ValueError of its own for a number of 4,301 digits
+            yield where, f"no json ({error})"
+            continue
+        yield where, values if isinstance(values, dict) else "no json object"
+
+
+def _csv(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed]:
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        reader = csv.reader(handle, strict=True, skipinitialspace=True)
+        header: list[str] | None = None
+        while True:
+            where = f"line {reader.line_num + 1} of {label}"
+            try:
+                cells = next(reader)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                yield where, f"{error}, up to line {reader.line_num}"
+                continue
+            if header is None:
+                header = _header(cells, label, columns)
+            elif cells:
+                yield where, _by_column(header, cells, columns)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _tsv(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed]:
+    """One line a row. A cell in quotes with doubled quotes inside is unquoted; any other quote is a quote."""
+    header: list[str] | None = None
+    for number, line in enumerate(handle, 1):
+        if not line.strip():
+            continue
+        cells = [_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")]
+        if header is None:
+            header = _header(cells, label, columns)
+        else:
+            yield f"line {number} of {label}", _by_column(header, cells, columns)
+
+
+def _header(cells: list[str], label: str, columns: Columns) -> list[str]:
+    columns.check(cells, label)
+    for name, count in Counter(cells).items():
+        if count > 1 and name:  # spreadsheets leave empty columns at the end, without a name
+            raise InputError(f"{label} has {count} columns called '{name}'; rename all but one.")
+    return cells
+
+
+def _by_column(header: Sequence[str], cells: Sequence[str], columns: Columns) -> Mapping[str, Any] | str:
+    if len(cells) != len(header):
+        return f"{len(cells)} cells for {len(header)} columns, starting '{cells[0]}'"
+    values: dict[str, Any] = dict(zip(header, cells, strict=True))
+    for name in columns.captions_in(header):
+        values[name] = _list_or_text(values[name])
+    return values
+
+
+def _unquoted(cell: str) -> str:
+    inner = cell[1:-1]
+    if len(cell) >= 2 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', ""):
+        return inner.replace('""', '"')
+    return cell
+
+
+def _list_or_text(cell: str) -> list[str] | str:
+    """A json or Python list of strings as that list, any other cell as it is."""
+    if not (cell.startswith("[") and cell.endswith("]")):
+        return cell
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(cell)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            return value
+    return cell

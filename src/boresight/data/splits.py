@@ -1,0 +1,79 @@
+"""Names of splits, and splits for collections that have none."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import uuid
+from collections.abc import Sequence
+from pathlib import PurePath
+
+import pyarrow as pa
+from datasets import Dataset
+
+from boresight.data.collection import Collection
+from boresight.errors import InputError
+
+NO_SPLIT = "all"
+_VALIDATION = frozenset({"val", "valid", "dev", "validation"})
+FOLDERS = _VALIDATION | {"train", "test"}
+_IN_NAME = re.compile(r"(?:^|[^a-z])(train|validation|valid|val|dev|test)(?:\d{4})?(?![a-z0-9])", re.IGNORECASE)
+
+
+def normal_split(name: object) -> str:
+    """'validation' for val, valid and dev in any case; any other name as it is; 'all' for none."""
+    text = "" if name is None else str(name).strip()
+    return "validation" if text.lower() in _VALIDATION else text or NO_SPLIT
+
+
+def split_of_path(path: str) -> str:
+    """The split that the first folder of a relative path names, else 'all'."""
+    parts = PurePath(path).parts
+    return normal_split(parts[0].lower()) if len(parts) > 1 and parts[0].lower() in FOLDERS else NO_SPLIT
+
+
+def split_of_name(stem: str) -> str:
+    """The split in a file's name: `captions_val2017`, `coco_karpathy_test`, `train-00000-of-00002`; else 'all'."""
+    found = _IN_NAME.search(stem)
+    return normal_split(found[1].lower()) if found else NO_SPLIT
+
+
+def train_validation_test(
+    collection: Collection, *, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0
+) -> Collection:
+    """Split a collection that has no splits into 'train', 'validation' and 'test', each image by a hash of its id.
+
+    An image keeps its split when others are added or removed, on every machine; the shares are met on average.
+
+    Args:
+        fractions: three shares that sum to 1.
+        seed: another seed, another split.
+
+    Raises:
+        InputError: fractions that are no shares, or a collection that already has more than one split.
+    """
+    shares_ok = len(fractions) == 3 and all(0 <= share <= 1 for share in fractions)
+    if not shares_ok or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+        raise InputError(f"fractions must be three shares that sum to 1, for example (0.8, 0.1, 0.1), not {fractions}.")
+    present = sorted(set(collection.splits))
+    if len(present) > 1:
+        raise InputError(
+            f"{collection.name or 'This collection'} already has the splits {', '.join(present)}; take one with "
+            "split() before splitting it anew."
+        )
+    dataset = collection.dataset
+    table = dataset.data.table
+    splits = pa.array([_drawn(name, fractions, seed) for name in table.column("id").to_pylist()], pa.string())
+    table = table.set_column(table.column_names.index("split"), pa.field("split", pa.string()), splits)
+    # The whole table below a selection is relabelled, so that no picture has to be copied.
+    relabelled = Dataset(table, info=dataset.info, indices_table=dataset._indices, fingerprint=uuid.uuid4().hex)
+    return Collection(relabelled, collection.name, collection.problems)
+
+
+def _drawn(name: str, fractions: Sequence[float], seed: int) -> str:
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    point = int.from_bytes(digest[:7], "big") / 2**56
+    if point < fractions[0]:
+        return "train"
+    return "validation" if point < fractions[0] + fractions[1] else "test"

@@ -1,0 +1,127 @@
+"""The main job: from a collection and an encoder to the comparison of plain and edited retrieval, and its page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from boresight.data import Collection
+from boresight.editing import CaptionEditor
+from boresight.embeddings import Embeddings, embed
+from boresight.encoders import Encoder
+from boresight.errors import InputError
+from boresight.evaluation.comparison import compare
+from boresight.evaluation.examples import pick_examples, pick_latents
+from boresight.evaluation.results import Comparison
+from boresight.reports.comparison_page import write_report
+from boresight.sae import LatentNames, SparseAutoencoder, name_latents, vocabulary_from_captions
+
+VOCABULARY = 2000
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the main job left: the embeddings, the comparison, and the autoencoder and editor of the first seed."""
+
+    embeddings: Embeddings
+    comparison: Comparison
+    sae: SparseAutoencoder
+    editor: CaptionEditor
+    names: LatentNames
+
+
+def run_job(
+    encoder: Encoder,
+    collection: Collection,
+    folder: str | Path,
+    report: str | Path,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    n_latents: int = 1024,
+    k: int = 32,
+    device: str | torch.device | None = None,
+    on_error: Literal["skip", "refuse"] = "skip",
+    facts: Mapping[str, str] | None = None,
+) -> Job:
+    """Embed, fit, compare with every control, name the latents, write the page.
+
+    Uses the splits 'train' (autoencoder and editor), 'validation' (choice) and every split whose name begins with
+    'test' (reported once, each beside the others); all other splits are left alone. What stood in `folder` from an
+    interrupted run of the same job is used.
+
+    Args:
+        folder: gets `embeddings/`, `seed-<s>/sae`, `seed-<s>/edited`, `names/`, `comparison.json`, `comparison.csv`.
+        report: the HTML file.
+        facts: what to say of the run at the head of the page.
+
+    Raises:
+        InputError: a split is missing or empty, or an input cannot be used.
+        ArtefactError: the folder cannot be written, or holds something else.
+    """
+    folder = Path(folder)
+    splits = collection.splits
+    tests = sorted({split for split in splits if split.startswith("test")})
+    for needed in ("train", "validation", *(tests or ["test"])):
+        if needed not in splits:
+            present = ", ".join(sorted(set(splits))) or "none"
+            raise InputError(f"The job needs a split '{needed}' and the collection has: {present}; name the splits so.")
+    wanted = {"train", "validation", *tests}
+    used = collection.select(np.flatnonzero([split in wanted for split in splits]))
+    embeddings = embed(encoder, used, folder / "embeddings", on_error=on_error)
+    train, held = embeddings.train, {name: embeddings.split(name) for name in tests}
+    kinds = {name: labels for name, part in held.items() if (labels := caption_kinds(used, part)) is not None}
+    comparison = compare(
+        train,
+        embeddings.validation,
+        held,
+        seeds=seeds,
+        n_latents=n_latents,
+        k=k,
+        kinds=kinds,
+        folder=folder,
+        device=device,
+    )
+    comparison.save_json(folder / "comparison.json")
+    comparison.save_csv(folder / "comparison.csv")
+
+    first = folder / f"seed-{seeds[0]}"
+    sae, editor = SparseAutoencoder.load(first / "sae"), CaptionEditor.load(first / "edited")
+    names = names_of(encoder, sae, train)
+    names.save(folder / "names")
+    shown = tests[0]
+    write_report(
+        report,
+        comparison,
+        pick_examples(held[shown], editor, names.names, kinds=kinds.get(shown), seed=seeds[0]),
+        pick_latents(held[shown], sae, names.names, seed=seeds[0]),
+        pictures=used,
+        facts={"Collection": collection.name, **(facts or {})},
+    )
+    return Job(embeddings, comparison, sae, editor, names)
+
+
+def caption_kinds(collection: Collection, embeddings: Embeddings) -> list[str] | None:
+    """The kind of each of the M captions, from the collection's column `caption_kinds`; None where it has none."""
+    if "caption_kinds" not in collection.dataset.column_names:
+        return None
+    columns: Any = collection.dataset.select_columns(["id", "caption_kinds"])
+    of_image = {row["id"]: row["caption_kinds"] for row in columns}
+    return [kind for image in embeddings.ids for kind in of_image[image]]
+
+
+def names_of(encoder: Encoder, sae: SparseAutoencoder, train: Embeddings) -> LatentNames:
+    """Names of the latents, from the words of the training captions and from the captions of their top images.
+
+    Names are no reason to lose a run: where no word stands in two captions, whole captions are the vocabulary.
+    """
+    captions = list(train.captions or ())
+    try:
+        words = vocabulary_from_captions(captions, size=VOCABULARY)
+    except InputError:
+        words = list(dict.fromkeys(captions))[:VOCABULARY]
+    return name_latents(sae, vocabulary=words, vocabulary_embeddings=encoder.embed_texts(words), embeddings=train)

@@ -1,0 +1,2 @@
+from .embeddings import Embeddings as Embeddings
+from .run import embed as embed

@@ -1,0 +1,75 @@
+"""Retrieval of a model that is still being trained, on pictures that are preprocessed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from boresight.data import Collection
+from boresight.embeddings import Embeddings
+from boresight.encoders.hf import TransformersEncoder
+from boresight.errors import InputError
+from boresight.evaluation.retrieval import evaluate_retrieval
+from boresight.prefetch import ahead
+from boresight.progress import progress, say
+from boresight.seeds import generator
+
+AT_ONCE = 64
+
+
+def retrieval_watch(
+    collection: Collection, encoder: TransformersEncoder, *, most: int = 5000, workers: int = 2, seed: int = 0
+) -> Callable[[nn.Module], dict[str, float]]:
+    """What gives R@1 and R@5, in percent, of a model with `encoder`'s tokenizer and image processor on `collection`.
+
+    Of more than `most` pictures so many are drawn; those that cannot be read are told of and left out. `workers`
+    threads, at least one, read them. Holds the preprocessed pictures in memory: 600 kB each at 224 pixels. The model
+    computes where it stands. Raises InputError when no picture can be read.
+    """
+    if len(collection) > most:
+        say(f"Retrieval as training goes on: {most:,} of the {len(collection):,} pictures, drawn by seed {seed}.")
+        drawn = torch.randperm(len(collection), generator=generator(seed, "retrieval watch"))[:most]
+        collection = collection.select(drawn.sort().values)
+
+    def read(row: int) -> Tensor | InputError:
+        try:
+            return encoder.preprocess(collection.image(row))
+        except InputError as error:
+            return error
+
+    rows: list[int] = []
+    pictures = torch.empty(0)
+    with closing(ahead(read, range(len(collection)), max(workers, 1), 2 * AT_ONCE)) as found:
+        shown = progress(found, total=len(collection), what="reading what is measured", unit="picture", delay=2.0)
+        for row, one in enumerate(shown):
+            if isinstance(one, InputError):
+                say(f"Left out of retrieval as training goes on: {one}")
+                continue
+            if not rows:
+                pictures = torch.empty(len(collection), *one.shape)
+            pictures[len(rows)] = one
+            rows.append(row)
+    if not rows:
+        raise InputError(f"No picture of {collection.name or 'the validation split'} can be read; name another split.")
+    collection, pictures = collection.select(rows), pictures[: len(rows)]
+    captions, owners = collection.texts, collection.owners
+
+    def watch(model: Any) -> dict[str, float]:
+        place = next(model.parameters()).device
+        parts = (encoder.tokenizer, encoder.image_processor)
+        now = TransformersEncoder(
+            model, *parts, name="the model in training", fingerprint="", device=place, dtype=torch.float32
+        )
+        images = torch.cat([now.embed_images(part) for part in pictures.split(AT_ONCE)])
+        texts = torch.cat(
+            [now.embed_texts(captions[start : start + AT_ONCE]) for start in range(0, len(captions), AT_ONCE)]
+        )
+        found = evaluate_retrieval(Embeddings.from_arrays(images, texts, owners))
+        sides = (("T2I", found.t2i), ("I2T", found.i2t))
+        return {f"{label} {name}": side[name] for label, side in sides for name in ("R@1", "R@5")}
+
+    return watch

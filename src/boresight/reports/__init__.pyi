@@ -1,0 +1,2 @@
+from .benchmark_page import write_benchmark_report as write_benchmark_report
+from .comparison_page import write_report as write_report

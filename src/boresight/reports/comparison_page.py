@@ -1,0 +1,246 @@
+"""The report: one HTML file with everything in it, readable offline, without scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from boresight.data import Collection
+from boresight.editing.explanation import LatentEffect
+from boresight.errors import InputError
+from boresight.evaluation.examples import EXAMPLE_RULE, GALLERY_RULE, Example, LatentCard
+from boresight.evaluation.results import ALL_KINDS, Comparison, HeldOut, Row, replace_text
+from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS
+from boresight.reports.charts import DotFigure, dot_figure
+from boresight.reports.page import Thumbnail, page_from, shelf_of, thumbnails
+
+LATENTS_SHOWN = 6
+LEAST_SHARE = 0.05
+COLUMNS = {**{f"R@{k}": f"R@{k}" for k in DEPTHS}, "MRR": "mrr"}
+MEASURES = {
+    "explained_variance": "explained variance",
+    "l0": "active latents an image",
+    "dead_share": "share of latents active in no image",
+    "cosine": "cosine with the reconstruction",
+    "retrieval_kept_r1": "T2I R@1 with reconstructions, over plain",
+    "retrieval_kept_r10": "T2I R@10 with reconstructions, over plain",
+}
+COMPARED = ("baseline", "opponent", "ours")
+
+
+def write_report(
+    path: str | Path,
+    comparison: Comparison,
+    examples: Sequence[Example] = (),
+    gallery: Sequence[LatentCard] = (),
+    *,
+    pictures: Collection | Callable[[str], Image.Image] | None = None,
+    title: str = "Plain and edited retrieval, side by side",
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Write the page of a comparison.
+
+    Args:
+        path: the HTML file; replaced whole or not at all.
+        examples, gallery: from `pick_examples` and `pick_latents`.
+        pictures: where to find the picture of an image id; ids are shown where there is none.
+        facts: what was run, shown before the comparison's own facts.
+
+    Raises:
+        InputError: a comparison without 'edited', or a picture that cannot be read, named.
+        ArtefactError: the file cannot be written.
+    """
+    if not _rows(comparison, "ours"):
+        raise InputError("The page sets 'edited' against 'plain'; compare with the row EDITED among `rows`.")
+    thumbnail = thumbnails(pictures)
+    page = page_from(
+        "comparison_page.html",
+        title=title,
+        lead=_lead(comparison),
+        version=version("boresight"),
+        headlines=[_headline(comparison, test) for test in comparison.tests],
+        facts=list({**(facts or {}), **_facts(comparison)}.items()),
+        directions=list(DIRECTIONS.values()),
+        metrics=list(COLUMNS),
+        sections=[_section(comparison, test) for test in comparison.tests],
+        legend=[(row.name, row.role) for row in _contrast(comparison)],
+        measures=_measures(comparison),
+        measured_on=comparison.tests[0].name,
+        examples=[_example(example, thumbnail) for example in examples],
+        example_rule=EXAMPLE_RULE,
+        gallery=[_card(card, thumbnail) for card in gallery],
+        gallery_rule=GALLERY_RULE,
+    )
+    replace_text(Path(path), page)
+
+
+def _rows(comparison: Comparison, *roles: str) -> list[Row]:
+    return [row for row in comparison.rows if row.role in roles]
+
+
+def _contrast(comparison: Comparison) -> list[Row]:
+    """Plain, the strongest-matched rival (same fine-tuning, no mask) and ours: what the richness figures compare."""
+    ours = _rows(comparison, "ours")[:1]
+    return _rows(comparison, "baseline")[:1] + _rows(comparison, "opponent")[:1] + ours
+
+
+def _lead(comparison: Comparison) -> str:
+    seeds = len(comparison.seeds)
+    return (
+        "A caption says which part of an image it is about. Plain retrieval compares it with the whole image "
+        "embedding; edited retrieval first moves the embedding towards what people wrote of images like it, and turns "
+        "down what the caption does not describe. "
+        f"Both, and every control, over {seeds} seed{'s' if seeds != 1 else ''}."
+    )
+
+
+def _headline(comparison: Comparison, test: HeldOut) -> dict[str, Any]:
+    plain, ours = _rows(comparison, "baseline")[0].name, _rows(comparison, "ours")[0].name
+    lines = []
+    for direction, words in DIRECTIONS.items():
+        before = comparison.spread(test.name, plain, direction, "R@1")
+        after = comparison.spread(test.name, ours, direction, "R@1")
+        gain = comparison.gain(test.name, ours, plain, direction, "R@1")
+        spread = "" if gain.deviation is None else f" ± {gain.deviation:.1f}"
+        lines.append(
+            {
+                "words": words,
+                "before": f"{before.mean:.1f}",
+                "after": f"{after.mean:.1f}",
+                "gain": f"{gain.mean:+.1f}{spread}".replace("-", "−"),
+                "sign": "even" if abs(gain.mean) < 0.05 else "gain" if gain.mean > 0 else "loss",
+            }
+        )
+    return {"test": test.name, "lines": lines}
+
+
+def _facts(comparison: Comparison) -> dict[str, str]:
+    sizes = {f"Test: {test.name}": f"{test.n_images:,} images, {test.n_texts:,} captions" for test in comparison.tests}
+    seeds = {"Seeds": ", ".join(str(seed) for seed in comparison.seeds)}
+    return {**sizes, **seeds, **{name: str(value) for name, value in comparison.facts.items()}}
+
+
+def _section(comparison: Comparison, test: HeldOut) -> dict[str, Any]:
+    cells = {
+        (row.name, direction, metric): comparison.spread(test.name, row.name, direction, metric)
+        for row in comparison.rows
+        for direction in DIRECTIONS
+        for metric in COLUMNS.values()
+    }
+    compared = {row.name for row in _rows(comparison, *COMPARED)}
+    best = {
+        (direction, metric): max(round(cells[name, direction, metric].mean, _digits(metric)) for name in compared)
+        for direction in DIRECTIONS
+        for metric in COLUMNS.values()
+    }
+    rows = []
+    for row in comparison.rows:
+        line = []
+        for direction in DIRECTIONS:
+            for number, metric in enumerate(COLUMNS.values()):
+                value, digits = cells[row.name, direction, metric], _digits(metric)
+                top = row.name in compared and round(value.mean, digits) == best[direction, metric]
+                line.append(
+                    {
+                        "mean": f"{value.mean:.{digits}f}",
+                        "deviation": None if value.deviation is None else f"{value.deviation:.{digits}f}",
+                        "best": top,
+                        "start": number == 0,
+                    }
+                )
+        rows.append({"name": row.name, "role": row.role, "meaning": row.meaning, "cells": line})
+    return {
+        "title": test.name,
+        "caption": f"{test.n_images:,} images, {test.n_texts:,} captions. Recall in percent; MRR from 0 to 1.",
+        "rows": rows,
+        "charts": [_chart(comparison, test, direction) for direction in DIRECTIONS],
+        "richness": [_richness(comparison, test, direction) for direction in DIRECTIONS] if test.kinds else [],
+    }
+
+
+def _digits(metric: str) -> int:
+    return 3 if metric == "mrr" else 1
+
+
+def _chart(comparison: Comparison, test: HeldOut, direction: str) -> DotFigure:
+    plain = _rows(comparison, "baseline")[0]
+    tracks = [
+        (row.name, [(row.name, row.role, comparison.spread(test.name, row.name, direction, "R@1"))])
+        for row in _rows(comparison, *COMPARED)
+    ]
+    reference = comparison.spread(test.name, plain.name, direction, "R@1").mean
+    return dot_figure(f"{_sentence(DIRECTIONS[direction])}, R@1 in %; dashed: {plain.name}", tracks, reference)
+
+
+def _richness(comparison: Comparison, test: HeldOut, direction: str) -> DotFigure:
+    tracks = [
+        (
+            f"{kind} ({count:,})",
+            [
+                (row.name, row.role, comparison.spread(test.name, row.name, direction, "R@1", kind))
+                for row in _contrast(comparison)
+            ],
+        )
+        for kind, count in test.kinds.items()
+        if kind != ALL_KINDS
+    ]
+    return dot_figure(f"{_sentence(DIRECTIONS[direction])}, R@1 in %, by kind of caption", tracks)
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
+def _measures(comparison: Comparison) -> list[tuple[str, str]]:
+    runs = list(comparison.measures.values())
+    if not runs:
+        return []
+    means = {name: sum(run[name] for run in runs) / len(runs) for name in runs[0]}
+    return [(MEASURES.get(name, name.replace("_", " ")), f"{value:.3g}") for name, value in means.items()]
+
+
+def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
+    active = example.explanation.latents
+    strongest = max((latent.activation for latent in active), default=1.0)
+
+    def bars(amount: Callable[[LatentEffect], float], words: str) -> list[dict[str, Any]]:
+        """The latents of which most is kept, or dropped; a share below `LEAST_SHARE` is not worth a line."""
+        chosen = [latent for latent in active if amount(latent) >= LEAST_SHARE]
+        chosen.sort(key=lambda latent: -latent.activation * amount(latent))
+        return [
+            {
+                "name": latent.name or f"latent {latent.index}",
+                "activation": f"{latent.activation:.3g}",
+                "kept": 100 * latent.activation * latent.mask / strongest,
+                "gone": 100 * latent.activation * (1 - latent.mask) / strongest,
+                "text": f"{amount(latent):.0%} {words}",
+            }
+            for latent in chosen[:LATENTS_SHOWN]
+        ]
+
+    before, after = example.rank_before, example.rank_after
+    return {
+        "caption": example.caption,
+        "kind": example.kind,
+        "rule": example.rule,
+        "before": f"{before:,.0f}",
+        "after": f"{after:,.0f}",
+        "sign": "gain" if after < before else "loss" if after > before else "even",
+        "plain": shelf_of(example.plain, thumbnail),
+        "edited": shelf_of(example.edited, thumbnail),
+        "kept": bars(lambda latent: latent.mask, "kept"),
+        "dropped": bars(lambda latent: 1 - latent.mask, "dropped"),
+    }
+
+
+def _card(card: LatentCard, thumbnail: Thumbnail) -> dict[str, Any]:
+    return {
+        "number": card.latent,
+        "name": card.name,
+        "share": f"{card.share:.1%}",
+        "pictures": [thumbnail(image_id) for image_id in card.image_ids],
+    }

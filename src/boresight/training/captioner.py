@@ -1,0 +1,374 @@
+"""The captioner of CLIPS: a small decoder that reads image tokens and a web caption and writes the full caption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from boresight.device import pick_device
+from boresight.errors import ArtefactError, InputError
+from boresight.seeds import generator
+from boresight.storage import load_artefact, save_artefact
+from boresight.training.subcaptions import special_ids
+
+KIND = "captioner"
+FAMILIES = ("clip", "siglip")
+IGNORED = -100  # fills targets behind a caption's end; no token has this number, while CLIP pads with its end token
+Variant = Literal["queries", "teacher"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionerConfig:
+    """Shape of a captioner; the defaults are those of the published S size.
+
+    Attributes:
+        image_width, text_width: widths of the token states of the two towers.
+        vocabulary: size of the tokenizer's vocabulary.
+        queries: N, the longest caption in tokens, its end token included.
+        variant: 'queries' as published, where nothing of the caption is ever an input and all tokens are written at
+            once; 'teacher' for comparison, which reads the tokens before (as CoCa does) and writes step by step.
+        mask_padding: hide the padding of web captions. Ours: the published model reads it, so that what it writes
+            depends on the longest caption of the batch.
+        tokenizer: `tokenizer_fingerprint` of the tokenizer whose numbers it writes; '' is never checked.
+    """
+
+    image_width: int
+    text_width: int
+    vocabulary: int
+    width: int = 384
+    layers: int = 12
+    heads: int = 6
+    queries: int = 128
+    variant: Variant = "queries"
+    mask_padding: bool = True
+    tokenizer: str = ""
+
+    def __post_init__(self) -> None:
+        if self.variant not in get_args(Variant):
+            raise InputError(f"variant='{self.variant}' is unknown; choose one of {', '.join(get_args(Variant))}.")
+        for name in ("image_width", "text_width", "vocabulary", "width", "layers", "heads", "queries"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.width % self.heads:
+            raise InputError(f"width {self.width} is no multiple of heads {self.heads}; choose another of the two.")
+
+    @classmethod
+    def fitting(cls, model: Any, tokenizer: Any, **shape: Any) -> CaptionerConfig:
+        """The configuration for a `CLIPModel` or `SiglipModel` and its tokenizer; `shape` are the other settings.
+
+        Raises InputError for a model of another family.
+        """
+        if model.config.model_type not in FAMILIES:
+            raise InputError(f"A captioner reads CLIP and SigLIP models, not '{model.config.model_type}'; pass one.")
+        return cls(
+            image_width=model.config.vision_config.hidden_size,
+            text_width=model.config.text_config.hidden_size,
+            vocabulary=len(tokenizer),
+            tokenizer=tokenizer_fingerprint(tokenizer),
+            **shape,
+        )
+
+
+class PrefixStates(NamedTuple):
+    """What one forward of each tower gives.
+
+    Attributes:
+        images: (B, d) pooled and projected, of the towers' own length.
+        texts: (M, d) likewise.
+        image_states: (B, P, image_width), the class token first where the tower has one.
+        text_states: (M, T, text_width).
+    """
+
+    images: Tensor
+    texts: Tensor
+    image_states: Tensor
+    text_states: Tensor
+
+
+def prefix_states(model: Any, pixel_values: Tensor, web_ids: Tensor, *, any_size: bool = False) -> PrefixStates:
+    """Pooled embeddings and token states of a `CLIPModel` or `SiglipModel`, each tower run once.
+
+    No attention mask is needed: CLIP reads up to the end token and padding comes after it, SigLIP was trained to
+    read its padding.
+
+    Args:
+        pixel_values: (B, 3, S, S) float.
+        web_ids: (M, T) int64, tokenized as the model was trained. M may be more than B, as with a second caption of
+            each image behind the first; the captioner then takes the first B of `text_states`.
+        any_size: interpolate position embeddings for pictures that are not of the model's own size.
+    """
+    image = model.get_image_features(pixel_values=pixel_values, interpolate_pos_encoding=any_size)
+    text = model.get_text_features(input_ids=web_ids)
+    return PrefixStates(image.pooler_output, text.pooler_output, image.last_hidden_state, text.last_hidden_state)
+
+
+def prefix_mask(prefix: int, queries: int) -> Tensor:
+    """(P + Q, P + Q) bool, True where a row reads a column: the prefix itself, query i the prefix and queries <= i."""
+    mask = torch.ones(prefix + queries, prefix + queries, dtype=torch.bool).tril()
+    mask[:prefix, :prefix] = True
+    return mask
+
+
+def special_ends(tokenizer: Any) -> tuple[int | None, int]:
+    """Numbers of the tokens that a tokenizer puts before a caption (None if it puts none) and behind it.
+
+    Raises InputError when it puts none behind: a captioner could not tell where to stop.
+    """
+    before, behind = special_ids(tokenizer)
+    if not behind:
+        raise InputError("The tokenizer ends captions with no end token; use one that does.")
+    return (before[0] if before else None), behind[-1]
+
+
+def real_tokens(tokens: Tensor, end: int) -> Tensor:
+    """(B, T) bool, True up to and including the first `end` of each row of (B, T) tokens."""
+    ended = tokens == end
+    return ended.cumsum(1) - ended.long() == 0
+
+
+def caption_targets(tokens: Tensor, *, start: int | None, end: int, queries: int) -> Tensor:
+    """What query i has to say: the full captions without their start token, cut or filled with `IGNORED` to N.
+
+    Args:
+        tokens: (B, T) int64, [start] w1 .. wn end and any padding.
+        start, end: as `special_ends` gives them.
+        queries: N.
+
+    Returns:
+        (B, N) int64; a caption cut has no end token.
+    """
+    said = tokens if start is None else tokens[:, 1:]
+    said = torch.where(real_tokens(said, end), said, IGNORED)[:, :queries]
+    return F.pad(said, (0, queries - said.shape[1]), value=IGNORED)
+
+
+def previous_tokens(targets: Tensor, *, start: int | None, end: int) -> Tensor:
+    """(B, N) int64, the input of the variant 'teacher' for `targets` (B, N): place i holds token i - 1, after `start`.
+
+    The end token stands for a start token that the tokenizer lacks, and for `IGNORED`, whose outputs count nowhere.
+    """
+    first = torch.full_like(targets[:, :1], end if start is None else start)
+    return torch.cat([first, targets[:, :-1].masked_fill(targets[:, :-1] == IGNORED, end)], dim=1)
+
+
+def captioning_loss(logits: Tensor, targets: Tensor, pad: int = IGNORED) -> Tensor:
+    """Mean cross entropy over the tokens of `targets` (B, N) that are not `pad`, under `logits` (B, N, V): (), nats.
+
+    0 where there is no such token. `pad` must be no token that has to be learnt, as the end token has, with which
+    CLIP pads; `caption_targets` sees to it.
+    """
+    return captioning_total(logits, targets, pad) / (targets != pad).sum().clamp(min=1)
+
+
+def captioning_total(logits: Tensor, targets: Tensor, pad: int = IGNORED) -> Tensor:
+    """The sum of which `captioning_loss` is the mean: (), nats."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=pad, reduction="sum")
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values of the positions read so far, of every layer (B, heads, L, width / heads) each.
+
+    seen: (B, L) bool, False on hidden padding.
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    seen: Tensor
+
+    def rows(self, index: Tensor) -> Cache:
+        """The cache of these rows, in this order; a row may be taken more than once."""
+        return Cache([(keys[index], values[index]) for keys, values in self.layers], self.seen[index])
+
+
+class Block(nn.Module):
+    """A pre-norm transformer layer."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(
+        self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """(B, L, width) and the keys and values of all positions, those of `past` first.
+
+        mask: bool, broadcast to (B, heads, L, past + L).
+        """
+        parts = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        if past is not None:
+            key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+        read = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        x = x + self.out(read.transpose(1, 2).flatten(2))
+        return x + self.down(F.gelu(self.up(self.mlp_norm(x)))), (key, value)
+
+
+class Captioner(nn.Module):
+    """A transformer over [image tokens | web-caption tokens | N queries] that writes token i of the caption at query i.
+
+    Both kinds of token states come in through a bias-free projection. The mask is `prefix_mask`. The queries are
+    learnt, drawn from N(0, 1), without positions. In the variant 'teacher' the embedded tokens before, with learnt
+    positions, stand in their place.
+
+    Attributes:
+        recompute: compute the activations of a layer anew in the backward of `forward`, to spare memory.
+        model: fingerprint of the encoder that it was trained with; '' is never checked.
+    """
+
+    def __init__(self, config: CaptionerConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.recompute = False
+        self.model = ""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator(seed, "captioner").initial_seed())
+            self.image_in = nn.Linear(config.image_width, config.width, bias=False)
+            self.text_in = nn.Linear(config.text_width, config.width, bias=False)
+            self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
+            self.norm = nn.LayerNorm(config.width)
+            self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.xavier_uniform_(module.weight)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+            if config.variant == "queries":
+                self.queries = nn.Parameter(torch.randn(config.queries, config.width))
+            else:
+                self.tokens = nn.Parameter(0.02 * torch.randn(config.vocabulary, config.width))
+                self.positions = nn.Parameter(0.02 * torch.randn(config.queries, config.width))
+
+    def forward(
+        self,
+        image_states: Tensor,
+        text_states: Tensor,
+        *,
+        real: Tensor | None = None,
+        previous: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (B, N, vocabulary) float32 of every token of the caption, in one pass.
+
+        Args:
+            image_states: (B, P, image_width) float, of `prefix_states`.
+            text_states: (B, T, text_width) float, of the web captions.
+            real: (B, T) bool, False on the padding of the web captions; None: there is none. Read only under
+                `config.mask_padding`.
+            previous: (B, n) int64, n <= N, of `previous_tokens`; for the variant 'teacher' alone, which gives n rows.
+
+        Raises InputError when states or `previous` do not fit the configuration.
+        """
+        prefix, seen = self._prefix(image_states, text_states, real)
+        if (previous is None) != (self.config.variant == "queries"):
+            need = "takes no" if previous is not None else "needs the"
+            raise InputError(f"A captioner of variant '{self.config.variant}' {need} previous tokens; see its config.")
+        if previous is None:
+            queries = self.queries.expand(len(prefix), -1, -1)
+        else:
+            queries = self._embedded(previous, 0)
+        x = torch.cat([prefix, queries.to(prefix.dtype)], dim=1)
+        mask = prefix_mask(prefix.shape[1], queries.shape[1]).to(x.device)
+        mask = mask & F.pad(seen, (0, queries.shape[1]), value=True)[:, None, None, :]
+        if self.recompute and torch.is_grad_enabled():
+            for block in self.blocks:
+                x, _ = checkpoint(block, x, mask, use_reentrant=False)
+        else:
+            x, _ = self._through(x, mask)
+        return self._logits(x[:, prefix.shape[1] :])
+
+    def begin(self, image_states: Tensor, text_states: Tensor, real: Tensor | None = None) -> Cache:
+        """The prefix read once, for `step`: it never sees the queries, so nothing of it changes while they come."""
+        prefix, seen = self._prefix(image_states, text_states, real)
+        _, layers = self._through(prefix, seen[:, None, None, :])
+        return Cache(layers, seen)
+
+    def step(self, previous: Tensor, place: int, cache: Cache) -> tuple[Tensor, Cache]:
+        """Logits (B, vocabulary) of token `place` after the token before it, (B,) int64; only for 'teacher'."""
+        seen = F.pad(cache.seen, (0, 1), value=True)
+        x, layers = self._through(self._embedded(previous[:, None], place), seen[:, None, None, :], cache.layers)
+        return self._logits(x[:, 0]), Cache(layers, seen)
+
+    def check_fits(self, model: Any, tokenizer: Any) -> None:
+        """Raises ArtefactError unless this captioner was made for token states and a tokenizer such as these."""
+        wanted = CaptionerConfig.fitting(model, tokenizer)
+        for what in ("image_width", "text_width", "vocabulary", "tokenizer"):
+            own, other = getattr(self.config, what), getattr(wanted, what)
+            if own != other and own != "":
+                raise ArtefactError(
+                    f"The captioner was trained with {what} {own} and this model has {other}; use the model it was "
+                    "trained with."
+                )
+
+    def save(self, folder: str | Path, made_by: Mapping[str, Any] | None = None) -> None:
+        """Write the folder, with `made_by` in its manifest; a 'model' there takes the place of this one's.
+
+        Raises ArtefactError when the folder cannot be written.
+        """
+        save_artefact(
+            folder, KIND, self.state_dict(), {"model": self.model, **(made_by or {}), "config": asdict(self.config)}
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device | None = "cpu") -> Captioner:
+        """Read a folder written by `save`. Raises ArtefactError when it is none, torn, altered or of another kind."""
+        tensors, manifest = load_artefact(folder, KIND)
+        try:
+            captioner = cls(CaptionerConfig(**manifest["config"]))
+            captioner.load_state_dict(tensors)
+            captioner.model = str(manifest.get("model", ""))
+        except (KeyError, TypeError, RuntimeError, InputError) as error:
+            reason = str(error).splitlines()[0]
+            raise ArtefactError(f"{folder} does not hold what its manifest says ({reason}); train it again.") from error
+        return captioner.to(pick_device(device)).eval()
+
+    def _prefix(self, image_states: Tensor, text_states: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(B, P + T, width) and which of it may be read, (B, P + T) bool."""
+        for label, states, width in (
+            ("Image", image_states, self.config.image_width),
+            ("Text", text_states, self.config.text_width),
+        ):
+            if states.ndim != 3 or states.shape[2] != width or len(states) != len(image_states):
+                shape = f"({len(image_states)}, tokens, {width})"
+                raise InputError(f"{label} states are {tuple(states.shape)}, not {shape}; see the captioner's config.")
+        dtype = self.image_in.weight.dtype
+        prefix = torch.cat([self.image_in(image_states.to(dtype)), self.text_in(text_states.to(dtype))], dim=1)
+        seen = torch.ones(prefix.shape[:2], dtype=torch.bool, device=prefix.device)
+        if real is not None and self.config.mask_padding:
+            seen[:, image_states.shape[1] :] = real
+        return prefix, seen
+
+    def _embedded(self, previous: Tensor, place: int) -> Tensor:
+        if place + previous.shape[1] > self.config.queries:
+            raise InputError(f"The captioner has {self.config.queries} positions, no more; ask for fewer tokens.")
+        return F.embedding(previous, self.tokens) + self.positions[place : place + previous.shape[1]]
+
+    def _through(
+        self, x: Tensor, mask: Tensor, past: list[tuple[Tensor, Tensor]] | None = None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        layers = []
+        for place, block in enumerate(self.blocks):
+            x, kept = block(x, mask, None if past is None else past[place])
+            layers.append(kept)
+        return x, layers
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """Float32 whatever the rest computes in: half precision is too coarse for a softmax over a vocabulary."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(self.norm(x.to(self.norm.weight.dtype)).float(), self.head.weight.float())
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Hex digest (16 characters) of a tokenizer's vocabulary and special tokens."""
+    told = [sorted(tokenizer.get_vocab().items()), sorted(tokenizer.all_special_ids)]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

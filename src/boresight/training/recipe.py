@@ -1,0 +1,225 @@
+"""The whole of CLIPS in one call: a checkpoint, a source of captioned pictures, and a trained model in a folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from boresight.encoders.hf import TransformersEncoder
+from boresight.encoders.model_files import file_fingerprint
+from boresight.errors import InputError
+from boresight.progress import say
+from boresight.storage import check_place, put_back
+from boresight.training.captioner import FAMILIES, Captioner, CaptionerConfig
+from boresight.training.captioner import KIND as CAPTIONER_KIND
+from boresight.training.checkpoints import KIND as CHECKPOINT_KIND
+from boresight.training.collectives import gather_objects, rank, world_size
+from boresight.training.loop import (
+    CAPTIONER,
+    CHECKPOINT,
+    MODEL,
+    PretrainConfig,
+    Stage,
+    Trained,
+    check_is_folder,
+    join_processes,
+    pretrain,
+)
+from boresight.training.model_folder import KIND as MODEL_KIND
+from boresight.training.model_folder import from_scratch, save_model
+from boresight.training.shards import Rows, Shards
+from boresight.training.stream import PairStream, StreamConfig
+from boresight.training.subcaptions import encode, special_ids
+from boresight.training.trainee import Trainee
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionerShape:
+    """What of a `CaptionerConfig` the model does not decide."""
+
+    variant: str = "queries"
+    width: int = 384
+    layers: int = 12
+    heads: int = 6
+    queries: int = 128
+
+
+@dataclass
+class Feed:
+    """The batches of a training: one stream through all its stages, and through its stops.
+
+    Attributes:
+        stream: without a stage's sizes.
+        image_size, text_length: the model's own, and the most tokens it reads.
+        place: where the batches stand, as `PairStream.state_dict` says it.
+        problems: as of `PairStream`, of all stages.
+    """
+
+    source: Shards | Rows
+    tokenizer: Any
+    stream: StreamConfig
+    image_size: int
+    text_length: int
+    place: dict[str, Any] = field(default_factory=dict)
+    problems: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, stage: Stage, start: int) -> Iterator[Mapping[str, Any]]:
+        pixels, length = stage.image_size or self.image_size, stage.text_length or self.text_length
+        sized = replace(self.stream, image_size=pixels, text_length=length)
+        pairs = PairStream(self.source, self.tokenizer, sized, rank=rank(), world=world_size())
+        pairs.problems = self.problems
+        if self.place.get("batches") == start and pairs.fits(self.place):
+            pairs.load_state_dict(self.place)
+        else:  # nothing was kept, or of other processes and loaders
+            pairs.seek(start)
+        for batch in pairs:
+            self.place = pairs.state_dict()
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.place
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.place = state_dict
+
+
+def train_on(
+    source: Shards | Rows,
+    encoder: TransformersEncoder,
+    out: str | Path,
+    config: PretrainConfig,
+    stream: StreamConfig,
+    *,
+    captioner: CaptionerShape | Captioner | None = None,
+    scratch: bool = False,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    tensorboard: bool = True,
+) -> Trained:
+    """Train the encoder's model on `source`: `out`/model is then an ordinary folder, `out`/captioner an artefact.
+
+    Both are written with every checkpoint, whole or not at all. The sizes, captions, case and seed of `stream` are
+    those of `config`, the model and the captioner. Stopped at any moment, the same call goes on from
+    `out`/checkpoint; under torchrun every process calls it.
+
+    Args:
+        encoder: a CLIP or SigLIP model in float32; it is left as it is.
+        captioner: for training with one: its shape, or one that was trained with this model before, to go on with.
+        scratch: start from weights drawn anew, keeping only the model's shape and its tokenizer.
+
+    Raises:
+        InputError, ArtefactError: as `pretrain`, `PairStream` and `Trainee` do; where `out` holds something else; for
+            weights that are not float32, a captioner without room for a word, a stage that the model cannot
+            read, and local shards with fewer samples than a batch of several processes has, or than all their workers
+            read for one batch each.
+    """
+    join_processes()
+    if encoder.family not in FAMILIES:
+        raise InputError(f"{encoder.name} is a '{encoder.family}' model; pass a CLIP or SigLIP checkpoint to train.")
+    if rank() == 0:
+        check_places(Path(out))
+    tokenizer = encoder.tokenizer
+    _check_stages(config, encoder)
+    if isinstance(source, Shards) and world_size() > 1:
+        source.check_batch(config.batch_size, stream.workers)
+    model = from_scratch(encoder.model, config.seed) if scratch else encoder.model
+    other = next((value.dtype for value in model.parameters() if value.dtype != torch.float32), None)
+    if other is not None:
+        raise InputError(
+            f"The weights of {encoder.name} are {other} and only float32 is trained; load it with dtype='float32', and "
+            "let precision='bf16' compute in half precision."
+        )
+    writer: Captioner | None = None
+    if isinstance(captioner, Captioner):
+        captioner.check_fits(model, tokenizer)
+        writer = captioner
+    elif captioner is not None:
+        writer = Captioner(CaptionerConfig.fitting(model, tokenizer, **asdict(captioner)), config.seed)
+    if writer is not None and writer.config.queries + 1 <= sum(map(len, special_ids(tokenizer))):
+        raise InputError(
+            f"A captioner of {writer.config.queries} tokens has no room for a word beside the end token; give it more "
+            "(--caption-length)."
+        )
+    if writer is not None and source.synthetic is None and rank() == 0:
+        say(
+            "There are no synthetic captions, so the captioner learns to write the web captions that it reads; name "
+            "long ones with --synthetic."
+        )
+    trainee = Trainee(model, tokenizer, captions=config.captions, captioner=writer)
+    stream = replace(
+        stream,
+        batch_size=config.batch_size // world_size(),
+        captions=config.captions,
+        output_length=0 if writer is None else writer.config.queries + 1,
+        lower_case=encoder.lower_case,
+        seed=config.seed,
+    )
+    pixels = int(model.config.vision_config.image_size)
+    batches = Feed(source, tokenizer, stream, pixels, encoder.token_limit)
+    data = {
+        "web": source.web,
+        "synthetic": source.synthetic,
+        "stream": _of_outcome(stream),
+        "fingerprint": source.fingerprint,
+    }
+    made_by = {"settings": asdict(config), "data": data, "from": "scratch" if scratch else encoder.name}
+
+    def keep(model: Any, captioner: Captioner | None) -> None:
+        save_model(Path(out) / MODEL, model, tokenizer, encoder.image_processor, made_by=made_by)
+        if captioner is not None:
+            captioner.save(Path(out) / CAPTIONER, {**made_by, "model": file_fingerprint(Path(out) / MODEL)})
+
+    try:
+        trained = pretrain(
+            trainee, batches, config, out, data=data, evaluate=evaluate, keep=keep, tensorboard=tensorboard
+        )
+    except BaseException:
+        _tell(batches.problems)
+        raise
+    _tell(sum(gather_objects(batches.problems), Counter()))
+    if rank() == 0:
+        keep(trained.model, trained.captioner)
+    return trained
+
+
+def check_places(out: Path) -> None:
+    """Put back what a kill left in `out`, and raise ArtefactError where what a training writes there has no place."""
+    check_is_folder(out)
+    for name, kind in ((MODEL, MODEL_KIND), (CAPTIONER, CAPTIONER_KIND), (CHECKPOINT, CHECKPOINT_KIND)):
+        put_back(out / name)
+        check_place(out / name, kind)
+
+
+def _check_stages(config: PretrainConfig, encoder: TransformersEncoder) -> None:
+    """Raises InputError for a stage that would stop the training where it begins."""
+    patch = int(encoder.model.config.vision_config.patch_size)
+    for stage in config.stages:
+        if stage.image_size is not None and stage.image_size < patch:
+            raise InputError(
+                f"A stage of {stage.image_size} pixels is less than a patch of {encoder.name}, {patch} pixels; give "
+                "more."
+            )
+        if stage.text_length is not None and stage.text_length > encoder.token_limit:
+            raise InputError(
+                f"A stage of {stage.text_length} tokens is more than the {encoder.token_limit} that {encoder.name} "
+                "reads; give fewer."
+            )
+        if stage.text_length is not None:
+            encode((), encoder.tokenizer, stage.text_length)
+
+
+def _tell(problems: Mapping[str, int]) -> None:
+    if problems and rank() == 0:
+        say("In all: " + "; ".join(f"{count} x {what}" for what, count in problems.items()) + ".")
+
+
+def _of_outcome(stream: StreamConfig) -> dict[str, Any]:
+    """The settings as json, without those that stages and processes decide."""
+    told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(stream).items()}
+    free = ("batch_size", "image_size", "text_length", "workers")
+    return {name: value for name, value in told.items() if name not in free}

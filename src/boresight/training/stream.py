@@ -1,0 +1,355 @@
+"""An endless, seeded stream of training batches that resumes at the very next one.
+
+A batch takes the next B samples of its reader (`boresight.training.order`). Where one of them cannot be used, or is
+in the batch already, the next one that can stands in for it, without losing its own turn: so the order is a function of
+seed, reader and number of the batch, and no corrupt picture shifts it. What stands in is cropped otherwise than at its
+own turn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from boresight.data import Problem
+from boresight.data.images import decode
+from boresight.errors import InputError
+from boresight.progress import say
+from boresight.seeds import generator
+from boresight.training.crops import augment
+from boresight.training.order import Chain, Place, Slot
+from boresight.training.shards import Rows, Sample, Shards, too_many_workers
+from boresight.training.subcaptions import Captions, Strategy, content_ids, encode, reduce
+
+CORRUPT = "corrupt image skipped"
+NO_WEB = "no web caption, the synthetic one stands in"
+NO_SYNTHETIC = "no synthetic caption, the web caption stands in"
+_NAMED = 10  # problems of one kind that are printed; all are counted
+_FRUITLESS = 100_000  # samples in a row of which none can be used, before it is an error
+_Example = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """What a batch is made of; the seed decides every draw.
+
+    Attributes:
+        batch_size: pictures in the batch of one rank.
+        image_size: pixels of each side.
+        text_length: tokens of the captions for the text tower.
+        captions: which of them the text tower is to read.
+        output_length: tokens of the captioner's target; 0 without a captioner.
+        strategy, budget, n_sentences, fill: how the synthetic caption is reduced, `boresight.training.subcaptions`.
+        lower_case: of what the text tower reads; the captioner's target keeps its capitals.
+        minimum_area, flip, jitter, grey, mean, std: of the crops, `boresight.training.crops.augment`. Turn flip
+            off where captions say left and right.
+        buffer: samples that a loader worker holds, undecoded, to shuffle those of a shard.
+        workers: loader processes; 0 reads in the training process.
+    """
+
+    batch_size: int = 128
+    image_size: int = 96
+    text_length: int = 77
+    captions: Captions = "both"
+    output_length: int = 128
+    strategy: Strategy = "sub-caption"
+    budget: int = 32
+    n_sentences: int = 1
+    fill: bool = False
+    lower_case: bool = False
+    minimum_area: float = 0.4
+    flip: bool = True
+    jitter: float = 0.0
+    grey: float = 0.0
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    buffer: int = 1000
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "image_size", "buffer", "budget", "n_sentences"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is too small; pass 1 or more.")
+        if self.strategy not in get_args(Strategy):
+            raise InputError(f"strategy='{self.strategy}' is unknown; choose one of {', '.join(get_args(Strategy))}.")
+        if self.workers < 0:
+            raise InputError(f"workers={self.workers} is no number of processes; pass 0 or more.")
+        if not 0 < self.minimum_area <= 1:
+            raise InputError(f"minimum_area={self.minimum_area} is no share of a picture; pass one in (0, 1].")
+        if not 0 <= self.jitter < 1:
+            raise InputError(f"jitter={self.jitter} must be at least 0 and below 1.")
+        if not 0 <= self.grey <= 1:
+            raise InputError(f"grey={self.grey} is no share of the pictures; pass one from 0 to 1.")
+
+
+class PairStream:
+    """Batches of pictures, web captions and reduced synthetic captions, without end.
+
+    No rank runs out, so all of them can take as many batches as each other. Iterating goes on where the last iteration
+    stopped: only a batch that was handed out counts, whatever the loader workers have read ahead. A batch is a dict of
+
+        pixel_values  (B, 3, S, S) float32, augmented and normalised
+        web_ids       (B, text_length) int64, for the captioner too
+        syn_ids       (B, text_length) int64, of the reduced synthetic caption
+        syn_full_ids  (B, output_length) int64, of the whole synthetic caption, for the captioner
+        keys          list of B strings, all different
+
+    of which those are left out that `captions` and `output_length` do not ask for.
+
+    Where a sample has no synthetic caption its web caption stands in, and the other way round. Crops and captions are
+    drawn from (seed, pass, key), and for a stand-in from how early it comes, so they do not depend on the number of
+    processes; the order of samples does.
+
+    Attributes:
+        problems: how often each kind of trouble was met since this object was made.
+    """
+
+    def __init__(
+        self,
+        source: Shards | Rows,
+        tokenizer: Any,
+        config: StreamConfig,
+        *,
+        output_tokenizer: Any = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """`output_tokenizer` writes `syn_full_ids` where the captioner has its own.
+
+        Raises InputError when a batch over all ranks needs more pictures than a collection has, when several ranks
+        with their workers read ahead by more than that, and for lengths that leave no room for a caption.
+        """
+        if not 0 <= rank < world:
+            raise InputError(f"rank={rank} is none of {world}; pass one from 0 to {world - 1}.")
+        if not source.streamed and config.batch_size * world > len(source):
+            shared = f" on each of {world} ranks" if world > 1 else ""
+            raise InputError(
+                f"A batch of {config.batch_size}{shared} is more than the {len(source)} captioned images of "
+                f"{source.name}; lower batch_size."
+            )
+        ahead = config.batch_size * world * config.workers
+        if not source.streamed and world > 1 and ahead > len(source):
+            raise InputError(too_many_workers(config.workers, ahead, len(source), source.name))
+        self.source, self.config = source, config
+        self.problems: Counter[str] = Counter()
+        self._tokenizers = (tokenizer, output_tokenizer or tokenizer)
+        for length, its in zip((config.text_length, config.output_length), self._tokenizers, strict=True):
+            if length:
+                encode((), its, length)
+        self._rank, self._world = rank, world
+        self._batches = 0
+        self._places: list[Place | None] = [None] * max(1, config.workers)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Raises InputError when a shard cannot be opened or there are fewer usable samples than a batch needs."""
+        loader = DataLoader(
+            _Readers(self),
+            batch_size=None,
+            num_workers=self.config.workers,
+            collate_fn=_unchanged,
+            generator=generator(self.config.seed, "loader"),  # else it would draw from the global state
+        )
+        for delivery in loader:
+            self._report(delivery.problems)
+            if delivery.error:
+                raise InputError(delivery.error)
+            self._places[delivery.worker] = delivery.place
+            self._batches += 1
+            yield delivery.batch
+
+    def seek(self, batches: int) -> None:
+        """Go on behind so many batches from the very start; shards are counted for it, so a saved state is faster."""
+        self._batches, self._places = batches, [None] * len(self._places)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this rank stands, in json's types; the places are this rank's own, so every rank saves its state."""
+        return {"batches": self._batches, "places": list(self._places), "of": self._origin()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on behind the last batch handed out when `state` was taken. Raises InputError where it does not fit."""
+        if other := self._differs(state):
+            saved, value = state.get("of", {}).get(other), self._origin()[other]
+            raise InputError(
+                f"The state of the data was saved with {other}={saved} and here it is {value}; "
+                "set it as it was, or start the data anew."
+            )
+        self._batches = int(state["batches"])
+        self._places = [place and (place[0], place[1], place[2]) for place in state["places"]]
+
+    def fits(self, state: Mapping[str, Any]) -> bool:
+        """Whether it was taken of the same data, ranks and workers, and with the same seed, batch and buffer."""
+        return not self._differs(state)
+
+    def _differs(self, state: Mapping[str, Any]) -> str:
+        saved = state.get("of", {})
+        return next((what for what, value in self._origin().items() if saved.get(what) != value), "")
+
+    def _origin(self) -> dict[str, Any]:
+        config = self.config
+        buffer = config.buffer if self.source.streamed else 1
+        return {
+            "data": self.source.fingerprint,
+            "seed": config.seed,
+            "batch_size": config.batch_size,
+            "buffer": buffer,
+            "workers": len(self._places),
+            "world": self._world,
+            "rank": self._rank,
+        }
+
+    def _report(self, problems: list[Problem]) -> None:
+        for problem in problems:
+            self.problems[problem.what] += 1
+            if self.problems[problem.what] <= _NAMED:
+                say(f"{problem.what}: {problem.where}")
+                if self.problems[problem.what] == _NAMED:
+                    say(f"{problem.what}: from here on only counted")
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """What a loader worker hands over: a batch and the place behind it, or an error in one sentence."""
+
+    worker: int
+    problems: list[Problem]
+    batch: dict[str, Any] = field(default_factory=dict)
+    place: Place = (0, 0, 0)
+    error: str = ""
+
+
+def _unchanged(delivery: Any) -> Any:
+    return delivery
+
+
+class _Readers(IterableDataset):
+    """The readers of one rank. The loader asks its workers in turn, from the first on; so after a resume each worker
+    process takes the reader whose turn it is.
+    """
+
+    def __init__(self, stream: PairStream) -> None:
+        self.source, self.config, self.tokenizers = stream.source, stream.config, stream._tokenizers
+        self.places, self.done = list(stream._places), stream._batches
+        self.rank, self.world = stream._rank, stream._world
+
+    def __iter__(self) -> Iterator[_Delivery]:
+        info = get_worker_info()
+        worker = ((info.id if info else 0) + self.done) % len(self.places)
+        try:
+            yield from self._deliveries(worker)
+        except InputError as error:
+            yield _Delivery(worker, [], error=str(error))
+
+    def _deliveries(self, worker: int) -> Iterator[_Delivery]:
+        config, workers = self.config, len(self.places)
+        chain = Chain(
+            self.source,
+            buffer=config.buffer,
+            seed=config.seed,
+            reader=worker * self.world + self.rank,
+            readers=workers * self.world,
+        )
+        earlier = (self.done + workers - 1 - worker) // workers  # batches of this worker
+        slots = chain.slots(self.places[worker] or chain.seek(earlier * config.batch_size))
+        queue: list[Slot] = []
+        while True:
+            rows: dict[str, _Example] = {}
+            problems: list[Problem] = []
+            looked = 0
+            while len(rows) < config.batch_size:
+                if looked == len(queue):
+                    queue.append(next(slots))
+                slot = queue[looked]
+                looked += 1
+                if slot.place[0] - queue[0].place[0] > chain.patience or (not rows and looked > _FRUITLESS):
+                    raise InputError(self._too_few(len(rows), queue))
+                sample = slot.item
+                if isinstance(sample, Problem):
+                    if looked <= config.batch_size:  # those ahead are told of at their turn
+                        problems.append(sample)
+                elif sample.key not in rows:
+                    try:
+                        picture = decode(sample.image, f"image '{sample.key}'")
+                    except InputError as error:
+                        looked -= 1  # to be met again as what it is
+                        queue[looked] = slot._replace(item=Problem(CORRUPT, str(error)))
+                        continue
+                    ahead = (looked - 1) // config.batch_size  # batches before its turn, where it stands in
+                    showing = f"{slot.epoch} {sample.key}" + (f" {ahead}" if ahead else "")
+                    rows[sample.key] = _example(sample, picture, showing, self.tokenizers, config)
+                    if not sample.web and "web_ids" in rows[sample.key]:
+                        problems.append(Problem(NO_WEB, sample.key))
+                    if not sample.synthetic and self.source.synthetic is not None:
+                        problems.append(Problem(NO_SYNTHETIC, sample.key))
+            problems += chain.problems
+            chain.problems.clear()
+            yield _Delivery(worker, problems, _collate(rows), queue[config.batch_size - 1].place)
+            del queue[: config.batch_size]
+
+    def _too_few(self, found: int, queue: list[Slot]) -> str:
+        problems = [slot.item for slot in queue if isinstance(slot.item, Problem)]
+        wrong = Counter(problem.what for problem in problems)
+        told = ""
+        if problems:
+            kinds = ", ".join(f"{count} x {what}" for what, count in wrong.items())
+            told = f" ({kinds}; the first: {problems[0].where.rstrip('.')})"
+        check = "pictures" if CORRUPT in wrong else "captions' names"
+        return (
+            f"A batch of {self.config.batch_size} needs more than the {found} usable samples found in "
+            f"{self.source.name}{told}; lower batch_size or check the {check}."
+        )
+
+
+def _example(
+    sample: Sample, picture: Image.Image, showing: str, tokenizers: tuple[Any, Any], config: StreamConfig
+) -> _Example:
+    """`showing` decides, with the seed, the crop and the captions that are drawn."""
+    pixels = augment(
+        picture,
+        generator(config.seed, f"crop {showing}"),
+        size=config.image_size,
+        minimum_area=config.minimum_area,
+        flip=config.flip,
+        jitter=config.jitter,
+        grey=config.grey,
+        mean=config.mean,
+        std=config.std,
+    )
+    random = generator(config.seed, f"caption {showing}")
+    web, synthetic = (
+        texts[int(torch.randint(len(texts), (1,), generator=random))]
+        for texts in (sample.web or sample.synthetic, sample.synthetic or sample.web)
+    )
+    inner, outer = tokenizers
+    row: _Example = {"pixel_values": pixels}
+    if config.captions != "synthetic":
+        row["web_ids"] = encode(content_ids(web, inner, config.lower_case), inner, config.text_length)
+    if config.captions != "web":
+        reduced = reduce(
+            synthetic,
+            config.strategy,
+            config.budget,
+            inner,
+            random,
+            n_sentences=config.n_sentences,
+            fill=config.fill,
+            lower_case=config.lower_case,
+        )
+        row["syn_ids"] = encode(reduced or content_ids(web, inner, config.lower_case), inner, config.text_length)
+    if config.output_length:
+        whole = content_ids(synthetic, outer) or content_ids(web, outer)
+        row["syn_full_ids"] = encode(whole, outer, config.output_length)
+    return row
+
+
+def _collate(rows: Mapping[str, _Example]) -> dict[str, Any]:
+    names = next(iter(rows.values()))
+    columns = {name: [row[name] for row in rows.values()] for name in names}
+    pixels = torch.stack(columns.pop("pixel_values"))
+    return {"pixel_values": pixels, **{name: torch.tensor(ids) for name, ids in columns.items()}, "keys": list(rows)}

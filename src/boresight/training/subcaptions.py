@@ -1,0 +1,164 @@
+"""Sub-captions: what is kept of a long synthetic caption for the contrastive loss (CLIPS, section 3.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Generator
+
+from boresight.data.sentences import sentences
+from boresight.errors import InputError
+
+Captions = Literal["web", "synthetic", "both"]
+Strategy = Literal["none", "truncate", "random", "block", "sub-caption"]
+
+
+def truncate(ids: Sequence[int], budget: int) -> list[int]:
+    """The first `budget` tokens; `ids` are content tokens, without start and end."""
+    return list(ids[:budget])
+
+
+def random_mask(ids: Sequence[int], budget: int, random: Generator) -> list[int]:
+    """`budget` tokens drawn without replacement, every set equally likely, in their order in the caption."""
+    if len(ids) <= budget:
+        return list(ids)
+    return [ids[place] for place in sorted(torch.randperm(len(ids), generator=random)[:budget].tolist())]
+
+
+def block_mask(ids: Sequence[int], budget: int, random: Generator) -> list[int]:
+    """`budget` tokens in a row; every start from 0 to len(ids) - budget is equally likely, so the last can be kept."""
+    if len(ids) <= budget:
+        return list(ids)
+    start = _draw(len(ids) - budget + 1, random)
+    return list(ids[start : start + budget])
+
+
+def published_sentences(text: str) -> list[str]:
+    """The pieces between runs of . and !, as the published code splits: for comparison only.
+
+    It cuts "3.5" and "U.S.", knows neither ? nor new lines, drops the marks and keeps pieces of white space.
+    """
+    return [piece for piece in re.split(r"[.!]+", text) if piece]
+
+
+def sub_caption(
+    text: str,
+    random: Generator,
+    *,
+    n_sentences: int = 1,
+    fill_to: int | None = None,
+    count: Callable[[list[str]], list[int]] | None = None,
+    split: Callable[[str], list[str]] = sentences,
+) -> str:
+    """Some whole sentences of `text`: the paper's choice for the synthetic caption.
+
+    Args:
+        text: the caption; one sentence comes back as it is, without the white space around it, none as "".
+        n_sentences: how many to draw without replacement, every set equally likely; they keep their order.
+        fill_to: instead, take sentences from a random start, every start equally likely, until they have so many
+            tokens or the text ends. The last one may reach beyond; the caller cuts at the budget.
+        count: the number of tokens in each of some sentences; needed with `fill_to`.
+
+    Raises InputError when `fill_to` comes without `count`, or `n_sentences` is below 1.
+    """
+    if n_sentences < 1:
+        raise InputError(f"n_sentences={n_sentences} keeps nothing of a caption; pass 1 or more.")
+    pieces = split(text)
+    if fill_to is not None:
+        if count is None:
+            raise InputError("fill_to counts tokens; pass count, a function from sentences to their numbers of tokens.")
+        if not pieces:
+            return ""
+        pieces = pieces[_draw(len(pieces), random) :]
+        before = accumulate(count(pieces), initial=0)
+        return " ".join(piece for piece, tokens in zip(pieces, before, strict=False) if tokens < max(fill_to, 1))
+    drawn = torch.randperm(len(pieces), generator=random)[:n_sentences].tolist()
+    return " ".join(pieces[place] for place in sorted(drawn))
+
+
+def reduce(
+    text: str,
+    strategy: Strategy,
+    budget: int,
+    tokenizer: Any,
+    random: Generator,
+    *,
+    n_sentences: int = 1,
+    fill: bool = False,
+    lower_case: bool = False,
+    split: Callable[[str], list[str]] = sentences,
+) -> list[int]:
+    """Content token ids of `text`, without start and end, reduced by `strategy`.
+
+    "none" keeps them all; "truncate", "random" and "block" keep `budget` of them; "sub-caption" keeps `n_sentences`
+    sentences, or with `fill` as many as fill the budget, and no more than its first `budget` tokens. Empty when
+    nothing of the text is left: the caller takes the web caption. Lower case comes last, since sentences are told by
+    their capitals. The result depends on the arguments and the state of `random` alone.
+
+    Raises InputError when the strategy is unknown or the budget is below 1.
+    """
+    if strategy not in get_args(Strategy):
+        raise InputError(f"strategy='{strategy}' is unknown; choose one of {', '.join(get_args(Strategy))}.")
+    if budget < 1:
+        raise InputError(f"A budget of {budget} tokens keeps nothing of a caption; pass 1 or more.")
+    if strategy == "sub-caption":
+
+        def count(parts: list[str]) -> list[int]:
+            parts = [part.lower() for part in parts] if lower_case else parts
+            rows = tokenizer(parts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+            return [len(row) for row in rows]
+
+        limit = budget if fill else None
+        text = sub_caption(text, random, n_sentences=n_sentences, fill_to=limit, count=count, split=split)
+    ids = content_ids(text, tokenizer, lower_case)
+    match strategy:
+        case "none":
+            return ids
+        case "random":
+            return random_mask(ids, budget, random)
+        case "block":
+            return block_mask(ids, budget, random)
+        case _:
+            return truncate(ids, budget)
+
+
+def content_ids(text: str, tokenizer: Any, lower_case: bool = False) -> list[int]:
+    """Token ids of the text alone, uncut, without start and end."""
+    text = text.lower() if lower_case else text
+    return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+
+
+def encode(ids: Sequence[int], tokenizer: Any, length: int) -> list[int]:
+    """`length` ids: content tokens between the tokenizer's own start and end, cut to fit, then padding.
+
+    For untouched text this is what the tokenizer returns with `max_length=length`, truncation and padding to it. The
+    end token is always kept: towers read the caption there. Where there is no padding token the last id is repeated.
+    Raises InputError when `length` leaves no room for content.
+    """
+    start, end = special_ids(tokenizer)
+    room = length - len(start) - len(end)
+    if room < 1:
+        raise InputError(f"A length of {length} leaves no room beside start and end tokens; pass a longer one.")
+    row = [*start, *ids[:room], *end]
+    blank = tokenizer.pad_token_id
+    padding = [row[-1] if blank is None else blank] * (length - len(row))
+    return padding + row if tokenizer.padding_side == "left" else row + padding
+
+
+@lru_cache(maxsize=16)
+def special_ids(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that the tokenizer puts before a text and those it puts behind it."""
+    content, whole = content_ids("a", tokenizer), tokenizer("a")["input_ids"]
+    for place in range(len(whole) - len(content) + 1):
+        if whole[place : place + len(content)] == content:
+            return tuple(whole[:place]), tuple(whole[place + len(content) :])
+    raise InputError("The tokenizer changes a text's own tokens when it adds start and end; use another tokenizer.")
+
+
+def _draw(count: int, random: Generator) -> int:
+    return int(torch.randint(count, (1,), generator=random))

@@ -1,0 +1,128 @@
+"""What is trained: a dual encoder with its captioner in one module, and the loss that its embeddings meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from boresight.errors import InputError
+from boresight.training.captioner import (
+    FAMILIES,
+    Captioner,
+    caption_targets,
+    captioning_total,
+    prefix_states,
+    previous_tokens,
+    real_tokens,
+    special_ends,
+)
+from boresight.training.contrastive import clips_loss, contrastive_loss, multi_positive_loss, sigmoid_loss
+from boresight.training.gradient_cache import Encoded
+from boresight.training.subcaptions import Captions
+
+Loss = Literal["softmax", "multi-positive", "sigmoid"]
+
+
+class Trainee(nn.Module):
+    """One forward over everything that learns, so that what wraps it to average or shard gradients sees it all.
+
+    Args:
+        model: a `CLIPModel` or `SiglipModel`.
+        tokenizer: the model's; it says where captions begin and end.
+        captions: what images are contrasted with.
+        captioner: reads the images and their web captions and has to write the whole synthetic ones.
+
+    Raises:
+        InputError: a model of another family, or a captioner where no web captions are embedded.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, captions: Captions = "both", captioner: Captioner | None = None
+    ) -> None:
+        super().__init__()
+        if model.config.model_type not in FAMILIES:
+            raise InputError(
+                f"A '{model.config.model_type}' model cannot be trained here; pass a CLIP or SigLIP checkpoint."
+            )
+        if captioner is not None and captions == "synthetic":
+            raise InputError("The captioner reads web captions, and captions='synthetic' leaves them out; take 'both'.")
+        self.model = model
+        self.captioner = captioner
+        self.captions = captions
+        self.start, self.end = special_ends(tokenizer)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Encoded:
+        """Unit-length images, web and synthetic captions (B, d) each, as `captions` says, the temperature and bias.
+
+        `rest` is the captioner's cross entropy, (), summed over the tokens of the whole captions; None without a
+        captioner or where gradients are off.
+
+        Args:
+            batch: pixel_values (B, 3, S, S), web_ids and syn_ids (B, T), syn_full_ids (B, T').
+        """
+        wanted = [name for name in ("web", "synthetic") if self.captions in (name, "both")]
+        ids = torch.cat([batch["web_ids" if name == "web" else "syn_ids"] for name in wanted])
+        states = prefix_states(self.model, batch["pixel_values"], ids, any_size=True)
+        count = len(states.images)
+        sides = [_unit(states.images), *_unit(states.texts).split(count)]
+        bias = getattr(self.model, "logit_bias", None)
+        scalars = [self.model.logit_scale.reshape(()), *([] if bias is None else [bias.reshape(())])]
+        rest = None
+        if self.captioner is not None and torch.is_grad_enabled():
+            targets = self.targets(batch)
+            previous = previous_tokens(targets, start=self.start, end=self.end)
+            logits = self.captioner(
+                states.image_states,
+                states.text_states[:count],
+                real=real_tokens(batch["web_ids"], self.end),
+                previous=previous if self.captioner.config.variant == "teacher" else None,
+            )
+            rest = captioning_total(logits, targets)
+        return Encoded((*sides, *scalars), rest)
+
+    def trimmed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`batch` without the columns of padding behind its longest caption: CLIP reads none, SigLIP all of it."""
+        read = [name for name in ("web_ids", "syn_ids") if name in batch]
+        if self.model.config.model_type != "clip":
+            return dict(batch)
+        width = max(int(real_tokens(batch[name], self.end).sum(1).max()) for name in read)
+        return {name: value[:, :width] if name in read else value for name, value in batch.items()}
+
+    def targets(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """(B, N) int64, what the captioner has to say of a batch; `IGNORED` behind a caption's end."""
+        assert self.captioner is not None
+        queries = self.captioner.config.queries
+        return caption_targets(batch["syn_full_ids"], start=self.start, end=self.end, queries=queries)
+
+
+def loss_of(kind: Loss, captions: Captions, chunk: int | None = None) -> Callable[..., Tensor]:
+    """The loss of what `Trainee` gives, in its order: images, captions, temperature, bias (None where it has none)."""
+
+    def softmax(images: Tensor, *rest: Tensor) -> Tensor:
+        texts, log_scale = rest[: _sets(captions)], rest[_sets(captions)]
+        if captions == "both":
+            return clips_loss(images, texts[0], texts[1], log_scale, chunk=chunk)
+        return contrastive_loss(images, texts[0], log_scale, chunk=chunk)
+
+    def pooled(images: Tensor, *rest: Tensor) -> Tensor:
+        texts, scalars = torch.cat(rest[: _sets(captions)]), rest[_sets(captions) :]
+        owners = torch.arange(len(images), device=images.device).repeat(_sets(captions))
+        if kind == "multi-positive":
+            return multi_positive_loss(images, texts, owners, scalars[0], chunk=chunk)
+        if len(scalars) < 2:
+            raise InputError("The sigmoid loss needs a model with a bias, as SigLIP has; take loss='softmax'.")
+        return sigmoid_loss(images, texts, scalars[0], scalars[1], owners, chunk=chunk)
+
+    return softmax if kind == "softmax" else pooled
+
+
+def _sets(captions: Captions) -> int:
+    return 2 if captions == "both" else 1
+
+
+def _unit(features: Tensor) -> Tensor:
+    return F.normalize(features.float(), dim=-1)

@@ -1,0 +1,149 @@
+"""Every kind of picture becomes upright RGB, and what is damaged is refused with a sentence."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from boresight.data.images import check_header, decode
+from boresight.errors import InputError
+
+
+def encoded(picture: Image.Image, format: str = "PNG", **options: object) -> dict[str, object]:
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def pixels(cell: dict[str, object]) -> np.ndarray:
+    picture = decode(cell, "it")
+    assert picture.mode == "RGB"
+    return np.asarray(picture).astype(int)
+
+
+def test_colour_grey_and_black_and_white() -> None:
+    assert pixels(encoded(Image.new("RGB", (3, 2), (10, 20, 30)))).tolist() == [[[10, 20, 30]] * 3] * 2
+    assert (pixels(encoded(Image.new("L", (3, 2), 77))) == 77).all()
+    assert (pixels(encoded(Image.new("1", (3, 2), 1))) == 255).all()
+
+
+def test_a_palette_keeps_its_colours_and_its_transparency_turns_white() -> None:
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([200, 0, 0, 0, 0, 200])
+    picture.putdata([0, 1])
+    assert pixels(encoded(picture)).tolist() == [[[200, 0, 0], [0, 0, 200]]]
+    assert pixels(encoded(picture, transparency=1)).tolist() == [[[200, 0, 0], [255, 255, 255]]]
+
+
+def test_transparency_is_laid_over_white() -> None:
+    assert pixels(encoded(Image.new("RGBA", (1, 1), (0, 0, 0, 0)))).tolist() == [[[255, 255, 255]]]
+    half = pixels(encoded(Image.new("RGBA", (1, 1), (0, 0, 0, 128))))
+    assert np.abs(half - 127).max() <= 1
+    assert pixels(encoded(Image.new("LA", (1, 1), (9, 0)))).tolist() == [[[255, 255, 255]]]
+    marked = encoded(Image.new("RGB", (1, 1), (1, 2, 3)), transparency=(1, 2, 3))
+    assert pixels(marked).tolist() == [[[255, 255, 255]]]
+
+
+def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
+    values = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    grey = pixels(encoded(Image.fromarray(values)))[0, :, 0]
+    assert grey.tolist() == [0, 1, 128, 255]
+    deep = pixels(encoded(Image.fromarray(values.astype(np.int32)), "TIFF"))[0, :, 0]
+    assert deep.tolist() == [0, 1, 128, 255]
+
+
+def test_cmyk_becomes_the_colours_it_prints() -> None:
+    red = pixels(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100))
+    assert np.abs(red - [255, 0, 0]).max() <= 8
+
+
+@pytest.mark.parametrize(
+    ("orientation", "corner"), [(1, (0, 0)), (2, (0, -1)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))]
+)
+def test_exif_orientation_is_applied(orientation: int, corner: tuple[int, int]) -> None:
+    picture = Image.new("RGB", (6, 4), "white")
+    picture.putpixel((0, 0), (0, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = pixels(encoded(picture, "PNG", exif=exif))
+    assert turned.shape[:2] == ((6, 4) if orientation >= 5 else (4, 6))
+    assert turned[corner].tolist() == [0, 0, 0]
+    assert (turned == 0).sum() == 3
+
+
+def test_broken_exif_does_not_cost_the_picture() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.new("RGB", (6, 4), "red"), "JPEG", exif=exif)["bytes"]
+    start = data.index(b"Exif\0\0") + 6
+    broken = data[:start] + b"XX" + data[start + 2 :]
+    assert pixels({"bytes": broken, "path": None}).shape == (4, 6, 3)
+
+
+def test_an_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert np.abs(pixels(gif) - [255, 0, 0]).max() <= 3
+
+
+def test_a_picture_within_a_file_is_read_at_its_place(tmp_path: Path) -> None:
+    data = encoded(Image.new("RGB", (2, 2), (1, 2, 3)))["bytes"]
+    (tmp_path / "pack").write_bytes(b"before" + data + b"after")
+    cell = {"bytes": None, "path": str(tmp_path / "pack"), "offset": 6, "size": len(data)}
+    assert pixels(cell)[0, 0].tolist() == [1, 2, 3]
+    check_header(cell, "it")
+    with pytest.raises(InputError, match="picture of it is corrupt"):
+        decode({**cell, "offset": 7}, "it")
+
+
+def test_missing_and_damaged_pictures_are_named(tmp_path: Path) -> None:
+    whole = encoded(Image.effect_noise((64, 64), 50), "JPEG")["bytes"]
+    cases = {"empty.jpg": b"", "text.jpg": b"not a picture", "cut.jpg": whole[: len(whole) // 2]}
+    for name, data in cases.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=f"image 'x' is corrupt .* from .*{name}; drop or replace it"):
+            decode({"bytes": None, "path": str(tmp_path / name)}, "image 'x'")
+    with pytest.raises(InputError, match=r"file of image 'x' is missing: .*gone\.jpg"):
+        decode({"bytes": None, "path": str(tmp_path / "gone.jpg")}, "image 'x'")
+    with pytest.raises(InputError, match="from memory"):
+        decode({"bytes": b"", "path": None}, "image 'x'")
+    with pytest.raises(InputError, match="is corrupt"):
+        decode({"bytes": None, "path": None}, "image 'x'")
+
+
+def test_the_header_check_reads_no_pixels(tmp_path: Path) -> None:
+    whole = encoded(Image.effect_noise((64, 64), 50), "JPEG")["bytes"]
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    check_header({"bytes": None, "path": str(tmp_path / "cut.jpg")}, "it")
+    (tmp_path / "text.jpg").write_bytes(b"not a picture")
+    with pytest.raises(InputError, match="is corrupt"):
+        check_header({"bytes": None, "path": str(tmp_path / "text.jpg")}, "it")
+
+
+_SAMPLES = [
+    encoded(Image.effect_noise((24, 17), 60).convert(mode), format)["bytes"]
+    for format, mode in (("PNG", "RGBA"), ("PNG", "P"), ("JPEG", "CMYK"), ("GIF", "P"), ("BMP", "RGB"), ("WEBP", "RGB"))
+] + [encoded(Image.effect_noise((24, 17), 60), "TIFF", compression="tiff_lzw")["bytes"]]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(_SAMPLES), st.data())
+def test_damaged_bytes_never_raise_anything_else(sample: bytes, data: st.DataObject) -> None:
+    damaged = bytearray(sample)
+    for place, value in data.draw(
+        st.lists(st.tuples(st.integers(0, len(sample) - 1), st.integers(0, 255)), max_size=6)
+    ):
+        damaged[place] = value
+    cell = {"bytes": bytes(damaged[: data.draw(st.integers(0, len(sample)))]), "path": None}
+    try:
+        outcome = decode(cell, "it").mode
+    except InputError as error:
+        outcome = str(error)
+    assert outcome == "RGB" or "picture of it is corrupt" in outcome

@@ -1,0 +1,309 @@
+"""Swapped captions, and retrieval among them against a slow obvious reference."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+import editing_world
+from boresight.data.worlds.scene_world import COLOURS, SHAPES
+from boresight.data.worlds.scenes import make_scenes
+from boresight.editing import CaptionEditor
+from boresight.editing.config import EditorConfig
+from boresight.embeddings import Embeddings
+from boresight.errors import InputError
+from boresight.evaluation.attacks import evaluate_image_attack, evaluate_robustness
+from boresight.evaluation.word_swaps import DANGER, KINDS, swap_words, word_vectors
+from editing_world import sae_fixture as sae_fixture
+
+
+@pytest.fixture(scope="module")
+def told() -> tuple[list[str], list[int]]:
+    scenes = make_scenes(60, size=24)
+    return scenes.texts, scenes.owners.tolist()
+
+
+def words(caption: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+(?:['’\-][^\W\d_]+)*", caption)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_wrong_word(told, kind):
+    captions, owners = told
+    swapped = swap_words(captions, kind, owners=owners, seed=3)
+    assert len(swapped.captions) == len(captions)
+    assert len(swapped.rows) == len(swapped.old) == len(swapped.new) > 100
+    true = {owner: set() for owner in owners}
+    for caption, owner in zip(captions, owners, strict=True):
+        true[owner] |= set(words(caption))
+    for row, old, new in zip(swapped.rows, swapped.old, swapped.new, strict=True):
+        before, after = words(captions[row]), words(swapped.captions[row])
+        assert [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]] == [(old, new)]
+        assert new not in true[owners[row]]
+        assert swapped.captions[row] not in captions
+    assert kind != "danger" or set(swapped.new) <= set(DANGER)
+    rest = set(range(len(captions))) - set(swapped.rows)
+    assert all(swapped.captions[row] == captions[row] for row in rest)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_seed_alone_decides(told, kind):
+    captions, owners = told
+    first = swap_words(captions, kind, owners=owners, seed=1)
+    torch.manual_seed(99)
+    assert swap_words(captions, kind, owners=torch.tensor(owners), seed=1) == first
+    assert swap_words(captions, kind, owners=owners, seed=1, vectors=word_vectors(captions)) == first
+    assert swap_words(captions, kind, owners=owners, seed=2) != first
+
+
+def test_colours_for_colours_and_shapes_for_shapes(told):
+    captions, owners = told
+    kept = {}
+    for kind in ("same-concept", "different-concept"):
+        swapped = swap_words(captions, kind, owners=owners)
+        pairs = list(zip(swapped.old, swapped.new, strict=True))
+        for name, group in (("colour", set(COLOURS)), ("shape", set(SHAPES))):
+            inside = [new in group for old, new in pairs if old in group]
+            assert len(inside) > 20
+            kept[kind, name] = sum(inside) / len(inside)
+    assert min(kept["same-concept", name] for name in ("colour", "shape")) > 0.8
+    assert max(kept["different-concept", name] for name in ("colour", "shape")) < 0.2
+
+
+def test_what_cannot_be_swapped_is_returned_and_not_counted():
+    captions = ["the of a", "Dogs run", "cats run", "dogs sleep", "cats sleep", "3 4"]
+    swapped = swap_words(captions, "danger", owners=[0, 1, 2, 3, 4, 5])
+    assert swapped.rows == [1, 2, 3, 4]
+    assert (swapped.captions[0], swapped.captions[5]) == ("the of a", "3 4")
+    assert swapped.captions[1][0].isupper()
+    assert swap_words(["one thing", "other stuff"], "random").rows == []
+
+
+def test_the_plural_of_a_true_word_is_not_wrong():
+    captions = ["a dog runs", "a dogs runs", "the dog", "the dogs"]
+    assert "dogs" not in swap_words(captions, "random", owners=[0, 1, 2, 3]).new
+
+
+def test_bad_captions():
+    with pytest.raises(InputError, match="no swap 'verb'; choose from same-concept"):
+        swap_words(["a dog", "a dog"], "verb")
+    with pytest.raises(InputError, match="at least one caption"):
+        swap_words([], "random")
+    with pytest.raises(InputError, match="at least one caption"):
+        swap_words("a dog", "random")
+    with pytest.raises(InputError, match="owners has 1 entries and there are 2 captions"):
+        swap_words(["a dog", "a cat"], "random", owners=[0])
+
+
+def world(seed: int = 0, n: int = 9, d: int = 6):
+    """Some images without captions; captions not in the order of images; one swapped caption like its original."""
+    draw = torch.Generator().manual_seed(seed)
+    owners = torch.randint(n - 2, (3 * n,), generator=draw)
+    images, texts = torch.randn(n, d, generator=draw), torch.randn(3 * n, d, generator=draw)
+    texts = texts + 1.2 * images[owners]
+    rows = torch.randperm(3 * n, generator=draw)[: 2 * n]
+    swapped = texts[rows] + 0.7 * torch.randn(2 * n, d, generator=draw)
+    swapped[0] = texts[rows[0]]
+    return Embeddings.from_arrays(images, texts, owners), swapped, rows
+
+
+NEAR = 1e-6
+
+
+def chance_of_a_hit(own: list[float], foreign: list[float], k: int) -> float:
+    """Of a best right answer among the first k, those tied in random order."""
+    best = max(own)
+    above = sum(score > best + NEAR for score in foreign)
+    tied = sum(abs(score - best) <= NEAR for score in foreign)
+    answers = sum(score >= best - NEAR for score in own)
+    if k <= above:
+        return 0.0
+    drawn = min(k - above, tied + answers)
+    return 1 - math.comb(tied, drawn) / math.comb(tied + answers, drawn)
+
+
+def percent(values) -> float:
+    return 100 * sum(map(float, values)) / len(values)
+
+
+def recalls(direction: str, queries: list[tuple[list[float], list[float], list[float]]]) -> dict[str, float]:
+    """From (scores of right answers, of other true ones, of altered ones) for every query."""
+    plain = percent([chance_of_a_hit(own, others, 1) for own, others, _ in queries])
+    reached = {k: percent([chance_of_a_hit(own, others + altered, k) for own, others, altered in queries])
+               for k in (1, 5, 10)}  # fmt: skip
+    false = [max(altered) >= max(own + others) - NEAR for own, others, altered in queries]
+    return {
+        **{f"{direction} R@{k}": value for k, value in reached.items()},
+        "false_rate": percent(false),
+        "R@1_plain_gallery": plain,
+        "drop_rate": 100 * (plain - reached[1]) / plain,
+    }
+
+
+def cosines(images, texts) -> list[list[float]]:
+    return (F.normalize(images.double(), dim=1) @ F.normalize(texts.double(), dim=1).T).tolist()
+
+
+def reference(embeddings: Embeddings, swapped, rows) -> dict[str, float]:
+    true, wrong = cosines(embeddings.images, embeddings.texts), cosines(embeddings.images, swapped)
+    owners = embeddings.owners.tolist()
+    better = [
+        true[owners[row]][row] > wrong[owners[row]][place] + NEAR for place, row in enumerate(torch.as_tensor(rows))
+    ]
+    queries = []
+    for image in sorted(set(owners)):
+        own = [true[image][j] for j in range(len(owners)) if owners[j] == image]
+        others = [true[image][j] for j in range(len(owners)) if owners[j] != image]
+        queries.append((own, others, wrong[image]))
+    return {"accuracy": percent(better), **recalls("I2T", queries)}
+
+
+def image_reference(embeddings: Embeddings, altered, rows) -> dict[str, float]:
+    true, wrong = cosines(embeddings.texts, embeddings.images), cosines(embeddings.texts, altered)
+    queries, better = [], []
+    for caption, owner in enumerate(embeddings.owners.tolist()):
+        others = [score for image, score in enumerate(true[caption]) if image != owner]
+        queries.append(([true[caption][owner]], others, wrong[caption]))
+        mine = [score for place, score in enumerate(wrong[caption]) if int(rows[place]) == owner]
+        if mine:
+            better.append(true[caption][owner] > max(mine) + NEAR)
+    return {"accuracy": percent(better), **recalls("T2I", queries)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("blocks", [(2048, 1024), (2, 3)])
+def test_against_the_reference(seed, blocks):
+    embeddings, swapped, rows = world(seed)
+    found = evaluate_robustness(embeddings, swapped, rows, block_images=blocks[0], block_texts=blocks[1])
+    expected = reference(embeddings, swapped, rows)
+    assert list(found) == list(expected)
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 14), st.integers(1, 5), st.integers(1, 5))
+@settings(max_examples=30, deadline=None)
+def test_altered_pictures_against_the_reference(seed, count, block_images, block_texts):
+    embeddings, _, _ = world(seed)
+    draw = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(embeddings), (count,), generator=draw)
+    rows[0] = embeddings.owners[0]
+    altered = embeddings.images[rows] + 0.5 * torch.randn(count, 6, generator=draw)
+    altered[0] = embeddings.images[rows[0]]
+    found = evaluate_image_attack(embeddings, altered, rows, block_images=block_images, block_texts=block_texts)
+    expected = image_reference(embeddings, altered, rows)
+    assert list(found) == list(expected)
+    assert found == pytest.approx(expected, abs=1e-4, nan_ok=True)
+
+
+def test_altered_pictures_that_were_not_changed_are_ties():
+    embeddings = Embeddings.from_arrays(torch.eye(3), torch.eye(3), [0, 1, 2])
+    found = evaluate_image_attack(embeddings, torch.eye(3), [0, 1, 2])
+    assert (found["accuracy"], found["T2I R@1"], found["false_rate"], found["drop_rate"]) == (0.0, 50.0, 100.0, 50.0)
+
+
+def test_altered_pictures_of_no_captioned_image_compare_with_nothing():
+    embeddings = Embeddings.from_arrays(torch.eye(3), torch.eye(3)[:2], [0, 1])
+    found = evaluate_image_attack(embeddings, torch.eye(3)[2:], [2])
+    assert math.isnan(found["accuracy"])
+    assert (found["T2I R@1"], found["false_rate"], found["drop_rate"]) == (100.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("form", ["gated", "residual", "reconstruct", "raw"])
+def test_an_editor_is_asked_pair_by_pair(sae, form):
+    """The rates, from the editor's whole matrix of scores."""
+    test = editing_world.world(sae, 12, seed=5)
+    editor = CaptionEditor(sae, EditorConfig(form=form, length_exponent=1.0))
+    with torch.no_grad():
+        for network in (editor.mask_network, editor.gate_network):
+            if network is not None:
+                network.map.normal_(generator=torch.Generator().manual_seed(3))
+                network.bias.zero_()
+    draw = torch.Generator().manual_seed(1)
+    altered = F.normalize(0.9 * test.images + 0.1 * test.images.roll(1, 0), dim=1)
+    swapped = F.normalize(test.texts + 0.05 * torch.randn(test.texts.shape, generator=draw), dim=1)
+    on_images = editor.score(torch.cat([test.images, altered]), test.texts)
+    found = evaluate_image_attack(test, altered, range(12), editor, block_images=5, block_texts=4)
+    top = on_images.argmax(0)
+    assert found["T2I R@1"] == pytest.approx(percent(top == test.owners), abs=1e-4)
+    assert found["false_rate"] == pytest.approx(percent(top >= 12), abs=1e-4)
+    on_texts = editor.score(test.images, torch.cat([test.texts, swapped]))
+    found = evaluate_robustness(test, swapped, range(len(test.owners)), editor, block_images=5, block_texts=4)
+    top = on_texts.argmax(1)
+    own = torch.cat([test.owners, torch.full((len(swapped),), -1)])
+    assert found["I2T R@1"] == pytest.approx(percent(own[top] == torch.arange(12)), abs=1e-4)
+    assert found["false_rate"] == pytest.approx(percent(top >= len(test.owners)), abs=1e-4)
+
+
+def test_an_editor_that_reads_tokens_knows_those_of_true_captions_only(sae):
+    test = editing_world.world(sae, 8, seed=5)
+    editor = CaptionEditor(sae, EditorConfig(form="residual", mask="tokens", token_width=editing_world.WIDTH))
+    with torch.no_grad():
+        editor.mask_network.start(0)
+        editor.mask_network.query.normal_(generator=torch.Generator().manual_seed(0))
+        editor.mask_network.project.normal_(generator=torch.Generator().manual_seed(1))
+    altered = test.images.roll(1, 0) + test.images
+    tokens = test.token_features, test.token_offsets.diff()
+    top = editor.score(torch.cat([test.images, altered]), test.texts, tokens).argmax(0)
+    found = evaluate_image_attack(test, altered, range(8), editor, block_texts=3)
+    assert found["false_rate"] == pytest.approx(percent(top >= 8), abs=1e-4)
+    with pytest.raises(InputError, match="no token features"):
+        evaluate_robustness(test, test.texts, range(len(test.texts)), editor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_what_was_not_altered_is_a_tie_in_any_precision(dtype):
+    draw = torch.Generator().manual_seed(0)
+    images, texts = (F.normalize(torch.randn(20, 16, generator=draw), dim=1) for _ in range(2))
+    stored = Embeddings.from_arrays(images.to(dtype), texts.to(dtype), range(20))
+    assert evaluate_robustness(stored, texts, range(20))["accuracy"] == 0.0
+    assert evaluate_image_attack(stored, images, range(20))["accuracy"] == 0.0
+
+
+def test_captions_that_were_not_changed_are_ties():
+    embeddings = Embeddings.from_arrays(torch.eye(3), torch.eye(3), [0, 1, 2])
+    found = evaluate_robustness(embeddings, torch.eye(3).numpy(), [0, 1, 2])
+    assert found == {
+        "accuracy": 0.0,
+        "I2T R@1": 50.0,
+        "I2T R@5": 100.0,
+        "I2T R@10": 100.0,
+        "false_rate": 100.0,
+        "R@1_plain_gallery": 100.0,
+        "drop_rate": 50.0,
+    }
+
+
+def test_no_recall_to_lose():
+    embeddings = Embeddings.from_arrays(torch.eye(2), torch.eye(2), [1, 0])
+    assert math.isnan(evaluate_robustness(embeddings, torch.eye(2)[:1], [0])["drop_rate"])
+
+
+def test_bad_embeddings():
+    embeddings, swapped, rows = world()
+    with pytest.raises(InputError, match=r"swapped_texts has shape \(18, 5\)"):
+        evaluate_robustness(embeddings, swapped[:, :5], rows)
+    with pytest.raises(InputError, match=r"rows \(17,\)"):
+        evaluate_robustness(embeddings, swapped, rows[:17])
+    with pytest.raises(InputError, match="at least 1"):
+        evaluate_robustness(embeddings, swapped[:0], rows[:0])
+    with pytest.raises(InputError, match="to 99 and there are 27 captions"):
+        evaluate_robustness(embeddings, swapped[:2], [0, 99])
+    with pytest.raises(InputError, match="Row 1 of swapped_texts holds NaN"):
+        evaluate_robustness(embeddings, torch.tensor([[1.0] * 6, [math.nan] * 6]), [0, 1])
+    with pytest.raises(InputError, match="block_images and block_texts"):
+        evaluate_robustness(embeddings, swapped, rows, block_texts=0)
+    bare = Embeddings.from_arrays(torch.eye(6), torch.empty(0, 6), [], name="bare")
+    with pytest.raises(InputError, match="bare has no captions"):
+        evaluate_robustness(bare, swapped, rows)
+    with pytest.raises(InputError, match=r"altered_images has shape \(2, 5\)"):
+        evaluate_image_attack(embeddings, swapped[:2, :5], [0, 1])
+    with pytest.raises(InputError, match="to 9 and there are 9 images"):
+        evaluate_image_attack(embeddings, swapped[:2], [0, 9])
+    with pytest.raises(InputError, match="bare has no captions"):
+        evaluate_image_attack(bare, torch.eye(6), range(6))

@@ -1,0 +1,164 @@
+"""Linear probes and retention of attributes against slow, obvious references."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from boresight.errors import InputError
+from boresight.evaluation.probes import attribute_retention, fit_probe
+from boresight.seeds import generator
+
+
+def clouds(n: int, classes: int = 4, width: int = 12, distance: float = 8.0, stream: str = "clouds"):
+    """Gaussian clouds of unit spread around centres `distance` apart in scale; labels go round the classes."""
+    centres = distance * torch.randn(classes, width, generator=generator(0, "centres"))
+    labels = torch.arange(n) % classes
+    return centres[labels] + torch.randn(n, width, generator=generator(0, stream)), labels
+
+
+def by_gradient_descent(features, labels, classes, l2, steps=5000, rate=1.0):
+    """(d, classes) and (classes,) of the same objective, its gradient written out, in numpy."""
+    x = (features - features.mean(0)) / features.std(0)
+    wanted = np.eye(classes)[labels]
+    weights, bias = np.zeros((x.shape[1], classes)), np.zeros(classes)
+    for _ in range(steps):
+        scores = x @ weights + bias
+        shares = np.exp(scores - scores.max(1, keepdims=True))
+        wrong = (shares / shares.sum(1, keepdims=True) - wanted) / len(x)
+        weights, bias = weights - rate * (x.T @ wrong + l2 * weights), bias - rate * wrong.sum(0)
+    return weights, bias
+
+
+def test_clouds_apart_are_told_apart_on_unseen_rows():
+    features, labels = clouds(200)
+    unseen, truth = clouds(100, stream="unseen")
+    probe = fit_probe(features, labels, 4)
+    assert probe.accuracy(unseen, truth) == 100
+    assert probe.predict(unseen).dtype == torch.int64
+
+
+def test_shuffled_labels_are_read_at_chance():
+    features, labels = clouds(400)
+    unseen, truth = clouds(400, stream="unseen")
+    draw = generator(0, "shuffle")
+    probe = fit_probe(features, labels[torch.randperm(400, generator=draw)], 4)
+    assert abs(probe.accuracy(unseen, truth[torch.randperm(400, generator=draw)]) - 25) < 8
+
+
+def test_weights_are_those_of_plain_gradient_descent():
+    features, labels = clouds(40, classes=3, width=4, distance=0.7)
+    probe = fit_probe(features, labels, 3, l2=0.05)
+    weights, bias = by_gradient_descent(features.double().numpy(), labels.numpy(), 3, 0.05)
+    np.testing.assert_allclose(probe.weights.numpy(), weights, atol=1e-3)
+    np.testing.assert_allclose((probe.bias - probe.bias.mean()).numpy(), bias - bias.mean(), atol=1e-3)
+
+
+def test_the_fit_has_come_to_rest_where_features_are_many_and_classes_overlap():
+    features, labels = clouds(600, classes=8, width=64, distance=0.3)
+    probe = fit_probe(features, labels, 8)
+    weights = probe.weights.clone().requires_grad_()
+    standard = (features.double() - probe.centre) / probe.scale
+    (F.cross_entropy(standard @ weights + probe.bias, labels) + 5e-4 * weights.square().sum()).backward()
+    assert weights.grad.abs().max() < 1e-4
+
+
+def test_same_rows_give_the_same_probe_and_global_randomness_is_left_alone():
+    features, labels = clouds(60, distance=0.5)
+    before = torch.random.get_rng_state()
+    one, other = fit_probe(features, labels, 4), fit_probe(features.numpy(), labels.numpy(), 4)
+    assert torch.equal(one.weights, other.weights)
+    assert torch.equal(one.bias, other.bias)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_scale_shift_and_a_constant_feature_change_no_prediction():
+    features, labels = clouds(120, distance=0.5)
+    spread = torch.logspace(-4, 3, features.shape[1])
+    other = torch.cat([features * spread + 5 * spread, torch.full((120, 1), 0.1)], 1)
+    expected = fit_probe(features, labels, 4).predict(features)
+    assert (fit_probe(other, labels, 4).predict(other) == expected).float().mean() > 0.99
+    moved = other.clone()
+    moved[:, -1] += 1e3
+    assert torch.equal(fit_probe(other, labels, 4).predict(moved), fit_probe(other, labels, 4).predict(other))
+
+
+def test_described_and_undescribed_rows_are_counted_apart():
+    train = torch.tensor([[-2.0], [-1.5], [-1.0], [1.0], [1.5]])
+    train_labels = torch.tensor([0, 0, 0, 1, 1])
+    test = torch.tensor([[-1.0], [-1.0], [1.0], [1.0], [-1.0], [1.0], [1.0]])
+    truth = torch.tensor([0, 0, 1, 0, 1, 1, 1])  # read rightly in all rows but the fourth and the fifth
+    described = torch.tensor([True, True, True, True, False, False, False])
+    found = attribute_retention(train, train_labels, test, truth, described, classes=2)
+    assert (found.n_described, found.n_undescribed) == (4, 3)
+    assert found.described == 75
+    assert found.undescribed == pytest.approx(200 / 3)
+    assert found.chance == pytest.approx(300 / 7)  # class 0 is the most frequent in training, and 3 of 7 rows have it
+    assert found.probe.most_frequent == 0
+
+
+def test_a_sort_without_rows_is_not_a_number():
+    features, labels = clouds(40)
+    found = attribute_retention(features, labels, features, labels, torch.ones(40, dtype=torch.bool), classes=4)
+    assert found.described == 100
+    assert math.isnan(found.undescribed)
+    assert found.n_undescribed == 0
+
+
+def test_what_was_dropped_from_undescribed_rows_is_at_chance_there_alone():
+    features, labels = clouds(400)
+    unseen, truth = clouds(400, stream="unseen")
+    draw = generator(0, "told")
+    told, unseen_told = (torch.rand(400, generator=draw) < 0.5 for _ in range(2))
+    features[~told] = torch.randn(int((~told).sum()), 12, generator=draw)
+    unseen[~unseen_told] = torch.randn(int((~unseen_told).sum()), 12, generator=draw)
+    found = attribute_retention(features, labels, unseen, truth, unseen_told, classes=4)
+    assert found.described > 95
+    assert found.undescribed < 40
+    assert found.chance == 25
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"train_features": torch.zeros(0, 3)}, "shape"),
+        ({"train_features": torch.zeros(5)}, "shape"),
+        ({"train_features": torch.zeros(5, 3, dtype=torch.int64)}, "int64"),
+        ({"train_features": torch.full((5, 3), math.nan)}, "Row 0"),
+        ({"test_features": torch.full((4, 3), math.inf)}, "Row 0"),
+        ({"test_features": torch.zeros(0, 3)}, "shape"),
+        ({"test_features": torch.zeros(4, 2)}, "2 wide"),
+        ({"train_labels": torch.zeros(4, dtype=torch.int64)}, "5 integers"),
+        ({"train_labels": torch.zeros(5)}, "5 integers"),
+        ({"train_labels": torch.tensor([0, 1, 0, 1, 2])}, "class 2"),
+        ({"test_labels": torch.tensor([0, 1, -1, 1])}, "class -1"),
+        ({"test_labels": torch.zeros(3, dtype=torch.int64)}, "4 integers"),
+        ({"described": torch.ones(3, dtype=torch.bool)}, "4 booleans"),
+        ({"described": torch.ones(4)}, "4 booleans"),
+        ({"classes": 1}, "2 or more classes"),
+    ],
+)
+def test_bad_inputs_are_refused_in_one_sentence(change, words):
+    good = {
+        "train_features": torch.randn(5, 3, generator=generator(0, "good")),
+        "train_labels": torch.tensor([0, 1, 0, 1, 0]),
+        "test_features": torch.randn(4, 3, generator=generator(1, "good")),
+        "test_labels": torch.tensor([0, 1, 0, 1]),
+        "described": torch.tensor([True, False, True, False]),
+        "classes": 2,
+    }
+    attribute_retention(**good)
+    with pytest.raises(InputError, match=words) as caught:
+        attribute_retention(**{**good, **change})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("l2", [0.0, -1.0, math.nan, math.inf])
+def test_a_penalty_that_makes_no_sense_is_refused(l2):
+    features, labels = clouds(8)
+    with pytest.raises(InputError, match="l2 above 0"):
+        fit_probe(features, labels, 4, l2=l2)

@@ -1,0 +1,310 @@
+"""Zero-shot classification against a slow reference, readers of labelled pictures, and scenes by the shipped model."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import Image as ImageFeature
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch.nn import functional as F
+
+import boresight as bs
+from boresight.benchmarks.class_folders import read_class_dataset, read_class_folders, read_lines
+from boresight.data import Problem, make_scenes
+from boresight.data.worlds.scene_world import SHAPES
+from boresight.editing import CaptionEditor
+from boresight.editing.config import EditorConfig
+from boresight.errors import ArtefactError, InputError
+from boresight.evaluation import zero_shot as module
+from boresight.evaluation.zero_shot import TEMPLATES, class_embeddings, count_classes, zero_shot
+from boresight.models import default_model_path
+from collection_files import picture, put_pictures
+from editing_world import WIDTH, quiet, sae_fixture  # noqa: F401
+from fake_encoder import FakeEncoder, make_collection
+
+
+class Table(FakeEncoder):
+    """Embeds picture number i as row i of a table, and a sentence by a table from sentences to rows."""
+
+    def __init__(self, images: torch.Tensor, texts: dict[str, Sequence[float]]) -> None:
+        super().__init__(width=images.shape[1])
+        self.name = "world"
+        self.image_rows = F.normalize(images.float(), dim=1)
+        self.text_rows = {text: F.normalize(torch.tensor(row).float(), dim=0) for text, row in texts.items()}
+
+    def embed_images(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+        return self.image_rows[[int(image.item()) for image in images]]
+
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        return torch.stack([self.text_rows[text] for text in texts])
+
+
+def numbered(count: int) -> list[Image.Image]:
+    return [Image.new("RGB", (2, 2), (number // 256, number % 256, 0)) for number in range(count)]
+
+
+def unit(row: Sequence[float]) -> list[float]:
+    return [value / math.hypot(*row) for value in row]
+
+
+vectors = st.lists(st.sampled_from([-1.0, 0.0, 1.0, 2.0]), min_size=3, max_size=3).filter(any)
+
+
+@st.composite
+def tasks(draw):
+    n, classes, templates = draw(st.integers(1, 8)), draw(st.integers(2, 8)), draw(st.integers(1, 3))
+    images = [draw(vectors) for _ in range(n)]
+    texts = {f"{t} {c}": draw(vectors) for c in range(classes) for t in range(templates)}
+    sums = [[sum(unit(texts[f"{t} {c}"])[i] for t in range(templates)) for i in range(3)] for c in range(classes)]
+    labels = draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n))
+    usable = min(math.hypot(*row) for row in sums) > 1e-3
+    return images, texts, sums, labels, templates, usable, draw(st.integers(1, 9))
+
+
+@given(tasks().filter(lambda task: task[-2]))
+@settings(max_examples=60, deadline=None)
+def test_accuracy_against_the_reference(task) -> None:
+    images, texts, sums, labels, templates, _, batch_size = task
+    classes = [str(c) for c in range(len(sums))]
+    sentences = [f"{t} {{}}" for t in range(templates)]
+    encoder = Table(torch.tensor(images), texts)
+    found = zero_shot(encoder, numbered(len(images)), labels, classes, sentences, batch_size=batch_size)
+
+    hits: dict[int, list[float]] = {}
+    first_five = []
+    for image, label in zip(images, labels, strict=True):
+        scores = [sum(a * b for a, b in zip(unit(image), unit(row), strict=True)) for row in sums]
+        own = scores.pop(label)
+        above = sum(score > own + 1e-6 for score in scores)
+        tied = sum(abs(score - own) <= 1e-6 for score in scores)
+
+        def within(k: int, above: int = above, tied: int = tied) -> float:
+            return min(max(k - above, 0), tied + 1) / (tied + 1)
+
+        hits.setdefault(label, []).append(within(1))
+        first_five.append(within(5))
+    every = [hit for some in hits.values() for hit in some]
+    assert found.top1 == pytest.approx(100 * sum(every) / len(every))
+    by_class = {label: 100 * sum(some) / len(some) for label, some in hits.items()}
+    assert found.mean_per_class == pytest.approx(sum(by_class.values()) / len(by_class))
+    assert [math.isnan(value) for value in found.per_class] == [c not in hits for c in range(len(classes))]
+    assert {label: found.per_class[label] for label in hits} == pytest.approx(by_class)
+    if len(classes) > 5:
+        assert found.top5 == pytest.approx(100 * sum(first_five) / len(first_five))
+    else:
+        assert math.isnan(found.top5)
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(0)
+    images, classes = torch.randn(17, 5, generator=draw), torch.randn(11, 5, generator=draw)
+    labels = torch.randint(11, (17,), generator=draw)
+    whole = count_classes(images, classes, labels)
+    monkeypatch.setattr(module, "BLOCK", 4)
+    parts = count_classes(images, classes, labels)
+    np.testing.assert_array_equal(whole.greater, parts.greater)
+    np.testing.assert_array_equal(whole.tied, parts.tied)
+    assert whole.greater.max() > 4
+
+
+def test_unit_sentences_weigh_alike() -> None:
+    encoder = Table(torch.eye(2), {"a x": [8, 0], "b x": [0, 0.5], "a y": [1, 0], "b y": [1, 0]})
+    expected = [[math.sqrt(0.5)] * 2, [1.0, 0.0]]
+    for batch_size in (1, 3, 64):
+        found = class_embeddings(encoder, ["x", "y"], ["a {}", "b {}"], batch_size=batch_size)
+        assert torch.allclose(found, torch.tensor(expected))
+
+
+def test_a_model_that_tells_nothing_apart_is_at_chance() -> None:
+    encoder = Table(torch.ones(6, 2), {f"c{c}": [1, 1] for c in range(8)})
+    found = zero_shot(encoder, numbered(6), [0, 0, 1, 2, 3, 7], [f"c{c}" for c in range(8)], ["{}"], name="flat")
+    assert (found.top1, found.top5, found.mean_per_class) == (12.5, 62.5, 12.5)
+    assert found.to_dict() == {
+        "top-1": 12.5,
+        "top-5": 62.5,
+        "mean per class": 12.5,
+        "images": 6,
+        "classes": 8,
+        "left_out": 0,
+    }
+    lines = str(found).splitlines()
+    assert lines[0] == "flat: 6 images, 8 classes, 0 left out"
+    assert [line.split()[-1] for line in lines[1:]] == ["12.50", "62.50", "12.50", "12.50"]
+
+
+def test_rare_classes_weigh_as_much_as_frequent_ones() -> None:
+    encoder = Table(torch.tensor([[1.0, 0.0]] * 9 + [[1.0, 0.0]]), {"cat": [1, 0], "dog": [0, 1], "eel": [-1, 0]})
+    found = zero_shot(encoder, numbered(10), [0] * 9 + [1], ["cat", "dog", "eel"], ["{}"])
+    assert (found.top1, found.mean_per_class) == (90, 50)
+    assert found.per_class[:2].tolist() == [100, 0]
+    assert math.isnan(found.per_class[2])
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_an_editor_takes_the_class_embedding_for_a_caption(sae, exponent: float) -> None:
+    draw = torch.Generator().manual_seed(1)
+    images, rows = torch.randn(40, WIDTH, generator=draw), torch.randn(12, WIDTH, generator=draw)
+    editor = CaptionEditor(sae, EditorConfig(form="residual", length_exponent=exponent))
+    with torch.no_grad():
+        for parameter in editor.parameters():
+            if parameter.requires_grad:
+                parameter += 0.5 * torch.randn(parameter.shape, generator=draw)
+    classes = [f"c{c}" for c in range(6)]
+    encoder = Table(images, {f"{t} c{c}": rows[6 * t + c].tolist() for t in (0, 1) for c in range(6)})
+    means = F.normalize(rows, dim=1).view(2, 6, WIDTH).mean(0)
+    edited = torch.stack([editor.edit(encoder.image_rows, mean.expand(40, -1)) for mean in means], 1)
+    scores = (edited * editor.text(means)).sum(2) / edited.norm(dim=2) ** exponent
+    labels = (images @ means.T).argmax(1)
+    found = zero_shot(encoder, numbered(40), labels, classes, ["0 {}", "1 {}"], editor, batch_size=7)
+    assert found.top1 == pytest.approx(100 * float((scores.argmax(1) == labels).double().mean()))
+    assert found.top1 != zero_shot(encoder, numbered(40), labels, classes, ["0 {}", "1 {}"]).top1
+
+
+def test_pictures_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> None:
+    encoder = Table(torch.eye(4), {f"c{c}": torch.eye(4)[c].tolist() for c in range(4)})
+    torn = make_collection(4, corrupt=[1])
+    for batch_size in (1, 3, 64):
+        found = zero_shot(encoder, torn, [0, 0, 2, 0], ["c0", "c1", "c2", "c3"], ["{}"], batch_size=batch_size)
+        assert (found.n_images, found.name) == (3, "numbers")
+        assert found.top1 == pytest.approx(200 / 3)
+        assert [problem.what for problem in found.problems] == ["unreadable picture"]
+        assert "id-1" in found.problems[0].where
+    files = [tmp_path / "0.png", tmp_path / "gone.png"]
+    numbered(1)[0].save(files[0])
+    assert zero_shot(encoder, files, [0, 0], ["c0", "c1"], ["{}"]).n_images == 1
+    with pytest.raises(InputError, match=r"No picture can be read, the first: .*gone.png"):
+        zero_shot(encoder, files[1:], [0], ["c0", "c1"], ["{}"])
+
+
+def test_bad_requests(sae) -> None:
+    encoder = Table(torch.eye(2), {"c0": [1, 0], "c1": [0, 1]})
+    classes = ["c0", "c1"]
+    for labels, said in (
+        ([0], r"labels has shape \(1,\)"),
+        ([0.0, 1.0], "dtype torch.float32"),
+        ([0, 2], "labels go from 0 to 2 and there are 2 classes"),
+        ([-1, 0], "labels go from -1 to 0"),
+        (["c0", "c1"], "labels cannot be read as numbers"),
+    ):
+        with pytest.raises(InputError, match=said):
+            zero_shot(encoder, numbered(2), labels, classes, ["{}"])
+    with pytest.raises(InputError, match="there are 0 pictures"):
+        zero_shot(encoder, [], [], classes, ["{}"])
+    for names in (["c0"], "c0", ["c0", " "], ["c0", 1]):
+        with pytest.raises(InputError, match="classes must be at least two names"):
+            zero_shot(encoder, numbered(1), [0], names, ["{}"])
+    with pytest.raises(InputError, match=r"Template 1, 'a photo', has no {}"):
+        zero_shot(encoder, numbered(1), [0], classes, ["{}", "a photo"])
+    for templates in ("{}", []):
+        with pytest.raises(InputError, match="templates must be a list"):
+            zero_shot(encoder, numbered(1), [0], classes, templates)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        zero_shot(encoder, numbered(1), [0], classes, ["{}"], batch_size=0)
+    editor = CaptionEditor(sae, EditorConfig(form="residual"))
+    with pytest.raises(ArtefactError, match=f"fitted on width {WIDTH} and these embeddings are 2 wide"):
+        zero_shot(encoder, numbered(1), [0], classes, ["{}"], editor)
+    reads = CaptionEditor(sae, EditorConfig(form="residual", mask="tokens", token_width=WIDTH))
+    with pytest.raises(InputError, match="is a mean and has no tokens"):
+        zero_shot(Table(torch.eye(WIDTH), {}), numbered(1), [0], classes, ["{}"], reads)
+
+
+def test_a_folder_for_each_class(tmp_path: Path) -> None:
+    names = ["zebra/1.png", "tabby_cat/b/2.jpg", "tabby_cat/a.png", ".cache/x.png", "loose.png"]
+    put_pictures(tmp_path, names)
+    (tmp_path / "tabby_cat" / "notes.txt").write_text("none")
+    (tmp_path / "Empty").mkdir()
+    found = read_class_folders(tmp_path)
+    assert found.classes == ["Empty", "tabby cat", "zebra"]
+    assert dict(zip(found.pictures.ids, found.labels.tolist(), strict=True)) == {
+        "tabby_cat/a.png": 1,
+        "tabby_cat/b/2.jpg": 1,
+        "zebra/1.png": 2,
+    }
+    reds = {row_id: found.pictures.image(row).getpixel((0, 0))[0] for row, row_id in enumerate(found.pictures.ids)}
+    assert reds == {"zebra/1.png": 0, "tabby_cat/b/2.jpg": 1, "tabby_cat/a.png": 2}
+    assert list(found.pictures.problems) == [Problem("class without pictures", "Empty")]
+    assert len(found) == 3
+    (tmp_path / "names.txt").write_text("\ufeffnothing\n\n a cat, striped \nzebra\n", encoding="utf-8")
+    assert read_class_folders(tmp_path, tmp_path / "names.txt").classes == ["nothing", "a cat, striped", "zebra"]
+    with pytest.raises(InputError, match="There are 2 names for the 3 class folders"):
+        read_class_folders(tmp_path, ["one", "two"])
+
+
+def test_bad_class_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"There is no folder .*nowhere"):
+        read_class_folders(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds no folder with pictures"):
+        read_class_folders(tmp_path)
+    put_pictures(tmp_path, ["train/cat/1.png", "val/cat/2.png"])
+    with pytest.raises(InputError, match="are splits, 'train', 'val'; pass one of them"):
+        read_class_folders(tmp_path)
+    assert read_class_folders(tmp_path / "val").classes == ["cat"]
+    os.link(tmp_path / "val/cat/2.png", os.fsencode(tmp_path / "val" / "cat") + b"/caf\xe9.png")
+    found = read_class_folders(tmp_path / "val")
+    assert (found.pictures.ids, len(found)) == (["cat/2.png"], 1)
+    assert [problem.what for problem in found.pictures.problems] == ["file name that is not Unicode"]
+    with pytest.raises(InputError, match=r"names.txt cannot be read"):
+        read_lines(tmp_path / "names.txt")
+    (tmp_path / "names.txt").write_text(" \n")
+    with pytest.raises(InputError, match=r"names.txt is empty"):
+        read_lines(tmp_path / "names.txt")
+
+
+FEATURES = Features({"img": ImageFeature(), "fine": ClassLabel(names=["cat", "sea_lion"]), "n": Value("int64")})
+
+
+def labelled(labels: Sequence[int | None]) -> Dataset:
+    cells = [{"bytes": picture((number, 0, 0)), "path": None} for number in range(len(labels))]
+    return Dataset.from_dict({"img": cells, "fine": labels, "n": labels}, features=FEATURES)
+
+
+def test_a_dataset_with_class_labels() -> None:
+    found = read_class_dataset(labelled([1, 0, -1, 1, None]).select([3, 2, 1, 4]), name="toy")
+    assert (found.classes, found.labels.tolist()) == (["cat", "sea lion"], [1, 0])
+    assert [found.pictures.image(row).getpixel((0, 0))[0] for row in range(2)] == [3, 1]
+    assert list(found.pictures.problems) == [Problem("row without a label", "1"), Problem("row without a label", "3")]
+    whole = read_class_dataset(labelled([1, 0]).with_format("numpy"))
+    assert whole.labels.tolist() == [1, 0]
+    assert whole.pictures.captions == [[], []]
+    encoder = Table(torch.eye(4), {"cat": [1.0, 0, 0, 0], "sea lion": [0, 1.0, 0, 0]})
+    pictures = [io.BytesIO(picture((0, number, 0))) for number in (1, 0)]
+    exact = [Image.open(one) for one in pictures]
+    assert zero_shot(encoder, exact, whole.labels, whole.classes, ["{}"]).top1 == 100
+
+
+def test_bad_class_datasets() -> None:
+    two = labelled([0, 1]).add_column("coarse", [0, 0]).cast_column("coarse", ClassLabel(names=["animal", "plant"]))
+    with pytest.raises(InputError, match="2 columns of ClassLabel; name one of 'fine', 'coarse' as label_column"):
+        read_class_dataset(two)
+    assert read_class_dataset(two, label_column="coarse").classes == ["animal", "plant"]
+    with pytest.raises(InputError, match="no column 'n' of ClassLabel"):
+        read_class_dataset(two, label_column="n")
+    with pytest.raises(InputError, match="0 columns of Image"):
+        read_class_dataset(two.remove_columns("img"))
+    with pytest.raises(InputError, match="No row of hidden has a class in 'fine'"):
+        read_class_dataset(labelled([-1, -1]), name="hidden")
+    with pytest.raises(InputError, match="not DatasetDict; pass dataset"):
+        read_class_dataset(DatasetDict(test=two))
+
+
+def test_the_shipped_model_knows_shapes() -> None:
+    scenes = make_scenes(160, objects=(1, 1), seed=4, split="test")
+    shapes = [json.loads(text)["objects"][0]["shape"] for text in scenes.dataset["attributes"][:]]
+    labels = [SHAPES.index(shape) for shape in shapes]
+    found = zero_shot(bs.load_encoder(default_model_path()), scenes, labels, SHAPES)
+    assert len(TEMPLATES) >= 5
+    # Six standard deviations above a guess of one in eight.
+    assert found.top1 > 12.5 + 6 * 100 * math.sqrt(1 / 8 * 7 / 8 / 160)
+    assert found.top5 > found.top1
+    assert found.n_images == 160

@@ -1,0 +1,167 @@
+"""Runs on benchmarks: what is kept, what the page says of them, and what stands in the table of published figures."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from boresight.benchmarks.examples import retrieval_examples
+from boresight.benchmarks.record import BenchmarkRun, published
+from boresight.embeddings import Embeddings
+from boresight.errors import ArtefactError, InputError
+from boresight.evaluation import evaluate_retrieval
+from boresight.reports.benchmark_page import write_benchmark_report
+
+RUN = BenchmarkRun(
+    benchmark="coco-karpathy-5k",
+    title="COCO, Karpathy test 5k",
+    model="my <clip>",
+    encoder_fingerprint="00",
+    editor="mine",
+    scores={
+        "plain": {"T2I R@1": 31.25, "false rate": 20.0, "odd": 1.0, "told": 60.0},
+        "edited": {"T2I R@1": 33.5, "false rate": 25.0, "odd": 1.004, "told": 50.0},
+    },
+    charts=("T2I R@1",),
+    lower=("false rate",),
+    neutral=("told",),
+    facts={"images": "5,000"},
+)
+
+
+def cells(page: str) -> dict[str, list[tuple[str, str]]]:
+    """Row's name -> (class, text) of each cell, read back from the page."""
+    rows = {}
+    for row in re.findall(r"<tr class=\"\w+\"><th scope=\"row\">(.*?)</tr>", page, re.DOTALL):
+        name = re.match(r"[^<]*", row)[0]
+        rows[name] = re.findall(r"<td><b(?: class=\"(\w+)\")?>([^<]*)</b></td>", row)
+    return rows
+
+
+def test_a_run_is_kept(tmp_path: Path) -> None:
+    RUN.save(tmp_path / "run")
+    assert BenchmarkRun.load(tmp_path / "run") == BenchmarkRun.load(tmp_path / "run" / "benchmark.json")
+    kept = BenchmarkRun.load(tmp_path / "run")
+    assert kept.scores == RUN.scores
+    assert list(kept.scores["plain"]) == ["T2I R@1", "false rate", "odd", "told"]
+    told = str(kept)
+    assert "COCO, Karpathy test 5k, my <clip>, edited by mine" in told
+    assert re.search(r"T2I R@1\s+31.25\s+33.50", told)
+    changes = (
+        {"scores": {"edited": {"a": 1.0}}},
+        {"scores": {"plain": {"a": "12"}}},
+        {"facts": []},
+        {"examples": [{}]},
+    )
+    misshapen = [json.dumps({**kept.__dict__, **change}) for change in changes]
+    for text in (
+        "{}",
+        "[1]",
+        '{"benchmark": 1',
+        json.dumps({**kept.__dict__, "scores": {"plain": {"a": "b"}}}),
+        *misshapen,
+    ):
+        (tmp_path / "torn.json").write_text(text)
+        with pytest.raises(ArtefactError, match=r"torn.json holds no run"):
+            BenchmarkRun.load(tmp_path / "torn.json")
+    with pytest.raises(ArtefactError, match="boresight evaluate --out"):
+        BenchmarkRun.load(tmp_path / "nowhere")
+
+
+def test_the_page(tmp_path: Path) -> None:
+    other = replace(RUN, model="other", editor="", scores={"plain": {"T2I R@1": 12.0}}, facts={})
+    third = replace(RUN, benchmark="mine", title="My own", model="third", scores={"plain": {"T2I R@1": 50.0}})
+    write_benchmark_report(tmp_path / "page.html", [RUN, other, third])
+    page = (tmp_path / "page.html").read_text()
+    assert "<script" not in page
+    assert not re.search(r"(src|href)=[\"']https?:", page)
+    assert page.count("<h2>") == 2
+    rows = cells(page)
+    assert rows["my &lt;clip&gt;"] == [("", "31.2"), ("", "20.0"), ("", "1.00"), ("", "60.0")]
+    assert rows["my &lt;clip&gt;, edited"] == [("gain", "33.5"), ("loss", "25.0"), ("", "1.00"), ("", "50.0")]
+    assert rows["other"] == [("", "12.0"), ("", ""), ("", ""), ("", "")]
+    assert rows["ViT-B/32 openai"] == [("", "30.4"), ("", ""), ("", ""), ("", "")]
+    assert "false rate ↓" in page
+    assert page.count("[1] open_clip docs/openclip_retrieval_results.csv") == 1
+    assert "ViT-B/32 openai: published 30.4" in page  # the figure in words
+    small = replace(RUN, benchmark="mine", scores={"plain": {"RMG": 0.25}, "edited": {"RMG": 0.22}}, charts=("RMG",))
+    write_benchmark_report(tmp_path / "small.html", [replace(small, lower=("RMG",))])
+    page = (tmp_path / "small.html").read_text()
+    assert cells(page)["my &lt;clip&gt;, edited"] == [("gain", "0.22")]
+    assert "plain 0.25, edited 0.22" in page
+    with pytest.raises(InputError, match="no run to report"):
+        write_benchmark_report(tmp_path / "none.html", [])
+
+
+def test_the_page_keeps_apart_what_differs(tmp_path: Path) -> None:
+    def page_of(*runs: BenchmarkRun) -> str:
+        write_benchmark_report(tmp_path / "page.html", runs)
+        return (tmp_path / "page.html").read_text()
+
+    example = {"rule": "drawn at random", "title": "a dog", "note": "rank 3", "shelves": []}
+    mine = replace(RUN, benchmark="retrieval", title="Retrieval", subject="captions, test", data="aaaa", editor="")
+    mine = replace(mine, model="model", scores={"plain": {"T2I R@1": 10.0}}, examples=[example])
+    assert page_of(mine) == page_of(mine, replace(mine))  # the same run, given twice
+    page = page_of(mine, replace(mine, data="bbbb"))
+    assert re.findall(r"<h2>(.*?)</h2>", page) == [
+        f"Retrieval: captions, test (data {data})" for data in ("aaaa", "bbbb")
+    ]
+    page = page_of(mine, replace(mine, encoder_fingerprint="11", scores={"plain": {"T2I R@1": 20.0}}))
+    assert page.count("<h2>") == 1
+    assert cells(page) == {"model (00)": [("", "10.0")], "model (11)": [("", "20.0")]}
+    assert "model (00): plain 10.0" in page or "model (00): 10.0" in page  # the figure in words
+    assert "model (11): rank 3" in page  # an example says whose it is
+    page = page_of(mine, replace(mine, facts={"images": "5,000", "seed": "1"}))
+    assert "<small>seed 1</small>" in page
+    assert "<small>seed none</small>" in page
+
+
+def test_only_what_was_published_looks_so(tmp_path: Path) -> None:
+    scores = {way: {"T2I R@1": value} for way, value in (("plain", 30.0), ("edited", 32.0), ("shuffled images", 31.0))}
+    write_benchmark_report(tmp_path / "page.html", [replace(RUN, scores=scores)])
+    page = (tmp_path / "page.html").read_text()
+    roles = dict(re.findall(r"<tr class=\"(\w+)\"><th scope=\"row\">([^<]*)", page))
+    assert "published" in roles
+    assert '<tr class="control"><th scope="row">my &lt;clip&gt;, shuffled images' in page
+    legend = re.search(r"<p class=\"legend\">(.*?)</p>", page)[1]
+    assert re.findall(r"</i>([^<]*)</span>", legend) == ["plain", "edited", "shuffled images", "published"]
+    write_benchmark_report(tmp_path / "page.html", [replace(RUN, scores=scores, benchmark="alignment")])
+    assert 'class="published"' not in (tmp_path / "page.html").read_text()
+
+
+def test_published_figures_are_shares_with_a_source() -> None:
+    rows = published()
+    assert len({(row.benchmark, row.model, row.measure, row.source) for row in rows}) == len(rows) > 150
+    assert all(0 <= row.value <= 100 and row.source and row.model for row in rows)
+    value = {(row.benchmark, row.model, row.measure): row.value for row in rows}
+    assert value["coco-karpathy-5k", "ViT-B/32 openai", "I2T R@1"] == 50.1
+    assert value["flickr30k-1k", "ViT-L/14 openai", "T2I R@1"] == 65.0
+    assert value["winoground", "ViT-B/32 openai", "group"] == 8.0
+
+
+def test_examples_of_plain_retrieval_are_the_extremes() -> None:
+    random = torch.Generator().manual_seed(0)
+    images = torch.nn.functional.normalize(torch.randn(20, 4, generator=random), dim=1)
+    texts = torch.nn.functional.normalize(images + 0.5 * torch.randn(20, 4, generator=random), dim=1)
+    embeddings = Embeddings.from_arrays(
+        images, texts, list(range(20)), captions=[f"caption {row}" for row in range(20)]
+    )
+    result = evaluate_retrieval(embeddings, device="cpu")
+    found = retrieval_examples(embeddings, lambda name: Image.new("RGB", (9, 9)), result, per_rule=2)
+    assert [example["rule"] for example in found] == ["among the best"] * 2 + ["among the worst"] * 2 + [
+        "drawn at random"
+    ] * 2
+    assert len({example["title"] for example in found}) == 6
+    ranks = [result.t2i_ranks[int(example["title"].split()[1])] for example in found]
+    assert ranks[:2] == sorted(result.t2i_ranks)[:2]
+    assert ranks[2:4] == sorted(result.t2i_ranks)[:-3:-1]
+    for example, rank in zip(found, ranks, strict=True):
+        pictures = example["shelves"][0]["pictures"]
+        assert [shown["place"] for shown in pictures if shown["right"]] == [rank]
+        assert pictures[0]["uri"].startswith("data:image/webp;base64,")

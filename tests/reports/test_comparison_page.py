@@ -1,0 +1,206 @@
+"""The report page: what it says, that it stands alone, that it renders."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from datasets import Dataset
+from PIL import Image
+
+from boresight.data import Collection
+from boresight.editing.explanation import Explanation, LatentEffect
+from boresight.errors import ArtefactError, InputError
+from boresight.evaluation.examples import Example, LatentCard, Place
+from boresight.evaluation.results import Comparison, HeldOut, Row, Spread
+from boresight.reports.charts import dot_figure
+from boresight.reports.comparison_page import write_report
+
+EVIL = "<script>alert('a & b')</script> a red \"kite\""
+
+
+def one(value, kinds=()):
+    metrics = {"R@1": value, "R@5": value + 10, "R@10": value + 20, "median_rank": 3.0, "mrr": value / 50}
+    result = {"t2i": metrics, "i2t": {name: number + 1 for name, number in metrics.items()}}
+    return result | ({"kinds": {kind: one(value + i) for i, kind in enumerate(kinds)}} if kinds else {})
+
+
+@pytest.fixture
+def comparison():
+    kinds = ("short", "long")
+    rows = [
+        Row("plain", "baseline", "as it is"),
+        Row("fine-tuned", "opponent", "no mask"),
+        Row("edited", "ours", "with a mask"),
+        Row("chance", "control", "knows nothing"),
+    ]
+    figures = {
+        "unseen": {
+            "plain": {"-": one(20.3, kinds)},
+            "fine-tuned": {"0": one(24.1, kinds), "1": one(25.1, kinds)},
+            "edited": {"0": one(17.0, kinds), "1": one(18.0, kinds)},
+            "chance": {"-": one(0.4, kinds)},
+        }
+    }
+    return Comparison(
+        rows, [HeldOut("unseen", 50, 120, {"short": 70, "long": 50})], [0, 1], figures, {"0": {"l0": 31.5}}, {"k": "32"}
+    )
+
+
+def painted(image_id):
+    return Image.new("RGB", (400, 300), (10, 20 * len(image_id) % 255, 90))
+
+
+@pytest.fixture
+def page(tmp_path, comparison):
+    def places(true_rank):
+        shown = [Place(f"p{rank}", rank, rank == true_rank) for rank in range(1, 6)]
+        return shown if true_rank <= 5 else [*shown, Place("far", true_rank, True)]
+
+    latents = (LatentEffect(3, "<b>hair</b>", 2.0, 0.9, 0.1, 0.0), LatentEffect(4, "", 1.0, 0.25, 0.0, 0.1))
+    example = Example(
+        EVIL, "long", "largest gain", "p2", 41, 2, places(41), places(2), Explanation(0.2, 0.2, 0.3, 0.1, latents)
+    )
+    file = tmp_path / "report.html"
+    write_report(file, comparison, [example], [LatentCard(3, "<i>hair</i>", 0.25, ["p1", "p2"])], pictures=painted)
+    return file
+
+
+class Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.links, self.images, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.tags.append(tag)
+        self.links += [values[name] for name in ("src", "href", "srcset", "data", "action") if name in values]
+        if tag == "img":
+            self.images.append(values)
+
+
+def parsed(page):
+    links = Links()
+    links.feed(page.read_text(encoding="utf-8"))
+    return links
+
+
+def test_holds_the_figures_of_the_table(page):
+    text = page.read_text(encoding="utf-8")
+    for words in ("20.3", "24.6", "± 0.7", "17.5", "50 images", "120 captions", "31.5"):
+        assert words in text
+    assert re.search(r'class="loss">−2\.8 ± 0\.7<', text)
+    assert re.search(r'<b>41</b> → <b class="gain">2</b>', text)
+
+
+def test_the_best_value_is_marked_among_rivals_and_not_among_controls(page):
+    marked = re.findall(r'class="(?:start )?best"><b>([\d.]+)</b>', page.read_text(encoding="utf-8"))
+    assert marked[:4] == ["24.6", "34.6", "44.6", "0.492"]
+
+
+def test_stands_alone(page):
+    links = parsed(page)
+    assert links.links
+    assert all(link.startswith("data:image/webp;base64,") for link in links.links)
+    assert "script" not in links.tags
+    assert not re.search(r"https?://|url\(|@import", page.read_text(encoding="utf-8"))
+
+
+def test_pictures_are_small_and_described(page):
+    images = parsed(page).images
+    assert len(images) == 6 + 5 + 2
+    assert all(image["alt"] for image in images)
+    assert {(image["width"], image["height"]) for image in images} == {("160", "120")}
+
+
+def test_user_text_is_escaped(page):
+    text = page.read_text(encoding="utf-8")
+    assert EVIL not in text
+    assert "&lt;script&gt;alert(&#39;a &amp; b&#39;)&lt;/script&gt; a red &#34;kite&#34;" in text
+    assert "<b>hair" not in text
+    assert "<i>hair" not in text
+
+
+def test_latents_are_drawn_by_what_is_kept_and_dropped_of_them(page):
+    bar = r'class="kept" style="width:([\d.]+)%"></i><i class="gone" style="width:([\d.]+)%"></i></span>\s*'
+    label = r'<span class="name">([^<]*)</span><span class="weight">([^<]*)</span>'
+    hair, number = ("90.0", "10.0", "&lt;b&gt;hair&lt;/b&gt;"), ("12.5", "37.5", "latent 4")
+    assert re.findall(bar + label, page.read_text(encoding="utf-8")) == [
+        (*hair, "90% kept"),
+        (*number, "25% kept"),
+        (*number, "75% dropped"),
+        (*hair, "10% dropped"),
+    ]
+
+
+def test_without_pictures_the_ids_are_shown(tmp_path, comparison):
+    bare = Explanation(0.2, 0.2, 0.2, 0.2, ())
+    example = Example("a kite", "", "drawn at random", "p1", 1, 1, [Place("p1", 1, True)], [Place("p1", 1, True)], bare)
+    write_report(tmp_path / "report.html", comparison, [example])
+    text = (tmp_path / "report.html").read_text()
+    assert '<span class="missing">p1</span>' in text
+    assert "Latents by name" not in text
+
+
+def test_unwritable_places_and_unknown_images_are_refused_in_a_sentence(tmp_path, comparison):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtefactError, match=r"Cannot write .*report.html \(File exists\)"):
+        write_report(tmp_path / "file" / "report.html", comparison)
+    empty = Collection(
+        Dataset.from_dict({"id": ["other"], "image": [None], "captions": [[]], "split": ["all"]}), "kites"
+    )
+    with pytest.raises(InputError, match="The collection kites has no image 'p1'"):
+        write_report(tmp_path / "r.html", comparison, [], [LatentCard(1, "hair", 0.1, ["p1"])], pictures=empty)
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_figures_place_values_on_a_round_axis():
+    chart = dot_figure(
+        "Recall", [("a", [("a", "ours", Spread(12.0, 1.0))]), ("b", [("b", "baseline", Spread(27.0, None))])], 12.0
+    )
+    labels = [float(label) for _, label in chart.ticks]
+    assert labels[0] <= 11 <= 27 <= labels[-1]
+    low, high = labels[0], labels[-1]
+    dot = chart.tracks[0].dots[0]
+    assert dot.at == pytest.approx(100 * (12 - low) / (high - low)) == chart.reference
+    assert dot.low == pytest.approx(100 * (11 - low) / (high - low))
+    assert chart.tracks[1].dots[0].low == chart.tracks[1].dots[0].high
+    assert chart.description == "Recall. a: 12.0 ± 1.0; b: 27.0."
+
+
+@pytest.mark.parametrize("value", [0.0, 0.04, 3.21, 55.5, 100.0])
+def test_figures_of_equal_values_still_have_an_axis(value):
+    chart = dot_figure("Recall", [("a", [("a", "ours", Spread(value, 0.0))])])
+    places = [place for place, _ in chart.ticks]
+    assert places == sorted(set(places))
+    assert len({label for _, label in chart.ticks}) == len(chart.ticks)
+    assert 0 <= chart.tracks[0].dots[0].at <= 100
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine to render the page")
+def test_renders_in_a_browser(page, tmp_path):
+    """A probe appended to a copy of the page counts broken pictures and what sticks out of a phone's width."""
+    probe = """<script>addEventListener('load', () => {
+      const broken = [...document.images].filter(image => !image.naturalWidth).length;
+      const wide = document.documentElement.scrollWidth > innerWidth;
+      document.body.setAttribute('data-probe', `${document.images.length} pictures, ${broken} broken, wide ${wide}`);
+    })</script>"""
+    copy = tmp_path / "probe.html"
+    copy.write_text(page.read_text(encoding="utf-8") + probe, encoding="utf-8")
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    command = [CHROMIUM, *flags.split(), "--disable-component-update", "--disable-sync", "--enable-logging=stderr"]
+    result = subprocess.run(
+        [*command, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,900", "--dump-dom", copy.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert 'data-probe="13 pictures, 0 broken, wide false"' in result.stdout
+    assert "CONSOLE" not in result.stderr

@@ -1,0 +1,260 @@
+"""Names of latents: planted concepts must be found by either source."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.stats import binom
+from torch import Tensor
+
+from boresight.data import Collection
+from boresight.embeddings import Embeddings
+from boresight.errors import ArtefactError, InputError
+from boresight.sae import LatentNames, SparseAutoencoder, contact_sheet, name_latents, vocabulary_from_captions
+from boresight.sae.config import make_config
+from boresight.sae.names import _surprise, strongest_images
+from boresight.sae.start import Rows
+from boresight.sae.vocabulary import terms, terms_by_image
+
+CONCEPTS = ["dog", "red car", "beach", "guitar", "snow"]
+WIDTH = 8
+
+
+def planted_sae() -> SparseAutoencoder:
+    """Latent i is axis i; latents 5 and 6 never fire, 7 fires rarely on nothing in common."""
+    sae = SparseAutoencoder(make_config(WIDTH, WIDTH, 3))
+    sae.encoder_weight.copy_(torch.eye(WIDTH))
+    sae.directions.copy_(torch.eye(WIDTH))
+    sae.encoder_bias.copy_(torch.tensor([0.0] * 5 + [-100.0] * 2 + [0.0]))
+    return sae
+
+
+def planted_embeddings(count: int = 300) -> tuple[Embeddings, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    present = torch.rand(count, len(CONCEPTS), generator=generator) < 0.2
+    present[~present.any(1), 0] = True
+    images = torch.full((count, WIDTH), -0.05)
+    images[:, : len(CONCEPTS)] += present * (0.5 + torch.rand(count, len(CONCEPTS), generator=generator))
+    captions, owners = [], []
+    for row in range(count):
+        said = [CONCEPTS[i] for i in present[row].nonzero()[:, 0].tolist()]
+        for caption in (f"A photo of the {' and the '.join(said)}.", f"There is a {said[0]} in the picture, outdoors"):
+            captions.append(caption)
+            owners.append(row)
+    texts = torch.randn(len(captions), WIDTH, generator=generator)
+    return Embeddings.from_arrays(
+        images, texts, owners, captions=captions, ids=[f"p{i}" for i in range(count)]
+    ), present
+
+
+def word_embeddings() -> Tensor:
+    """Each concept along its axis, all of them deep in a cone of their own."""
+    words = 0.3 * torch.eye(WIDTH)[: len(CONCEPTS)]
+    cone = torch.zeros(WIDTH)
+    cone[6] = 5.0
+    return torch.cat([words, torch.zeros(1, WIDTH)]) + cone
+
+
+def test_terms_keep_words_and_neighbours_of_any_script() -> None:
+    assert terms("A red car, and the RED fire-truck!") == {"red", "car", "red car", "fire-truck", "red fire-truck"}
+    assert terms("Ein süßes Kätzchen 3 ½") == {"ein", "süßes", "kätzchen", "ein süßes", "süßes kätzchen"}
+    assert terms("12 !!") == set()
+    assert len(terms("word " * 10_000)) == 2
+
+
+def test_vocabulary_counts_captions_not_words() -> None:
+    captions = ["dog dog dog dog", "a cat", "the cat sleeps", "one dog", "cat sleeps"]
+    assert vocabulary_from_captions(captions) == ["cat", "cat sleeps", "dog", "sleeps"]
+    assert vocabulary_from_captions(captions, size=1) == ["cat"]
+    assert "one" not in vocabulary_from_captions(captions, least=1)
+    with pytest.raises(InputError, match="No word stands in 2 captions or more"):
+        vocabulary_from_captions(["alone", "42"])
+
+
+def test_terms_by_image_joins_captions() -> None:
+    found, words = terms_by_image(["a cat", "cat nap", "dog"], [1, 1, 2], 3)
+    dense = {word: found.toarray()[:, index].tolist() for index, word in enumerate(words)}
+    assert dense == {"cat": [0, 1, 0], "nap": [0, 1, 0], "cat nap": [0, 1, 0], "dog": [0, 0, 1]}
+    only, words = terms_by_image(["a cat", "cat nap", "dog"], [1, 1, 2], 3, ["dog", "bird"])
+    assert words == ["dog", "bird"]
+    assert only.toarray().tolist() == [[0, 0], [0, 0], [1, 0]]
+
+
+@pytest.mark.parametrize("block", [7, 64, 10_000])
+def test_strongest_images_against_sorting(block: int) -> None:
+    embeddings, _ = planted_embeddings()
+    sae = planted_sae()
+    rows, strength, mean = strongest_images(sae, Rows(embeddings.images), count=5, block=block)
+    dense = sae.encode(embeddings.images).dense()
+    for latent in range(WIDTH):
+        expected = dense[:, latent].sort(descending=True, stable=True)
+        count = min(5, int((expected.values > 0).sum()))
+        assert rows[latent, :count].tolist() == expected.indices[:count].tolist()
+        assert (rows[latent, count:] == -1).all()
+        torch.testing.assert_close(strength[latent, :count], expected.values[:count])
+    torch.testing.assert_close(mean, embeddings.images.mean(0))
+
+
+def test_captions_name_planted_concepts() -> None:
+    embeddings, present = planted_embeddings()
+    found = name_latents(planted_sae(), embeddings=embeddings)
+    assert [found.names[i] for i in (0, 2, 3, 4)] == ["dog", "beach", "guitar", "snow"]
+    assert found.names[1] in ("red", "car", "red car")
+    assert found.sources[:5] == ["captions"] * 5
+    assert (found.scores[:5] > 3).all()
+    assert found.names[5:] == ["", "", ""]
+    for latent in range(5):
+        assert present[found.examples[latent], latent].all()
+    assert (found.activations[:5, :-1] >= found.activations[:5, 1:]).all()
+    torch.testing.assert_close(found.image_mean, embeddings.images.mean(0))
+
+
+def test_vocabulary_names_by_centred_cosine() -> None:
+    embeddings, _ = planted_embeddings()
+    vocabulary, words = [*CONCEPTS, "nothing"], word_embeddings()
+    found = name_latents(
+        planted_sae(), vocabulary=vocabulary, vocabulary_embeddings=words, embeddings=embeddings, prefer="vocabulary"
+    )
+    assert found.names[:5] == CONCEPTS
+    assert found.sources[:5] == ["vocabulary"] * 5
+    centred = torch.nn.functional.normalize(words - words.mean(0), dim=1)
+    torch.testing.assert_close(found.scores[:5], centred[:5].diagonal())
+    second = centred[:, :5].T.sort(dim=1, descending=True).values[:, 1]
+    torch.testing.assert_close(found.margins[:5], found.scores[:5] - second)
+    torch.testing.assert_close(found.text_mean, words.mean(0))
+    assert found.names[5:7] == ["", ""]
+
+
+def test_vocabulary_alone_and_with_images_only() -> None:
+    vocabulary, words = [*CONCEPTS, "nothing"], word_embeddings()
+    alone = name_latents(planted_sae(), vocabulary=vocabulary, vocabulary_embeddings=words)
+    assert alone.names[:5] == CONCEPTS
+    assert (alone.examples == -1).all()
+    assert alone.ids == []
+    images = planted_embeddings()[0].images
+    seen = name_latents(planted_sae(), vocabulary=vocabulary, vocabulary_embeddings=words, images=images)
+    assert seen.names[:5] == CONCEPTS
+    assert seen.names[5:7] == ["", ""]
+
+
+def test_captions_choose_among_the_vocabulary_and_the_other_source_fills_gaps() -> None:
+    embeddings, _ = planted_embeddings()
+    words = torch.stack([torch.eye(WIDTH)[0], torch.eye(WIDTH)[2]])
+    found = name_latents(
+        planted_sae(), vocabulary=["dog", "beach"], vocabulary_embeddings=words, embeddings=embeddings, least_score=3.0
+    )
+    assert (found.names[0], found.sources[0]) == ("dog", "captions")
+    assert (found.names[2], found.sources[2]) == ("beach", "captions")
+    assert found.sources[3] == "vocabulary"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 50), st.integers(1, 500), st.data())
+def test_surprise_is_the_root_of_twice_the_log_likelihood_ratio(inner: int, outer: int, data: st.DataObject) -> None:
+    a, b = data.draw(st.integers(0, inner)), data.draw(st.integers(0, outer))
+
+    def log_likelihood(p: float, q: float) -> float:
+        return float(binom.logpmf(a, inner, p) + binom.logpmf(b, outer, q))
+
+    ratio = log_likelihood(a / inner, b / outer) - log_likelihood(*[(a + b) / (inner + outer)] * 2)
+    found = float(_surprise(*(np.array([float(value)]) for value in (a, inner, b, outer)))[0])
+    assert abs(found) == pytest.approx((2 * max(0.0, ratio)) ** 0.5, abs=1e-5)
+    assert found >= 0 or a / inner <= b / outer
+
+
+def test_save_load_and_refuse(tmp_path: Path) -> None:
+    embeddings, _ = planted_embeddings()
+    sae = planted_sae()
+    found = name_latents(sae, embeddings=embeddings)
+    found.save(tmp_path / "names")
+    loaded = LatentNames.load(tmp_path / "names")
+    assert list(loaded.names) == list(found.names)
+    assert torch.equal(loaded.examples, found.examples)
+    assert torch.equal(loaded.scores, found.scores)
+    assert loaded.ids == found.ids
+    assert loaded[2] == "beach"
+    assert len(loaded) == WIDTH
+    loaded.require_same_autoencoder(sae)
+    sae.bias.add_(1.0)
+    with pytest.raises(ArtefactError, match="name its latents anew"):
+        loaded.require_same_autoencoder(sae)
+    with pytest.raises(ArtefactError, match="is no boresight latent-names"):
+        LatentNames.load(tmp_path)
+
+
+def test_refuses_in_one_sentence() -> None:
+    embeddings, _ = planted_embeddings(20)
+    sae = planted_sae()
+    with pytest.raises(InputError, match="Nothing to name latents from"):
+        name_latents(sae, images=embeddings.images)
+    with pytest.raises(InputError, match=r"shape \(2, 8\); the vocabulary of 1 words .* need \(1, 8\)"):
+        name_latents(sae, vocabulary=["dog"], vocabulary_embeddings=torch.randn(2, 8))
+    with pytest.raises(InputError, match="either embeddings or images"):
+        name_latents(sae, embeddings=embeddings, images=embeddings.images)
+    sae.manifest["encoder"] = "another"
+    embeddings.manifest["encoder"] = "clip"
+    with pytest.raises(ArtefactError, match="fitted on embeddings of 'another'"):
+        name_latents(sae, embeddings=embeddings)
+
+
+def test_a_vocabulary_names_each_word_once() -> None:
+    with pytest.raises(InputError, match="'red' stands in the vocabulary more than once"):
+        name_latents(planted_sae(), vocabulary=["red", "blue", "red"], vocabulary_embeddings=torch.ones(3, 8))
+
+
+def test_captions_without_words_name_nothing() -> None:
+    images = planted_embeddings(10)[0].images
+    embeddings = Embeddings.from_arrays(images, images, range(10), captions=["12"] * 10)
+    assert set(name_latents(planted_sae(), embeddings=embeddings).names) == {""}
+
+
+def test_contact_sheet_shows_the_strongest_images_in_order() -> None:
+    embeddings, _ = planted_embeddings()
+    names = name_latents(planted_sae(), embeddings=embeddings)
+    asked = []
+
+    def picture(row: int) -> Image.Image:
+        asked.append(row)
+        return Image.new("RGB", (40, 20), (row % 256, 10, 200))
+
+    sheet = contact_sheet(picture, names, [2, 0, 5], columns=4, cell=32)
+    assert asked == [*names.examples[2, :4].tolist(), *names.examples[0, :4].tolist()]
+    assert sheet.width == 6 + 4 * 38
+    colours = {colour for _, colour in sheet.getcolors(100_000)}
+    assert all((row % 256, 10, 200) in colours for row in asked)
+    with pytest.raises(InputError, match="no latent 8; they run from 0 to 7"):
+        contact_sheet(picture, names, [8])
+    with pytest.raises(InputError, match="columns is 9"):
+        contact_sheet(picture, names, [0], columns=9)
+    with pytest.raises(InputError, match="No latents to show"):
+        contact_sheet(picture, names, [])
+
+
+def test_contact_sheet_finds_images_of_a_collection_by_id() -> None:
+    embeddings, _ = planted_embeddings(12)
+    names = name_latents(planted_sae(), embeddings=embeddings)
+    blobs = []
+    for row in range(12):
+        held = io.BytesIO()
+        Image.new("RGB", (8, 8), (20 * row, 5, 5)).save(held, "PNG")
+        blobs.append({"bytes": held.getvalue(), "path": None})
+    backwards = {
+        "id": [f"p{row}" for row in reversed(range(12))],
+        "image": blobs[::-1],
+        "captions": [[] for _ in range(12)],
+        "split": ["all"] * 12,
+    }
+    collection = Collection(Dataset.from_dict(backwards))
+    sheet = contact_sheet(collection, names, [0], columns=1, cell=8)
+    strongest = int(names.examples[0, 0])
+    assert (20 * strongest, 5, 5) in {colour for _, colour in sheet.getcolors(10_000)}
+    with pytest.raises(InputError, match="The collection lacks image"):
+        contact_sheet(collection.select([11 - row for row in range(12) if row != strongest]), names, [0])
