@@ -19,14 +19,13 @@ from PIL import Image
 from boresight.benchmarks.aro_relations import SYMMETRIC
 from boresight.benchmarks.contrast_sets import (
     SUGARCREPE,
-    Contrast,
-    Picture,
     read_aro,
     read_sugarcrepe,
     read_winoground,
 )
 from boresight.data import Problem
 from boresight.errors import InputError
+from boresight.evaluation.contrasts import Contrast, Picture
 from boresight.evaluation.word_order import shuffles_of, words_of
 from collection_files import picture, put_pictures
 

@@ -18,13 +18,14 @@ from PIL import Image
 from torch.nn import functional as F
 
 import boresight as bs
-from boresight.benchmarks.contrast_sets import Contrast, Contrasts, Picture, read_aro, read_sugarcrepe
+from boresight.benchmarks.contrast_sets import read_aro, read_sugarcrepe
 from boresight.data import Problem, make_scenes
 from boresight.data.worlds.scene_world import COLOURS, SHAPES
 from boresight.editing import CaptionEditor, PlainScorer
 from boresight.editing.config import EditorConfig
 from boresight.errors import ArtefactError, InputError
 from boresight.evaluation.composition import contrasts_by_editor, evaluate_contrasts, evaluate_winoground
+from boresight.evaluation.contrasts import Contrast, Contrasts, Picture
 from boresight.models import default_editor_path, default_model_path
 from editing_world import WIDTH, quiet, sae_fixture  # noqa: F401
 from fake_encoder import FakeEncoder

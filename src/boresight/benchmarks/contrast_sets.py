@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,9 +20,10 @@ from boresight.data.assemble import is_unicode
 from boresight.data.collection import Problem
 from boresight.data.files import Find, finder, folder_of_images
 from boresight.data.formats.opening import open_parquet
-from boresight.data.images import decode, open_picture
+from boresight.data.images import decode
 from boresight.data.load import summary
 from boresight.errors import InputError
+from boresight.evaluation.contrasts import Contrast, Contrasts, Picture
 from boresight.evaluation.word_order import shuffles_of, words_of
 from boresight.progress import say
 
@@ -35,82 +35,6 @@ _WINOGROUND = {
     "source": "https://huggingface.co/datasets/facebook/winoground (gated: accept its terms first)",
 }
 _ARO = {"of": "ARO", "source": "https://github.com/mertyg/vision-language-models-are-bows"}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture that is read when asked for, and every time anew.
-
-    Attributes:
-        name: what tells it from the other pictures of its benchmark, and names it to the user.
-        source: its file, or what gives the picture when it is called.
-        box: (left, top, width, height) in pixels of the part that counts; None for the whole.
-    """
-
-    name: str
-    source: str | Path | Callable[[], Image.Image]
-    box: tuple[float, float, float, float] | None = None
-
-    def open(self) -> Image.Image:
-        """The picture, upright, RGB, cut to its box; what of the box lies beyond the picture is black.
-
-        Raises InputError when it cannot be read, or its box and it have nothing in common.
-        """
-        picture = self.source() if callable(self.source) else open_picture(self.source)
-        if self.box is None:
-            return picture
-        left, top, width, height = (round(value) for value in self.box)
-        right, bottom = left + width, top + height
-        if min(right, picture.width) <= max(left, 0) or min(bottom, picture.height) <= max(top, 0):
-            raise InputError(f"The box {self.box} of '{self.name}' shows nothing of the picture; mend or drop the row.")
-        return picture.crop((left, top, right, bottom))
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """A picture with one true caption among several.
-
-    Attributes:
-        captions: at least two.
-        true: which of them is true.
-        group: whose accuracy it counts towards: a kind of change, a relation; of Winoground the example.
-    """
-
-    picture: Picture
-    captions: tuple[str, ...]
-    true: int
-    group: str
-
-    def __post_init__(self) -> None:
-        if len(self.captions) < 2 or not 0 <= self.true < len(self.captions):
-            raise InputError(
-                f"'{self.picture.name}' has {len(self.captions)} captions of which number {self.true} is true; "
-                "give it at least two, and the number of one of them."
-            )
-
-
-@dataclass(frozen=True)
-class Contrasts:
-    """A benchmark: its items, and which groups its published figure is a mean over.
-
-    Attributes:
-        items: those whose pictures are there.
-        name: what to call it.
-        problems: what was left out, one entry each.
-        outside_macro: groups that the macro mean leaves out.
-        fewest: items that a group must have to stand in the macro mean.
-        published: items where it is published; None for what is not known.
-    """
-
-    items: Sequence[Contrast]
-    name: str = ""
-    problems: Sequence[Problem] = ()
-    outside_macro: frozenset[str] = frozenset()
-    fewest: int = 1
-    published: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.items)
 
 
 def read_sugarcrepe(folder: str | Path, images: str | Path | None = None) -> Contrasts:

@@ -17,9 +17,6 @@ from typing import Any, Literal
 from boresight.benchmarks.class_folders import EMPTY_CLASS, read_class_folders, read_lines
 from boresight.benchmarks.contrast_sets import (
     AroPart,
-    Contrast,
-    Contrasts,
-    Picture,
     against_orders,
     read_aro,
     read_winoground,
@@ -40,6 +37,7 @@ from boresight.errors import InputError
 from boresight.evaluation.alignment import alignment_report
 from boresight.evaluation.attacks import evaluate_robustness
 from boresight.evaluation.composition import contrasts_by_editor, winoground_by_editor
+from boresight.evaluation.contrasts import Contrast, Contrasts, Picture
 from boresight.evaluation.image_mixes import KINDS as MIXES
 from boresight.evaluation.image_mixes import (
     PUBLISHED_SEEDS,

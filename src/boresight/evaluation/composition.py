@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boresight.benchmarks.contrast_sets import Contrast, Contrasts
 from boresight.data.collection import Problem
 from boresight.data.load import summary
 from boresight.editing import CaptionEditor, PlainScorer, Scorer
 from boresight.embeddings.batches import Editors, check_batches, embed_batches, reads_tokens
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
+from boresight.evaluation.contrasts import Contrast, Contrasts
 from boresight.progress import progress, say
 from boresight.recall import limits
 
@@ -125,7 +125,7 @@ def evaluate_contrasts(
     captions apart gets 0, not 50.
 
     Args:
-        contrasts: what a reader of `boresight.benchmarks.contrast_sets` gives, or items of your own.
+        contrasts: what a reader of `boresight.benchmarks` gives, or items of your own.
         editor: a caption editor or anything that scores alike; None for the plain cosine.
         batch_size: pictures, and captions, that the encoder sees at once.
 
