@@ -44,7 +44,7 @@ def nearest(folder: Path) -> Path:
 
 def check_place(folder: str | Path, kind: str) -> None:
     """Raises ArtefactError unless `folder` is new, empty, or holds an artefact of this kind, to be replaced."""
-    with _writing(folder):
+    with writing(folder):
         place = Path(folder)
         if place.exists() and not place.is_dir():
             raise ArtefactError(f"{folder} is a file, not a folder; choose another place to write to.")
@@ -55,14 +55,13 @@ def check_place(folder: str | Path, kind: str) -> None:
 
 
 @contextlib.contextmanager
-def _writing(folder: str | Path) -> Iterator[None]:
+def writing(path: str | Path, way_out: str = "free space or choose a folder you may write to.") -> Iterator[None]:
+    """Turns a failed write into ArtefactError: a full disk, a read-only folder."""
     try:
         yield
     except (OSError, SafetensorError) as error:  # a full disk is the second where safetensors writes
         reason = getattr(error, "strerror", None) or error
-        raise ArtefactError(
-            f"Cannot write {folder} ({reason}); free space or choose a folder you may write to."
-        ) from error
+        raise ArtefactError(f"Cannot write {path} ({reason}); {way_out}") from error
 
 
 @contextlib.contextmanager
@@ -73,7 +72,7 @@ def replacing_folder(folder: str | Path, kind: str) -> Iterator[Path]:
     Raises ArtefactError when the place cannot be written or holds anything but an artefact of this kind.
     """
     check_place(folder, kind)
-    with _writing(folder):
+    with writing(folder):
         place = Path(folder).resolve()
         place.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
@@ -115,7 +114,7 @@ def put_back(folder: str | Path) -> None:
         return
     ours = re.compile(rf"\.{re.escape(place.name)}\.[a-z0-9_]{{8}}(\.old)?")
     left = sorted((each for each in place.parent.iterdir() if ours.fullmatch(each.name)), key=_changed, reverse=True)
-    with _writing(folder):
+    with writing(folder):
         for each in left:
             aside = each.name.endswith(".old")
             if aside and not place.exists():
@@ -154,6 +153,7 @@ def replace_file(file: Path, data: bytes) -> None:
 
 
 def write_json(file: Path, value: Any) -> None:
+    """Indented json in UTF-8, names sorted, so that equal values give equal files."""
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from boresight.embeddings import Embeddings, embed, run, store
-from boresight.embeddings.journal import JOURNAL, Journal
 from boresight.embeddings.rowfile import RowFile
 from boresight.encoders import load_encoder
 from boresight.errors import ArtefactError, InputError
 from boresight.prefetch import ahead
+from boresight.runs import JOURNAL, Run
 from boresight.storage import MANIFEST
 from fake_encoder import FakeEncoder, make_collection, picture
 from tiny_encoders import save_tiny
@@ -206,7 +206,7 @@ def test_stopped_before_any_write_it_goes_on_and_computes_no_finished_part_again
         return step
 
     for owner, name in (
-        (RowFile, "append"), (RowFile, "seal"), (RowFile, "finish"), (Journal, "_write"), (Journal, "remove"),
+        (RowFile, "append"), (RowFile, "seal"), (RowFile, "finish"), (Run, "_write"), (Run, "finish"),
         (store, "write_meta"), (store, "write_manifest"), (store, "write_json"), (store, "sync"), (os, "fsync"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, mortal(getattr(owner, name)))

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from boresight.cli.main import main
 from boresight.embeddings import Embeddings, embed
-from boresight.embeddings.journal import JOURNAL
 from boresight.encoders import load_encoder
 from boresight.encoders.long_text import embed_texts_in_windows, windows
 from boresight.errors import ArtefactError, InputError
+from boresight.runs import JOURNAL
 from boresight.storage import MANIFEST
 from fake_encoder import FakeEncoder, make_collection, picture
 from tiny_encoders import FAMILIES, save_tiny

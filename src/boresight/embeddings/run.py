@@ -20,15 +20,23 @@ from tqdm import tqdm
 from boresight.data.collection import Collection
 from boresight.embeddings import store
 from boresight.embeddings.embeddings import Embeddings
-from boresight.embeddings.journal import JOURNAL, Journal, refuse_other_run, whole_lines, writing
 from boresight.embeddings.rowfile import RowFile
 from boresight.encoders.long_text import embed_texts_in_windows
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
 from boresight.prefetch import ahead
 from boresight.progress import progress, say
-from boresight.storage import MANIFEST, read_manifest
+from boresight.runs import GO_ON, JOURNAL, Run, open_run, refuse_other_run, whole_lines
+from boresight.storage import MANIFEST, read_manifest, writing
 
+_LABELS = {
+    "encoder_fingerprint": "an encoder of fingerprint",
+    "computed_in": "an encoder computing in",
+    "collection": "a collection whose ids, splits and captions hash to",
+    "dtype": "dtype",
+    "tokens": "tokens =",
+    "long_text": "long_text =",
+}
 TEXT_WINDOW = 8  # batches of captions that are sorted by length together, so that little padding is computed
 
 
@@ -142,27 +150,27 @@ def _embed_into(folder: Path, job: _Job) -> Embeddings:
     }
     if (folder / MANIFEST).is_file():
         return _finished(folder, job, identity)
-    with Journal(folder, identity) as journal:
+    with open_run(folder, identity, _LABELS) as run:
         if (folder / MANIFEST).is_file():  # another run ended while this one waited for the lock
             return _finished(folder, job, identity)
-        _refuse_skipped(folder, job, [why for part in journal.parts for _, why in part["skipped"]])
+        _refuse_skipped(folder, job, [why for part in run.parts for _, why in part["skipped"]])
         try:
-            files = _run_parts(folder, job, journal)
+            files = _run_parts(folder, job, run)
         except KeyboardInterrupt:
-            done = journal.parts[-1]["stop"] if journal.parts else 0
+            done = run.parts[-1]["stop"] if run.parts else 0
             if not job.in_memory:
                 say(f"Stopped: {done} of {len(job.collection)} images are safe in {folder}; run the same to go on.")
             raise
-        _write_end(folder, job, journal, identity, files)
-        journal.remove()
+        _write_end(folder, job, run, identity, files)
+        run.finish()
     return store.load(folder, verify=False)
 
 
 def _finished(folder: Path, job: _Job, identity: dict[str, Any]) -> Embeddings:
     manifest = read_manifest(folder, store.KIND)
-    refuse_other_run(folder, manifest, identity)
+    refuse_other_run(folder, {"long_text": "truncate", **manifest}, identity, _LABELS)
     _refuse_skipped(folder, job, [problem["problem"] for problem in manifest.get("problems", [])])
-    with writing(folder):
+    with writing(folder, GO_ON):
         (folder / JOURNAL).unlink(missing_ok=True)  # left by a stop between the manifest and the end
     say(f"{folder} is complete already; nothing was computed.")
     return store.load(folder, verify=False)
@@ -176,19 +184,19 @@ def _refuse_skipped(folder: Path, job: _Job, skipped: list[str]) -> None:
         )
 
 
-def _run_parts(folder: Path, job: _Job, journal: Journal) -> dict[str, dict[str, Any]]:
-    """Embed what the journal does not hold yet; returns what the manifest says of each matrix file."""
+def _run_parts(folder: Path, job: _Job, run: Run) -> dict[str, dict[str, Any]]:
+    """Embed what the run does not hold yet; returns what the manifest says of each matrix file."""
     columns = {store.IMAGES: (job.encoder.width, job.dtype), store.TEXTS: (job.encoder.width, job.dtype)}
     if job.tokens:
         token_width = job.encoder.embed_tokens(["a"])[0].shape[1]
         columns |= {store.TOKENS: (token_width, job.dtype), store.LENGTHS: (1, "int32")}
     total = len(job.collection)
-    start = journal.parts[-1]["stop"] if journal.parts else 0
+    start = run.parts[-1]["stop"] if run.parts else 0
     with ExitStack() as stack:
         files: dict[str, RowFile] = {}
         for name, (width, dtype) in columns.items():
-            with writing(folder):
-                said = [part["files"][name] for part in journal.parts]
+            with writing(folder, GO_ON):
+                said = [part["files"][name] for part in run.parts]
                 files[name] = stack.enter_context(RowFile(folder / name, width, dtype, said))
         depth = job.batch_size + 2 * job.workers
         pixels = stack.enter_context(closing(ahead(_reader(job), range(start, total), job.workers, depth)))
@@ -200,11 +208,11 @@ def _run_parts(folder: Path, job: _Job, journal: Journal) -> dict[str, dict[str,
             captions = job.rows(start, stop)["captions"]
             kept = [c for row, cs in zip(range(start, stop), captions, strict=True) if row not in left_out for c in cs]
             long = _embed_texts(folder, job, files, kept, bar) if kept else 0
-            with writing(folder):
+            with writing(folder, GO_ON):
                 sealed = {name: file.seal() for name, file in files.items()}
-            journal.add({"stop": stop, "files": sealed, "skipped": skipped, "truncated": long})
+            run.add({"stop": stop, "files": sealed, "skipped": skipped, "truncated": long})
             start = stop
-        with writing(folder):
+        with writing(folder, GO_ON):
             return {name: file.finish() for name, file in files.items()}
 
 
@@ -223,7 +231,7 @@ def _embed_images(
             skipped.append((row, str(image)))
         if len(batch) == job.batch_size or (batch and row == rows[-1]):
             embedded = job.encoder.embed_images(batch)
-            with writing(folder):
+            with writing(folder, GO_ON):
                 file.append(embedded)
             batch = []
         bar.update()
@@ -255,7 +263,7 @@ def _embed_texts(folder: Path, job: _Job, files: dict[str, RowFile], captions: l
                 job.encoder.truncated = before + cut  # not the same captions twice
                 for j, piece in zip(places, joined.split(lengths.tolist()), strict=True):
                     features[j] = piece
-        with writing(folder):
+        with writing(folder, GO_ON):
             files[store.TEXTS].append(texts)
             if job.tokens:
                 files[store.LENGTHS].append(torch.tensor([[len(piece)] for piece in features]))
@@ -271,18 +279,16 @@ def _fitting(features: Tensor, dtype: str) -> Tensor:
     return cast
 
 
-def _write_end(
-    folder: Path, job: _Job, journal: Journal, identity: dict[str, Any], files: dict[str, dict[str, Any]]
-) -> None:
+def _write_end(folder: Path, job: _Job, run: Run, identity: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
     """Metadata, then the manifest, which makes the folder loadable."""
-    skipped = {row: why for part in journal.parts for row, why in part["skipped"]}
+    skipped = {row: why for part in run.parts for row, why in part["skipped"]}
     total = len(job.collection)
     if len(skipped) == total:
         raise InputError(
             f"None of the {total} images could be read, the first because: {skipped[0]} "
             f"Mend the collection, delete {folder} and start again."
         )
-    long = sum(part["truncated"] for part in journal.parts)
+    long = sum(part["truncated"] for part in run.parts)
     problems: list[dict[str, str]] = []
 
     def blocks() -> Iterator[tuple[list[str], list[str], list[str], Tensor]]:
@@ -304,7 +310,7 @@ def _write_end(
             )
             done += len(kept)
 
-    with writing(folder):
+    with writing(folder, GO_ON):
         store.write_meta(folder, blocks())
         store.write_manifest(
             folder,

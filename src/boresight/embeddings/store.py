@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from boresight.embeddings.embeddings import Embeddings
-from boresight.embeddings.journal import JOURNAL
 from boresight.embeddings.rowfile import RowFile, map_rows, verify_rows
 from boresight.errors import ArtefactError
+from boresight.runs import JOURNAL
 from boresight.storage import FORMAT, MANIFEST, read_manifest, replacing_folder, sync, write_json
 
 KIND = "embeddings"

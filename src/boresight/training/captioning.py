@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from boresight.data.images import open_picture
-from boresight.embeddings.journal import writing
 from boresight.encoders import Encoder
 from boresight.encoders.hf import TransformersEncoder
 from boresight.encoders.protocol import check_texts
 from boresight.errors import ArtefactError, InputError
 from boresight.prefetch import ahead
 from boresight.progress import progress, say
-from boresight.storage import fingerprint, replace_file
+from boresight.runs import GO_ON
+from boresight.storage import fingerprint, replace_file, writing
 from boresight.training.captioner import Cache, Captioner, prefix_states, real_tokens, special_ends
 
 Decode = Literal["greedy", "beam"]
@@ -291,7 +291,7 @@ def caption_file(
             return error
 
     with (
-        writing(file),
+        writing(file, GO_ON),
         open(file, "ab") as out,
         closing(ahead(prepared, todo, workers, 2 * batch_size)) as pictures,
         progress(total=len(names), initial=len(names) - len(todo), what="captioning", unit="image") as bar,
