@@ -10,7 +10,7 @@ The default of this study is the default editor **without its memory**: the memo
     autoencoder   topk, batchtopk, jumprelu, matryoshka
     latents       a quarter of the default to four times as many; the embedding has 256 dimensions
     k             a quarter of the default's active latents to twice as many
-    mask          what reads the caption: bilinear, mlp, tokens, splice; 'ones' keeps all latents, which leaves the gate
+    mask          what reads the caption: bilinear, mlp; 'ones' keeps all latents, which leaves the gate
                   or, with nothing trained, the autoencoder's reconstruction
     form          of the edit: gated, residual, reconstruct (the paper's), raw (a gate alone, no autoencoder)
     text          finetuned, frozen
@@ -50,7 +50,7 @@ from boresight.data.table import dataset_of
 from boresight.data.worlds.emoji.load import load_emoji
 from boresight.data.worlds.scenes import make_scenes
 from boresight.editing import CaptionEditor
-from boresight.editing.config import Form, Length, MaskKind, MemoryKind, TextKind
+from boresight.editing.config import Form, MaskKind, MemoryKind, TextKind
 from boresight.embeddings import Embeddings, embed
 from boresight.errors import InputError
 from boresight.evaluation.results import Spread, replace_text
@@ -83,7 +83,6 @@ class Setting:
     mask: MaskKind = "bilinear"
     text: TextKind = "finetuned"
     length_exponent: float | None = None
-    length: Length = "pair"
     memory: MemoryKind = "none"
     control: str = ""
 
@@ -94,7 +93,7 @@ class Setting:
 
     @property
     def of_editor(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("form", "mask", "text", "length_exponent", "length", "memory")}
+        return {name: getattr(self, name) for name in ("form", "mask", "text", "length_exponent", "memory")}
 
     @property
     def of_sae(self) -> dict[str, Any]:
@@ -192,9 +191,6 @@ def factors(base: Setting) -> dict[str, dict[str, Setting]]:
         "mask": {
             "bilinear": base,
             "mlp": change(mask="mlp"),
-            "tokens": change(mask="tokens"),
-            "splice": change(mask="splice"),
-            "splice, nothing trained": change(mask="splice", form="residual", text="frozen"),
             "ones, the gate alone": change(form="raw"),  # which is 'gated' with every latent kept
             "ones, the reconstruction alone": change(mask="ones", form="reconstruct", text="frozen"),
         },
@@ -206,7 +202,6 @@ def factors(base: Setting) -> dict[str, dict[str, Setting]]:
         "score": {
             "0 or 1": base,
             **{f"{power:g}": change(length_exponent=power) for power in (0.0, 0.5, 1.0)},
-            "1, mean length of a caption's edits": change(length_exponent=1.0, length="caption"),
         },
         "memory": {
             "none": base,
@@ -281,9 +276,9 @@ def name_of(setting: Setting, options: Options) -> str:
 
 
 def embedded(name: str, options: Options) -> Data:
-    """A world's splits, embedded by the shipped model with the token features that one of the masks reads."""
+    """A world's splits, embedded by the shipped model."""
     encoder = load_encoder(str(default_model_path()))
-    whole = embed(encoder, WORLDS[name](options), options.out / "embeddings" / name, tokens=True)
+    whole = embed(encoder, WORLDS[name](options), options.out / "embeddings" / name)
     tests = {split: whole.split(split) for split in sorted(set(whole.splits)) if split.startswith("test")}
     validation = whole.validation
     captions = torch.frombuffer(bytearray("\n".join(whole.captions or ()), "utf-8"), dtype=torch.uint8)

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from boresight.errors import ArtefactError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 TENSORS = "tensors.safetensors"
 _ABANDONED = 3600.0  # seconds

@@ -19,7 +19,8 @@ from boresight.attribution.maps import normalized
 from boresight.encoders import load_encoder
 from boresight.encoders.tokens import Token, aligned_tokens, words_of
 from boresight.errors import ArtefactError, InputError
-from boresight.models import default_editor_path, default_model_path
+from boresight.models import default_model_path
+from tiny_editor import TINY_EDITOR
 from tiny_encoders import FAMILIES, pictures, save_tiny
 
 CAPTIONS = ["a red star", "hello there, don't go!", "it is!"]
@@ -164,7 +165,7 @@ def test_black_box_occlusion_is_the_drop_of_the_score(encoder) -> None:
 
 
 def test_concepts_of_an_editor(default, encoder) -> None:
-    editor = boresight.CaptionEditor.load(default_editor_path())
+    editor = boresight.CaptionEditor.load(TINY_EDITOR)
     found = explain(default, pictures(2), CAPTIONS[:2], editor=editor)
     expected = editor.explain_edit(default.embed_images(pictures(2))[1], default.embed_texts(CAPTIONS[:2])[1])
     assert found.concepts[1].latents[0].index == expected.latents[0].index

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,7 +16,6 @@ from boresight.benchmarks.record import BenchmarkRun
 from boresight.benchmarks.registry import BENCHMARKS, OPTIONS, run_benchmark
 from boresight.data.worlds.scenes import make_scenes
 from boresight.editing import CaptionEditor
-from boresight.editing.config import EditorConfig
 from boresight.embeddings import embed
 from boresight.embeddings.batches import embed_captions
 from boresight.encoders.long_text import embed_texts_in_windows
@@ -25,11 +23,9 @@ from boresight.errors import ArtefactError, InputError
 from boresight.evaluation.word_swaps import swap_words
 from boresight.models import default_model_path
 from boresight.reports.benchmark_page import write_benchmark_report
-from boresight.sae import SparseAutoencoder
-from boresight.sae.config import SaeConfig
+from tiny_editor import TINY_EDITOR
 
 N = 12
-EDITOR = default_model_path().parent / "tiny-editor"
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +117,7 @@ def test_a_folder_keeps_its_run(encoder, scenes, job, tmp_path: Path) -> None:
     for name, data in (("alignment", scenes), *(("composition", data) for data in others.values())):
         with pytest.raises(ArtefactError, match=refused):
             run_benchmark(name, replace(job, data=data))
-    edited = replace(job, editor=CaptionEditor.load(EDITOR))
+    edited = replace(job, editor=CaptionEditor.load(TINY_EDITOR))
     assert run_benchmark("composition", edited).scores["plain"] == first.scores["plain"]  # and given an editor
     with pytest.raises(ArtefactError, match=f"edited by {edited.editor.fingerprint}; choose another"):
         run_benchmark("composition", job)
@@ -132,7 +128,7 @@ def test_a_folder_keeps_its_run(encoder, scenes, job, tmp_path: Path) -> None:
 
 
 def test_an_editor_of_another_encoder_is_refused_first(job, monkeypatch: pytest.MonkeyPatch) -> None:
-    editor = CaptionEditor.load(EDITOR)
+    editor = CaptionEditor.load(TINY_EDITOR)
     editor.sae.manifest = {**editor.sae.manifest, "encoder_fingerprint": "another"}
     monkeypatch.setattr(BenchmarkJob, "embedded", None)  # nothing is embedded before
     for name in ("mixes", "swaps", "alignment"):
@@ -209,18 +205,3 @@ def test_a_measure_that_is_not_defined_is_named(encoder, scenes, tmp_path: Path)
     earlier = replace(run, scores={"plain": {**run.scores["plain"], "macro accuracy": float("nan")}})
     write_benchmark_report(tmp_path / "page.html", [run, earlier])
     assert "nan" not in (tmp_path / "page.html").read_text().split("<h3>")[0].split("<table")[1]
-
-
-def test_editors_that_read_tokens(encoder, scenes, job) -> None:
-    width = encoder.embed_tokens(["a"])[0].shape[1]
-    sae = SparseAutoencoder(SaeConfig(width=encoder.width, n_latents=32, k=4))
-    made_by = {"encoder": encoder.name, "encoder_fingerprint": encoder.fingerprint}
-    sae.manifest = {**sae.manifest, **made_by}
-    editor = CaptionEditor(sae, EditorConfig(form="residual", mask="tokens", token_width=width))
-    editor.manifest = {**editor.manifest, **made_by}
-    reads = replace(job, editor=editor)
-    with pytest.raises(InputError, match="no token features; pass an editor whose mask does not read them"):
-        run_benchmark("swaps", reads)
-    assert not job.out.exists()
-    scores = run_benchmark("retrieval", reads).scores
-    assert np.isfinite(list(scores["edited"].values())).all()

@@ -214,10 +214,14 @@ def test_picture_attacks_are_means_over_seeds():
 class Backwards:
     """Prefers what is unlike the caption."""
 
+    device = torch.device("cpu")
+
+    def require_same_encoder(self, source): ...
+
     def prepare_images(self, images):
         return F.normalize(images, dim=1)
 
-    def prepare_texts(self, texts, tokens=None):
+    def prepare_texts(self, texts):
         return F.normalize(texts, dim=1)
 
     def score_prepared(self, images, texts):

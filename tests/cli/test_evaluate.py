@@ -18,9 +18,9 @@ from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
 from boresight.models import default_model_path
 from command_line import boresight, refused
+from tiny_editor import TINY_EDITOR
 
 N = 30
-EDITOR = default_model_path().parent / "tiny-editor"
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +50,13 @@ def by_hand(folder: Path) -> tuple[float, float]:
 
 def test_a_published_layout_to_a_page(urban: Path, tmp_path: Path) -> None:
     command = ("evaluate", "urban1k", "--data", urban)
-    code, out, err = boresight(*command, "--editor", EDITOR, "--out", "runs/a", cwd=tmp_path)
+    code, out, err = boresight(*command, "--editor", TINY_EDITOR, "--out", "runs/a", cwd=tmp_path)
     assert code == 0, err
     run = BenchmarkRun.load(tmp_path / "runs" / "a")
     assert run.scores["plain"]["T2I R@1"] == pytest.approx(by_hand(tmp_path / "runs" / "a")[0])
     assert run.scores["plain"]["I2T R@1"] == pytest.approx(by_hand(tmp_path / "runs" / "a")[1])
     assert list(run.scores["edited"]) == list(run.scores["plain"])
-    assert run.editor == CaptionEditor.load(EDITOR).fingerprint
+    assert run.editor == CaptionEditor.load(TINY_EDITOR).fingerprint
     assert run.facts["images"] == "30"
     assert run.facts["images, not as published"] == "30 of 1,000"
     assert len(run.examples) >= 4
@@ -64,7 +64,7 @@ def test_a_published_layout_to_a_page(urban: Path, tmp_path: Path) -> None:
     code, _, err = boresight(*command, "--long-text", "windows", cwd=tmp_path)
     assert code == 0, err
     assert (tmp_path / "runs" / "urban1k" / "benchmark.json").is_file()
-    again = (*command, "--editor", EDITOR, "--out", "runs/a", "--long-text", "windows")
+    again = (*command, "--editor", TINY_EDITOR, "--out", "runs/a", "--long-text", "windows")
     assert "long_text" in refused(*again, cwd=tmp_path)
     assert "holds another run" in refused(*command, "--out", "runs/a", cwd=tmp_path)
 
@@ -172,7 +172,7 @@ def test_any_collection(scenes, tmp_path: Path) -> None:
         rows.append({"file_name": f"{row}.png", "captions": scenes.captions[row], "split": "test", **truth})
     (photos / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for name in ("retrieval", "swaps", "mixes", "composition", "alignment"):
-        command = ["evaluate", name, "--data", photos, "--editor", EDITOR, "--out", name]
+        command = ["evaluate", name, "--data", photos, "--editor", TINY_EDITOR, "--out", name]
         command += ["--labels", "attributes.objects.shape", "ground"] if name == "alignment" else []
         code, _, err = boresight(*command, cwd=tmp_path)
         assert code == 0, err
@@ -194,7 +194,7 @@ def test_any_collection(scenes, tmp_path: Path) -> None:
     swaps, mixes = (BenchmarkRun.load(tmp_path / name).scores["plain"] for name in ("swaps", "mixes"))
     assert swaps["danger: accuracy"] > 50
     assert mixes["mix: accuracy"] > 50
-    again = boresight("evaluate", "mixes", "--data", photos, "--editor", EDITOR, "--out", "again", cwd=tmp_path)
+    again = boresight("evaluate", "mixes", "--data", photos, "--editor", TINY_EDITOR, "--out", "again", cwd=tmp_path)
     assert again[0] == 0
     assert BenchmarkRun.load(tmp_path / "again").scores["plain"] == mixes
 

@@ -105,7 +105,7 @@ class Writing:
 
     def require_same_encoder(self, embeddings: Embeddings) -> None: ...
 
-    def edit(self, images, texts, tokens=None):
+    def edit(self, images, texts):
         return torch.cat([texts[:, :3], images[:, 3:]], dim=1)
 
     def text(self, texts):

@@ -35,9 +35,9 @@ def rows(count: int, seed: int, scale: float = 1.0) -> Tensor:
 
 
 CONFIGS = [
-    {"form": form, "length_exponent": exponent, "length": length}
+    {"form": form, "length_exponent": exponent}
     for form in ("gated", "residual", "reconstruct", "raw")
-    for exponent, length in ((0.0, "pair"), (0.5, "pair"), (1.0, "pair"), (1.0, "caption"), (0.5, "caption"))
+    for exponent in (0.0, 0.5, 1.0)
 ] + [{"form": "plain"}, {"form": "residual", "mask": "mlp", "length_exponent": 1.0}]
 
 
@@ -45,7 +45,6 @@ CONFIGS = [
 def test_scores_are_those_of_the_edited_rows(config):
     sae = world_sae(bias=0.1)
     editor = trained_like(sae, **config)
-    editor.reference = rows(9, 3)
     images, texts = rows(7, 1, 2.0), rows(11, 2)
     scores = editor.score(images, texts)
     assert scores.shape == (7, 11)
@@ -63,7 +62,7 @@ def test_scores_are_those_of_the_edited_rows(config):
         return (measured(of).norm(dim=2) / of.double().norm(dim=1, keepdim=True)).clamp_min(MIN_LENGTH)
 
     u = editor.text(texts).double()
-    lengths = relative(editor.reference).mean(0) if editor.config.length == "caption" else relative(images)
+    lengths = relative(images)
     products = (edits(images) * u).sum(2) / images.double().norm(dim=1, keepdim=True)
     expected = products if config["form"] == "plain" else products / lengths**editor.config.length_exponent
     torch.testing.assert_close(scores.double(), expected, atol=1e-6, rtol=1e-5)
@@ -124,23 +123,14 @@ def test_prepared_slices_give_the_same_scores(images, texts, cut, form, exponent
 
 
 def test_score_does_not_depend_on_blocks(monkeypatch):
-    editor = trained_like(world_sae(), mask="tokens", token_width=5, length_exponent=1.0)
-    draw = torch.Generator().manual_seed(0)
-    lengths = torch.randint(0, 4, (150,), generator=draw)
-    tokens = (torch.randn(int(lengths.sum()), 5, generator=draw), lengths)
+    editor = trained_like(world_sae(), length_exponent=1.0)
     images, texts = rows(9, 1), rows(150, 2)
-    whole = editor.score(images, texts, tokens)
+    whole = editor.score(images, texts)
     monkeypatch.setattr("boresight.editing.editor._IMAGES_AT_ONCE", 4)
     monkeypatch.setattr("boresight.editing.editor._TEXT_FLOATS", 1)
-    torch.testing.assert_close(editor.score(images, texts, tokens), whole, atol=1e-6, rtol=1e-5)
-    edited = editor.edit(rows(150, 3), texts, tokens)
-    torch.testing.assert_close(edited[70:71], editor.edit(rows(150, 3)[70:71], texts[70:71], one(tokens, 70)))
-
-
-def one(tokens: tuple[Tensor, Tensor], row: int) -> tuple[Tensor, Tensor]:
-    features, lengths = tokens
-    start = int(lengths[:row].sum())
-    return features[start : start + int(lengths[row])], lengths[row : row + 1]
+    torch.testing.assert_close(editor.score(images, texts), whole, atol=1e-6, rtol=1e-5)
+    edited = editor.edit(rows(150, 3), texts)
+    torch.testing.assert_close(edited[70:71], editor.edit(rows(150, 3)[70:71], texts[70:71]))
 
 
 def test_half_precision_memory_maps_are_read_as_they_are(tmp_path):
@@ -201,24 +191,19 @@ def test_controls():
 @pytest.mark.parametrize(
     "config",
     [
-        {"form": "residual", "length_exponent": 1.0, "length": "caption"},
+        {"form": "residual", "length_exponent": 1.0},
         {"form": "reconstruct", "mask": "mlp", "text": "frozen"},
-        {"form": "residual", "mask": "tokens", "token_width": 7},
-        {"form": "residual", "mask": "splice"},
         {"form": "raw"},
         {"form": "plain"},
     ],
 )
 def test_a_folder_holds_all_of_it(tmp_path, config):
     editor = trained_like(world_sae(), **config)
-    editor.reference = rows(5, 9)
     editor.manifest["encoder"] = "world"
     editor.save(tmp_path / "editor")
     loaded = CaptionEditor.load(tmp_path / "editor")
-    lengths = torch.full((4,), 2)
-    tokens = (torch.randn(8, 7), lengths) if config.get("mask") == "tokens" else None
     images, texts = rows(3, 1), rows(4, 2)
-    assert torch.equal(loaded.score(images, texts, tokens), editor.score(images, texts, tokens))
+    assert torch.equal(loaded.score(images, texts), editor.score(images, texts))
     assert loaded.config == editor.config
     assert loaded.fingerprint == editor.fingerprint
     assert loaded.manifest["encoder"] == "world"
@@ -265,15 +250,6 @@ def test_bad_input_is_named():
         EditorConfig(form="sideways")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="length_exponent is 2"):
         EditorConfig(length_exponent=2)
-    with pytest.raises(InputError, match="reference images"):
-        trained_like(sae, length_exponent=1.0, length="caption").score(good, good)
-    reads_tokens = trained_like(sae, mask="tokens", token_width=5)
-    with pytest.raises(InputError, match="pass tokens="):
-        reads_tokens.score(good, good)
-    with pytest.raises(InputError, match="exactly these captions"):
-        reads_tokens.mask(good, (torch.randn(4, 5), torch.tensor([1, 1])))
-    with pytest.raises(InputError, match="4 wide"):
-        reads_tokens.mask(good, (torch.randn(3, 4), torch.ones(3, dtype=torch.int64)))
 
 
 def test_controls_are_named_and_not_saved(tmp_path):

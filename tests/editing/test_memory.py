@@ -195,14 +195,6 @@ def test_gradients_of_a_moved_image_reach_the_divisor(sae, mask):
             assert float(found[side]) == pytest.approx(float(above - below) / (2 * step), rel=2e-2, abs=5e-3)
 
 
-def test_a_length_per_caption_goes_with_a_memory_of_texts_alone(sae):
-    train, validation = world(sae, 60, 0), world(sae, 20, 1)
-    editor = CaptionEditor.fit(sae, train, validation, form="gated", length="caption", steps=4)
-    assert editor.config.memory == "text"
-    with pytest.raises(InputError, match="length per caption is taken over training images"):
-        EditorConfig(length="caption", memory="both")
-
-
 def clusters(seed: int, images: int, name: str) -> Embeddings:
     """Pictures of 60 kinds, named by vectors that no linear map makes of them."""
     kinds, words = unit(60, 10, seed=100), unit(60, 10, seed=101)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 
 import numpy as np
@@ -18,12 +17,12 @@ SPLITS = ("train", "validation", "test", "other")
 
 
 @st.composite
-def embeddings(draw, tokens=True):
-    """Ragged, unsorted owners, images without captions, captions without tokens."""
+def embeddings(draw):
+    """Ragged, unsorted owners, images without captions."""
     n = draw(st.integers(1, 7))
     owners = draw(st.lists(st.integers(0, n - 1), max_size=12))
     m = len(owners)
-    made = Embeddings.from_arrays(
+    return Embeddings.from_arrays(
         torch.arange(1.0, n * 3 + 1).reshape(n, 3),
         torch.arange(1.0, m * 3 + 1).reshape(m, 3) * 100,
         owners,
@@ -31,17 +30,11 @@ def embeddings(draw, tokens=True):
         splits=draw(st.lists(st.sampled_from(SPLITS), min_size=n, max_size=n)),
         name="drawn",
     )
-    if not (tokens and draw(st.booleans())):
-        return made
-    lengths = torch.tensor(draw(st.lists(st.integers(0, 4), min_size=m, max_size=m)), dtype=torch.int64)
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    features = torch.arange(float(offsets[-1]) * 2).reshape(-1, 2)
-    return dataclasses.replace(made, token_features=features, token_offsets=offsets)
 
 
 def slow_select(whole, rows):
     """What select should give, one image and one caption at a time."""
-    images, ids, splits, texts, owners, captions, tokens, lengths = [], [], [], [], [], [], [], []
+    images, ids, splits, texts, owners, captions = [], [], [], [], [], []
     for place, row in enumerate(rows):
         images.append(whole.images[row])
         ids.append(whole.ids[row])
@@ -51,11 +44,7 @@ def slow_select(whole, rows):
                 texts.append(whole.texts[j])
                 owners.append(place)
                 captions.append(whole.captions[j] if whole.captions else None)
-                if whole.token_offsets is not None:
-                    start, stop = whole.token_offsets[j : j + 2].tolist()
-                    tokens += whole.token_features[start:stop]
-                    lengths.append(stop - start)
-    return images, ids, splits, texts, owners, captions, tokens, lengths
+    return images, ids, splits, texts, owners, captions
 
 
 @settings(deadline=None, max_examples=40)
@@ -66,7 +55,7 @@ def test_select_equals_the_slow_way(data):
     rows = data.draw(st.lists(st.integers(-n, n - 1), max_size=9) | st.just(list(range(n))))
     kind = data.draw(st.sampled_from([list, np.array, lambda r: torch.tensor(r, dtype=torch.int64)]))
     got = whole.select(kind(rows))
-    images, ids, splits, texts, owners, captions, tokens, lengths = slow_select(whole, rows)
+    images, ids, splits, texts, owners, captions = slow_select(whole, rows)
     assert got.images.tolist() == [row.tolist() for row in images]
     assert got.texts.tolist() == [row.tolist() for row in texts]
     assert got.images.shape[1] == got.texts.shape[1] == 3
@@ -74,12 +63,6 @@ def test_select_equals_the_slow_way(data):
     assert got.captions == (captions if whole.captions is not None else None)
     assert got.owners.dtype == torch.int64
     assert (got.name, got.manifest) == (whole.name, whole.manifest)
-    if whole.token_offsets is None:
-        assert got.token_features is None
-        assert got.token_offsets is None
-    else:
-        assert got.token_offsets.tolist() == [0, *np.cumsum(lengths).tolist()]
-        assert got.token_features.tolist() == [row.tolist() for row in tokens]
 
 
 @settings(deadline=None, max_examples=40)

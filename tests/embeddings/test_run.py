@@ -36,9 +36,9 @@ def quiet(monkeypatch):
 
 
 def assert_same(one: Embeddings, other: Embeddings) -> None:
-    for name in ("images", "texts", "owners", "token_features", "token_offsets"):
+    for name in ("images", "texts", "owners"):
         mine, theirs = getattr(one, name), getattr(other, name)
-        assert (mine is None and theirs is None) or torch.equal(mine, theirs), name
+        assert torch.equal(mine, theirs), name
     for name in ("ids", "captions", "splits", "name"):
         assert getattr(one, name) == getattr(other, name), name
 
@@ -80,18 +80,15 @@ def test_half_precision_is_the_default_and_neither_part_size_nor_workers_matter(
 
 def test_without_a_folder_nothing_is_left_behind(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    got = embed(FakeEncoder(), make_collection(7), tokens=True)
+    got = embed(FakeEncoder(), make_collection(7))
     assert list(tmp_path.iterdir()) == []
-    assert_same(got, embed(FakeEncoder(), make_collection(7), tmp_path / "e", tokens=True))
+    assert_same(got, embed(FakeEncoder(), make_collection(7), tmp_path / "e"))
 
 
-def test_token_features_of_each_caption(tmp_path):
+def test_captions_that_were_cut_are_counted(tmp_path):
     collection, encoder = make_collection(20), FakeEncoder()
     with pytest.warns(UserWarning, match="cut"):
-        got = embed(encoder, collection, tmp_path / "e", tokens=True, batch_size=2, part_size=8)
-    features, lengths = encoder.embed_tokens(collection.texts)
-    assert torch.equal(got.token_offsets.diff(), lengths)
-    assert torch.equal(got.token_features, features.half())
+        got = embed(encoder, collection, tmp_path / "e", batch_size=2, part_size=8)
     long = sum(len(text) > encoder.limit for text in collection.texts)
     assert got.manifest["truncated_captions"] == long > 0
 
@@ -99,24 +96,23 @@ def test_token_features_of_each_caption(tmp_path):
 def test_a_real_encoder(tmp_path):
     encoder = load_encoder(save_tiny("clip", tmp_path / "clip"), device="cpu", dtype="float32")
     collection = make_collection(6, captions=lambda i: [f"no {i}", "a picture"][: i % 3])
-    got = embed(encoder, collection, tmp_path / "e", dtype="float32", tokens=True, batch_size=2)
+    got = embed(encoder, collection, tmp_path / "e", dtype="float32", batch_size=2)
     images = [collection.image(row) for row in range(6)]
     torch.testing.assert_close(got.images, encoder.embed_images(images), atol=1e-5, rtol=0)
     torch.testing.assert_close(got.texts, encoder.embed_texts(collection.texts), atol=1e-5, rtol=0)
-    torch.testing.assert_close(got.token_features, encoder.embed_tokens(collection.texts)[0], atol=1e-4, rtol=1e-4)
     assert got.manifest["encoder_fingerprint"] == encoder.fingerprint
 
 
-def test_a_caption_cut_for_its_embedding_and_its_tokens_counts_once(tmp_path):
+def test_a_caption_that_a_real_encoder_cuts_counts_once(tmp_path):
     encoder = load_encoder(save_tiny("clip", tmp_path / "clip"), device="cpu", dtype="float32")
     with pytest.warns(UserWarning, match="2 of these 4 captions were longer"):
-        got = embed(encoder, make_collection(2, captions=lambda i: ["long " * 9, "a"]), tokens=True)
+        got = embed(encoder, make_collection(2, captions=lambda i: ["long " * 9, "a"]))
     assert encoder.truncated == got.manifest["truncated_captions"] == 2
 
 
 @pytest.mark.parametrize("captions", [lambda i: [], lambda i: ["only one"] if i == 3 else []])
 def test_images_without_captions(captions, tmp_path):
-    got = embed(FakeEncoder(), make_collection(5, captions=captions), tmp_path / "e", tokens=True)
+    got = embed(FakeEncoder(), make_collection(5, captions=captions), tmp_path / "e")
     assert got.images.shape == (5, 6)
     assert got.texts.shape == (sum(len(captions(i)) for i in range(5)), 6)
     assert len(got.select([1, 2]).texts) == 0
@@ -190,7 +186,7 @@ class Killed(BaseException):
 def test_stopped_before_any_write_it_goes_on_and_computes_no_finished_part_again(tmp_path, monkeypatch):
     """Every step that touches the disk is a place to die; the run is restarted until it ends."""
     collection = make_collection(6, corrupt=[4])
-    options = {"part_size": 3, "batch_size": 1, "tokens": True, "workers": 0}
+    options = {"part_size": 3, "batch_size": 1, "workers": 0}
     whole = embed(FakeEncoder(), collection, tmp_path / "whole", **options)
     steps, deadly = 0, 0
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # this process's death loses nothing it has written
@@ -348,7 +344,6 @@ def test_a_complete_folder_is_not_computed_again(tmp_path):
         ({"fingerprint": "0" * 16}, {}, {}, r"made with an encoder of fingerprint ffff\w+ and this run has 0000"),
         ({}, {"captions": lambda i: ["other"]}, {}, r"a collection whose ids, splits and captions hash to \w+ and"),
         ({}, {}, {"dtype": "float32"}, r"made with dtype float16 and this run has float32; choose another folder, or"),
-        ({}, {}, {"tokens": True}, r"made with tokens = False and this run has True; choose another folder, or delete"),
     ],
 )  # fmt: skip
 def test_a_folder_made_from_something_else_is_refused(finished, encoder, collection, options, sentence, tmp_path):
@@ -485,16 +480,6 @@ def test_unknown_options(options, sentence):
 def test_an_empty_collection():
     with pytest.raises(InputError, match="The collection numbers is empty; there is nothing to embed"):
         embed(FakeEncoder(), make_collection(0))
-
-
-def test_token_features_beyond_half_precision(monkeypatch):
-    encoder = FakeEncoder()
-    monkeypatch.setattr(
-        encoder, "embed_tokens", lambda texts: (torch.full((len(texts), 2), 1e6), torch.ones(len(texts)).long())
-    )
-    with pytest.raises(InputError, match="Token features of this encoder do not fit float16; pass dtype='float32'"):
-        embed(encoder, make_collection(3), tokens=True)
-    assert embed(encoder, make_collection(3), tokens=True, dtype="float32").token_features.max() == 1e6
 
 
 def test_reading_ahead_keeps_the_order_and_stays_bounded():

@@ -23,7 +23,7 @@ from fake_encoder import FakeEncoder, make_collection
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("BORESIGHT_QUIET", "1")
-    embed(FakeEncoder(limit=99), make_collection(8), tmp_path / "e", tokens=True, part_size=3)
+    embed(FakeEncoder(limit=99), make_collection(8), tmp_path / "e", part_size=3)
     return tmp_path / "e"
 
 
@@ -54,18 +54,18 @@ def test_what_is_saved_comes_back(tmp_path_factory, data):
         mine, theirs = getattr(embeddings, name), getattr(loaded, name)
         assert theirs.dtype == mine.dtype
         assert torch.equal(mine, theirs)
-    for name in ("ids", "captions", "splits", "name", "token_features", "token_offsets"):
+    for name in ("ids", "captions", "splits", "name"):
         assert getattr(embeddings, name) == getattr(loaded, name)
     assert loaded.manifest["encoder"] == "mine"
     assert loaded.manifest["unit_length"] == embeddings.manifest["unit_length"]
 
 
-def test_a_selection_of_a_run_can_be_saved_with_its_tokens(folder, tmp_path):
+def test_a_selection_of_a_run_can_be_saved(folder, tmp_path):
     some = Embeddings.load(folder).test
     some.save(tmp_path / "test")
     loaded = Embeddings.load(tmp_path / "test", verify=True)
-    assert torch.equal(loaded.token_features, some.token_features)
-    assert torch.equal(loaded.token_offsets, some.token_offsets)
+    assert torch.equal(loaded.images, some.images)
+    assert torch.equal(loaded.texts, some.texts)
     assert loaded.manifest["encoder_fingerprint"] == "f" * 16
     assert loaded.manifest["images"] == len(some) == 1
 
@@ -73,10 +73,10 @@ def test_a_selection_of_a_run_can_be_saved_with_its_tokens(folder, tmp_path):
 def test_a_part_saved_by_hand_does_not_pass_for_the_whole(folder, tmp_path):
     Embeddings.load(folder).select([1, 0]).save(tmp_path / "part")
     with pytest.raises(ArtefactError, match="a collection whose ids, splits and captions hash to None and this run"):
-        embed(FakeEncoder(limit=99), make_collection(8), tmp_path / "part", tokens=True)
+        embed(FakeEncoder(limit=99), make_collection(8), tmp_path / "part")
     Embeddings.load(folder).save(tmp_path / "whole")
     encoder = FakeEncoder(limit=99)
-    assert len(embed(encoder, make_collection(8), tmp_path / "whole", tokens=True)) == 8
+    assert len(embed(encoder, make_collection(8), tmp_path / "whole")) == 8
     assert encoder.images == []
 
 
@@ -94,11 +94,9 @@ def test_vectors_stay_on_disk_also_after_a_split(folder):
 
     assert mapped(embeddings.images)
     assert mapped(embeddings.texts)
-    assert mapped(embeddings.token_features)
     front = embeddings.select(range(4))
     assert mapped(front.images)
     assert mapped(front.texts)
-    assert mapped(front.token_features)
     assert not mapped(embeddings.select([3, 1]).images)
 
 
@@ -134,7 +132,7 @@ def another_table(folder):
     ("damage", "sentence"),
     [
         (cut("images.npy", 1), r"images\.npy is torn or of another shape than its manifest says; make the embeddings"),
-        (cut("tokens.npy", 4), r"tokens\.npy is torn or of another shape than its manifest says; make the embeddings"),
+        (cut("texts.npy", 4), r"texts\.npy is torn or of another shape than its manifest says; make the embeddings"),
         (lengthen, r"texts\.npy is torn or of another shape than its manifest says; make the embeddings again\."),
         (lambda f: (f / "texts.npy").unlink(), r"texts\.npy cannot be read \(No such file or directory\); make the"),
         (cut("meta-texts.parquet", 9), r"meta-texts\.parquet is missing or torn \(.*\); make the embeddings again\."),
@@ -142,7 +140,7 @@ def another_table(folder):
         (cut("manifest.json", 20), r"manifest\.json cannot be read \(.*\); make the embeddings again\."),
         (lambda f: (f / MANIFEST).unlink(), r"is no boresight embeddings: it has no manifest\.json; check the path\."),
         (change_manifest(kind="sae"), r"kind 'sae', not 'embeddings'; give another folder\."),
-        (change_manifest(format=99), r"was written in format 99 and this version reads 1; make it again\."),
+        (change_manifest(format=99), r"was written in format 99 and this version reads 2; make it again\."),
         (change_manifest(files={}), r"manifest\.json lacks 'images\.npy'; make the embeddings again\."),
         (another_table, r"The files of .* do not belong together; make the embeddings again\."),
     ],
@@ -153,15 +151,14 @@ def test_nothing_torn_is_read(damage, sentence, folder):
         Embeddings.load(folder)
 
 
-@pytest.mark.parametrize("name", ["images.npy", "texts.npy", "tokens.npy", "token-lengths.npy"])
+@pytest.mark.parametrize("name", ["images.npy", "texts.npy"])
 def test_verify_names_the_altered_rows(name, folder):
     with open(folder / name, "r+b") as handle:
         handle.seek(-1, os.SEEK_END)
         last = handle.read(1)
         handle.seek(-1, os.SEEK_END)
         handle.write(bytes([last[0] ^ 1]))
-    if name != "token-lengths.npy":
-        Embeddings.load(folder)
+    Embeddings.load(folder)
     with pytest.raises(ArtefactError, match=rf"Rows \d+ to \d+ of .*{name} were altered; make the embeddings again\."):
         Embeddings.load(folder, verify=True)
 

@@ -72,11 +72,6 @@ def test_texts_equal_the_library(family, folders, encoders):
     with torch.no_grad():
         output = model.get_text_features(**inputs)
     torch.testing.assert_close(encoders[family].embed_texts(TEXTS), unit(output), atol=1e-5, rtol=0)
-    features, lengths = encoders[family].embed_tokens(TEXTS)
-    real = tokenizer([text.lower() for text in TEXTS], padding="max_length", max_length=20, return_tensors="pt")
-    assert lengths.tolist() == real["attention_mask"].sum(1).tolist()
-    rows = [output.last_hidden_state[i, :length] for i, length in enumerate(lengths.tolist())]
-    torch.testing.assert_close(features, torch.cat(rows), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -198,7 +193,6 @@ def test_lower_precision_stays_close(dtype, folders, encoders):
         (lambda e: e.embed_texts("a dog"), r"A single string was passed .* write \[caption\]\."),
         (lambda e: e.embed_texts(["a", None]), r"Caption 1 is of type NoneType, not a string; convert or drop it\."),
         (lambda e: e.embed_texts(["a", "\ud800"]), r"Caption 1 is no valid unicode .* repair or drop it\."),
-        (lambda e: e.embed_tokens([]), r"The list of captions is empty; pass at least one\."),
         (lambda e: e.embed_images([]), r"The list of images is empty; pass at least one\."),
         (lambda e: e.embed_images(["a.jpg"]), r"An image is of type str, not a PIL picture; open it"),
         (lambda e: e.embed_images(torch.zeros(2, 3, 32)), r"Image 0 is not a \(C, H, W\) float tensor; pass what"),

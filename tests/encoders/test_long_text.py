@@ -174,8 +174,6 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     collection = make_collection(3)
     with pytest.raises(InputError, match="long_text is 'window'"):
         embed(FakeEncoder(), collection, long_text="window")
-    with pytest.raises(InputError, match="Token features are of one reading"):
-        embed(FakeEncoder(), collection, tokens=True, long_text="windows")
     with pytest.raises(InputError, match="fake does not tell how many tokens a caption has"):
         embed(FakeEncoder(), collection, long_text="windows")
 

@@ -240,22 +240,6 @@ def test_an_editor_is_asked_pair_by_pair(sae, form):
     assert found["false_rate"] == pytest.approx(percent(top >= len(test.owners)), abs=1e-4)
 
 
-def test_an_editor_that_reads_tokens_knows_those_of_true_captions_only(sae):
-    test = editing_world.world(sae, 8, seed=5)
-    editor = CaptionEditor(sae, EditorConfig(form="residual", mask="tokens", token_width=editing_world.WIDTH))
-    with torch.no_grad():
-        editor.mask_network.start(0)
-        editor.mask_network.query.normal_(generator=torch.Generator().manual_seed(0))
-        editor.mask_network.project.normal_(generator=torch.Generator().manual_seed(1))
-    altered = test.images.roll(1, 0) + test.images
-    tokens = test.token_features, test.token_offsets.diff()
-    top = editor.score(torch.cat([test.images, altered]), test.texts, tokens).argmax(0)
-    found = evaluate_image_attack(test, altered, range(8), editor, block_texts=3)
-    assert found["false_rate"] == pytest.approx(percent(top >= 8), abs=1e-4)
-    with pytest.raises(InputError, match="no token features"):
-        evaluate_robustness(test, test.texts, range(len(test.texts)), editor)
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_what_was_not_altered_is_a_tie_in_any_precision(dtype):
     draw = torch.Generator().manual_seed(0)

@@ -26,9 +26,10 @@ from boresight.editing.config import EditorConfig
 from boresight.errors import ArtefactError, InputError
 from boresight.evaluation.composition import contrasts_by_editor, evaluate_contrasts, evaluate_winoground
 from boresight.evaluation.contrasts import Contrast, Contrasts, Picture
-from boresight.models import default_editor_path, default_model_path
+from boresight.models import default_model_path
 from editing_world import WIDTH, quiet, sae_fixture  # noqa: F401
 from fake_encoder import FakeEncoder
+from tiny_editor import TINY_EDITOR
 
 
 class TableEncoder(FakeEncoder):
@@ -47,9 +48,6 @@ class TableEncoder(FakeEncoder):
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         self.texts += texts
         return self.text_rows[[int(text) for text in texts]]
-
-    def embed_tokens(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.embed_texts(texts), torch.ones(len(texts), dtype=torch.int64)
 
 
 def numbered(number: int) -> Picture:
@@ -288,13 +286,12 @@ def editor_of(sae, **options) -> CaptionEditor:
     return editor
 
 
-@pytest.mark.parametrize("mask", ["bilinear", "tokens"])
-def test_an_editor_is_asked_pair_by_pair(sae, mask: str) -> None:
+def test_an_editor_is_asked_pair_by_pair(sae) -> None:
     """The benchmark's accuracy is that of `editor.score` on one picture and one caption at a time."""
     draw = torch.Generator().manual_seed(1)
     images, texts = torch.randn(12, WIDTH, generator=draw), torch.randn(30, WIDTH, generator=draw)
     encoder = TableEncoder(images, texts)
-    editor = editor_of(sae, form="residual", mask=mask, length_exponent=1.0, token_width=WIDTH)
+    editor = editor_of(sae, form="residual", length_exponent=1.0)
     columns = torch.randint(30, (80, 3), generator=draw)
     items = [item(row % 12, columns[row].tolist(), row % 3) for row in range(80)]
     items = [one for one in items if len(set(one.captions)) == 3]
@@ -304,7 +301,7 @@ def test_an_editor_is_asked_pair_by_pair(sae, mask: str) -> None:
         scores = []
         for caption in one.captions:
             text = encoder.text_rows[[int(caption)]]
-            scores.append(float(editor.score(picture, text, (text, torch.tensor([1])) if mask == "tokens" else None)))
+            scores.append(float(editor.score(picture, text)))
         hits.append(int(np.argmax(scores)) == one.true)
     found = evaluate_contrasts(encoder, Contrasts(items), editor, batch_size=7)
     assert found.micro == pytest.approx(100 * sum(hits) / len(hits))
@@ -377,6 +374,6 @@ def test_what_the_shipped_model_tells_apart(tiny) -> None:
     assert plain.accuracy["replace_att"] > 50 + 6 * deviation
     assert plain.accuracy["replace_obj"] > 50 + 3 * deviation
     assert plain.accuracy["swap_att"] < plain.accuracy["replace_obj"] - 2 * deviation
-    edited = evaluate_contrasts(tiny, contrasts, CaptionEditor.load(default_editor_path()))
+    edited = evaluate_contrasts(tiny, contrasts, CaptionEditor.load(TINY_EDITOR))
     assert edited.counts == plain.counts
     assert edited.accuracy["replace_att"] > 50 + 3 * deviation

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -184,7 +183,7 @@ def test_no_large_matrix_is_ever_made():
             largest.append(images.numel())
             return super().prepare_images(images)
 
-        def prepare_texts(self, texts, tokens=None):
+        def prepare_texts(self, texts):
             largest.append(texts.numel())
             return super().prepare_texts(texts)
 
@@ -195,25 +194,6 @@ def test_no_large_matrix_is_ever_made():
     embeddings = sample(n=300, m=900, d=8)
     evaluate_retrieval(embeddings, Recorder(), block_images=32, block_texts=64)
     assert max(largest) == 32 * 64
-
-
-def test_each_caption_comes_with_its_own_tokens():
-    class Reader(DotScorer):
-        def prepare_texts(self, texts, tokens=None):
-            features, lengths = tokens
-            assert [part.unique().tolist() for part in features[:, 0].split(lengths.tolist())] == texts[:, :1].tolist()
-            seen.extend(lengths.tolist())
-            return super().prepare_texts(texts)
-
-    seen, lengths = [], torch.tensor([3, 1, 4, 1, 5, 2])
-    texts = torch.rand(6, 4) + 0.1
-    embeddings = replace(
-        Embeddings.from_arrays(torch.eye(4), texts, [2, 0, 3, 1, 1, 2]),
-        token_features=texts[:, :1].repeat_interleave(lengths, 0),
-        token_offsets=torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]),
-    )
-    evaluate_retrieval(embeddings, Reader(), kinds=list("ababab"), block_texts=2)
-    assert sorted(seen) == sorted(2 * lengths.tolist())
 
 
 def test_the_result_speaks():

@@ -214,9 +214,6 @@ def test_bad_requests(sae) -> None:
     editor = CaptionEditor(sae, EditorConfig(form="residual"))
     with pytest.raises(ArtefactError, match=f"fitted on width {WIDTH} and these embeddings are 2 wide"):
         zero_shot(encoder, numbered(1), [0], classes, ["{}"], editor)
-    reads = CaptionEditor(sae, EditorConfig(form="residual", mask="tokens", token_width=WIDTH))
-    with pytest.raises(InputError, match="is a mean and has no tokens"):
-        zero_shot(Table(torch.eye(WIDTH), {}), numbered(1), [0], classes, ["{}"], reads)
 
 
 def test_a_folder_for_each_class(tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ CONFIGS = {
     "jumprelu": {"architecture": "jumprelu"},
     "matryoshka": {"architecture": "matryoshka"},
     "matryoshka batchtopk": {"architecture": "matryoshka", "selection": "batchtopk", "matryoshka_sizes": (3, 7, 24)},
-    "matryoshka nested k": {"architecture": "matryoshka", "nested_k": (1, 3, 5)},
 }
 
 
@@ -72,10 +71,8 @@ def dense_loss(
         best = positive.flatten().topk(config.k * len(x)).indices
         code = (positive.flatten() * kept.index_fill(0, best, 1.0)).view_as(positive)
     else:
-        for k in config.nested_k or (config.k,):
-            mask = torch.zeros_like(positive).scatter(1, positive.topk(k, dim=1).indices, 1.0)
-            code = positive * mask
-            codes.append(code)
+        code = positive * torch.zeros_like(positive).scatter(1, positive.topk(config.k, dim=1).indices, 1.0)
+        codes = [code]
     if config.matryoshka_sizes:
         codes = [code * (torch.arange(config.n_latents) < size) for size in config.matryoshka_sizes]
     elif config.architecture == "batchtopk":

@@ -24,10 +24,15 @@ class Prepared:
 class DotScorer:
     """Inner products; with the identity for images the text vectors are the columns of any score matrix."""
 
+    device = torch.device("cpu")
+
+    def require_same_encoder(self, source):
+        """Any will do."""
+
     def prepare_images(self, images):
         return Prepared(images)
 
-    def prepare_texts(self, texts, tokens=None):
+    def prepare_texts(self, texts):
         return Prepared(texts)
 
     def score_prepared(self, images, texts):

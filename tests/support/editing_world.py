@@ -41,7 +41,7 @@ def world_sae(seed: int = 0, bias: float = 0.02) -> SparseAutoencoder:
 
 
 def world(sae: SparseAutoencoder, images: int, seed: int, captions: int = 2, name: str = "w") -> Embeddings:
-    """Images that hold PRESENT attributes and captions that say SAID of them; ragged, unit length, with tokens."""
+    """Images that hold PRESENT attributes and captions that say SAID of them; ragged, unit length."""
     draw = torch.Generator().manual_seed(1000 + seed)
     directions = sae.directions.detach()
     present = torch.stack([torch.randperm(ATTRIBUTES, generator=draw)[:PRESENT] for _ in range(images)])
@@ -50,9 +50,8 @@ def world(sae: SparseAutoencoder, images: int, seed: int, captions: int = 2, nam
     owners = torch.repeat_interleave(torch.arange(images), 1 + torch.arange(images) % captions)
     slots = torch.stack([torch.randperm(PRESENT, generator=draw)[:SAID] for _ in owners])
     said = present[owners].gather(1, slots)
-    words = directions[said]
-    texts = F.normalize(words.sum(1) + 0.1 * torch.randn(len(owners), WIDTH, generator=draw), dim=1)
-    embeddings = Embeddings.from_arrays(
+    texts = F.normalize(directions[said].sum(1) + 0.1 * torch.randn(len(owners), WIDTH, generator=draw), dim=1)
+    return Embeddings.from_arrays(
         pictures,
         texts,
         owners,
@@ -60,10 +59,3 @@ def world(sae: SparseAutoencoder, images: int, seed: int, captions: int = 2, nam
         captions=[" ".join(f"a{index}" for index in sorted(row)) for row in said.tolist()],
         encoder="world",
     )
-    return with_tokens(embeddings, words.reshape(-1, WIDTH), torch.arange(len(owners) + 1) * SAID)
-
-
-def with_tokens(embeddings: Embeddings, features: torch.Tensor, offsets: torch.Tensor) -> Embeddings:
-    from dataclasses import replace
-
-    return replace(embeddings, token_features=features, token_offsets=offsets)

@@ -51,11 +51,6 @@ class FakeEncoder:
         self.truncated += cut
         return torch.stack([self._vector(sum(map(ord, text)) + 7) for text in texts])
 
-    def embed_tokens(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        lengths = torch.tensor([min(len(text), self.limit) for text in texts])
-        letters = torch.tensor([float(ord(letter)) for text in texts for letter in text[: self.limit]])
-        return torch.stack([letters, -letters, letters / 2], dim=1), lengths
-
     def _vector(self, number: int) -> torch.Tensor:
         return torch.nn.functional.normalize(torch.sin(torch.arange(1, self.width + 1) * (number + 1.5)), dim=0)
 

@@ -19,7 +19,6 @@ from boresight.attribution.methods.base import Maps, Method, Target, attribute_b
 from boresight.attribution.methods.interaction import interaction as interaction_maps
 from boresight.attribution.methods.registry import METHODS, SCORES_ONLY
 from boresight.data.images import open_picture
-from boresight.embeddings import Embeddings
 from boresight.encoders import Encoder
 from boresight.encoders.protocol import check_texts
 from boresight.encoders.tokens import Token, TokenizedTexts, words_of
@@ -33,11 +32,9 @@ Picture = Image.Image | str | Path
 class Editor(Protocol):
     """What `explain` asks of a caption editor."""
 
-    config: Any
+    def require_same_encoder(self, source: Encoder) -> None: ...
 
-    def require_same_encoder(self, embeddings: Embeddings) -> None: ...
-
-    def explain_edit(self, image: Tensor, text: Tensor, tokens: Any = None, *, names: Any = None) -> Any: ...
+    def explain_edit(self, image: Tensor, text: Tensor, *, names: Any = None) -> Any: ...
 
 
 def explain(
@@ -85,7 +82,7 @@ def explain(
     reader, towers = _open(encoder, method, interaction)
     engine = make_method(method, towers, batch_size=batch_size, **options)
     if editor is not None:
-        _require_encoder(editor, encoder)
+        editor.require_same_encoder(encoder)
     found = []
     with progress(total=len(chosen), what=f"explaining ({method})", unit="pair", delay=2.0) as bar:
         for batch in _batches(reader, encoder, pictures, captions, chosen, engine.batch_size):
@@ -232,24 +229,9 @@ def _interaction(towers: Towers, batch: _Batch) -> Tensor:
     return interaction_maps(towers, images, texts, batch_size=len(batch.local))
 
 
-def _require_encoder(editor: Editor, encoder: Encoder) -> None:
-    """Raises ArtefactError when the editor was fitted on embeddings of another encoder."""
-    one = Embeddings.from_arrays(torch.ones(1, encoder.width), torch.ones(0, encoder.width), [], encoder=encoder.name)
-    editor.require_same_encoder(replace(one, manifest={**one.manifest, "encoder_fingerprint": encoder.fingerprint}))
-
-
 def _concepts(encoder: Encoder, editor: Editor, names: Any, batch: _Batch) -> list[Any]:
     images, texts = encoder.embed_images(batch.pictures), encoder.embed_texts(batch.captions)
-    reads_tokens = bool(editor.config.token_width)
-    return [
-        editor.explain_edit(
-            images[image],
-            texts[text],
-            encoder.embed_tokens([batch.captions[text]]) if reads_tokens else None,
-            names=names,
-        )
-        for image, text in batch.local.tolist()
-    ]
+    return [editor.explain_edit(images[image], texts[text], names=names) for image, text in batch.local.tolist()]
 
 
 def _assemble(

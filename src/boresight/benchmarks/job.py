@@ -31,7 +31,7 @@ from boresight.data.columns import listed
 from boresight.data.labels import labels_in
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings, embed
-from boresight.embeddings.batches import LongText, embed_captions, reads_tokens
+from boresight.embeddings.batches import LongText, embed_captions
 from boresight.encoders import Encoder
 from boresight.errors import InputError
 from boresight.evaluation.alignment import alignment_report
@@ -131,14 +131,8 @@ class BenchmarkJob:
             self.out / "embeddings",
             workers=self.workers,
             long_text=self.long_text,
-            tokens=reads_tokens(self.editor),
             on_error=on_error,
         )
-
-    def without_tokens(self, what: str) -> None:
-        """Raises InputError where the editor's mask reads tokens, which `what` have none of."""
-        if reads_tokens(self.editor):
-            raise InputError(f"{what} have no token features; pass an editor whose mask does not read them.")
 
 
 @dataclass(frozen=True)
@@ -194,7 +188,6 @@ def retrieval_measures(result: RetrievalResult) -> dict[str, float]:
 
 
 def rococo_texts(job: BenchmarkJob, which: RococoSet) -> Found:
-    job.without_tokens("Altered captions")
     rococo = read_rococo(job.folder, which, images=job.images)
     embeddings = job.embedded(rococo.collection, "refuse")
     altered = embed_altered(job.encoder, rococo, embeddings, long_text=job.long_text)
@@ -243,7 +236,6 @@ def _mixed(
 
 def swaps(job: BenchmarkJob) -> Found:
     """Captions with one wrong word, four kinds of them."""
-    job.without_tokens("Captions with a wrong word")
     embeddings = job.embedded(job.collection)
     facts = _own_facts(job, embeddings) | {"seed": str(job.seed)}
     scores: Scores = {way: {} for way in job.ways}

@@ -16,7 +16,7 @@ from boresight.benchmarks.published import RETRIEVAL
 from boresight.benchmarks.record import FILE, BenchmarkRun
 from boresight.benchmarks.rococo import SETS
 from boresight.data import Collection
-from boresight.embeddings.batches import check_batches
+from boresight.editing.scorer import check_batches
 from boresight.errors import ArtefactError, InputError
 from boresight.progress import say
 from boresight.storage import nearest

@@ -28,8 +28,6 @@ class Embed:
     caption_columns: tuple[str, ...] | None = None
     id_column: str | None = None
     split_column: str | None = None
-    tokens: bool = False
-    """Keep the token features of every caption too, for editors whose mask reads words."""
     long_text: Literal["truncate", "windows"] = "truncate"
     """Captions longer than the model reads: 'truncate' cuts them, 'windows' reads them piece by piece and averages."""
     batch_size: int = 64
@@ -61,7 +59,6 @@ class Embed:
             collection,
             self.out,
             batch_size=self.batch_size,
-            tokens=self.tokens,
             on_error=self.on_error,
             workers=self.workers,
             long_text=self.long_text,

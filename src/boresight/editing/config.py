@@ -8,15 +8,13 @@ from typing import Literal, get_args
 from boresight.errors import InputError
 
 Form = Literal["gated", "residual", "reconstruct", "raw", "plain"]
-MaskKind = Literal["bilinear", "mlp", "tokens", "splice", "ones"]
+MaskKind = Literal["bilinear", "mlp", "ones"]
 TextKind = Literal["finetuned", "frozen"]
-Length = Literal["pair", "caption"]
 MemoryKind = Literal["none", "text", "both"]
 _CHOICES = {
     "form": get_args(Form),
     "mask": get_args(MaskKind),
     "text": get_args(TextKind),
-    "length": get_args(Length),
     "memory": get_args(MemoryKind),
 }
 
@@ -36,29 +34,20 @@ class EditorConfig:
             output is our choice), 'frozen' uses the embedding as it is.
         length_exponent: p of the score <x~, u> / (|x| l^p) with l = |x~| / |x|: 1 is the cosine, 0 undivided. In the
             form 'gated' l = |r * x| / |x|, the length before latents are dropped, so no pair needs its own Gram form.
-        length: l of the 'pair' of image and caption, or of the 'caption': its mean over reference training images.
         memory: of the training pairs, see `boresight.editing.memory`: 'text' moves the caption vector, 'both' the image
             embedding too, before it is edited; 'none' does neither.
-        token_width: width of the token features that the mask reads; 0 where it reads none.
     """
 
     form: Form = "gated"
     mask: MaskKind = "bilinear"
     text: TextKind = "finetuned"
     length_exponent: float = 0.0
-    length: Length = "pair"
     memory: MemoryKind = "none"
-    token_width: int = 0
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"There is no {name} '{getattr(self, name)}'; choose one of {', '.join(choices)}.")
-        if self.length == "caption" and self.memory == "both":
-            raise InputError(
-                "A length per caption is taken over training images, which the memory knows; choose memory 'text' or "
-                "'none', or length 'pair'."
-            )
         if not 0 <= self.length_exponent <= 1:
             raise InputError(f"length_exponent is {self.length_exponent}; choose between 0 (undivided) and 1 (cosine).")
 
@@ -76,11 +65,11 @@ class EditorConfig:
         return 0.0 if self.form == "reconstruct" else 1.0
 
     @property
-    def divides(self) -> str:
-        """Which length divides the score: 'pair', 'caption', or '' where it is undivided."""
-        return "" if self.length_exponent == 0 or self.form == "plain" else self.length
+    def divides(self) -> bool:
+        """Whether the length of an edit divides the score."""
+        return self.length_exponent > 0 and self.form != "plain"
 
     @property
     def needs_terms(self) -> bool:
         """Whether the length of an edit depends on the latents that are dropped."""
-        return self.has_latents and not self.has_gate and bool(self.divides)
+        return self.has_latents and not self.has_gate and self.divides

@@ -15,14 +15,14 @@ from torch.nn import functional as F
 
 from boresight.device import pick_device
 from boresight.editing import scoring, training
-from boresight.editing.config import EditorConfig, Form, Length, MaskKind, MemoryKind, TextKind
+from boresight.editing.config import EditorConfig, Form, MaskKind, MemoryKind, TextKind
 from boresight.editing.explanation import Explanation, explain_edit
 from boresight.editing.masks import GATE_START, BilinearMask, OnesMask, RandomMask, make_mask
 from boresight.editing.memory import Memory, Neighbours
 from boresight.editing.scorer import PreparedImages, PreparedTexts
-from boresight.editing.tokens import Tokens, token_blocks
 from boresight.embeddings import Embeddings
 from boresight.embeddings.embeddings import check_rows
+from boresight.encoders.protocol import Encoder
 from boresight.errors import ArtefactError, InputError
 from boresight.sae import LatentNames, SparseAutoencoder
 from boresight.sae.autoencoder import encoder_of
@@ -43,16 +43,13 @@ class CaptionEditor(nn.Module):
     Attributes:
         sae: the frozen autoencoder.
         config: what this editor is.
-        mask_network: texts (T, d), tokens -> (T, n_latents) in [0, 1]; None where the form has no latents.
+        mask_network: texts (T, d) -> (T, n_latents) in [0, 1]; None where the form has no latents.
         gate_network: texts (T, d) -> (T, d) in [0, 1], the gate of 'gated' and 'raw'; None in the others.
         head_map, head_bias: (d, d) and (d,), zero at the start; u = unit(t + head_map t + head_bias) for a unit t.
         memory: of training pairs, which moves u and the images; None without one.
-        reference: (R, d) training images over which a length per caption is taken; R is 0 where none is.
         manifest: what it was fitted on and how: `encoder`, `encoder_fingerprint`, `options`, `history` and
             `tried`, the sum of recalls on validation of each form, length exponent and memory tried.
     """
-
-    reference: Tensor
 
     def __init__(self, sae: SparseAutoencoder, config: EditorConfig, manifest: Mapping[str, Any] | None = None) -> None:
         super().__init__()
@@ -63,7 +60,7 @@ class CaptionEditor(nn.Module):
         self.mask_network: Any = None
         self.gate_network: Any = None
         if config.has_latents:
-            self.mask_network = make_mask(config.mask, directions, config.token_width)
+            self.mask_network = make_mask(config.mask, directions)
         if config.has_gate:
             self.gate_network = BilinearMask(torch.eye(sae.width), GATE_START)
         learns = config.text == "finetuned"
@@ -72,8 +69,6 @@ class CaptionEditor(nn.Module):
         self.memory: Memory | None = None
         if config.memory != "none":
             self.memory = Memory(torch.zeros(0, sae.width), torch.zeros(0, sae.width))
-        self.register_buffer("reference", torch.zeros(0, sae.width))
-        self._prepared_reference: tuple[Any, PreparedImages] | None = None
         self.to(directions.device)
 
     @classmethod
@@ -87,7 +82,6 @@ class CaptionEditor(nn.Module):
         mask: MaskKind = "bilinear",
         text: TextKind = "finetuned",
         length_exponent: float | None = None,
-        length: Length = "pair",
         memory: MemoryKind | None = None,
         batch_size: int = 256,
         steps: int | None = None,
@@ -115,9 +109,8 @@ class CaptionEditor(nn.Module):
                 better on validation is returned: it wins where images hold much that captions leave out and the
                 autoencoder has found it. Every form is trained by this same loop.
             memory: see `EditorConfig`. Left out, 'gated' has 'both' and the other forms have 'none'; where `form` is
-                left out too, 'gated' is also trained without one, and the better on validation is returned. With a
-                length per caption 'text' takes the place of 'both'.
-            mask, text, length: see `EditorConfig`.
+                left out too, 'gated' is also trained without one, and the better on validation is returned.
+            mask, text: see `EditorConfig`.
             length_exponent: see `EditorConfig`. Left out, both 0 and 1 are trained (only 1 of what is tried beside the
                 default) and the better on validation is returned: undivided is a reweighting of the caption, and wins
                 where images hold little that captions leave out. 'plain' has no length to divide by.
@@ -139,10 +132,7 @@ class CaptionEditor(nn.Module):
             train, validation = train.train, train.validation
         sae.require_same_encoder(train)
         sae.require_same_encoder(validation)
-        if mask == "tokens" and (train.token_features is None or validation.token_features is None):
-            raise InputError("mask='tokens' needs token features; embed the captions with tokens=True.")
         training.check_sets(train, validation)
-        token_features = train.token_features if mask == "tokens" else None
         options = training.TrainingOptions(
             batch_size=batch_size,
             steps=steps,
@@ -157,15 +147,13 @@ class CaptionEditor(nn.Module):
         )
         frozen = copy.deepcopy(sae).to(pick_device(device))
         editors: list[CaptionEditor] = []
-        for kind, exponent, recall in candidates(form, length_exponent, memory, length):
+        for kind, exponent, recall in candidates(form, length_exponent, memory):
             config = EditorConfig(
                 form=kind,
                 mask=mask,
                 text=text,
                 length_exponent=exponent,
-                length=length,
                 memory=recall,
-                token_width=0 if token_features is None else token_features.shape[1],
             )
             editor = cls(frozen, config, encoder_of(train.manifest))
             editor.manifest["options"] = asdict(options)
@@ -194,12 +182,12 @@ class CaptionEditor(nn.Module):
         return fingerprint(self.state_dict())
 
     @torch.no_grad()
-    def mask(self, texts: Tensor | np.ndarray, tokens: Tokens | None = None) -> Tensor:
+    def mask(self, texts: Tensor | np.ndarray) -> Tensor:
         """(M, n_latents) in [0, 1], what each caption keeps; ones where the form has no latents. texts: (M, d)."""
         unit = self._unit(self._checked(texts, "the captions"))
         if self.mask_network is None:
             return unit.new_ones(len(unit), self.sae.n_latents)
-        return self.mask_network(unit, self.placed(tokens))
+        return self.mask_network(unit)
 
     @torch.no_grad()
     def gate(self, texts: Tensor | np.ndarray) -> Tensor:
@@ -213,7 +201,7 @@ class CaptionEditor(nn.Module):
         return self._query(self._unit(self._checked(texts, "the captions")))
 
     @torch.no_grad()
-    def edit(self, images: Tensor | np.ndarray, texts: Tensor | np.ndarray, tokens: Tokens | None = None) -> Tensor:
+    def edit(self, images: Tensor | np.ndarray, texts: Tensor | np.ndarray) -> Tensor:
         """(N, d) float32, image i edited by caption i, at the scale of the images. images, texts: (N, d).
 
         Raises InputError for another width, as many images as captions not given, NaN, infinity or rows all zero.
@@ -223,21 +211,21 @@ class CaptionEditor(nn.Module):
             raise InputError(f"edit works row by row, and there are {len(images)} images and {len(texts)} captions.")
         block = max(1, _TEXT_FLOATS // self.sae.n_latents)
         edited = [torch.empty(0, self.width, device=self.device)]
-        for start, part in token_blocks(tokens, len(texts), block):
+        for start in range(0, len(texts), block):
             x, unit = self._rows(images[start : start + block]), self._unit(texts[start : start + block])
             base, indices, values = self._parts(x)
             if self.mask_network is not None:
-                kept = self.mask_network(unit, self.placed(part)).gather(1, indices)
+                kept = self.mask_network(unit).gather(1, indices)
                 amount = values * (kept - self.config.offset)
                 base = base + F.embedding_bag(indices, self.sae.directions, per_sample_weights=amount, mode="sum")
             edited.append(base if self.gate_network is None else base * self.gate_network(unit))
         return torch.cat(edited)
 
     @torch.no_grad()
-    def score(self, images: Tensor | np.ndarray, texts: Tensor | np.ndarray, tokens: Tokens | None = None) -> Tensor:
+    def score(self, images: Tensor | np.ndarray, texts: Tensor | np.ndarray) -> Tensor:
         """(N, M) float32 exact scores, on the CPU. Blocked: beside the result, memory does not grow with N x M.
 
-        images: (N, d), texts: (M, d), in memory or memory-mapped; `tokens` where the mask reads them.
+        images: (N, d), texts: (M, d), in memory or memory-mapped.
         Raises InputError for another width, NaN, infinity or rows without direction.
         """
         images, texts = self._checked(images, "the images"), self._checked(texts, "the captions")
@@ -245,8 +233,8 @@ class CaptionEditor(nn.Module):
         block = max(64, _TEXT_FLOATS // self.sae.n_latents)
         for top in range(0, len(images), _IMAGES_AT_ONCE):
             prepared = self.prepare_images(images[top : top + _IMAGES_AT_ONCE])
-            for left, part in token_blocks(tokens, len(texts), block):
-                captions = self.prepare_texts(texts[left : left + block], part)
+            for left in range(0, len(texts), block):
+                captions = self.prepare_texts(texts[left : left + block])
                 out[top : top + _IMAGES_AT_ONCE, left : left + block] = self.score_prepared(prepared, captions).cpu()
         return out
 
@@ -263,35 +251,21 @@ class CaptionEditor(nn.Module):
         terms = scoring.length_terms(base, indices, values, self.sae.directions) if self.config.needs_terms else None
         return PreparedImages(base, indices, values, terms)
 
-    def prepare_texts(
-        self,
-        texts: Tensor,
-        tokens: Tokens | None = None,
-        *,
-        reference: PreparedImages | None = None,
-        near: Neighbours | None = None,
-    ) -> PreparedTexts:
+    def prepare_texts(self, texts: Tensor, *, near: Neighbours | None = None) -> PreparedTexts:
         """The image-free side of T captions (T, d): O(T n_latents) memory. Differentiable where gradients are on.
 
-        `reference` stands in for the editor's own reference images where the length is one per caption; `near` is as
-        for `prepare_images`.
+        `near` is as for `prepare_images`.
         """
         unit = self._unit(texts)
         gate = None if self.gate_network is None else self.gate_network(unit)
         query = self._query(unit, near) if gate is None else self._query(unit, near) * gate
         weights = latent_query = None
         if self.mask_network is not None:
-            weights = self.mask_network(unit, self.placed(tokens)).t().contiguous() - self.config.offset
+            weights = self.mask_network(unit).t().contiguous() - self.config.offset
             latent_query = weights * (self.sae.directions @ query.t())
-        prepared = PreparedTexts(query, latent_query, weights if self.config.needs_terms else None, gate)
-        if self.config.divides == "pair":
-            return prepared
-        if self.config.divides == "caption":
-            images = self._reference() if reference is None else reference
-            divisor = self._lengths(images, prepared).mean(0) ** self.config.length_exponent
-            query = query / divisor.unsqueeze(1)
-            latent_query = None if latent_query is None else latent_query / divisor
-        return PreparedTexts(query, latent_query)
+        if not self.config.divides:
+            return PreparedTexts(query, latent_query)
+        return PreparedTexts(query, latent_query, weights if self.config.needs_terms else None, gate)
 
     def score_prepared(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
         """(N, T) exact scores of prepared images and captions."""
@@ -299,7 +273,7 @@ class CaptionEditor(nn.Module):
             scores = images.base @ texts.query.t()
         else:
             scores = scoring.numerators(images.base, images.indices, images.values, texts.query, texts.latent_query)
-        if self.config.divides == "pair":
+        if self.config.divides:
             return scores / self._lengths(images, texts) ** self.config.length_exponent
         return scores
 
@@ -308,7 +282,6 @@ class CaptionEditor(nn.Module):
         self,
         image: Tensor,
         text: Tensor,
-        tokens: Tokens | None = None,
         *,
         names: Sequence[str] | LatentNames | None = None,
         top: int = 10,
@@ -319,7 +292,7 @@ class CaptionEditor(nn.Module):
         names than latents, and ArtefactError for the names of another autoencoder.
         """
         image, text = self._checked(image.reshape(1, -1), "the image"), self._checked(text.reshape(1, -1), "the text")
-        return explain_edit(self, image, text, tokens, names=names, top=top)
+        return explain_edit(self, image, text, names=names, top=top)
 
     def control(self, kind: Literal["random", "ones"], seed: int = 0) -> CaptionEditor:
         """This editor with another mask, for controls: 'random' permutes each caption's mask, 'ones' keeps everything.
@@ -330,7 +303,7 @@ class CaptionEditor(nn.Module):
         if kind not in ("random", "ones"):
             raise InputError(f"There is no control '{kind}'; choose 'random' or 'ones'.")
         twin = CaptionEditor(self.sae, self.config, self.manifest)
-        twin.head_map, twin.head_bias, twin.reference = self.head_map, self.head_bias, self.reference
+        twin.head_map, twin.head_bias = self.head_map, self.head_bias
         twin.memory = self.memory
         for name in ("mask_network", "gate_network"):
             network = getattr(self, name)
@@ -339,9 +312,9 @@ class CaptionEditor(nn.Module):
                 setattr(twin, name, RandomMask(network, seed) if kind == "random" else OnesMask(size))
         return twin
 
-    def require_same_encoder(self, embeddings: Embeddings) -> None:
-        """Raises ArtefactError when the embeddings are of another width or encoder than this editor's."""
-        self.sae.require_same_encoder(embeddings)
+    def require_same_encoder(self, source: Embeddings | Encoder) -> None:
+        """Raises ArtefactError for embeddings, or an encoder that makes them, of another width or encoder than this."""
+        self.sae.require_same_encoder(source)
 
     def save(self, folder: str | Path) -> None:
         """Write a self-contained folder, autoencoder included. Raises ArtefactError when it cannot be written."""
@@ -366,7 +339,6 @@ class CaptionEditor(nn.Module):
             kept = {key: manifest[key] for key in _KEPT if key in manifest}
             sae.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("sae.")})
             editor = cls(sae, EditorConfig(**manifest["config"]), kept)
-            editor.reference = tensors["reference"]
             if editor.memory is not None:
                 editor.memory = Memory(tensors["memory.images"], tensors["memory.texts"])
             editor.load_state_dict(tensors)
@@ -394,10 +366,6 @@ class CaptionEditor(nn.Module):
 
     def _unit(self, texts: Tensor) -> Tensor:
         return F.normalize(self._rows(texts), dim=1)
-
-    def placed(self, tokens: Tokens | None) -> Tokens | None:
-        """The tokens on this editor's device."""
-        return None if tokens is None else (tokens[0].to(self.device), tokens[1].to(self.device))
 
     def _query(self, unit: Tensor, near: Neighbours | None = None) -> Tensor:
         """(T, d) unit caption vectors u of unit captions."""
@@ -435,26 +403,17 @@ class CaptionEditor(nn.Module):
             raise InputError("These images or captions were prepared by another editor; prepare them with this one.")
         return scoring.gated_lengths(images.base, texts.gate)
 
-    def _reference(self) -> PreparedImages:
-        if len(self.reference) == 0:
-            raise InputError("A length per caption needs reference images; set editor.reference to some (R, d).")
-        state = (self.device, self.config, id(self.reference), self.reference._version)
-        if self._prepared_reference is None or self._prepared_reference[0] != state:
-            self._prepared_reference = (state, self.prepare_images(self.reference))
-        return self._prepared_reference[1]
-
 
 def candidates(
-    form: Form | None, exponent: float | None, memory: MemoryKind | None, length: Length
+    form: Form | None, exponent: float | None, memory: MemoryKind | None
 ) -> list[tuple[Form, float, MemoryKind]]:
     """Forms, length exponents and memories that `CaptionEditor.fit` tries, the cheaper first."""
     exponents = (0.0, 1.0) if exponent is None else (exponent,)
-    usual: MemoryKind = "text" if length == "caption" else "both"
     if form is None:
-        gated: list[tuple[Form, float, MemoryKind]] = [("gated", p, memory or usual) for p in exponents]
+        gated: list[tuple[Form, float, MemoryKind]] = [("gated", p, memory or "both") for p in exponents]
         if memory is None:
             return [*gated, ("gated", exponents[-1], "none")]
         return gated if memory != "none" else [*gated, ("residual", exponents[-1], memory)]
     if form == "plain":
         exponents = exponents[-1:]
-    return [(form, p, memory or (usual if form == "gated" else "none")) for p in exponents]
+    return [(form, p, memory or ("both" if form == "gated" else "none")) for p in exponents]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from boresight.editing.tokens import Tokens
 from boresight.errors import InputError
 from boresight.sae import LatentNames
 
@@ -89,7 +88,6 @@ def explain_edit(
     editor: CaptionEditor,
     image: Tensor,
     text: Tensor,
-    tokens: Tokens | None = None,
     *,
     names: Sequence[str] | LatentNames | None = None,
     top: int = 10,
@@ -102,13 +100,13 @@ def explain_edit(
     query = editor.text(text)[0]
     x = image.to(query)
     length = float(x.norm())
-    edited = editor.edit(x, text, tokens)[0]
+    edited = editor.edit(x, text)[0]
     asked = query * editor.gate(text)[0]
-    prepared = editor.prepare_images(x), editor.prepare_texts(text, tokens)
+    prepared = editor.prepare_images(x), editor.prepare_texts(text)
     remainder = float(prepared[0].base[0] @ asked)
     latents: list[LatentEffect] = []
     if editor.config.has_latents:
-        mask = editor.mask(text, tokens)[0]
+        mask = editor.mask(text)[0]
         codes = editor.sae.encode(x)
         for index, activation in zip(codes.indices[0].tolist(), codes.values[0].tolist(), strict=True):
             if activation > 0:

@@ -1,6 +1,6 @@
 """Mask networks: what a caption keeps of an image's latents.
 
-Every mask is a module `forward(texts (T, d) unit length, tokens=None) -> (T, n)` in [0, 1]. TEVI (arXiv 2606.07451)
+Every mask is a module `forward(texts (T, d) unit length) -> (T, n)` in [0, 1]. TEVI (arXiv 2606.07451)
 reads the mask off the caption with an MLP and a sigmoid; its widths are not known here, so they are our choice, and
 so are all the other masks.
 
@@ -18,8 +18,6 @@ from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
 from boresight.editing.config import MaskKind
-from boresight.editing.tokens import Tokens
-from boresight.errors import InputError
 from boresight.seeds import generator
 
 OPEN = 20.0
@@ -46,7 +44,7 @@ class MlpMask(nn.Module):
         nn.init.zeros_(self.first.bias)
         nn.init.constant_(self.last.bias, START)
 
-    def forward(self, texts: Tensor, tokens: Tokens | None = None) -> Tensor:
+    def forward(self, texts: Tensor) -> Tensor:
         hidden = F.gelu(self.first(texts * texts.shape[1] ** 0.5))
         return torch.addmm(self.last.bias.unsqueeze(1), self.last.weight, hidden.t()).sigmoid().t()
 
@@ -73,70 +71,9 @@ class BilinearMask(nn.Module):
         nn.init.normal_(self.map, std=0.02, generator=generator(seed, "mask"))
         nn.init.constant_(self.bias, self.start_bias)
 
-    def forward(self, texts: Tensor, tokens: Tokens | None = None) -> Tensor:
+    def forward(self, texts: Tensor) -> Tensor:
         asked = texts @ self.map.t() * self.SCALE
         return torch.addmm(self.bias.unsqueeze(1), self.directions, asked.t()).sigmoid().t()
-
-
-class TokenMask(nn.Module):
-    """The bilinear mask of t + P(pooled tokens): attention pooling over the caption's words, then the same head.
-
-    One learnt query attends to the tokens of the caption; P is (d, d_token), zero at the start.
-    """
-
-    def __init__(self, directions: Tensor, token_width: int) -> None:
-        super().__init__()
-        self.head = BilinearMask(directions)
-        self.query = nn.Parameter(torch.zeros(token_width))
-        self.project = nn.Parameter(torch.zeros(directions.shape[1], token_width))
-
-    def start(self, seed: int) -> None:
-        self.head.start(seed)
-
-    def forward(self, texts: Tensor, tokens: Tokens | None = None) -> Tensor:
-        if tokens is None:
-            raise InputError("This editor's mask reads token features; pass tokens=(features, lengths).")
-        features, lengths = tokens
-        if len(lengths) != len(texts) or int(lengths.sum()) != len(features):
-            raise InputError(
-                f"There are token features of {len(lengths)} captions ({len(features)} tokens, {int(lengths.sum())} "
-                f"by their lengths) for {len(texts)} captions; pass the features of exactly these captions."
-            )
-        if features.shape[1] != self.query.shape[0]:
-            raise InputError(f"Token features are {features.shape[1]} wide; this mask was made for {len(self.query)}.")
-        return self.head(F.normalize(texts + self.pool(features.float(), lengths) @ self.project.t(), dim=1))
-
-    def pool(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """(M, d_token) attention-weighted mean of each caption's tokens; zero for a caption without tokens."""
-        owner = torch.repeat_interleave(torch.arange(len(lengths), device=features.device), lengths)
-        weights = (features @ self.query * features.shape[1] ** -0.5).clamp(-30, 30).exp()
-        total = weights.new_zeros(len(lengths)).index_add(0, owner, weights)
-        pooled = features.new_zeros(len(lengths), features.shape[1])
-        return pooled.index_add(0, owner, features * (weights / total[owner]).unsqueeze(1))
-
-
-class SpliceMask(nn.Module):
-    """Training-free, after SpLiCE (arXiv 2402.10376): keeps the latents that point the caption's way.
-
-    m_l = 1 where <d_l, unit(t - centre)> reaches the threshold, else 0. The threshold is chosen on validation.
-    """
-
-    directions: Tensor
-    centre: Tensor
-    threshold: Tensor
-
-    def __init__(self, directions: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("directions", directions, persistent=False)
-        self.register_buffer("centre", torch.zeros(directions.shape[1]))
-        self.register_buffer("threshold", torch.tensor(-2.0))
-
-    def alignment(self, texts: Tensor) -> Tensor:
-        """(T, n) cosines of the centred captions with the decoder directions."""
-        return (self.directions @ F.normalize(texts - self.centre, dim=1).t()).t()
-
-    def forward(self, texts: Tensor, tokens: Tokens | None = None) -> Tensor:
-        return (self.alignment(texts) >= self.threshold).to(texts.dtype)
 
 
 class OnesMask(nn.Module):
@@ -146,7 +83,7 @@ class OnesMask(nn.Module):
         super().__init__()
         self.n_latents = n_latents
 
-    def forward(self, texts: Tensor, tokens: Tokens | None = None) -> Tensor:
+    def forward(self, texts: Tensor) -> Tensor:
         return texts.new_ones(len(texts), self.n_latents)
 
 
@@ -160,21 +97,17 @@ class RandomMask(nn.Module):
         super().__init__()
         self.mask, self.seed = mask, seed
 
-    def forward(self, texts: Tensor, tokens: Tokens | None = None) -> Tensor:
-        kept = self.mask(texts, tokens)
+    def forward(self, texts: Tensor) -> Tensor:
+        kept = self.mask(texts)
         rows = texts.detach().float().cpu().numpy()
         order = [torch.randperm(kept.shape[1], generator=generator(self.seed, row.tobytes().hex())) for row in rows]
         return kept.gather(1, torch.stack(order).to(kept.device)) if order else kept
 
 
-def make_mask(kind: MaskKind, directions: Tensor, token_width: int = 0) -> Any:
+def make_mask(kind: MaskKind, directions: Tensor) -> Any:
     """A mask network in its open state. directions: (n, d)."""
     if kind == "bilinear":
         return BilinearMask(directions)
     if kind == "mlp":
         return MlpMask(directions.shape[1], directions.shape[0])
-    if kind == "splice":
-        return SpliceMask(directions)
-    if kind == "ones":
-        return OnesMask(directions.shape[0])
-    return TokenMask(directions, token_width)
+    return OnesMask(directions.shape[0])

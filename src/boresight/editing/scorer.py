@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.editing.scoring import LengthTerms
-from boresight.editing.tokens import Tokens
+from boresight.errors import InputError
+
+if TYPE_CHECKING:
+    from boresight.embeddings import Embeddings
+    from boresight.encoders import Encoder
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class PreparedImages:
 class PreparedTexts:
     """The side of T captions: O(T n_latents), so it is made for a block of captions at a time.
 
-    The undivided score is [base ; values] . [query ; latent_query]; a length per caption is already divided in.
+    The undivided score is [base ; values] . [query ; latent_query].
 
     Attributes:
         query: (T, d) float32.
@@ -70,11 +76,20 @@ class PreparedTexts:
 class Scorer(Protocol):
     """Scores images against captions. `CaptionEditor` and `PlainScorer` are scorers."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it prepares and scores."""
+        ...
+
+    def require_same_encoder(self, source: Embeddings | Encoder) -> None:
+        """Raises ArtefactError for embeddings, or an encoder, that it was not made for."""
+        ...
+
     def prepare_images(self, images: Tensor) -> PreparedImages:
         """images: (N, d). O(N (d + k + k^2)) memory."""
         ...
 
-    def prepare_texts(self, texts: Tensor, tokens: Tokens | None = None) -> PreparedTexts:
+    def prepare_texts(self, texts: Tensor) -> PreparedTexts:
         """texts: (T, d). O(T n_latents) memory: pass a block of captions."""
         ...
 
@@ -84,15 +99,44 @@ class Scorer(Protocol):
 
 
 class PlainScorer:
-    """The unedited score: the cosine of image and caption."""
+    """The unedited score: the cosine of image and caption. It suits every encoder."""
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def require_same_encoder(self, source: Embeddings | Encoder) -> None:
+        """Any embeddings will do."""
 
     def prepare_images(self, images: Tensor) -> PreparedImages:
-        rows = F.normalize(images.float(), dim=1)
+        rows = F.normalize(images.to(self.device).float(), dim=1)
         none = rows.new_empty(len(rows), 0)
         return PreparedImages(rows, none.long(), none)
 
-    def prepare_texts(self, texts: Tensor, tokens: Tokens | None = None) -> PreparedTexts:
-        return PreparedTexts(F.normalize(texts.float(), dim=1))
+    def prepare_texts(self, texts: Tensor) -> PreparedTexts:
+        return PreparedTexts(F.normalize(texts.to(self.device).float(), dim=1))
 
     def score_prepared(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
         return images.base @ texts.query.t()
+
+
+Editors = Mapping[str, Scorer | None]
+"""By a name of the caller's, caption editors or anything that scores alike; None for the plain cosine."""
+
+
+def check_batches(encoder: Encoder, editor: Scorer | None, batch_size: int) -> None:
+    """Raises InputError for a batch size below 1, ArtefactError for an editor of another encoder or width."""
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
+    if editor is not None:
+        editor.require_same_encoder(encoder)
+
+
+def ways(editor: Scorer | None, device: str | torch.device = "cpu") -> dict[str, Scorer]:
+    """The plain cosine (on `device`) and, where there is an editor, the editor beside it, by the names of tables.
+
+    Example:
+        for name, scorer in ways(editor).items():
+            print(name, evaluate_retrieval(embeddings, scorer))
+    """
+    plain: dict[str, Scorer] = {"plain": PlainScorer(device)}
+    return plain if editor is None else {**plain, "edited": editor}

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boresight.editing.masks import SpliceMask
 from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, joined, remember
 from boresight.editing.scorer import PreparedImages
-from boresight.editing.tokens import tokens_of
 from boresight.embeddings import Embeddings
 from boresight.embeddings.embeddings import check_rows
 from boresight.errors import InputError
@@ -26,10 +24,8 @@ from boresight.seeds import generator
 if TYPE_CHECKING:
     from boresight.editing.editor import CaptionEditor
 
-REFERENCE_IMAGES = 512
 CHOOSING_IMAGES = 1000
 CHOOSING_CAPTIONS = 10000
-SPLICE_DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 _START_SCALE = 20.0
 _MAX_SCALE = 100.0
 _PREPARED_FLOATS = 2**26
@@ -126,11 +122,6 @@ def train(
         editor.memory = memory.to(editor.device)
         recall = _Recall(editor.memory, train_set, place, moves_images=editor.config.memory == "both")
     chooser = _Chooser(editor, validation, options.seed)
-    draw = generator(options.seed, "editor reference")
-    sample = torch.randperm(len(train_set), generator=draw)[:REFERENCE_IMAGES]
-    editor.reference = train_set.images[sample.sort().values].to(editor.device).float()
-    if isinstance(editor.mask_network, SpliceMask):
-        _fit_splice(editor, train_set, chooser)
     history = [{"step": 0.0, "recall_sum": chooser.recall_sum()}]
     best = copy.deepcopy(editor.state_dict())
     groups = _parameter_groups(editor, options)
@@ -145,8 +136,6 @@ def train(
             if history[-1]["recall_sum"] > max(entry["recall_sum"] for entry in history[:-1]):
                 best = copy.deepcopy(editor.state_dict())
         editor.load_state_dict(best)
-    if editor.config.divides != "caption":
-        editor.reference = editor.reference[:0]
     return history
 
 
@@ -197,12 +186,12 @@ def _descend(
             images = prepared[rows]
         else:
             images = editor.prepare_images(train_set.images[rows], near=near_images)
-        captioned, tokens = train_set.texts[captions].to(editor.device).float(), tokens_of(train_set, captions)
-        texts = editor.prepare_texts(captioned, tokens, reference=images, near=near_texts)
+        captioned = train_set.texts[captions].to(editor.device).float()
+        texts = editor.prepare_texts(captioned, near=near_texts)
         scores = editor.score_prepared(images, texts) * log_scale.exp().clamp(max=_MAX_SCALE)
         loss = contrastive_loss(scores, owners.to(editor.device), negative.to(editor.device))
         if options.sparsity and network is not None:
-            loss = loss + options.sparsity * network(F.normalize(captioned, dim=1), editor.placed(tokens)).mean()
+            loss = loss + options.sparsity * network(F.normalize(captioned, dim=1)).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -345,23 +334,6 @@ class _Chooser:
         columns = torch.arange(len(self.sample.owners))
         scores = []
         for block in columns.split(max(64, 2**22 // self.editor.sae.n_latents)):
-            texts = self.editor.prepare_texts(self.sample.texts[block], tokens_of(self.sample, block))
+            texts = self.editor.prepare_texts(self.sample.texts[block])
             scores.append(self.editor.score_prepared(images, texts))
         return recall_sum(torch.cat(scores, dim=1), self.sample.owners.to(self.editor.device))
-
-
-def _fit_splice(editor: CaptionEditor, train_set: Embeddings, chooser: _Chooser) -> None:
-    """Centre of the captions, and the share of latents kept that is best on validation."""
-    mask = editor.mask_network
-    total = torch.zeros(editor.width, dtype=torch.float64)
-    for part in train_set.texts.split(65536):
-        total += F.normalize(part.float(), dim=1).double().sum(0)
-    mask.centre.copy_((total / len(train_set.texts)).float())
-    sample = F.normalize(chooser.sample.texts[:CHOOSING_IMAGES].float(), dim=1).to(editor.device)
-    alignment = mask.alignment(sample).flatten()
-    ordered = alignment[:: max(1, len(alignment) // 2**20)].sort(descending=True).values
-    found = {}
-    for density in SPLICE_DENSITIES:
-        mask.threshold.fill_(float(ordered[min(len(ordered) - 1, int(density * len(ordered)))]) if density < 1 else -2)
-        found[float(mask.threshold)] = chooser.recall_sum()
-    mask.threshold.fill_(max(found, key=lambda threshold: found[threshold]))

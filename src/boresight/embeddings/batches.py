@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
@@ -10,8 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from boresight.editing import CaptionEditor, Scorer
-from boresight.embeddings import Embeddings
 from boresight.encoders.long_text import embed_texts_in_windows
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
@@ -19,23 +17,6 @@ from boresight.progress import progress
 
 LongText = Literal["truncate", "windows"]
 Open = Callable[[], Image.Image]
-Editors = Mapping[str, CaptionEditor | Scorer | None]
-"""By a name of the caller's, caption editors or anything that scores alike; None for the plain cosine."""
-
-
-def check_batches(encoder: Encoder, editor: CaptionEditor | Scorer | None, batch_size: int) -> None:
-    """Raises InputError for a batch size below 1, ArtefactError for an editor of another encoder or width."""
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
-    if isinstance(editor, CaptionEditor):
-        none = torch.empty(0, encoder.width)
-        made_by = {"encoder": encoder.name, "encoder_fingerprint": encoder.fingerprint}
-        editor.require_same_encoder(Embeddings(none, none, torch.empty(0).long(), [], None, [], manifest=made_by))
-
-
-def reads_tokens(editor: CaptionEditor | Scorer | None) -> bool:
-    """Whether the editor's mask reads the tokens of a caption beside its embedding."""
-    return isinstance(editor, CaptionEditor) and editor.config.has_latents and editor.config.mask == "tokens"
 
 
 def embed_captions(

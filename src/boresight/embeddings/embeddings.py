@@ -31,8 +31,6 @@ class Embeddings:
         name: what to call it in tables.
         manifest: what made it: `encoder`, its name, `encoder_fingerprint` (unless the vectors came from arrays),
             `unit_length`, and whatever else its maker wrote down (see docs/embeddings.md).
-        token_features: (sum of lengths, d_token) token features of the captions, concatenated, or None.
-        token_offsets: (M + 1,) int64, caption j owns rows offsets[j]:offsets[j+1] of `token_features`, or None.
     """
 
     images: Tensor
@@ -43,8 +41,6 @@ class Embeddings:
     splits: Sequence[str]
     name: str = ""
     manifest: dict[str, Any] = field(default_factory=dict)
-    token_features: Tensor | None = None
-    token_offsets: Tensor | None = None
 
     @classmethod
     def from_arrays(
@@ -131,14 +127,6 @@ class Embeddings:
         counts = torch.bincount(self.owners, minlength=len(self))
         new_counts = counts[chosen]
         texts = by_owner[_ragged((counts.cumsum(0) - counts)[chosen], new_counts)]
-        tokens, offsets = self.token_features, self.token_offsets
-        if tokens is not None and offsets is not None:
-            lengths, starts = offsets.diff()[texts], offsets[:-1][texts]
-            if _consecutive(texts):
-                tokens = tokens[int(starts[0]) : int(starts[-1] + lengths[-1])]
-            else:
-                tokens = tokens[_ragged(starts, lengths)]
-            offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
         return replace(
             self,
             images=_take(self.images, chosen),
@@ -147,8 +135,6 @@ class Embeddings:
             ids=[self.ids[i] for i in chosen.tolist()],
             captions=None if self.captions is None else [self.captions[j] for j in texts.tolist()],
             splits=[self.splits[i] for i in chosen.tolist()],
-            token_features=tokens,
-            token_offsets=offsets,
             # Without the hash of the whole collection, for which `embed` would take a part that was saved.
             manifest={key: value for key, value in self.manifest.items() if key != "collection"},
         )

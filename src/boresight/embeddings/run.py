@@ -34,7 +34,6 @@ _LABELS = {
     "computed_in": "an encoder computing in",
     "collection": "a collection whose ids, splits and captions hash to",
     "dtype": "dtype",
-    "tokens": "tokens =",
     "long_text": "long_text =",
 }
 TEXT_WINDOW = 8  # batches of captions that are sorted by length together, so that little padding is computed
@@ -46,7 +45,6 @@ def embed(
     folder: str | Path | None = None,
     *,
     batch_size: int = 64,
-    tokens: bool = False,
     on_error: Literal["skip", "refuse"] = "skip",
     workers: int = 2,
     dtype: Literal["float16", "float32"] = "float16",
@@ -61,7 +59,6 @@ def embed(
     Args:
         folder: where to put them; None keeps them in memory only.
         batch_size: images, and captions, that the encoder sees at once.
-        tokens: also keep the text tower's last hidden state of every token (see `Embeddings.token_features`).
         on_error: 'skip' leaves out images that cannot be read, with their captions, and names them in the
             manifest under `problems`; 'refuse' stops at the first.
         workers: threads that read, decode and preprocess images; 0 does it in the calling thread. The result does
@@ -85,23 +82,15 @@ def embed(
         raise InputError("on_error must be 'skip' or 'refuse' and dtype 'float16' or 'float32'; check the spelling.")
     if long_text not in ("truncate", "windows"):
         raise InputError(f"long_text is '{long_text}'; it must be 'truncate' or 'windows'.")
-    if long_text == "windows" and tokens:
-        raise InputError("Token features are of one reading and long_text='windows' has several; leave one out.")
     if not len(collection):
         raise InputError(f"The collection {collection.name or ''} is empty; there is nothing to embed.")
     refuse, in_memory, windows = on_error == "refuse", folder is None, long_text == "windows"
-    job = _Job(encoder, collection, batch_size, tokens, refuse, workers, dtype, part_size, in_memory, windows)
+    job = _Job(encoder, collection, batch_size, refuse, workers, dtype, part_size, in_memory, windows)
     if folder is not None:
         return _embed_into(Path(folder), job)
     with tempfile.TemporaryDirectory(prefix="boresight-") as place:
         mapped = _embed_into(Path(place) / "embeddings", job)
-        features = mapped.token_features
-        return replace(
-            mapped,
-            images=mapped.images.clone(),
-            texts=mapped.texts.clone(),
-            token_features=None if features is None else features.clone(),
-        )
+        return replace(mapped, images=mapped.images.clone(), texts=mapped.texts.clone())
 
 
 def begun_in(folder: str | Path) -> str | None:
@@ -121,7 +110,6 @@ class _Job:
     encoder: Encoder
     collection: Collection
     batch_size: int
-    tokens: bool
     refuse: bool
     workers: int
     dtype: str
@@ -145,7 +133,6 @@ def _embed_into(folder: Path, job: _Job) -> Embeddings:
         "computed_in": str(job.encoder.dtype).removeprefix("torch."),
         "collection": _collection_hash(job),
         "dtype": job.dtype,
-        "tokens": job.tokens,
         "long_text": "windows" if job.windows else "truncate",
     }
     if (folder / MANIFEST).is_file():
@@ -187,9 +174,6 @@ def _refuse_skipped(folder: Path, job: _Job, skipped: list[str]) -> None:
 def _run_parts(folder: Path, job: _Job, run: Run) -> dict[str, dict[str, Any]]:
     """Embed what the run does not hold yet; returns what the manifest says of each matrix file."""
     columns = {store.IMAGES: (job.encoder.width, job.dtype), store.TEXTS: (job.encoder.width, job.dtype)}
-    if job.tokens:
-        token_width = job.encoder.embed_tokens(["a"])[0].shape[1]
-        columns |= {store.TOKENS: (token_width, job.dtype), store.LENGTHS: (1, "int32")}
     total = len(job.collection)
     start = run.parts[-1]["stop"] if run.parts else 0
     with ExitStack() as stack:
@@ -207,7 +191,7 @@ def _run_parts(folder: Path, job: _Job, run: Run) -> dict[str, dict[str, Any]]:
             left_out = {row for row, _ in skipped}
             captions = job.rows(start, stop)["captions"]
             kept = [c for row, cs in zip(range(start, stop), captions, strict=True) if row not in left_out for c in cs]
-            long = _embed_texts(folder, job, files, kept, bar) if kept else 0
+            long = _embed_texts(folder, job, files[store.TEXTS], kept, bar) if kept else 0
             with writing(folder, GO_ON):
                 sealed = {name: file.seal() for name, file in files.items()}
             run.add({"stop": stop, "files": sealed, "skipped": skipped, "truncated": long})
@@ -238,8 +222,8 @@ def _embed_images(
     return skipped
 
 
-def _embed_texts(folder: Path, job: _Job, files: dict[str, RowFile], captions: list[str], bar: tqdm) -> int:
-    """Append the embeddings of one part's captions, and their token features; returns how many were too long."""
+def _embed_texts(folder: Path, job: _Job, file: RowFile, captions: list[str], bar: tqdm) -> int:
+    """Append the embeddings of one part's captions; returns how many were too long."""
     long = 0
     window = TEXT_WINDOW * job.batch_size
     for start in range(0, len(captions), window):
@@ -247,7 +231,6 @@ def _embed_texts(folder: Path, job: _Job, files: dict[str, RowFile], captions: l
         some = captions[start : start + window]
         order = sorted(range(len(some)), key=lambda j: len(some[j]))
         texts = torch.empty(len(some), job.encoder.width)
-        features: list[Tensor] = [torch.empty(0)] * len(some)
         for at in range(0, len(some), job.batch_size):
             places = order[at : at + job.batch_size]
             batch = [some[j] for j in places]
@@ -258,25 +241,10 @@ def _embed_texts(folder: Path, job: _Job, files: dict[str, RowFile], captions: l
                 texts[places] = job.encoder.embed_texts(batch)
                 cut = job.encoder.truncated - before
             long += cut
-            if job.tokens:
-                joined, lengths = job.encoder.embed_tokens(batch)
-                job.encoder.truncated = before + cut  # not the same captions twice
-                for j, piece in zip(places, joined.split(lengths.tolist()), strict=True):
-                    features[j] = piece
         with writing(folder, GO_ON):
-            files[store.TEXTS].append(texts)
-            if job.tokens:
-                files[store.LENGTHS].append(torch.tensor([[len(piece)] for piece in features]))
-                files[store.TOKENS].append(_fitting(torch.cat(features), job.dtype))
+            file.append(texts)
     bar.set_postfix_str("")
     return long
-
-
-def _fitting(features: Tensor, dtype: str) -> Tensor:
-    cast = features.to(getattr(torch, dtype))
-    if not torch.isfinite(cast).all():
-        raise InputError(f"Token features of this encoder do not fit {dtype}; pass dtype='float32'.")
-    return cast
 
 
 def _write_end(folder: Path, job: _Job, run: Run, identity: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:

@@ -21,7 +21,7 @@ from boresight.runs import JOURNAL
 from boresight.storage import FORMAT, MANIFEST, read_manifest, replacing_folder, sync, write_json
 
 KIND = "embeddings"
-IMAGES, TEXTS, TOKENS, LENGTHS = "images.npy", "texts.npy", "tokens.npy", "token-lengths.npy"
+IMAGES, TEXTS = "images.npy", "texts.npy"
 META_IMAGES, META_TEXTS = "meta-images.parquet", "meta-texts.parquet"
 _BLOCK = 8192  # rows written at once
 _STORE_KEYS = ("kind", "format", "boresight", "name", "width", "dtype", "images", "texts", "files")
@@ -35,8 +35,6 @@ def load(folder: Path, verify: bool) -> Embeddings:
     try:
         files = manifest["files"]
         images, texts = map_rows(folder / IMAGES, files[IMAGES]), map_rows(folder / TEXTS, files[TEXTS])
-        tokens = map_rows(folder / TOKENS, files[TOKENS]) if TOKENS in files else None
-        lengths = map_rows(folder / LENGTHS, files[LENGTHS])[:, 0].long() if LENGTHS in files else None
         if verify:
             for name, said in files.items():
                 verify_rows(folder / name, said)
@@ -47,9 +45,6 @@ def load(folder: Path, verify: bool) -> Embeddings:
     _agree(folder, len(images) == image_table.num_rows and len(texts) == text_table.num_rows)
     _agree(folder, images.shape[1] == texts.shape[1])
     _agree(folder, not len(owners) or (int(owners.min()) >= 0 and int(owners.max()) < len(images)))
-    _agree(folder, (tokens is None) == (lengths is None))
-    if tokens is not None and lengths is not None:
-        _agree(folder, len(lengths) == len(texts) and int(lengths.sum()) == len(tokens))
     return Embeddings(
         images=images,
         texts=texts,
@@ -59,8 +54,6 @@ def load(folder: Path, verify: bool) -> Embeddings:
         splits=image_table["split"].to_pylist(),
         name=manifest.get("name", ""),
         manifest=manifest,
-        token_features=tokens,
-        token_offsets=None if lengths is None else torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]),
     )
 
 
@@ -72,9 +65,6 @@ def save(embeddings: Embeddings, folder: Path) -> None:
             IMAGES: _write_rows(staging / IMAGES, embeddings.images),
             TEXTS: _write_rows(staging / TEXTS, embeddings.texts),
         }
-        if embeddings.token_features is not None and embeddings.token_offsets is not None:
-            files[TOKENS] = _write_rows(staging / TOKENS, embeddings.token_features)
-            files[LENGTHS] = _write_rows(staging / LENGTHS, embeddings.token_offsets.diff()[:, None].int())
         write_meta(staging, [(embeddings.ids, embeddings.splits, embeddings.captions, embeddings.owners)])
         write_manifest(staging, {**made_by, "name": embeddings.name, **describe(files)})
 

@@ -130,14 +130,6 @@ class TransformersEncoder:
         """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
         return unit_rows(self._text_output(self.tokenize(texts)).pooler_output, self.name, "caption")
 
-    @torch.inference_mode()
-    def embed_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Last hidden states (sum of lengths, d_token) float32 of the real tokens, and lengths (B,) int64."""
-        inputs = self.tokenize(texts)
-        states = self._text_output(inputs).last_hidden_state.float().cpu()
-        mask = inputs["attention_mask"]
-        return states[mask.bool()], mask.sum(1)
-
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each caption, uncut."""
         captions = check_texts(texts)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from boresight.encoders.precision import pick_dtype
 from boresight.encoders.protocol import check_batch, check_image, check_texts, unit_rows
@@ -83,38 +83,16 @@ class OpenClipEncoder:
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
-        ids, _ = self._tokenize(texts)
-        return unit_rows(self.model.encode_text(ids), self.name, "caption")
+        return unit_rows(self.model.encode_text(self._tokenize(texts)), self.name, "caption")
 
-    @torch.inference_mode()
-    def embed_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Last hidden states (sum of lengths, d_token) float32 of the real tokens, and lengths (B,) int64.
-
-        Raises InputError for text towers that do not end in open_clip's own `ln_final` over all tokens.
-        """
-        ids, lengths = self._tokenize(texts)
-        norm = getattr(getattr(self.model, "text", self.model), "ln_final", None)
-        states: list[Tensor] = []
-        if isinstance(norm, nn.Module):
-            hook = norm.register_forward_hook(lambda module, inputs, output: states.append(output))
-            try:
-                self.model.encode_text(ids)
-            finally:
-                hook.remove()
-        if not states or states[0].ndim != 3:
-            raise InputError(f"The text tower of {self.name} gives no token features; do without tokens=True.")
-        rows = [row[:length] for row, length in zip(states[0].float().cpu(), lengths.tolist(), strict=True)]
-        return torch.cat(rows), lengths
-
-    def _tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids (B, context) on the device, cut and padded by open_clip's tokenizer, and the real lengths (B,)."""
+    def _tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Token ids (B, context) on the device, cut and padded by open_clip's tokenizer."""
         captions = check_texts(texts)
-        whole = torch.tensor(_lengths(self.tokenizer, captions))
-        cut = int((whole > self.token_limit).sum())
+        cut = sum(length > self.token_limit for length in _lengths(self.tokenizer, captions))
         if cut and not self.truncated:
             warn_of_truncation(self.name, cut, len(captions), self.token_limit)
         self.truncated += cut
-        return self.tokenizer(captions).to(self.device), whole.clamp(max=self.token_limit)
+        return self.tokenizer(captions).to(self.device)
 
 
 def _lengths(tokenizer: Any, captions: list[str]) -> list[int]:

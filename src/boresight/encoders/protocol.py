@@ -63,13 +63,6 @@ class Encoder(Protocol):
         """Tokens of each caption before it is cut to `token_limit`, start and end included."""
         ...
 
-    def embed_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Last hidden states of the real tokens (special tokens included, padding not).
-
-        Returns features (sum of lengths, d_token) float32 on the CPU, caption after caption, and lengths (B,) int64.
-        """
-        ...
-
 
 def check_texts(texts: Sequence[str]) -> list[str]:
     """`texts` as a list. Raises InputError when it is one string, empty, or holds something else than text."""

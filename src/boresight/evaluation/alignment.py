@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from boresight.editing import CaptionEditor
-from boresight.editing.tokens import Tokens, tokens_of
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.neighbours import captioned_share, information_imbalance, sample, unit_rows
@@ -210,12 +209,7 @@ def _paired(
     images, texts = embeddings.images[shown].float(), embeddings.texts[captions].float()
     if editor is not None:
         editor.require_same_encoder(embeddings)
-        tokens: Tokens | None = None
-        if editor.config.has_latents and editor.config.mask == "tokens":
-            tokens = tokens_of(embeddings, captions)
-            if tokens is None:
-                raise InputError("This editor's mask reads token features; embed the captions with tokens=True.")
-        images, texts = editor.edit(images, texts, tokens).cpu(), editor.text(texts).cpu()
+        images, texts = editor.edit(images, texts).cpu(), editor.text(texts).cpu()
     return Embeddings.from_arrays(
         images,
         texts,

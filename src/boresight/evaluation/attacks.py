@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boresight.editing import CaptionEditor, PlainScorer, Scorer
-from boresight.editing.tokens import tokens_of
+from boresight.editing import PlainScorer, Scorer
 from boresight.embeddings import Embeddings
 from boresight.embeddings.embeddings import check_rows
 from boresight.errors import InputError
@@ -28,7 +27,7 @@ def evaluate_robustness(
     embeddings: Embeddings,
     swapped_texts: Tensor | np.ndarray,
     rows: Tensor | np.ndarray | Sequence[int],
-    editor: CaptionEditor | Scorer | None = None,
+    editor: Scorer | None = None,
     *,
     block_images: int = 2048,
     block_texts: int = 1024,
@@ -50,16 +49,14 @@ def evaluate_robustness(
     Memory: the embeddings once more, O(N + M + S), and a few blocks of scores.
 
     Raises:
-        InputError: no caption, wrong lengths or widths, scores that are not finite, an editor that reads tokens.
+        InputError: no caption, wrong lengths or widths, scores that are not finite.
         ArtefactError: an editor of another width or encoder.
     """
     _check(embeddings, editor, min(block_images, block_texts))
-    if isinstance(editor, CaptionEditor) and editor.config.has_latents and editor.config.mask == "tokens":
-        raise InputError("Swapped captions have no token features; pass an editor whose mask does not read them.")
     m, n = len(embeddings.owners), len(embeddings)
     texts, originals = _added(swapped_texts, rows, embeddings.texts, ("swapped_texts", "captions"))
     scorer: Scorer = PlainScorer() if editor is None else editor
-    device = torch.device(getattr(editor, "device", "cpu"))
+    device = scorer.device
     owners = embeddings.owners.cpu()
     # The swapped captions belong to one image more, so that they compete for every other and are right for none.
     enlarged = replace(
@@ -70,8 +67,6 @@ def evaluate_robustness(
         ids=[*embeddings.ids, "swapped"],
         captions=None,
         splits=[*embeddings.splits, ""],
-        token_features=None,
-        token_offsets=None,
     )
     kinds, sizes = ["true"] * m + ["swapped"] * len(texts), {"block_images": block_images, "block_texts": block_texts}
     with torch.inference_mode():
@@ -101,7 +96,7 @@ def evaluate_image_attack(
     embeddings: Embeddings,
     altered_images: Tensor | np.ndarray,
     rows: Tensor | np.ndarray | Sequence[int],
-    editor: CaptionEditor | Scorer | None = None,
+    editor: Scorer | None = None,
     *,
     block_images: int = 2048,
     block_texts: int = 1024,
@@ -128,7 +123,7 @@ def evaluate_image_attack(
     n, m = len(embeddings), len(embeddings.owners)
     altered, originals = _added(altered_images, rows, embeddings.images, ("altered_images", "images"))
     scorer: Scorer = PlainScorer() if editor is None else editor
-    device = torch.device(getattr(editor, "device", "cpu"))
+    device = scorer.device
     enlarged = replace(
         embeddings,
         images=torch.cat([embeddings.images.cpu().float(), altered]),
@@ -178,19 +173,19 @@ def _score_blocks(
     ]
     for columns in blocks:
         rows = embeddings.texts[columns].to(device=device, dtype=torch.float32)
-        texts = scorer.prepare_texts(rows, tokens_of(embeddings, columns))
+        texts = scorer.prepare_texts(rows)
         for number, part in enumerate(images):
             yield number * size, columns, scorer.score_prepared(part, texts).cpu()
 
 
-def _check(embeddings: Embeddings, editor: CaptionEditor | Scorer | None, block: int) -> None:
+def _check(embeddings: Embeddings, editor: Scorer | None, block: int) -> None:
     if len(embeddings.owners) == 0:
         raise InputError(
             f"{embeddings.name or 'This collection'} has no captions, so none can be told from a wrong one."
         )
     if block < 1:
         raise InputError("block_images and block_texts must be at least 1.")
-    if isinstance(editor, CaptionEditor):
+    if editor is not None:
         editor.require_same_encoder(embeddings)
 
 

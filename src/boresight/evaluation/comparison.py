@@ -2,9 +2,9 @@
 
 Everything that is fitted is fitted on `train`, chosen on `validation` and scored once on each test set. A result is
 only worth something beside what would also explain it, so the table has all of these rows unless fewer are asked for:
-the same fine-tuning without a mask, with a memory too, a mask over raw dimensions, a mask that was not trained, the
-reconstruction alone, the memory and the masks by themselves, a random mask of equal density, and shuffled images, where
-a sound editor is at chance.
+the same fine-tuning without a mask, with a memory too, a mask over raw dimensions, the reconstruction alone,
+the memory and the masks by themselves, a random mask of equal density, and shuffled images, where a sound editor is at
+chance.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ TUNED = Row("text fine-tuning", "opponent", "the same training of the text side,
 TUNED_MEMORY = Row("text fine-tuning, memory", "opponent", "the same, with the editor's memory beside the text side")
 MEMORY = Row("memory alone", "ours", "the editor's memory on both sides, without mask and gate")
 RAW = Row("raw-dimension mask", "opponent", "the same training, a mask over the dimensions of the embedding")
-SPLICE = Row("training-free mask", "opponent", "keeps the latents that point the caption's way")
 REBUILT = Row("SAE reconstruction", "opponent", "every latent kept (m = 1), no training of the text side")
 EDITED = Row("edited", "ours", "memory of training pairs, mask over latents, gate over dimensions, as validation chose")
 EDITED_MASKS = Row("edited, no memory", "ours", "mask over latents and gate over dimensions alone")
@@ -53,7 +52,6 @@ ROWS = (
     TUNED,
     TUNED_MEMORY,
     RAW,
-    SPLICE,
     REBUILT,
     EDITED,
     MEMORY,
@@ -68,13 +66,12 @@ CHANGES: dict[Row, dict[str, Any]] = {
     TUNED_MEMORY: {"form": "plain", "memory": "text"},
     MEMORY: {"form": "plain", "memory": "both"},
     RAW: {"form": "raw", "memory": "none"},
-    SPLICE: {"form": "residual", "mask": "splice", "text": "frozen", "memory": "none"},
     REBUILT: {"form": "reconstruct", "mask": "ones", "text": "frozen", "memory": "none"},
     EDITED_MASKS: {"memory": "none"},
     EDITED_REBUILT: {"form": "reconstruct", "memory": "none"},
 }
 """What the rivals change of the options of `edited`."""
-_FIGURES_NEED = ("images", "texts", "owners", "token_features", "token_offsets")
+_FIGURES_NEED = ("images", "texts", "owners")
 _DEFAULTS = {name: parameter.default for name, parameter in signature(CaptionEditor.fit).parameters.items()}
 UNSEEDED = "-"
 FINISHED = "finished.json"
@@ -293,12 +290,9 @@ def _digest(
 ) -> str:
     """Changes with anything that the figures depend on."""
     data = {"train": train, "validation": validation, **{f"test {name}": held for name, held in tests.items()}}
-    prints = {
-        name: fingerprint({key: value for key in _FIGURES_NEED if (value := getattr(part, key)) is not None})
-        for name, part in data.items()
-    }
+    prints = {name: fingerprint({key: getattr(part, key) for key in _FIGURES_NEED}) for name, part in data.items()}
     captions = hashlib.sha256(json.dumps([part.captions for part in data.values()]).encode()).hexdigest()
-    code = [version("boresight"), _DEFAULTS, candidates(None, None, None, "pair"), *CHANGES.values()]
+    code = [version("boresight"), _DEFAULTS, candidates(None, None, None), *CHANGES.values()]
     whole = [settings, prints, captions, {name: list(labels) for name, labels in kinds.items()}, code]
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from boresight.data.collection import Problem
 from boresight.data.load import summary
-from boresight.editing import CaptionEditor, PlainScorer, Scorer
-from boresight.embeddings.batches import Editors, check_batches, embed_batches, reads_tokens
+from boresight.editing import PlainScorer, Scorer
+from boresight.editing.scorer import Editors, check_batches
+from boresight.embeddings.batches import embed_batches
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
 from boresight.evaluation.contrasts import Contrast, Contrasts
@@ -115,7 +116,7 @@ class WinogroundResult:
 def evaluate_contrasts(
     encoder: Encoder,
     contrasts: Contrasts,
-    editor: CaptionEditor | Scorer | None = None,
+    editor: Scorer | None = None,
     *,
     batch_size: int = 64,
 ) -> CompositionResult:
@@ -174,7 +175,7 @@ def _composition(
 def evaluate_winoground(
     encoder: Encoder,
     contrasts: Contrasts,
-    editor: CaptionEditor | Scorer | None = None,
+    editor: Scorer | None = None,
     *,
     batch_size: int = 64,
 ) -> WinogroundResult:
@@ -287,11 +288,8 @@ def _score_batch(
     for start in range(0, len(captions), batch_size):
         some = captions[start : start + batch_size]
         texts = encoder.embed_texts(some)
-        truncated = encoder.truncated
-        tokens = encoder.embed_tokens(some) if any(map(reads_tokens, scorers.values())) else None
-        encoder.truncated = truncated  # not the same captions twice
         for name, scorer in scorers.items():
-            prepared = scorer.prepare_texts(texts, tokens if reads_tokens(scorer) else None)
+            prepared = scorer.prepare_texts(texts)
             tables[name][:, start : start + len(some)] = scorer.score_prepared(images[name], prepared).cpu()
     for picture, rows in enumerate(batch):
         for row in rows:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from boresight.editing import CaptionEditor, PlainScorer, Scorer
 from boresight.editing.explanation import Explanation
-from boresight.editing.tokens import tokens_of
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.retrieval import RetrievalResult, evaluate_retrieval
@@ -150,7 +149,7 @@ def rankings(embeddings: Embeddings, scorer: Scorer, rows: Sequence[int], block:
     """(N, len(rows)) scores of all images against a few captions."""
     with torch.inference_mode():
         columns = torch.tensor(rows)
-        texts = scorer.prepare_texts(embeddings.texts[columns].float(), tokens_of(embeddings, columns))
+        texts = scorer.prepare_texts(embeddings.texts[columns].float())
         parts = [
             scorer.score_prepared(scorer.prepare_images(images.float()), texts).cpu()
             for images in embeddings.images.split(block)
@@ -169,8 +168,7 @@ def places_of(embeddings: Embeddings, scores: Tensor, owner: int, top: int) -> l
 def _explained(embeddings: Embeddings, editor: CaptionEditor, labels: Sequence[str], row: int) -> Explanation:
     """What the caption keeps and drops of its own image."""
     image, text = embeddings.images[embeddings.owners[row]], embeddings.texts[row]
-    tokens = tokens_of(embeddings, torch.tensor([row]))
-    return editor.explain_edit(image.float(), text.float(), tokens, names=labels)
+    return editor.explain_edit(image.float(), text.float(), names=labels)
 
 
 def pick_latents(

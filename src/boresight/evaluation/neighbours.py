@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.editing import CaptionEditor
-from boresight.editing.tokens import tokens_of
 from boresight.embeddings import Embeddings
 from boresight.embeddings.embeddings import check_rows
 from boresight.errors import InputError
@@ -80,8 +79,6 @@ def captioned_share(embeddings: Embeddings, editor: CaptionEditor) -> dict[str, 
     if not editor.config.has_latents:
         raise InputError(f"An editor of the form '{editor.config.form}' has no latents; pass one of another form.")
     editor.require_same_encoder(embeddings)
-    if editor.config.mask == "tokens" and embeddings.token_features is None:
-        raise InputError("This editor's mask reads token features; embed the captions with tokens=True.")
     captioned, place = embeddings.owners.cpu().unique(return_inverse=True)
     if not len(captioned):
         raise InputError(f"{embeddings.name or 'This collection'} has no captions, so nothing of it is described.")
@@ -93,7 +90,7 @@ def captioned_share(embeddings: Embeddings, editor: CaptionEditor) -> dict[str, 
     kept, by_other = torch.zeros(2, *codes.indices.shape)
     one = torch.zeros(len(place), dtype=torch.float64)
     for captions in torch.arange(len(place)).split(max(1, _FLOATS // editor.sae.n_latents)):
-        masks = editor.mask(embeddings.texts[captions].float(), tokens_of(embeddings, captions)).cpu()
+        masks = editor.mask(embeddings.texts[captions].float()).cpu()
         image = place[captions]
         for tally, shown in ((kept, image), (by_other, (image + 1) % len(captioned))):
             keep = masks.gather(1, codes.indices[shown])

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from boresight.editing.scorer import Scorer
-from boresight.editing.tokens import tokens_of
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.progress import progress
@@ -121,7 +120,7 @@ class _Work:
 
     def texts(self, columns: Tensor) -> Any:
         rows = self.embeddings.texts[columns].to(device=self.device, dtype=torch.float32)
-        return self.scorer.prepare_texts(rows, tokens_of(self.embeddings, columns))
+        return self.scorer.prepare_texts(rows)
 
     def scores(self, texts: Any, columns: Tensor, first: int, last: int) -> Iterator[tuple[int, Tensor]]:
         """(row of the first image, scores) for the blocks that cover images first to last - 1."""

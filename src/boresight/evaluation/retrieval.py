@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from boresight.device import pick_device
-from boresight.editing import CaptionEditor, PlainScorer, Scorer
+from boresight.editing import PlainScorer, Scorer
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.ranking import count_competitors
@@ -76,7 +76,7 @@ class RetrievalResult:
 
 def evaluate_retrieval(
     embeddings: Embeddings,
-    editor: CaptionEditor | Scorer | None = None,
+    editor: Scorer | None = None,
     *,
     kinds: Sequence[str] | None = None,
     block_images: int = 2048,
@@ -104,11 +104,10 @@ def evaluate_retrieval(
         ArtefactError: an editor of another width or encoder.
     """
     _check(embeddings, editor, kinds, block_images, block_texts)
-    scorer: Scorer = editor if editor is not None else PlainScorer()
-    place = pick_device(device) if editor is None else getattr(editor, "device", None)
+    scorer: Scorer = editor if editor is not None else PlainScorer(pick_device(device))
     with torch.inference_mode():
         counts = count_competitors(
-            embeddings, scorer, kinds=kinds, block_images=block_images, block_texts=block_texts, device=place
+            embeddings, scorer, kinds=kinds, block_images=block_images, block_texts=block_texts, device=scorer.device
         )
     parts = {}
     if kinds is not None:
@@ -162,7 +161,7 @@ def _metrics(counts: Counts) -> dict[str, float]:
     }
 
 
-def _check(embeddings: Embeddings, editor: Any, kinds: Sequence[str] | None, *blocks: int) -> None:
+def _check(embeddings: Embeddings, editor: Scorer | None, kinds: Sequence[str] | None, *blocks: int) -> None:
     if len(embeddings) == 0 or len(embeddings.owners) == 0:
         raise InputError(
             f"{embeddings.name or 'This collection'} has {len(embeddings)} images and {len(embeddings.owners)} "
@@ -172,5 +171,5 @@ def _check(embeddings: Embeddings, editor: Any, kinds: Sequence[str] | None, *bl
         raise InputError(f"kinds has {len(kinds)} entries and there are {len(embeddings.owners)} captions.")
     if min(blocks) < 1:
         raise InputError("block_images and block_texts must be at least 1.")
-    if isinstance(editor, CaptionEditor):
+    if editor is not None:
         editor.require_same_encoder(embeddings)

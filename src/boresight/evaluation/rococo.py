@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from boresight.benchmarks.rococo import Rococo
-from boresight.editing import CaptionEditor, Scorer
+from boresight.editing import Scorer
 from boresight.embeddings import Embeddings
 from boresight.embeddings.batches import LongText, embed_captions
 from boresight.encoders.protocol import Encoder
@@ -48,9 +48,7 @@ def embed_altered(
     )
 
 
-def evaluate_rococo(
-    rococo: Rococo, embeddings: Embeddings, altered: Tensor, editor: CaptionEditor | Scorer | None = None
-) -> Figures:
+def evaluate_rococo(rococo: Rococo, embeddings: Embeddings, altered: Tensor, editor: Scorer | None = None) -> Figures:
     """Image to caption with the altered captions in the gallery, plain and edited, by `evaluate_robustness`.
 
     The published figures are 'I2T R@1', 'I2T R@5', 'I2T R@10' and 'false_rate'; published code takes no notice of
@@ -71,7 +69,7 @@ def evaluate_rococo(
 def evaluate_rococo_images(
     embeddings: Embeddings,
     altered: Sequence[Embeddings | Tensor],
-    editor: CaptionEditor | Scorer | None = None,
+    editor: Scorer | None = None,
 ) -> Figures:
     """Caption to image with the altered pictures in the gallery, plain and edited, by `evaluate_image_attack`.
 
@@ -100,7 +98,7 @@ def evaluate_rococo_images(
     return figures
 
 
-def _scorers(editor: CaptionEditor | Scorer | None) -> dict[str, CaptionEditor | Scorer | None]:
+def _scorers(editor: Scorer | None) -> dict[str, Scorer | None]:
     return {"plain": None} if editor is None else {"plain": None, "edited": editor}
 
 

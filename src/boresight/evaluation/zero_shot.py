@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from boresight.data import Collection, Problem
 from boresight.data.images import open_picture
 from boresight.data.load import summary
-from boresight.editing import CaptionEditor, PlainScorer, Scorer
-from boresight.embeddings.batches import Editors, Open, check_batches, embed_batches, reads_tokens
+from boresight.editing import PlainScorer, Scorer
+from boresight.editing.scorer import Editors, check_batches
+from boresight.embeddings.batches import Open, embed_batches
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
 from boresight.indexing import as_tensor
@@ -87,7 +88,7 @@ def zero_shot(
     labels: Tensor | np.ndarray | Sequence[int],
     classes: Sequence[str],
     templates: Sequence[str] = TEMPLATES,
-    editor: CaptionEditor | Scorer | None = None,
+    editor: Scorer | None = None,
     *,
     batch_size: int = 64,
     name: str = "",
@@ -109,8 +110,7 @@ def zero_shot(
     Memory: the embeddings of N pictures and C classes, two batches of pictures, and blocks of BLOCK classes.
 
     Raises:
-        InputError: labels, classes or templates that make no sense, an editor that reads tokens, which a mean over
-            templates does not have, or no picture that can be read.
+        InputError: labels, classes or templates that make no sense, or no picture that can be read.
         ArtefactError: an editor of another encoder or width.
     """
     return zero_shot_by_editor(
@@ -133,10 +133,6 @@ def zero_shot_by_editor(
     """`zero_shot` for each of the editors, with pictures and classes embedded once for all."""
     for editor in editors.values():
         check_batches(encoder, editor, batch_size)
-        if reads_tokens(editor):
-            raise InputError(
-                "A class embedding is a mean and has no tokens; pass an editor whose mask does not read them."
-            )
     openers: list[Open] = (
         [partial(pictures.image, row) for row in range(len(pictures))]
         if isinstance(pictures, Collection)
@@ -178,9 +174,7 @@ def class_embeddings(
     return F.normalize(sums, dim=1)
 
 
-def count_classes(
-    images: Tensor, classes: Tensor, labels: Tensor, editor: CaptionEditor | Scorer | None = None
-) -> Counts:
+def count_classes(images: Tensor, classes: Tensor, labels: Tensor, editor: Scorer | None = None) -> Counts:
     """For each image how many classes score above its own and how many tie with it; `.recall(k)` is top-k.
 
     images: (N, d); classes: (C, d), of `class_embeddings`; labels: (N,) int64 in [0, C). In blocks, twice over.

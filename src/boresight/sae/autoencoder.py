@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from boresight.device import pick_device
 from boresight.embeddings import Embeddings
+from boresight.encoders.protocol import Encoder
 from boresight.errors import ArtefactError, InputError
 from boresight.sae import activations
 from boresight.sae.codes import SparseCodes, concatenate, pack
@@ -95,7 +96,6 @@ class SparseAutoencoder(nn.Module):
         dead_after: int | None = None,
         selection: Selection = "topk",
         matryoshka_sizes: Sequence[int] | None = None,
-        nested_k: Sequence[int] | None = None,
         l0_coefficient: float = 3.0,
         max_active: int | None = None,
         device: str | torch.device | None = None,
@@ -109,7 +109,7 @@ class SparseAutoencoder(nn.Module):
         Args:
             images: (N, d) float16 or float32, torch or numpy, in memory or memory-mapped (read a batch at a time);
                 or `Embeddings`, whose images are used, all of them: pass `.train` to keep the rest unseen.
-            n_latents, k, architecture, selection, matryoshka_sizes, nested_k, max_active: see `SaeConfig`.
+            n_latents, k, architecture, selection, matryoshka_sizes, max_active: see `SaeConfig`.
             epochs, steps: how long, at most one of them. Left out: `default_steps`.
             batch_size: rows a step; left out, `default_batch_size`.
             learning_rate: of Adam at its height; left out, `default_learning_rate`. It rises over the first 5 % of
@@ -135,7 +135,6 @@ class SparseAutoencoder(nn.Module):
             architecture,
             selection=selection,
             matryoshka_sizes=matryoshka_sizes,
-            nested_k=nested_k,
             max_active=max_active,
         )
         options = make_options(
@@ -215,18 +214,18 @@ class SparseAutoencoder(nn.Module):
         summed = weighted_sums(there.indices.reshape(-1), there.values.reshape(-1), offsets, self.directions)
         return (summed + self.bias).to(codes.values.device)
 
-    def require_same_encoder(self, embeddings: Embeddings) -> None:
-        """Raises ArtefactError when the embeddings were made by another encoder than those it was fitted on.
+    def require_same_encoder(self, source: Embeddings | Encoder) -> None:
+        """Raises ArtefactError when embeddings were made by another encoder than those it was fitted on.
 
-        Said nothing where either side does not know its encoder. Compares fingerprints, or names where there is no
-        fingerprint. A different width is always refused.
+        source: the embeddings, or the encoder that makes them. Compares fingerprints, or names where there is no
+        fingerprint; says nothing where either side does not know its encoder. A different width is always refused.
         """
-        if embeddings.width != self.width:
+        if source.width != self.width:
             raise ArtefactError(
-                f"The autoencoder was fitted on width {self.width} and these embeddings are {embeddings.width} wide; "
+                f"The autoencoder was fitted on width {self.width} and these embeddings are {source.width} wide; "
                 "use embeddings of the encoder it was fitted on."
             )
-        mine, theirs = encoder_of(self.manifest), encoder_of(embeddings.manifest)
+        mine, theirs = encoder_of(self.manifest), encoder_of(source)
         for key in ("encoder_fingerprint", "encoder"):
             if mine.get(key) and theirs.get(key):
                 if mine[key] != theirs[key]:
@@ -247,8 +246,7 @@ class SparseAutoencoder(nn.Module):
         tensors, manifest = load_artefact(folder, "sae")
         try:
             settings = dict(manifest["config"])
-            for name in ("matryoshka_sizes", "nested_k"):
-                settings[name] = tuple(settings[name])
+            settings["matryoshka_sizes"] = tuple(settings["matryoshka_sizes"])
             sae = cls(SaeConfig(**settings), {key: manifest[key] for key in _KEPT if key in manifest})
             sae.load_state_dict(tensors)
         except (KeyError, TypeError, RuntimeError) as error:
@@ -257,6 +255,9 @@ class SparseAutoencoder(nn.Module):
         return sae.to(pick_device(device))
 
 
-def encoder_of(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """What a manifest knows of the encoder behind it: `encoder`, its name, and `encoder_fingerprint`."""
+def encoder_of(source: Mapping[str, Any] | Embeddings | Encoder) -> dict[str, str]:
+    """What is known of the encoder behind a manifest or embeddings: `encoder`, its name, and `encoder_fingerprint`."""
+    if not isinstance(source, Mapping | Embeddings):
+        return {"encoder": source.name, "encoder_fingerprint": source.fingerprint}
+    manifest = source.manifest if isinstance(source, Embeddings) else source
     return {key: manifest[key] for key in ("encoder", "encoder_fingerprint") if manifest.get(key)}

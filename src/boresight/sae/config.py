@@ -28,8 +28,6 @@ class SaeConfig:
             threshold), 'jumprelu' (a learnt threshold per latent), 'matryoshka' (nested prefixes of the dictionary).
         selection: how 'matryoshka' selects, 'topk' or 'batchtopk'.
         matryoshka_sizes: ascending prefixes of the dictionary that must each reconstruct alone, the last one n.
-        nested_k: in place of prefixes: ascending numbers of the largest latents that must each reconstruct alone,
-            the last one k ('topk' selection only).
         max_active: where the rule is a threshold, the most latents kept of a row, the largest.
     """
 
@@ -39,7 +37,6 @@ class SaeConfig:
     architecture: Architecture = "topk"
     selection: Selection = "topk"
     matryoshka_sizes: tuple[int, ...] = ()
-    nested_k: tuple[int, ...] = ()
     max_active: int = 0
 
     @property
@@ -52,7 +49,7 @@ class SaeConfig:
     @property
     def depth(self) -> int:
         """How many nested reconstructions training asks for."""
-        return max(1, len(self.matryoshka_sizes), len(self.nested_k))
+        return max(1, len(self.matryoshka_sizes))
 
 
 def make_config(
@@ -63,7 +60,6 @@ def make_config(
     *,
     selection: Selection = "topk",
     matryoshka_sizes: Sequence[int] | None = None,
-    nested_k: Sequence[int] | None = None,
     max_active: int | None = None,
 ) -> SaeConfig:
     """A checked `SaeConfig` with its defaults: prefixes n/8, n/4, n/2, n, and max_active 4 k.
@@ -80,20 +76,13 @@ def make_config(
         raise InputError(f"n_latents is {n_latents}; a dictionary needs at least 1 latent.")
     if not 1 <= k <= n_latents:
         raise InputError(f"k is {k}; choose between 1 and n_latents, which is {n_latents}.")
-    sizes, ks = tuple(matryoshka_sizes or ()), tuple(nested_k or ())
-    if architecture != "matryoshka" and (sizes or ks or selection != "topk"):
-        raise InputError(
-            "matryoshka_sizes, nested_k and selection belong to architecture='matryoshka'; leave them out."
-        )
-    if sizes and ks:
-        raise InputError("Choose either matryoshka_sizes or nested_k, not both.")
-    if ks and selection == "batchtopk":
-        raise InputError("nested_k ranks the latents of a row, so it needs selection='topk'.")
-    if architecture == "matryoshka" and not ks and not sizes:
+    sizes = tuple(matryoshka_sizes or ())
+    if architecture != "matryoshka" and (sizes or selection != "topk"):
+        raise InputError("matryoshka_sizes and selection belong to architecture='matryoshka'; leave them out.")
+    if architecture == "matryoshka" and not sizes:
         sizes = tuple(sorted({max(1, n_latents // part) for part in (8, 4, 2, 1)}))
-    for label, values, last in (("matryoshka_sizes", sizes, n_latents), ("nested_k", ks, k)):
-        if values and (values[0] < 1 or values[-1] != last or list(values) != sorted(set(values))):
-            raise InputError(f"{label} is {list(values)}; it must ascend from at least 1 to exactly {last}.")
+    if sizes and (sizes[0] < 1 or sizes[-1] != n_latents or list(sizes) != sorted(set(sizes))):
+        raise InputError(f"matryoshka_sizes is {list(sizes)}; it must ascend from at least 1 to exactly {n_latents}.")
     most = min(n_latents, 4 * k) if max_active is None else max_active
     if not k <= most <= n_latents:
         raise InputError(f"max_active is {most}; choose between k ({k}) and n_latents ({n_latents}).")
@@ -104,7 +93,6 @@ def make_config(
         architecture=architecture,
         selection=selection,
         matryoshka_sizes=sizes,
-        nested_k=ks,
         max_active=most,
     )
 

@@ -81,7 +81,7 @@ def run(
     )
     places, smallest = _select(pre, weights, config, bandwidth, guess)
     rows, latents = places // n, places % n
-    levels = _levels(pre, rows, latents, config)
+    levels = _levels(latents, config)
     bags = levels * batch + rows
     if config.depth > 1:
         order = bags.argsort(stable=True)
@@ -152,20 +152,11 @@ def _select(pre: Tensor, weights: Weights, config: SaeConfig, bandwidth: float, 
     return activations.top_of_rows(pre, config.k), 0.0
 
 
-def _levels(pre: Tensor, rows: Tensor, latents: Tensor, config: SaeConfig) -> Tensor:
+def _levels(latents: Tensor, config: SaeConfig) -> Tensor:
     """(E,) the first nested reconstruction that each entry belongs to."""
-    if config.nested_k:
-        descending = pre[rows, latents].argsort(descending=True)
-        order = descending[rows[descending].argsort(stable=True)]
-        starts = torch.bincount(rows, minlength=len(pre)).cumsum(0)
-        rank = torch.empty_like(rows)
-        rank[order] = (
-            torch.arange(len(rows), device=rows.device) - torch.cat([starts.new_zeros(1), starts])[rows[order]]
-        )
-        return torch.searchsorted(torch.tensor(config.nested_k, device=rows.device), rank, right=True)
     if config.matryoshka_sizes:
-        return torch.searchsorted(torch.tensor(config.matryoshka_sizes, device=rows.device), latents, right=True)
-    return torch.zeros_like(rows)
+        return torch.searchsorted(torch.tensor(config.matryoshka_sizes, device=latents.device), latents, right=True)
+    return torch.zeros_like(latents)
 
 
 def jump_relu(values: Tensor, threshold: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
