@@ -289,9 +289,10 @@ def run_python(record: Record) -> None:
         options = {"images": "plain"} if source.startswith("annotations") else {}
         attempt(record, "collections", source, lambda s=source, o=options: contents(bs.load_collection(s, **o)))
     encoder = bs.load_encoder(str(shipped("tiny-clip")))
-    parts = bs.embed(encoder, bs.train_validation_test(bs.load_collection("plain")), "made/python")
+    parts = bs.embed(encoder, bs.train_validation_test(bs.load_collection("plain")), "made/python", tokens=True)
     sae = bs.SparseAutoencoder.fit(parts.train, n_latents=32, k=4, seed=0)
     editor = bs.CaptionEditor.fit(sae, parts.train, parts.validation, seed=0, steps=20)
+    reader = bs.CaptionEditor.fit(sae, parts.train, parts.validation, mask="tokens", form="residual", seed=0, steps=20)
     arrays = bs.Embeddings.from_arrays(parts.images, parts.texts, parts.owners)
     asked: dict[str, Callable[[], Any]] = {
         "names": lambda: sorted(bs.__all__),
@@ -300,6 +301,7 @@ def run_python(record: Record) -> None:
         "scores": lambda: summary(editor.score(parts.test.images, parts.test.texts)),
         "plain": lambda: lines_of(str(bs.evaluate_retrieval(parts.train))),
         "edited": lambda: lines_of(str(bs.evaluate_retrieval(parts.train, editor))),
+        "edited by words": lambda: lines_of(str(bs.evaluate_retrieval(parts.train, reader))),
         "arrays, kinds": lambda: lines_of(str(bs.evaluate_retrieval(arrays, kinds=["a", "b"] * 29 + ["a"]))),
     }
     for name, ask in asked.items():
@@ -369,6 +371,5 @@ def package() -> Path:
 
 
 def shipped(name: str) -> Path:
-    """A model that comes with boresight, wherever it lies in it, or beside it with the tests."""
-    above = (package(), package().parents[1] / "tests")
-    return next(folder for place in above for folder in sorted(place.rglob(name)) if folder.is_dir())
+    """A model that comes with boresight, wherever it lies in it."""
+    return next(folder for folder in sorted(package().rglob(name)) if folder.is_dir())
