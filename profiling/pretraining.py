@@ -43,12 +43,13 @@ from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
 from boresight.models import default_model_path
 from boresight.seeds import generator
+from boresight.training.config import Captions, PretrainConfig, Stage, StreamConfig
 from boresight.training.contrastive import clamp_scale, clips_loss
 from boresight.training.gradient_cache import cached_backward
-from boresight.training.loop import PretrainConfig, Stage, pretrain
+from boresight.training.loop import pretrain
 from boresight.training.shards import open_shards
-from boresight.training.stream import PairStream, StreamConfig
-from boresight.training.trainee import Captions, Trainee, loss_of
+from boresight.training.stream import PairStream
+from boresight.training.trainee import Trainee, loss_of
 
 STEPS: dict[str, tuple[Captions, int, int]] = {
     "web captions, 77 tokens": ("web", 77, 77),

@@ -63,12 +63,10 @@ from boresight.errors import InputError
 from boresight.evaluation.results import Spread, replace_text
 from boresight.evaluation.retrieval import evaluate_retrieval
 from boresight.progress import say
-from boresight.training.loop import CHECKPOINT, PretrainConfig, Stage
-from boresight.training.recipe import MODEL, CaptionerShape, train_on
+from boresight.training.config import CaptionerShape, Captions, Loss, PretrainConfig, Stage, Strategy, StreamConfig
+from boresight.training.loop import CHECKPOINT
+from boresight.training.recipe import MODEL, train_on
 from boresight.training.shards import open_rows
-from boresight.training.stream import StreamConfig
-from boresight.training.subcaptions import Strategy
-from boresight.training.trainee import Captions, Loss
 from kept import keep, kept
 from worlds.small_clip import SmallClipConfig, small_clip, small_processor, train_tokenizer
 from worlds.synthetic_captions import SYNTHETIC, WEB, web_captions, with_training_captions

@@ -60,10 +60,10 @@ from boresight.evaluation.probes import fit_probe
 from boresight.evaluation.results import Row, Spread, replace_text
 from boresight.progress import say
 from boresight.recall import count_image_to_text, count_text_to_image
-from boresight.training.loop import CHECKPOINT, PretrainConfig
+from boresight.training.config import PretrainConfig, StreamConfig
+from boresight.training.loop import CHECKPOINT
 from boresight.training.recipe import MODEL, train_on
 from boresight.training.shards import open_rows
-from boresight.training.stream import StreamConfig
 from clips import small_encoder
 from kept import keep, kept
 from worlds.mad import FACTORS, make_mad

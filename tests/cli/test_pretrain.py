@@ -26,11 +26,10 @@ from boresight.encoders import load_encoder
 from boresight.errors import InputError
 from boresight.storage import read_manifest
 from boresight.training.captioner import Captioner
-from boresight.training.loop import PretrainConfig, Stage
+from boresight.training.config import CaptionerShape, PretrainConfig, Stage, StreamConfig
 from boresight.training.model_folder import from_scratch, save_model
-from boresight.training.recipe import CaptionerShape, Feed, train_on
+from boresight.training.recipe import Feed, train_on
 from boresight.training.shards import open_rows, open_shards
-from boresight.training.stream import StreamConfig
 from boresight.training.trainee import Trainee
 from command_line import boresight, lines, refused
 from pretraining_world import COLOURS, SHAPE, synthetic, web

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from boresight.seeds import generator
 from boresight.training.captioner import Captioner, CaptionerConfig
-from boresight.training.loop import PretrainConfig
+from boresight.training.config import PretrainConfig
 from boresight.training.trainee import Trainee
 from worlds.small_clip import SmallClipConfig, small_clip, train_tokenizer
 

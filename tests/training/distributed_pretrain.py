@@ -15,7 +15,8 @@ import torch.distributed as dist
 
 from boresight.errors import InputError
 from boresight.training.collectives import gather_objects, rank, world_size
-from boresight.training.loop import Batches, Stage, join_processes, pretrain
+from boresight.training.config import Stage
+from boresight.training.loop import Batches, join_processes, pretrain
 from pretraining_world import CONFIG, batches, tiny_trainee, weights
 
 

@@ -16,11 +16,11 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPModel
 
 from boresight.cli.main import COMMANDS, _expand_config
-from boresight.cli.pretrain import Pretrain, read_stages
+from boresight.cli.pretrain import Pretrain
 from boresight.models import default_model_path
 from boresight.seeds import generator
 from boresight.training.captioner import CaptionerConfig
-from boresight.training.loop import PretrainConfig
+from boresight.training.config import Stage
 from boresight.training.model_folder import save_model
 from boresight.training.subcaptions import content_ids, reduce
 from command_line import boresight
@@ -44,10 +44,11 @@ def test_a_recipe_is_read_as_it_is_written(recipe: Path) -> None:
     command = parsed("pretrain", "a-{0..9}.tar", "--config", recipe, "--out", "runs/a")
     assert isinstance(command, Pretrain)
     for name, value in yaml.safe_load(recipe.read_text()).items():
-        found = getattr(command, name)
-        assert (list(found) if isinstance(found, tuple) else found) == value, name
-    shared = {name: getattr(command, name) for name in PretrainConfig.__dataclass_fields__ if hasattr(command, name)}
-    config = PretrainConfig(**{**shared, "stages": read_stages(command.stages)})
+        owner = next(part for part in (command, command.training, command.stream) if hasattr(part, name))
+        read = getattr(owner, name)
+        expected = [Stage.parse(stage) for stage in value] if name == "stages" else value
+        assert (list(read) if isinstance(read, tuple) else read) == expected, name
+    config = command.training
     if command.captioner_size is not None:
         width, layers, heads = command.captioner_size
         CaptionerConfig(image_width=8, text_width=8, vocabulary=8, width=width, layers=layers, heads=heads)
@@ -104,7 +105,7 @@ def test_the_script_is_short_and_its_options_exist(tmp_path: Path) -> None:
         assert isinstance(parsed(*words), COMMANDS[words[0]])
     training = parsed(*calls[0])
     assert isinstance(training, Pretrain)
-    assert (training.data, training.out, training.seed) == ("my photos", Path("run"), 3)
+    assert (training.data, training.out, training.training.seed) == ("my photos", Path("run"), 3)
     assert training.model == "openai/clip-vit-base-patch32"
 
 

@@ -18,7 +18,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from boresight import load_encoder, storage
 from boresight.errors import ArtefactError, InputError
 from boresight.training import checkpoints
-from boresight.training.loop import PretrainConfig, Stage, pretrain
+from boresight.training.config import PretrainConfig, Stage
+from boresight.training.loop import pretrain
 from boresight.training.parameters import parameter_groups, rate_share
 from boresight.training.trainee import Trainee
 from pretraining_world import CONFIG, SHAPE, batches, tiny_tokenizer, tiny_trainee, weights

@@ -34,10 +34,11 @@ from boresight.data import Collection, Problem
 from boresight.errors import InputError
 from boresight.seeds import generator
 from boresight.training import download
+from boresight.training.config import StreamConfig
 from boresight.training.crops import augment, crop_box
 from boresight.training.order import Chain
 from boresight.training.shards import NO_CAPTION, NO_PICTURE, TRUNCATED, Sample, open_rows, open_shards
-from boresight.training.stream import CORRUPT, NO_SYNTHETIC, NO_WEB, PairStream, StreamConfig
+from boresight.training.stream import CORRUPT, NO_SYNTHETIC, NO_WEB, PairStream
 from boresight.training.subcaptions import sentences
 from collection_files import picture, write_tar
 from tiny_encoders import bert_tokenizer, clip_tokenizer, gemma_like_tokenizer

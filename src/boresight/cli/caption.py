@@ -1,4 +1,4 @@
-"""boresight caption"""
+"""The command `boresight caption`."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class Caption:
     """Threads that read and preprocess pictures."""
 
     def run(self) -> None:
+        """Write the captions, and say how many."""
         from boresight.cli.sources import open_collection
         from boresight.data.files import walk_pictures
         from boresight.data.images import open_picture

@@ -1,20 +1,22 @@
-"""boresight pretrain"""
+"""The command `boresight pretrain`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from boresight.errors import InputError
+from boresight.training.config import CaptionerShape, PretrainConfig, StreamConfig, StreamOptions
+
 if TYPE_CHECKING:
     from boresight.encoders.hf import TransformersEncoder
     from boresight.training.captioner import Captioner
-    from boresight.training.loop import Stage
-    from boresight.training.recipe import CaptionerShape
     from boresight.training.shards import Rows, Shards
 
 
@@ -43,16 +45,6 @@ class Pretrain:
     validation: str | None = "auto"
     """Split of a collection for retrieval as training goes on, of 5,000 pictures at most; 'auto': 'validation' where
     there is one; None: none."""
-    captions: Literal["both", "web", "synthetic"] = "both"
-    """What images are contrasted with."""
-    loss: Literal["softmax", "multi-positive", "sigmoid"] = "softmax"
-    """A softmax each for web and synthetic captions; one for all captions of an image; or SigLIP's, pair by pair."""
-    strategy: Literal["sub-caption", "truncate", "random", "block", "none"] = "sub-caption"
-    """What is kept of a long synthetic caption."""
-    budget: int = 32
-    """Tokens kept."""
-    n_sentences: int = 1
-    """Sentences of a sub-caption."""
     captioner: Literal["none", "queries", "teacher"] = "none"
     """Train a captioner too: 'queries' as published, 'teacher' as in CoCa."""
     captioner_from: Path | None = None
@@ -61,69 +53,25 @@ class Pretrain:
     """Its width, layers and heads; left out: 384 12 6."""
     caption_length: int | None = None
     """Tokens of the captions it writes; left out: 128."""
-    captioning_weight: float = 2.0
-    """Of its loss, beside 1 for the contrastive one."""
-    steps: int = 1000
-    batch_size: int = 256
-    """Images a step over all processes."""
-    micro_batch: int | None = None
-    """Images at once in a process; the gradient is that of the whole batch."""
-    loss_chunk: int | None = None
-    """Columns of the score matrix at once."""
-    learning_rate: float = 5e-4
-    warmup: int = 100
-    weight_decay: float = 0.2
-    betas: tuple[float, float] = (0.9, 0.95)
-    """Of AdamW."""
-    gradient_norm: float = 1.0
-    """Longest gradient; longer ones are cut to it."""
-    layer_decay: float = 1.0
-    """Factor of the learning rate from layer to layer downwards."""
-    lock: tuple[Literal["image", "text"], ...] = ()
-    """Towers that do not learn."""
-    precision: Literal["no", "bf16"] = "no"
-    gradient_checkpointing: bool = False
-    average: float = 0.0
-    """Decay of a moving average of the weights, which is then what is saved; 0 for none."""
-    stages: tuple[str, ...] = ()
-    """Train short, finish full: 'share of steps:pixels:tokens', such as 0.9:112:32 1:224:77."""
-    shard: bool = False
-    """Spread weights over processes (FSDP2)."""
-    minimum_area: float = 0.4
-    """Least share of a picture that a random crop keeps."""
-    flip: bool = True
-    """Mirror every other picture; --no-flip where captions say left and right."""
-    jitter: float = 0.0
-    """Change of brightness, contrast and colour."""
-    grey: float = 0.0
-    """Share of the pictures that lose their colours."""
-    workers: int = 2
-    """Loader processes."""
-    every: int = 100
-    """Steps between checkpoints and evaluations."""
-    seed: int = 0
     tensorboard: bool = True
+    training: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
+    stream: Annotated[StreamOptions, tyro.conf.arg(name="")] = field(default_factory=partial(StreamOptions, workers=2))
 
     def run(self) -> None:
-        from boresight.errors import InputError
-
+        """Train, and say where the model is and what it came to."""
         try:
-            from boresight.training.loop import PretrainConfig, join_processes
+            from boresight.training.loop import CAPTIONER, MODEL, join_processes
         except ImportError as error:
             raise InputError(f"Training needs the extra 'train' ({error}); pip install 'boresight[train]'.") from error
         from boresight.encoders import load_encoder
         from boresight.encoders.hf import TransformersEncoder
         from boresight.models import default_model_path
         from boresight.training.collectives import rank
-        from boresight.training.loop import CAPTIONER, MODEL
         from boresight.training.model_folder import pixel_statistics
         from boresight.training.recipe import check_places, train_on
-        from boresight.training.stream import StreamConfig
 
         self._check_options()
         join_processes()
-        shared = {name: getattr(self, name) for name in PretrainConfig.__dataclass_fields__ if hasattr(self, name)}
-        config = PretrainConfig(**{**shared, "stages": read_stages(self.stages)})
         for given, written in ((self.model, self.out / MODEL), (self.captioner_from, self.out / CAPTIONER)):
             if given is not None and Path(given).resolve() == written.resolve():
                 raise InputError(f"{given} is what this training would write over; choose another --out.")
@@ -133,23 +81,13 @@ class Pretrain:
         if rank() == 0:
             check_places(self.out)
         captioner = self._captioner()
-        stream = StreamConfig(
-            strategy=self.strategy,
-            budget=self.budget,
-            n_sentences=self.n_sentences,
-            minimum_area=self.minimum_area,
-            flip=self.flip,
-            jitter=self.jitter,
-            grey=self.grey,
-            workers=self.workers,
-            **pixel_statistics(encoder.image_processor),
-        )
+        stream = StreamConfig(**vars(self.stream), **pixel_statistics(encoder.image_processor))
         source, evaluate = self._source(encoder)
         trained = train_on(
             source,
             encoder,
             self.out,
-            config,
+            self.training,
             stream,
             captioner=captioner,
             scratch=self.scratch,
@@ -157,22 +95,23 @@ class Pretrain:
             tensorboard=self.tensorboard,
         )
         if rank() == 0:
-            told = f"loss {trained.loss:.4f}, {trained.images_per_second:.1f} images/s"
-            print(f"{'finished already' if math.isnan(trained.loss) else told}: {self.out / MODEL}")
+            outcome = f"loss {trained.loss:.4f}, {trained.images_per_second:.1f} images/s"
+            print(f"{'finished already' if math.isnan(trained.loss) else outcome}: {self.out / MODEL}")
 
     def _check_options(self) -> None:
         """Raises InputError for an option that nothing reads."""
-        from boresight.errors import InputError
-
         alone = self.captioner == "none" and self.captioner_from is None
         without = "without a captioner; leave it out or add --captioner"
-        so_kept = f"with --strategy {self.strategy}; leave out one of the two"
+        strategy, defaults = self.stream.strategy, StreamOptions()
+        so_kept = f"with --strategy {strategy}; leave out one of the two"
+        weighed = self.training.captioning_weight != PretrainConfig().captioning_weight
+        counted = self.stream.n_sentences != defaults.n_sentences
         unread = (
             ("--captioner-size", alone and self.captioner_size is not None, without),
             ("--caption-length", alone and self.caption_length is not None, without),
-            ("--captioning-weight", alone and self.captioning_weight != Pretrain.captioning_weight, without),
-            ("--budget", self.strategy == "none" and self.budget != Pretrain.budget, so_kept),
-            ("--n-sentences", self.strategy != "sub-caption" and self.n_sentences != Pretrain.n_sentences, so_kept),
+            ("--captioning-weight", alone and weighed, without),
+            ("--budget", strategy == "none" and self.stream.budget != defaults.budget, so_kept),
+            ("--n-sentences", strategy != "sub-caption" and counted, so_kept),
         )
         for option, given, why in unread:
             if given:
@@ -181,7 +120,6 @@ class Pretrain:
     def _source(self, encoder: TransformersEncoder) -> tuple[Shards | Rows, Callable[[Any], dict[str, float]] | None]:
         """What is trained on and, on the first process, what measures retrieval as it goes on."""
         from boresight.cli.sources import open_collection
-        from boresight.errors import InputError
         from boresight.evaluation.watch import retrieval_watch
         from boresight.progress import say
         from boresight.training.collectives import rank
@@ -206,44 +144,25 @@ class Pretrain:
                 "learnt by heart; name another --split or --validation."
             )
         source = open_rows(collection.split(trained), self.web or "captions", self.synthetic)
-        return source, None if watched is None or rank() else retrieval_watch(watched, encoder, workers=self.workers)
+        return source, None if watched is None or rank() else retrieval_watch(
+            watched, encoder, workers=self.stream.workers
+        )
 
     def _captioner(self) -> CaptionerShape | Captioner | None:
-        from boresight.errors import InputError
         from boresight.training.captioner import Captioner
-        from boresight.training.recipe import CaptionerShape
 
-        told: dict[str, Any] = {} if self.captioner == "none" else {"variant": self.captioner}
+        shape: dict[str, Any] = {} if self.captioner == "none" else {"variant": self.captioner}
         if self.captioner_size is not None:
-            told |= dict(zip(("width", "layers", "heads"), self.captioner_size, strict=True))
+            shape |= dict(zip(("width", "layers", "heads"), self.captioner_size, strict=True))
         if self.caption_length is not None:
-            told["queries"] = self.caption_length
+            shape["queries"] = self.caption_length
         if self.captioner_from is None:
-            return None if self.captioner == "none" else CaptionerShape(**told)
+            return None if self.captioner == "none" else CaptionerShape(**shape)
         captioner = Captioner.load(self.captioner_from)
-        for what, value in told.items():
+        for what, value in shape.items():
             if (own := getattr(captioner.config, what)) != value:
                 raise InputError(
                     f"The captioner in {self.captioner_from} has {what} {own}, not {value}; "
                     "leave out --captioner, --captioner-size and --caption-length beside --captioner-from."
                 )
         return captioner
-
-
-def read_stages(told: tuple[str, ...]) -> tuple[Stage, ...]:
-    """Stages from 'share:pixels:tokens'. Raises InputError for anything else."""
-    from boresight.errors import InputError
-    from boresight.training.loop import Stage
-
-    stages = []
-    for one in told:
-        try:
-            share, pixels, tokens = one.split(":")
-            read = float(share), int(pixels), int(tokens)
-        except ValueError as error:
-            quoted = "" if ":" in one else ", in quotes in a yaml file"
-            raise InputError(
-                f"The stage '{one}' is not 'share:pixels:tokens', such as 0.9:112:32; mend it{quoted}."
-            ) from error
-        stages.append(Stage(until=read[0], image_size=read[1], text_length=read[2]))
-    return tuple(stages) or (Stage(),)

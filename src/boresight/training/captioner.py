@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,48 +18,28 @@ from boresight.device import pick_device
 from boresight.errors import ArtefactError, InputError
 from boresight.seeds import generator
 from boresight.storage import load_artefact, save_artefact
+from boresight.training.config import CaptionerShape
 from boresight.training.subcaptions import special_ids
 
 KIND = "captioner"
 FAMILIES = ("clip", "siglip")
 IGNORED = -100  # fills targets behind a caption's end; no token has this number, while CLIP pads with its end token
-Variant = Literal["queries", "teacher"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionerConfig:
-    """Shape of a captioner; the defaults are those of the published S size.
+class CaptionerConfig(CaptionerShape):
+    """Shape of a captioner and of what it reads.
 
     Attributes:
         image_width, text_width: widths of the token states of the two towers.
         vocabulary: size of the tokenizer's vocabulary.
-        queries: N, the longest caption in tokens, its end token included.
-        variant: 'queries' as published, where nothing of the caption is ever an input and all tokens are written at
-            once; 'teacher' for comparison, which reads the tokens before (as CoCa does) and writes step by step.
-        mask_padding: hide the padding of web captions. Ours: the published model reads it, so that what it writes
-            depends on the longest caption of the batch.
         tokenizer: `tokenizer_fingerprint` of the tokenizer whose numbers it writes; '' is never checked.
     """
 
     image_width: int
     text_width: int
     vocabulary: int
-    width: int = 384
-    layers: int = 12
-    heads: int = 6
-    queries: int = 128
-    variant: Variant = "queries"
-    mask_padding: bool = True
     tokenizer: str = ""
-
-    def __post_init__(self) -> None:
-        if self.variant not in get_args(Variant):
-            raise InputError(f"variant='{self.variant}' is unknown; choose one of {', '.join(get_args(Variant))}.")
-        for name in ("image_width", "text_width", "vocabulary", "width", "layers", "heads", "queries"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.width % self.heads:
-            raise InputError(f"width {self.width} is no multiple of heads {self.heads}; choose another of the two.")
 
     @classmethod
     def fitting(cls, model: Any, tokenizer: Any, **shape: Any) -> CaptionerConfig:

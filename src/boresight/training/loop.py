@@ -12,10 +12,10 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -30,117 +30,14 @@ from boresight.storage import fingerprint, nearest
 from boresight.training.captioner import IGNORED, Captioner
 from boresight.training.checkpoints import find_checkpoint, load_checkpoint, save_checkpoint, whole_weights
 from boresight.training.collectives import average, gather_objects, launched, rank, whole_tensor, world_size
+from boresight.training.config import PretrainConfig, Stage
 from boresight.training.contrastive import MAX_LOG_SCALE, clamp_scale
 from boresight.training.gradient_cache import cached_backward
 from boresight.training.parameters import average_into, lock, parameter_groups, rate_share
-from boresight.training.subcaptions import Captions
-from boresight.training.trainee import Loss, Trainee, loss_of
+from boresight.training.trainee import Trainee, loss_of
 
 CHECKPOINT, LOGS, MODEL, CAPTIONER = "checkpoint", "logs", "model", "captioner"
-_OF_ROUNDING = ("micro_batch", "loss_chunk", "gradient_checkpointing", "shard", "every")
 _PATIENCE = timedelta(hours=2)  # for which processes wait on the first one, which reads and evaluates alone
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A stretch of a training at one resolution: train short, finish full (CLIPA).
-
-    Attributes:
-        until: share of all steps at which it ends; 1 for the last.
-        image_size: pixels of a side; None is the model's own.
-        text_length: tokens of a caption with its special ones; None is the model's own.
-    """
-
-    until: float = 1.0
-    image_size: int | None = None
-    text_length: int | None = None
-
-    def __post_init__(self) -> None:
-        for what, size in (("pixels", self.image_size), ("tokens", self.text_length)):
-            if size is not None and size < 1:
-                raise InputError(f"A stage of {size} {what} shows nothing; give 1 or more.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """Settings of a training; with the data and the weights at its start they decide its outcome.
-
-    Attributes:
-        steps, batch_size: images a step over all processes.
-        micro_batch: images that go through a process at once, with the gradient of the whole batch; None is all.
-        loss_chunk: columns of the score matrix at once; None is all.
-        captions, loss: what images are contrasted with, and how: 'softmax' gives web and synthetic captions a softmax
-            each (CLIPS), 'multi-positive' one for all captions of an image, 'sigmoid' judges pairs (SigLIP).
-        contrastive_weight, captioning_weight: 1 and 2 as published; the second counts only with a captioner.
-        learning_rate, warmup, weight_decay, betas, gradient_norm: of AdamW; linear warm-up, then a cosine to zero.
-        layer_decay: of the learning rate, from layer to layer downwards; 1 is none.
-        lock: towers that do not learn.
-        precision: 'bf16' computes under autocast; weights stay float32.
-        gradient_checkpointing: compute the activations of towers and captioner anew in the backward.
-        average: decay of an exponential moving average of the weights, which is then what is saved; 0 is none.
-        stages: in order, the last until 1.
-        shard: spread weights, gradients and moments over processes (FSDP2).
-        every: steps between checkpoints, evaluations and lines of the log.
-
-    `micro_batch`, `loss_chunk`, `gradient_checkpointing`, `shard` and `every` decide no more than the rounding, so a
-    training may go on with others.
-    """
-
-    steps: int = 1000
-    batch_size: int = 256
-    micro_batch: int | None = None
-    loss_chunk: int | None = None
-    captions: Captions = "both"
-    loss: Loss = "softmax"
-    contrastive_weight: float = 1.0
-    captioning_weight: float = 2.0
-    learning_rate: float = 5e-4
-    warmup: int = 100
-    weight_decay: float = 0.2
-    betas: tuple[float, float] = (0.9, 0.95)
-    gradient_norm: float = 1.0
-    layer_decay: float = 1.0
-    lock: tuple[Literal["image", "text"], ...] = ()
-    precision: Literal["no", "bf16"] = "no"
-    gradient_checkpointing: bool = False
-    average: float = 0.0
-    stages: tuple[Stage, ...] = (Stage(),)
-    shard: bool = False
-    every: int = 100
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 2 or self.every < 1:
-            raise InputError(
-                f"{self.steps} steps of {self.batch_size} images, saved every {self.every}, train nothing; ask for "
-                "1 step, 2 images and 1 or more."
-            )
-        ends = [stage.until for stage in self.stages]
-        if not ends or ends[-1] != 1 or sorted(set(ends)) != ends or ends[0] <= 0:
-            raise InputError(f"Stages end at {ends}; their ends must rise from above 0 to 1.")
-        if self.average and not 0 < self.average < 1:
-            raise InputError(f"The average's decay is {self.average}; give a number between 0 and 1, such as 0.999.")
-        for name in ("learning_rate", "gradient_norm"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}={getattr(self, name)} learns nothing; give a number above 0.")
-        for name in ("weight_decay", "warmup", "contrastive_weight", "captioning_weight"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name}={getattr(self, name)} makes no sense; give 0 or more.")
-        for name in ("micro_batch", "loss_chunk"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} is too small; give 1 or more, or leave it out for all.")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"betas={self.betas} are no decays of AdamW; give two numbers from 0 to below 1.")
-        if not 0 < self.layer_decay <= 1:
-            raise InputError(f"layer_decay={self.layer_decay} is no share of a rate; give a number above 0, at most 1.")
-
-    @property
-    def of_outcome(self) -> dict[str, Any]:
-        """The settings that a training must keep to go on, as json gives them back."""
-        return {name: value for name, value in _plain(asdict(self)).items() if name not in _OF_ROUNDING}
-
-    def stage_at(self, step: int) -> Stage:
-        return next(stage for stage in self.stages if step < round(stage.until * self.steps) or stage.until == 1)
 
 
 Batches = Callable[[Stage, int], Iterable[Mapping[str, Any]]]
@@ -430,13 +327,6 @@ def _no_longer_finite(what: str, step: int, measures: Mapping[str, float], folde
         f"{what} no longer finite at step {step} ({told}; {safe}); {again} with a lower learning "
         "rate or precision='no'."
     )
-
-
-def _plain(value: Any) -> Any:
-    """As it comes back from json."""
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _say(line: str) -> None:

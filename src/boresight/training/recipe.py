@@ -20,12 +20,11 @@ from boresight.training.captioner import FAMILIES, Captioner, CaptionerConfig
 from boresight.training.captioner import KIND as CAPTIONER_KIND
 from boresight.training.checkpoints import KIND as CHECKPOINT_KIND
 from boresight.training.collectives import gather_objects, rank, world_size
+from boresight.training.config import CaptionerShape, PretrainConfig, Stage, StreamConfig
 from boresight.training.loop import (
     CAPTIONER,
     CHECKPOINT,
     MODEL,
-    PretrainConfig,
-    Stage,
     Trained,
     check_is_folder,
     join_processes,
@@ -34,20 +33,9 @@ from boresight.training.loop import (
 from boresight.training.model_folder import KIND as MODEL_KIND
 from boresight.training.model_folder import from_scratch, save_model
 from boresight.training.shards import Rows, Shards
-from boresight.training.stream import PairStream, StreamConfig
+from boresight.training.stream import PairStream
 from boresight.training.subcaptions import encode, special_ids
 from boresight.training.trainee import Trainee
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptionerShape:
-    """What of a `CaptionerConfig` the model does not decide."""
-
-    variant: str = "queries"
-    width: int = 384
-    layers: int = 12
-    heads: int = 6
-    queries: int = 128
 
 
 @dataclass
@@ -164,7 +152,7 @@ def train_on(
     data = {
         "web": source.web,
         "synthetic": source.synthetic,
-        "stream": _of_outcome(stream),
+        "stream": stream.of_outcome,
         "fingerprint": source.fingerprint,
     }
     made_by = {"settings": asdict(config), "data": data, "from": "scratch" if scratch else encoder.name}
@@ -216,10 +204,3 @@ def _check_stages(config: PretrainConfig, encoder: TransformersEncoder) -> None:
 def _tell(problems: Mapping[str, int]) -> None:
     if problems and rank() == 0:
         say("In all: " + "; ".join(f"{count} x {what}" for what, count in problems.items()) + ".")
-
-
-def _of_outcome(stream: StreamConfig) -> dict[str, Any]:
-    """The settings as json, without those that stages and processes decide."""
-    told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(stream).items()}
-    free = ("batch_size", "image_size", "text_length", "workers")
-    return {name: value for name, value in told.items() if name not in free}

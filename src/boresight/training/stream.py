@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from PIL import Image
@@ -22,10 +22,11 @@ from boresight.data.images import decode
 from boresight.errors import InputError
 from boresight.progress import say
 from boresight.seeds import generator
+from boresight.training.config import StreamConfig
 from boresight.training.crops import augment
 from boresight.training.order import Chain, Place, Slot
 from boresight.training.shards import Rows, Sample, Shards, too_many_workers
-from boresight.training.subcaptions import Captions, Strategy, content_ids, encode, reduce
+from boresight.training.subcaptions import content_ids, encode, reduce
 
 CORRUPT = "corrupt image skipped"
 NO_WEB = "no web caption, the synthetic one stands in"
@@ -33,60 +34,6 @@ NO_SYNTHETIC = "no synthetic caption, the web caption stands in"
 _NAMED = 10  # problems of one kind that are printed; all are counted
 _FRUITLESS = 100_000  # samples in a row of which none can be used, before it is an error
 _Example = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamConfig:
-    """What a batch is made of; the seed decides every draw.
-
-    Attributes:
-        batch_size: pictures in the batch of one rank.
-        image_size: pixels of each side.
-        text_length: tokens of the captions for the text tower.
-        captions: which of them the text tower is to read.
-        output_length: tokens of the captioner's target; 0 without a captioner.
-        strategy, budget, n_sentences, fill: how the synthetic caption is reduced, `boresight.training.subcaptions`.
-        lower_case: of what the text tower reads; the captioner's target keeps its capitals.
-        minimum_area, flip, jitter, grey, mean, std: of the crops, `boresight.training.crops.augment`. Turn flip
-            off where captions say left and right.
-        buffer: samples that a loader worker holds, undecoded, to shuffle those of a shard.
-        workers: loader processes; 0 reads in the training process.
-    """
-
-    batch_size: int = 128
-    image_size: int = 96
-    text_length: int = 77
-    captions: Captions = "both"
-    output_length: int = 128
-    strategy: Strategy = "sub-caption"
-    budget: int = 32
-    n_sentences: int = 1
-    fill: bool = False
-    lower_case: bool = False
-    minimum_area: float = 0.4
-    flip: bool = True
-    jitter: float = 0.0
-    grey: float = 0.0
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    buffer: int = 1000
-    workers: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "image_size", "buffer", "budget", "n_sentences"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} is too small; pass 1 or more.")
-        if self.strategy not in get_args(Strategy):
-            raise InputError(f"strategy='{self.strategy}' is unknown; choose one of {', '.join(get_args(Strategy))}.")
-        if self.workers < 0:
-            raise InputError(f"workers={self.workers} is no number of processes; pass 0 or more.")
-        if not 0 < self.minimum_area <= 1:
-            raise InputError(f"minimum_area={self.minimum_area} is no share of a picture; pass one in (0, 1].")
-        if not 0 <= self.jitter < 1:
-            raise InputError(f"jitter={self.jitter} must be at least 0 and below 1.")
-        if not 0 <= self.grey <= 1:
-            raise InputError(f"grey={self.grey} is no share of the pictures; pass one from 0 to 1.")
 
 
 class PairStream:

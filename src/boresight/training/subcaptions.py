@@ -6,16 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Generator
 
 from boresight.data.sentences import sentences
 from boresight.errors import InputError
-
-Captions = Literal["web", "synthetic", "both"]
-Strategy = Literal["none", "truncate", "random", "block", "sub-caption"]
+from boresight.training.config import Strategy
 
 
 def truncate(ids: Sequence[int], budget: int) -> list[int]:

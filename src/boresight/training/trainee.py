@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,9 @@ from boresight.training.captioner import (
     real_tokens,
     special_ends,
 )
+from boresight.training.config import Captions, Loss
 from boresight.training.contrastive import clips_loss, contrastive_loss, multi_positive_loss, sigmoid_loss
 from boresight.training.gradient_cache import Encoded
-from boresight.training.subcaptions import Captions
-
-Loss = Literal["softmax", "multi-positive", "sigmoid"]
 
 
 class Trainee(nn.Module):

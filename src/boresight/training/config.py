@@ -1,0 +1,257 @@
+"""The settings of a training, each in one place: what is trained, on what, with which captioner.
+
+`boresight pretrain` reads its options from these classes and their docstrings.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
+
+from boresight.errors import InputError
+
+Captions = Literal["both", "web", "synthetic"]
+Loss = Literal["softmax", "multi-positive", "sigmoid"]
+Strategy = Literal["none", "truncate", "random", "block", "sub-caption"]
+Variant = Literal["queries", "teacher"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stretch of a training at one resolution: train short, finish full (CLIPA)."""
+
+    until: float = 1.0
+    """Share of all steps at which it ends; 1 for the last."""
+    image_size: int | None = None
+    """Pixels of a side; None is the model's own."""
+    text_length: int | None = None
+    """Tokens of a caption with its special ones; None is the model's own."""
+
+    def __post_init__(self) -> None:
+        for what, size in (("pixels", self.image_size), ("tokens", self.text_length)):
+            if size is not None and size < 1:
+                raise InputError(f"A stage of {size} {what} shows nothing; give 1 or more.")
+
+    @classmethod
+    def parse(cls, text: str) -> Stage:
+        """A stage from 'share of steps:pixels:tokens'. Raises InputError for anything else."""
+        try:
+            share, pixels, tokens = text.split(":")
+            until, image_size, text_length = float(share), int(pixels), int(tokens)
+        except ValueError as error:
+            quoted = "" if ":" in text else ", in quotes in a yaml file"
+            raise InputError(
+                f"The stage '{text}' is not 'share:pixels:tokens', such as 0.9:112:32; mend it{quoted}."
+            ) from error
+        return cls(until=until, image_size=image_size, text_length=text_length)
+
+
+_AS_TEXT = tyro.constructors.PrimitiveConstructorSpec[Any](
+    nargs=1,
+    metavar="SHARE:PIXELS:TOKENS",
+    instance_from_str=lambda words: words[0],  # parsed by the configuration, whose errors are one sentence
+    is_instance=lambda stage: isinstance(stage, (Stage, str)),
+    str_from_instance=lambda stage: [str(stage)],
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Settings of a training; with the data and the weights at its start they decide its outcome.
+
+    `micro_batch`, `loss_chunk`, `gradient_checkpointing`, `shard` and `every` decide no more than the rounding, so a
+    training may go on with others.
+
+    Raises InputError for a setting that makes no sense.
+
+    Example:
+        >>> PretrainConfig(steps=500, batch_size=128, learning_rate=1e-5, stages=("0.9:112:32", "1:224:77"))
+    """
+
+    steps: int = 1000
+    batch_size: int = 256
+    """Images a step over all processes."""
+    micro_batch: int | None = None
+    """Images at once in a process; the gradient is that of the whole batch."""
+    loss_chunk: int | None = None
+    """Columns of the score matrix at once."""
+    captions: Captions = "both"
+    """What images are contrasted with."""
+    loss: Loss = "softmax"
+    """A softmax each for web and synthetic captions (CLIPS); one for all captions of an image; or SigLIP's, pair by
+    pair."""
+    contrastive_weight: float = 1.0
+    """Of the contrastive loss."""
+    captioning_weight: float = 2.0
+    """Of the captioner's loss, beside 1 for the contrastive one."""
+    learning_rate: float = 5e-4
+    """Of AdamW, after a linear warm-up; then a cosine to zero."""
+    warmup: int = 100
+    weight_decay: float = 0.2
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW."""
+    gradient_norm: float = 1.0
+    """Longest gradient; longer ones are cut to it."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from layer to layer downwards."""
+    lock: tuple[Literal["image", "text"], ...] = ()
+    """Towers that do not learn."""
+    precision: Literal["no", "bf16"] = "no"
+    """'bf16' computes under autocast; weights stay float32."""
+    gradient_checkpointing: bool = False
+    """Compute the activations of towers and captioner anew in the backward."""
+    average: float = 0.0
+    """Decay of a moving average of the weights, which is then what is saved; 0 for none."""
+    stages: Annotated[tuple[Annotated[Stage, _AS_TEXT], ...], tyro.conf.arg(help_behavior_hint="(default: one)")] = (
+        Stage(),
+    )
+    """Train short, finish full: 'share of steps:pixels:tokens', such as 0.9:112:32 1:224:77."""
+    shard: bool = False
+    """Spread weights, gradients and moments over processes (FSDP2)."""
+    every: int = 100
+    """Steps between checkpoints, evaluations and lines of the log."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        stages = tuple(Stage.parse(stage) if isinstance(stage, str) else stage for stage in self.stages)
+        object.__setattr__(self, "stages", stages)
+        if self.steps < 1 or self.batch_size < 2 or self.every < 1:
+            raise InputError(
+                f"{self.steps} steps of {self.batch_size} images, saved every {self.every}, train nothing; ask for "
+                "1 step, 2 images and 1 or more."
+            )
+        ends = [stage.until for stage in stages]
+        if not ends or ends[-1] != 1 or sorted(set(ends)) != ends or ends[0] <= 0:
+            raise InputError(f"Stages end at {ends}; their ends must rise from above 0 to 1.")
+        if self.average and not 0 < self.average < 1:
+            raise InputError(f"The average's decay is {self.average}; give a number between 0 and 1, such as 0.999.")
+        for name in ("learning_rate", "gradient_norm"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}={getattr(self, name)} learns nothing; give a number above 0.")
+        for name in ("weight_decay", "warmup", "contrastive_weight", "captioning_weight"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name}={getattr(self, name)} makes no sense; give 0 or more.")
+        for name in ("micro_batch", "loss_chunk"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is too small; give 1 or more, or leave it out for all.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas={self.betas} are no decays of AdamW; give two numbers from 0 to below 1.")
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"layer_decay={self.layer_decay} is no share of a rate; give a number above 0, at most 1.")
+
+    @property
+    def of_outcome(self) -> dict[str, Any]:
+        """The settings that a training must keep to go on, as json gives them back."""
+        return _as_json(self, without=("micro_batch", "loss_chunk", "gradient_checkpointing", "shard", "every"))
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage that the step with this number, from 0, belongs to."""
+        return next(stage for stage in self.stages if step < round(stage.until * self.steps) or stage.until == 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """What of a `StreamConfig` is a matter of choice, and not the model's or the training's."""
+
+    strategy: Strategy = "sub-caption"
+    """What is kept of a long synthetic caption, see `boresight.training.subcaptions`."""
+    budget: int = 32
+    """Tokens kept."""
+    n_sentences: int = 1
+    """Sentences of a sub-caption."""
+    minimum_area: float = 0.4
+    """Least share of a picture that a random crop keeps."""
+    flip: bool = True
+    """Mirror every other picture; --no-flip where captions say left and right."""
+    jitter: float = 0.0
+    """Change of brightness, contrast and colour."""
+    grey: float = 0.0
+    """Share of the pictures that lose their colours."""
+    workers: int = 0
+    """Loader processes; 0 reads in the training process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig(StreamOptions):
+    """What a batch is made of; the seed decides every draw. Raises InputError for a setting that makes no sense.
+
+    Example:
+        >>> StreamConfig(strategy="block", budget=16, **pixel_statistics(encoder.image_processor))
+    """
+
+    batch_size: int = 128
+    """Pictures in the batch of one rank."""
+    image_size: int = 96
+    """Pixels of each side."""
+    text_length: int = 77
+    """Tokens of the captions for the text tower."""
+    captions: Captions = "both"
+    """Which of them the text tower is to read."""
+    output_length: int = 128
+    """Tokens of the captioner's target; 0 without a captioner."""
+    fill: bool = False
+    """Take sentences for a sub-caption until the budget is full."""
+    lower_case: bool = False
+    """Of what the text tower reads; the captioner's target keeps its capitals."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Of the model's pixels, a channel."""
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    buffer: int = 1000
+    """Samples that a loader worker holds, undecoded, to shuffle those of a shard."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "image_size", "buffer", "budget", "n_sentences"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is too small; pass 1 or more.")
+        if self.strategy not in get_args(Strategy):
+            raise InputError(f"strategy='{self.strategy}' is unknown; choose one of {', '.join(get_args(Strategy))}.")
+        if self.workers < 0:
+            raise InputError(f"workers={self.workers} is no number of processes; pass 0 or more.")
+        if not 0 < self.minimum_area <= 1:
+            raise InputError(f"minimum_area={self.minimum_area} is no share of a picture; pass one in (0, 1].")
+        if not 0 <= self.jitter < 1:
+            raise InputError(f"jitter={self.jitter} must be at least 0 and below 1.")
+        if not 0 <= self.grey <= 1:
+            raise InputError(f"grey={self.grey} is no share of the pictures; pass one from 0 to 1.")
+
+    @property
+    def of_outcome(self) -> dict[str, Any]:
+        """The settings as json gives them back, without those that stages and processes decide."""
+        return _as_json(self, without=("batch_size", "image_size", "text_length", "workers"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionerShape:
+    """What of a captioner the model does not decide; the defaults are those of the published S size.
+
+    Raises InputError for a setting that makes no sense.
+    """
+
+    variant: Variant = "queries"
+    """'queries' as published, where nothing of the caption is ever an input and all tokens are written at once;
+    'teacher' for comparison, which reads the tokens before (as CoCa does) and writes step by step."""
+    width: int = 384
+    layers: int = 12
+    heads: int = 6
+    queries: int = 128
+    """N, the longest caption in tokens, its end token included."""
+    mask_padding: bool = True
+    """Hide the padding of web captions. Ours: the published model reads it, so that what it writes depends on the
+    longest caption of the batch."""
+
+    def __post_init__(self) -> None:
+        if self.variant not in get_args(Variant):
+            raise InputError(f"variant='{self.variant}' is unknown; choose one of {', '.join(get_args(Variant))}.")
+        for name, value in vars(self).items():
+            if type(value) is int and value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1.")
+        if self.width % self.heads:
+            raise InputError(f"width {self.width} is no multiple of heads {self.heads}; choose another of the two.")
+
+
+def _as_json(config: Any, without: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in json.loads(json.dumps(asdict(config))).items() if name not in without}
