@@ -46,7 +46,7 @@ from matplotlib.figure import Figure
 
 from boresight import load_encoder
 from boresight.data import Collection
-from boresight.data.table import dataset_of
+from boresight.data.assemble import dataset_of
 from boresight.data.worlds.emoji.load import load_emoji
 from boresight.data.worlds.scenes import make_scenes
 from boresight.editing import CaptionEditor

@@ -54,7 +54,7 @@ from matplotlib.figure import Figure
 from boresight import load_encoder
 from boresight.attribution.measures.tables import markdown
 from boresight.data import Collection
-from boresight.data.table import dataset_of
+from boresight.data.assemble import dataset_of
 from boresight.data.worlds.emoji.load import load_emoji
 from boresight.data.worlds.scenes import make_scenes
 from boresight.embeddings import embed

@@ -49,7 +49,7 @@ from torch.nn import functional as F
 
 from boresight import load_encoder
 from boresight.data import Collection
-from boresight.data.table import dataset_of
+from boresight.data.assemble import dataset_of
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings, embed
 from boresight.errors import InputError

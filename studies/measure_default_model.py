@@ -17,8 +17,7 @@ import tyro
 
 from boresight.data import Collection
 from boresight.data.worlds.emoji.load import load_emoji
-from boresight.data.worlds.scene_captions import name
-from boresight.data.worlds.scene_world import ATTRIBUTES, COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Thing
+from boresight.data.worlds.scene_world import ATTRIBUTES, COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Thing, thing_phrase
 from boresight.data.worlds.scenes import load_scenes, make_scenes
 from boresight.embeddings import embed
 from boresight.encoders import Encoder, load_encoder
@@ -60,7 +59,7 @@ def attributes(encoder: Encoder, count: int = 200) -> str:
     values = {"shape": SHAPES, "colour": COLOURS, "size": SIZES, "texture": TEXTURES, "place": PLACES}
     lines = ["", "| attribute | right | chance |", "|---|---|---|"]
     for attribute, words in values.items():
-        captions = [name(Thing(**{**truth, attribute: word}), ATTRIBUTES) for truth in truths for word in words]
+        captions = [thing_phrase(Thing(**{**truth, attribute: word}), ATTRIBUTES) for truth in truths for word in words]
         texts = encoder.embed_texts(captions).view(count, len(words), -1)
         own = torch.tensor([list(words).index(truth[attribute]) for truth in truths])
         right = (torch.einsum("nwd,nd->nw", texts, images).argmax(1) == own).float().mean()

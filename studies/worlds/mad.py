@@ -24,9 +24,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from boresight.data.assemble import dataset_of
 from boresight.data.collection import Collection
-from boresight.data.table import dataset_of
-from boresight.data.worlds.scene_pictures import png
+from boresight.data.images import png
 from boresight.data.worlds.scene_world import pick, shuffled
 from boresight.errors import InputError
 from boresight.progress import progress

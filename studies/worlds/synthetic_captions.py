@@ -35,11 +35,10 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from boresight.data.assemble import dataset_of
 from boresight.data.collection import Collection
-from boresight.data.table import dataset_of
 from boresight.data.worlds.emoji.concepts import words_of
-from boresight.data.worlds.scene_captions import name as thing_name
-from boresight.data.worlds.scene_world import ATTRIBUTES, PLACES, SIZES, Thing, pick, shuffled
+from boresight.data.worlds.scene_world import ATTRIBUTES, PLACES, SIZES, Thing, pick, shuffled, thing_phrase
 from boresight.errors import InputError
 from boresight.seeds import generator
 
@@ -202,11 +201,11 @@ def _of_scene(cells: Row, numbers: Numbers) -> tuple[str, list[str]]:
         f"There {'is' if len(things) == 1 else 'are'} {shapes} in this drawing.",
     )
     for thing in things:
-        whole, bare = thing_name(thing, ATTRIBUTES), thing_name(thing, ("colour",))
+        whole, bare = thing_phrase(thing, ATTRIBUTES), thing_phrase(thing, ("colour",))
         if len(things) > 2:
             told.append(_one(numbers, f"There is {whole}.", f"One can see {whole}.", f"{_upper(whole)} is drawn."))
             continue
-        place = thing_name(thing, ("colour", "place"))
+        place = thing_phrase(thing, ("colour", "place"))
         told.append(_one(numbers, f"There is {place}.", f"{_upper(place)} is drawn.", f"One can see {place}."))
         fill = _one(numbers, f"is {thing.size} and {thing.texture}", f"is {thing.texture} and of {thing.size} size")
         told.append(f"The {bare.split(' ', 1)[1]} {fill}.")
@@ -219,7 +218,7 @@ def _of_scene(cells: Row, numbers: Numbers) -> tuple[str, list[str]]:
     told += [_relation(first, second) for first, second in pairwise(things)]
     largest = [thing for thing in things if thing.size == max((one.size for one in things), key=list(SIZES).index)]
     if len(largest) == 1 < len(things):
-        told.append(f"The largest of them is {thing_name(largest[0], ('colour',))}.")
+        told.append(f"The largest of them is {thing_phrase(largest[0], ('colour',))}.")
     return opening, told
 
 
@@ -229,7 +228,7 @@ def _relation(first: Thing, second: Thing) -> str:
         where = "to the left of" if column < other_column else "to the right of"
     else:
         where = "above" if row < other_row else "below"
-    return f"{_upper(thing_name(first, ('colour',)))} is {where} {thing_name(second, ('colour',))}."
+    return f"{_upper(thing_phrase(first, ('colour',)))} is {where} {thing_phrase(second, ('colour',))}."
 
 
 def _words_of_emoji(cells: Row, numbers: Numbers) -> list[str]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from boresight.data import Collection
+from boresight.data.assemble import dataset_of
 from boresight.data.labels import labels_in
-from boresight.data.table import dataset_of
 from boresight.data.worlds.scenes import make_scenes
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError

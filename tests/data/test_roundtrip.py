@@ -20,8 +20,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from boresight.data import Collection, load_collection, train_validation_test
+from boresight.data.assemble import CHUNK, CaptionLists, Table
 from boresight.data.splits import normal_split, split_of_name, split_of_path
-from boresight.data.table import CHUNK, Captions, Table
 from boresight.errors import InputError
 from collection_files import picture, write_tar
 
@@ -124,7 +124,7 @@ def test_parquet(given: Written, inside: bool) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.lists(st.text("ab", max_size=3), max_size=3)), max_size=30))
 def test_ragged_captions_against_lists_of_lists(rows: list[tuple[int, list[str]]]) -> None:
-    builder, plain = Captions(), defaultdict(list)
+    builder, plain = CaptionLists(), defaultdict(list)
     for row, texts in rows:
         builder.add(row, texts)
         plain[row] += texts

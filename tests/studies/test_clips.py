@@ -12,10 +12,10 @@ from PIL import Image
 
 import clips
 from boresight.data import Collection
-from boresight.data.table import dataset_of
+from boresight.data.assemble import dataset_of
+from boresight.data.images import png
 from boresight.data.worlds.emoji.captions import KINDS, captions_of
 from boresight.data.worlds.emoji.concepts import Concept
-from boresight.data.worlds.scene_pictures import png
 from boresight.data.worlds.scene_world import HELD_OUT
 from boresight.data.worlds.scenes import make_scenes
 from boresight.errors import ArtefactError, InputError

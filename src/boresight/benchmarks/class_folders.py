@@ -11,13 +11,12 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Image
 
-from boresight.data.assemble import is_unicode, printable
-from boresight.data.collection import Collection, Problem
+from boresight.data.assemble import CAPTIONS_TYPE, Table, dataset_of
+from boresight.data.collection import Collection
 from boresight.data.columns import listed
 from boresight.data.files import walk_pictures
-from boresight.data.load import summary
+from boresight.data.problems import Problem, is_unicode, printable, summary
 from boresight.data.splits import FOLDERS
-from boresight.data.table import CAPTIONS, Table, dataset_of
 from boresight.errors import InputError
 from boresight.progress import say
 
@@ -100,7 +99,7 @@ def read_class_dataset(
     columns = {
         "id": pa.array([str(row) for row in range(n)], pa.string()),
         "image": flat.data.column(image),
-        "captions": pa.array([[]] * n, CAPTIONS),
+        "captions": pa.array([[]] * n, CAPTIONS_TYPE),
         "split": pa.array([str(dataset.split or "all")] * n, pa.string()),
     }
     rows = [row for row, number in enumerate(found) if number is not None and number >= 0]

@@ -16,12 +16,10 @@ from PIL import Image
 from boresight.benchmarks.aro_relations import SYMMETRIC
 from boresight.benchmarks.expected import expected, read_published_json
 from boresight.benchmarks.published import open_published
-from boresight.data.assemble import is_unicode
-from boresight.data.collection import Problem
 from boresight.data.files import Find, finder, folder_of_images
-from boresight.data.formats.opening import open_parquet
+from boresight.data.formats.huggingface import load_parquet
 from boresight.data.images import decode
-from boresight.data.load import summary
+from boresight.data.problems import Problem, is_unicode, summary
 from boresight.errors import InputError
 from boresight.evaluation.contrasts import Contrast, Contrasts, Picture
 from boresight.evaluation.word_order import shuffles_of, words_of
@@ -180,7 +178,7 @@ def _winoground_lines(folder: Path) -> Iterator[tuple[str, tuple[str, ...], list
 def _winoground_parquet(
     files: Sequence[Path], folder: Path
 ) -> Iterator[tuple[str, tuple[str, ...], list[Picture | Problem]]]:
-    parts, problems = open_parquet(files, folder)
+    parts, problems = load_parquet(files, folder)
     if problems:
         raise InputError(f"{folder / problems[0].where}; get it anew from {_WINOGROUND['source']}.")
     columns = ("image_0", "image_1", "caption_0", "caption_1")

@@ -26,9 +26,9 @@ from boresight.benchmarks.published import RETRIEVAL, open_published
 from boresight.benchmarks.record import EDITED, PLAIN
 from boresight.benchmarks.rococo import RococoSet, read_rococo
 from boresight.data import Collection
-from boresight.data.collection import Problem
 from boresight.data.columns import listed
 from boresight.data.labels import labels_in
+from boresight.data.problems import Problem
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings, embed
 from boresight.embeddings.batches import LongText, embed_captions

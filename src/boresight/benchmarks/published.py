@@ -12,12 +12,11 @@ import pyarrow as pa
 
 from boresight.benchmarks import published_readers as readers
 from boresight.benchmarks.published_readers import Draft, Place
-from boresight.data.assemble import printable
-from boresight.data.collection import Collection, Problem
+from boresight.data.assemble import dataset_of
+from boresight.data.collection import Collection
 from boresight.data.files import folder_of_images
-from boresight.data.load import summary
+from boresight.data.problems import Problem, printable, summary
 from boresight.data.sentences import sentences
-from boresight.data.table import dataset_of
 from boresight.errors import InputError
 from boresight.progress import say
 

@@ -13,12 +13,11 @@ from typing import Any
 from datasets import Dataset
 
 from boresight.benchmarks.expected import expected, read_published_json
-from boresight.data.assemble import Row, assemble
-from boresight.data.collection import Problem
+from boresight.data.assemble import SourceRow, assemble
 from boresight.data.columns import Columns
 from boresight.data.files import Find, finder
-from boresight.data.formats.coco import read_coco
-from boresight.data.formats.karpathy import read_karpathy
+from boresight.data.formats.coco import read_coco, read_karpathy
+from boresight.data.problems import Problem
 from boresight.errors import InputError
 from boresight.progress import say
 
@@ -71,7 +70,7 @@ class Place:
     def torn(self, what: Path | str, why: str) -> InputError:
         return InputError(f"{what} {why}; get it anew for {self.title} from {self.source}.")
 
-    def assemble(self, rows: Iterator[Row | Problem]) -> Draft:
+    def assemble(self, rows: Iterator[SourceRow | Problem]) -> Draft:
         return assemble(rows, _lenient(finder(self.bases)), name=self.title)
 
 
@@ -91,7 +90,7 @@ def flickr30k_karpathy(place: Place) -> Draft:
     if file.suffix == ".json":
         return _captions_json(place, file)
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[SourceRow]:
         for number, (where, line) in enumerate(place.lines(file)):
             stem, comma, caption = line.partition(".jpg,")
             if comma:
@@ -106,7 +105,7 @@ def flickr30k_all(place: Place) -> Draft:
     """Lines 'x.jpg#0<tab>caption'."""
     file = place.file(*_with_annotations(["results_20130124.token"]))
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[SourceRow]:
         for where, line in place.lines(file):
             name, tab, caption = line.partition("\t")
             image, sign, _ = name.partition("#")
@@ -123,7 +122,7 @@ def docci(place: Place, split: Split | None = None) -> Draft:
         say(f"{place.title}: sentences as in {fine_grained}.")
         return _annotations(place, fine_grained)
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[SourceRow]:
         for where, row in _json_lines(place, place.file(*_with_annotations(["docci_descriptions.jsonlines"]))):
             if place.field(row, "split", where) == "test":
                 name = row.get("image_file") or place.field(row, "example_id", where) + ".jpg"
@@ -142,7 +141,7 @@ def iiw(place: Place, parts: Sequence[str], split: Split | None = None) -> Draft
         say(f"{place.title}: sentences as in {fine_grained}.")
         return _annotations(place, fine_grained)
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[SourceRow]:
         for part in parts:
             spellings = dict.fromkeys((part, part.replace("_Test", "_TEST")))
             file = place.file(*(f"{above}{name}/data.jsonl" for name in spellings for above in ("", "datasets/")))
@@ -160,7 +159,7 @@ def urban1k(place: Place) -> Draft:
         return _annotations(place, annotations)
     folder = place.file("caption", "Urban1k/caption")
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[SourceRow]:
         files = [file for file in folder.glob("*.txt") if not file.name.startswith(".")]
         for file in sorted(files, key=lambda file: (len(file.stem), file.stem)):
             lines = place.lines(file)
@@ -173,7 +172,7 @@ def sharegpt4v(place: Place, count: int) -> Draft:
     """The first `count` entries; newlines become spaces, as all who report numbers on it do."""
     file = place.file("share4v_sam_10k.json", "share-captioner_coco_lcs_sam_1246k_1107.json")
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[SourceRow]:
         for number, entry in enumerate(islice(_entries(place, file), count)):
             where = f"entry {number} of {file}"
             name, talk = place.field(entry, "image", where), entry.get("conversations")
@@ -208,7 +207,7 @@ def _annotations(place: Place, file: Path) -> Draft:
     if not isinstance(entries, list):
         raise place.torn(file, "lacks the list 'annotations'")
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[SourceRow]:
         for number, entry in enumerate(entries):
             where = f"annotation {number} of {file}"
             yield _one_caption(place.field(entry, "image", where), place.field(entry, "caption", where), where)
@@ -254,14 +253,14 @@ def _json_lines(place: Place, file: Path) -> Iterator[tuple[str, dict[str, Any]]
         yield where, row
 
 
-def _captioned(image: str, caption: str, split: Split | None, where: str) -> Row:
+def _captioned(image: str, caption: str, split: Split | None, where: str) -> SourceRow:
     """All captions of an image: one, or its sentences."""
-    return Row(key=image, path=image, captions=split(caption) if split else [caption], where=where, split="test")
+    return SourceRow(key=image, path=image, captions=split(caption) if split else [caption], where=where, split="test")
 
 
-def _one_caption(image: str, caption: str, where: str) -> Row:
+def _one_caption(image: str, caption: str, where: str) -> SourceRow:
     """One of the captions of an image, which stand on lines of their own."""
-    return Row(key=image, path=image, captions=[caption], where=where, whole=False, split="test")
+    return SourceRow(key=image, path=image, captions=[caption], where=where, whole=False, split="test")
 
 
 def _with_annotations(names: Sequence[str]) -> list[str]:

@@ -17,12 +17,12 @@ import numpy as np
 from datasets import Dataset
 
 from boresight.benchmarks.expected import expected, read_published_json
-from boresight.data.assemble import is_unicode
+from boresight.data.assemble import Table
 from boresight.data.collection import Collection
 from boresight.data.files import finder, key_of
 from boresight.data.formats.coco import image_folders
 from boresight.data.images import is_picture
-from boresight.data.table import Table
+from boresight.data.problems import is_unicode
 from boresight.errors import InputError
 
 RococoSet = Literal["danger", "diff_concept", "same_concept", "rand_voca"]

@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset
 from PIL import Image
 from torch import Tensor
 
 from boresight.data.images import decode
+from boresight.data.problems import Problem
 from boresight.errors import InputError
 from boresight.indexing import row_numbers
 
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that was wrong with the source: `what` ('missing file', 'empty caption', ...) and `where`."""
-
-    what: str
-    where: str
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)

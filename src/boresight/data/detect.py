@@ -8,8 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from boresight.data.files import walk
-from boresight.data.formats.tar import expand
+from boresight.data.files import expand, walk
 from boresight.data.formats.text_files import holds_text_files
 from boresight.data.splits import FOLDERS
 from boresight.errors import InputError
@@ -30,7 +29,7 @@ _KINDS = {"coco": "json", "karpathy": "json"}
 
 
 @dataclass(frozen=True)
-class Found:
+class Source:
     """A kind of source ('json' is COCO or Karpathy, told apart by content), its files, and the folder above them."""
 
     kind: str
@@ -39,7 +38,7 @@ class Found:
     is_folder: bool = False
 
 
-def detect(source: str | os.PathLike[str], format: str | None = None) -> Found:
+def detect(source: str | os.PathLike[str], format: str | None = None) -> Source:
     """What `source` is; with `format`, only that is looked for.
 
     A file goes by its suffix, a pattern by the suffix of its files. A folder is, in this order: a dataset saved by
@@ -52,15 +51,15 @@ def detect(source: str | os.PathLike[str], format: str | None = None) -> Found:
     path = Path(os.path.expanduser(source))
     kind = _KINDS.get(format, format) if format is not None else None
     if kind == "hub":
-        return Found("hub", (), path)
+        return Source("hub", (), path)
     if path.is_dir():
         return _in_folder(path, kind)
     if path.is_file():
-        return Found(kind or _kind_of_file(path), (path,), path.parent)
+        return Source(kind or _kind_of_file(path), (path,), path.parent)
     if re.search(r"[*?\[{]", str(path)):
         return _in_pattern(str(path), kind)
     if format is None and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)) and _suffix(path) not in _SUFFIXES:
-        return Found("hub", (), path)
+        return Source("hub", (), path)
     raise InputError(f"{source} does not exist; check the path.")
 
 
@@ -75,7 +74,7 @@ def _kind_of_file(file: Path) -> str:
     return kind
 
 
-def _in_pattern(pattern: str, kind: str | None) -> Found:
+def _in_pattern(pattern: str, kind: str | None) -> Source:
     files = tuple(expand(pattern))
     if not files:
         raise InputError(f"No file matches {pattern}; check the pattern.")
@@ -83,20 +82,20 @@ def _in_pattern(pattern: str, kind: str | None) -> Found:
     kinds = {kind} if kind else {_kind_of_file(file) for file in files}
     if kinds not in ({"webdataset"}, {"parquet"}):
         raise InputError(f"{pattern} matches files that are not all tar shards or all parquet; narrow the pattern.")
-    return Found(kinds.pop(), files, root)
+    return Source(kinds.pop(), files, root)
 
 
-def _in_folder(folder: Path, kind: str | None) -> Found:
+def _in_folder(folder: Path, kind: str | None) -> Source:
     if kind in (None, "saved") and ((folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()):
-        return Found("saved", (folder,), folder, True)
+        return Source("saved", (folder,), folder, True)
     readings = {key: files for key, files in _readings(folder).items() if kind in (None, key[0])}
     if len(readings) > 1:
         listed = ", ".join(f"{files[0].relative_to(folder)} ({one})" for (one, _), files in readings.items())
         raise InputError(f"{folder} can be read in several ways: {listed}; pass one of the files, or a format.")
     for (one, _), files in readings.items():
-        return Found(one, tuple(files), folder, True)
+        return Source(one, tuple(files), folder, True)
     if kind in (None, "text-files") and holds_text_files(folder):
-        return Found("text-files", (), folder, True)
+        return Source("text-files", (), folder, True)
     raise InputError(
         f"{folder} holds no captions{f' as {kind}' if kind else ''}: neither captions.jsonl, metadata.csv or their "
         "like, nor COCO or Karpathy json, tar shards, parquet, or a .txt beside each picture."

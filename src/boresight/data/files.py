@@ -1,10 +1,12 @@
-"""Files of a source: the pictures below a folder, and the file that a name in a source means."""
+"""Files of a source: those below a folder, those that a pattern means, the one that a name in a source means."""
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from glob import glob
 from pathlib import Path
 
 from boresight.data.images import is_picture
@@ -21,7 +23,32 @@ def walk(folder: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def walk_pictures(folder: str | os.PathLike[str]) -> Iterator[str]:
+    """Those of `walk` whose names are pictures'."""
     return (file for file in walk(folder) if is_picture(file))
+
+
+def expand(pattern: str) -> list[Path]:
+    """The files that a glob and brace pattern means: 'shards/{00000..00012}.tar', 'train-*.tar', '{a,b}.tar'."""
+    files: list[Path] = []
+    for one in braced(pattern):
+        matches = sorted(glob(one, recursive=True))
+        files += [Path(file) for file in matches] if matches or re.search(r"[*?\[]", one) else [Path(one)]
+    return files
+
+
+def braced(pattern: str) -> list[str]:
+    """What the braces of a pattern stand for; nothing else in it has a meaning."""
+    brace = re.search(r"\{([^{}]*)\}", pattern)
+    if brace is None:
+        return [pattern]
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", brace[1])
+    if span:
+        low, high = int(span[1]), int(span[2])
+        width = len(span[1]) if span[1].startswith("0") or len(span[1]) == len(span[2]) else 0
+        choices = [f"{number:0{width}d}" for number in range(low, high + 1)]
+    else:
+        choices = brace[1].split(",")
+    return [whole for one in choices for whole in braced(pattern[: brace.start()] + one + pattern[brace.end() :])]
 
 
 def folder_of_images(images: str | os.PathLike[str]) -> Path:

@@ -1,4 +1,4 @@
-"""From the `image` cell of a collection to an upright RGB picture."""
+"""From the `image` cell of a collection, or a file, to an upright RGB picture: the only place that opens one."""
 
 from __future__ import annotations
 
@@ -28,9 +28,14 @@ def decode(source: Mapping[str, Any], label: str) -> Image.Image:
     Raises InputError naming `label` when the file is missing or corrupt.
     """
     with _explained(source, label):
-        picture = Image.open(io.BytesIO(_read(source)))
-        picture.load()
-        return to_rgb(_upright(picture))
+        return decode_bytes(_read(source))
+
+
+def decode_bytes(data: bytes) -> Image.Image:
+    """As `decode`, from the bytes of a file; raises whatever Pillow raises on damaged ones."""
+    picture = Image.open(io.BytesIO(data))
+    picture.load()
+    return to_rgb(_upright(picture))
 
 
 def open_picture(source: Image.Image | str | Path) -> Image.Image:
@@ -60,15 +65,15 @@ def _read(source: Mapping[str, Any]) -> bytes:
 @contextlib.contextmanager
 def _explained(source: Mapping[str, Any], label: str) -> Iterator[None]:
     """Turns whatever goes wrong in reading one picture into an InputError."""
-    place = source.get("path") or "memory"
+    origin = source.get("path") or "memory"
     try:
         yield
     except FileNotFoundError as error:
-        raise InputError(f"The file of {label} is missing: {place}; restore it or drop the row.") from error
+        raise InputError(f"The file of {label} is missing: {origin}; restore it or drop the row.") from error
     # Decoders raise nearly anything on damaged bytes: struct.error, EOFError, IndexError, zlib.error and more.
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise InputError(f"The picture of {label} is corrupt ({reason}), from {place}; drop or replace it.") from error
+        raise InputError(f"The picture of {label} is corrupt ({reason}), from {origin}; drop or replace it.") from error
 
 
 def _upright(picture: Image.Image) -> Image.Image:
@@ -90,3 +95,10 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
     return picture.convert("RGB")
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """(H, W, 3) or (H, W) uint8 as PNG, fast rather than small."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
+    return out.getvalue()

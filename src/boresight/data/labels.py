@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from boresight.data.assemble import FIXED
 from boresight.data.collection import Collection
-from boresight.data.table import FIXED
 from boresight.errors import InputError
 
 
@@ -27,17 +27,17 @@ def labels_in(collection: Collection, name: str) -> list[list[str]]:
             f"{collection.name or 'The collection'} has no column '{column}' for labels; there are "
             f"{', '.join(known) or 'none beside image, captions and split'}."
         )
-    found, met = [], set()
+    labels, met = [], set()
     for identity, cell in zip(collection.ids, collection.dataset[column][:], strict=True):
         where = f"the label '{name}' of image '{identity}'"
         if keys:
             cell = _parsed(cell, where)
             met |= set(_keys(cell, keys[:-1]))
-        found.append(list(dict.fromkeys(_text(value, where) for value in _under(cell, keys))))
-    if not any(found):
+        labels.append(list(dict.fromkeys(_text(value, where) for value in _under(cell, keys))))
+    if not any(labels):
         there = f"; there are {', '.join(sorted(met)) or 'no keys at all'}" if keys else ""
         raise InputError(f"No image has a label '{name}'{there}.")
-    return found
+    return labels
 
 
 def _parsed(cell: Any, where: str) -> Any:

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from datasets import Dataset, DatasetDict
 
-from boresight.data.assemble import printable
-from boresight.data.collection import Collection, Problem
+from boresight.data.collection import Collection
 from boresight.data.columns import Columns
-from boresight.data.detect import FORMATS, Found, detect
+from boresight.data.detect import FORMATS, Source, detect
 from boresight.data.files import folder_of_images
-from boresight.data.formats.coco import read_coco
-from boresight.data.formats.huggingface import read_datasets
-from boresight.data.formats.karpathy import read_karpathy
-from boresight.data.formats.opening import open_hub, open_parquet, open_saved
+from boresight.data.formats.coco import read_coco, read_karpathy
+from boresight.data.formats.huggingface import load_hub, load_parquet, load_saved, read_datasets
 from boresight.data.formats.tables import read_tables
 from boresight.data.formats.tar import read_webdataset
 from boresight.data.formats.text_files import read_text_files
 from boresight.data.images import check_header, decode
+from boresight.data.problems import Problem, printable, summary
 from boresight.data.splits import normal_split
 from boresight.errors import InputError
+from boresight.prefetch import ahead
 from boresight.progress import progress, say
 
 OnError = Literal["skip", "refuse"]
@@ -83,9 +80,9 @@ def load_collection(
         label = name or "the dataset"
         dataset, problems = read_datasets(source, columns, name=label, images=images)
     elif isinstance(source, (str, os.PathLike)):
-        found = detect(source, format)
-        label = name or _name_of(source, found)
-        dataset, problems = _read(found, format, columns, label, images)
+        detected = detect(source, format)
+        label = name or _name_of(source, detected)
+        dataset, problems = _read(detected, format, columns, label, images)
     else:
         raise InputError(
             f"A collection cannot be read from {type(source).__name__}; pass a path, the name of a dataset, or a "
@@ -107,14 +104,14 @@ def load_collection(
 
 
 def _read(
-    found: Found, format: str | None, columns: Columns, name: str, images: str | os.PathLike[str] | None
+    source: Source, format: str | None, columns: Columns, name: str, images: str | os.PathLike[str] | None
 ) -> Draft:
-    match found.kind:
+    match source.kind:
         case "jsonl" | "csv" | "tsv":
-            folder = found.root if found.is_folder else None
-            return read_tables(found.files, columns, kind=found.kind, name=name, images=images, folder=folder)
+            folder = source.root if source.is_folder else None
+            return read_tables(source.files, columns, kind=source.kind, name=name, images=images, folder=folder)
         case "json":
-            file = found.files[0]
+            file = source.files[0]
             content = _read_json(file)
             is_coco = isinstance(content, dict) and "annotations" in content
             if format == "coco" or (format is None and is_coco):
@@ -122,19 +119,19 @@ def _read(
                 return read_coco(content, file, name=name, images=images)
             return read_karpathy(content, file, columns, name=name, images=images)
         case "webdataset":
-            return read_webdataset(found.files, columns, name=name, root=found.root)
+            return read_webdataset(source.files, columns, name=name, root=source.root)
         case "text-files":
             columns.check_none_named(f"{name} (a text file for each picture)")
-            return read_text_files(found.root, name=name)
+            return read_text_files(source.root, name=name)
         case "parquet":
-            parts, problems = open_parquet(found.files, found.root)
-            bases = [found.root, *dict.fromkeys(file.parent for file in found.files), found.root / "images"]
+            parts, problems = load_parquet(source.files, source.root)
+            bases = [source.root, *dict.fromkeys(file.parent for file in source.files), source.root / "images"]
             dataset, more = read_datasets(parts, columns, name=name, images=images, bases=bases)
             return dataset, problems + more
         case "saved":
-            return read_datasets(open_saved(found.root), columns, name=name, images=images)
+            return read_datasets(load_saved(source.root), columns, name=name, images=images)
         case _:
-            return read_datasets(open_hub(str(found.root)), columns, name=name, images=images)
+            return read_datasets(load_hub(str(source.root)), columns, name=name, images=images)
 
 
 def _read_json(file: Path) -> Any:
@@ -149,42 +146,19 @@ def _checked(dataset: Dataset, how: CheckImages) -> tuple[list[int], list[Proble
     cells = dataset.select_columns(["id", "image"])
     check = check_header if how == "open" else decode
 
-    def trouble(row: dict[str, Any]) -> str | None:
+    def unreadable(row: int) -> str | None:
+        """The id of a picture that cannot be read."""
+        cell = cells[row]
         try:
-            check(row["image"], row["id"])
-        except InputError as error:
-            return str(error)
+            check(cell["image"], cell["id"])
+        except InputError:
+            return cell["id"]
         return None
 
-    kept, problems = [], []
-    with (
-        progress(total=len(dataset), what="checking images", unit="image", delay=1.0) as bar,
-        ThreadPoolExecutor() as threads,
-    ):
-        for start in range(0, len(cells), 64):
-            rows = [cells[row] for row in range(start, min(start + 64, len(cells)))]
-            for row, wrong in enumerate(threads.map(trouble, rows), start):
-                if wrong is None:
-                    kept.append(row)
-                else:
-                    problems.append(Problem("corrupt image", rows[row - start]["id"]))
-            bar.update(len(rows))
-    return kept, problems
-
-
-def summary(problems: Sequence[Problem]) -> str:
-    """'3 rows: 2 missing files (a.jpg, b.jpg), 1 empty caption (row 17)'; at most three examples of each."""
-    by_kind: dict[str, list[str]] = defaultdict(list)
-    for problem in problems:
-        by_kind[problem.what].append(problem.where)
-    parts = []
-    for what, places in by_kind.items():
-        # 'image without captions' has its plural in the middle.
-        plural = re.sub(r"^(.*?)(?= without | for |$)", r"\1s", what, count=1)
-        examples = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
-        parts.append(f"{len(places)} {what if len(places) == 1 else plural} ({examples})")
-    rows = "row" if len(problems) == 1 else "rows"
-    return f"{len(problems)} {rows}: {', '.join(parts)}" if problems else ""
+    with closing(ahead(unreadable, range(len(cells)), workers=min(32, (os.cpu_count() or 1) + 4), depth=64)) as ids:
+        bad = list(progress(ids, total=len(cells), what="checking images", unit="image", delay=1.0))
+    kept = [row for row, identity in enumerate(bad) if identity is None]
+    return kept, [Problem("corrupt image", identity) for identity in bad if identity is not None]
 
 
 def _refuse_or_go_on(problems: Sequence[Problem], on_error: OnError, label: str) -> None:
@@ -197,7 +171,7 @@ def _one_of(option: str, value: str, choices: Sequence[str]) -> None:
         raise InputError(f"{option}='{value}' is unknown; choose one of {', '.join(choices)}.")
 
 
-def _name_of(source: str | os.PathLike[str], found: Found) -> str:
-    if found.kind == "hub":
-        return os.fspath(source)
-    return os.path.basename(os.path.abspath(found.root)) if found.is_folder else Path(source).stem
+def _name_of(path: str | os.PathLike[str], source: Source) -> str:
+    if source.kind == "hub":
+        return os.fspath(path)
+    return os.path.basename(os.path.abspath(source.root)) if source.is_folder else Path(path).stem

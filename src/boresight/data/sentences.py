@@ -1,8 +1,9 @@
-"""The sentences of a caption."""
+"""The sentences of a caption, and words as one phrase."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 
 def _words(text: str) -> frozenset[str]:
@@ -80,3 +81,8 @@ def _abbreviated(before: str, after: str) -> bool:
     if word not in _BEFORE_WORDS and not initials:
         return False
     return not (following[1][0].isupper() and following[1].lower() in _OPENERS)
+
+
+def enumeration(words: Sequence[str]) -> str:
+    """'red', 'red and blue', 'red, green and blue'."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

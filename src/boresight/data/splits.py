@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 import pyarrow as pa
-from datasets import Dataset
 
 from boresight.data.collection import Collection
 from boresight.errors import InputError
@@ -35,8 +34,14 @@ def split_of_path(path: str) -> str:
 
 def split_of_name(stem: str) -> str:
     """The split in a file's name: `captions_val2017`, `coco_karpathy_test`, `train-00000-of-00002`; else 'all'."""
-    found = _IN_NAME.search(stem)
-    return normal_split(found[1].lower()) if found else NO_SPLIT
+    match = _IN_NAME.search(stem)
+    return normal_split(match[1].lower()) if match else NO_SPLIT
+
+
+def split_of_file(path: str) -> str:
+    """The split that the first folder of a relative path names, or else the file's name; else 'all'."""
+    split = split_of_path(path)
+    return split_of_name(PurePath(path).stem) if split == NO_SPLIT else split
 
 
 def train_validation_test(
@@ -62,18 +67,24 @@ def train_validation_test(
             f"{collection.name or 'This collection'} already has the splits {', '.join(present)}; take one with "
             "split() before splitting it anew."
         )
+    from datasets import Dataset
+
     dataset = collection.dataset
     table = dataset.data.table
-    splits = pa.array([_drawn(name, fractions, seed) for name in table.column("id").to_pylist()], pa.string())
+    splits = pa.array([_drawn(identity, fractions, seed) for identity in table.column("id").to_pylist()], pa.string())
     table = table.set_column(table.column_names.index("split"), pa.field("split", pa.string()), splits)
     # The whole table below a selection is relabelled, so that no picture has to be copied.
     relabelled = Dataset(table, info=dataset.info, indices_table=dataset._indices, fingerprint=uuid.uuid4().hex)
     return Collection(relabelled, collection.name, collection.problems)
 
 
-def _drawn(name: str, fractions: Sequence[float], seed: int) -> str:
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    point = int.from_bytes(digest[:7], "big") / 2**56
+def _drawn(identity: str, fractions: Sequence[float], seed: int) -> str:
+    point = hashed(f"{seed}:{identity}")
     if point < fractions[0]:
         return "train"
     return "validation" if point < fractions[0] + fractions[1] else "test"
+
+
+def hashed(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone, on every machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") / 2**56

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boresight.data.collection import Problem
-from boresight.data.load import summary
+from boresight.data.problems import Problem, summary
 from boresight.editing import PlainScorer, Scorer
 from boresight.editing.scorer import Editors, check_batches
 from boresight.embeddings.batches import embed_batches

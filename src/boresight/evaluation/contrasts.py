@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from boresight.data.collection import Problem
 from boresight.data.images import open_picture
+from boresight.data.problems import Problem
 from boresight.errors import InputError
 
 

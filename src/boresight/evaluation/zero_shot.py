@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from boresight.data import Collection, Problem
 from boresight.data.images import open_picture
-from boresight.data.load import summary
+from boresight.data.problems import summary
 from boresight.editing import PlainScorer, Scorer
 from boresight.editing.scorer import Editors, check_batches
 from boresight.embeddings.batches import Open, embed_batches

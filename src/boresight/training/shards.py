@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
-import tarfile
-import zlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any
 
 import numpy as np
 
 from boresight.data import Collection, Problem
 from boresight.data.assemble import clean
 from boresight.data.columns import listed, texts_in
-from boresight.data.formats.tar import braced, expand, key_and_suffix
+from boresight.data.files import braced, expand
+from boresight.data.formats.tar import DAMAGE, members, open_stream, picture_in
 from boresight.data.formats.text_files import lines_of
 from boresight.data.images import is_picture
 from boresight.errors import InputError
@@ -29,7 +27,6 @@ NO_CAPTION = "no caption, sample skipped"
 NO_PICTURE = "no picture, sample skipped"
 TRUNCATED = "truncated shard, its rest skipped"
 _LOOKED_AT = 1000  # samples, for the names of their members
-_DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +91,9 @@ class Shards:
         shard, label = self.shards[unit], self.labels[unit]
         key, current, wanted = "", -1, False
         fields: dict[str, bytes] = {}
-        with open_shard(shard) as handle, closing(_open_tar(handle, shard)) as tar:
+        with open_shard(shard) as handle, closing(open_stream(handle, shard)) as tar:
             try:
-                for index, found, suffix, member in _members(tar):
+                for index, found, suffix, member in members(tar):
                     if index != current:
                         if wanted:
                             yield self._sample(f"{label}/{key}", fields)
@@ -105,7 +102,7 @@ class Shards:
                     if wanted and suffix not in fields and self._reads(suffix):
                         content = tar.extractfile(member)
                         fields[suffix] = content.read() if content else b""
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 yield Problem(TRUNCATED, f"{shard} after {label}/{key} ({error})")
             else:
                 if wanted:
@@ -114,19 +111,19 @@ class Shards:
     def count(self, unit: int) -> int:
         """How many samples `read` gives of shard `unit`, from its headers. Raises InputError like `read`."""
         index = -1
-        with open_shard(self.shards[unit]) as handle, closing(_open_tar(handle, self.shards[unit])) as tar:
+        with open_shard(self.shards[unit]) as handle, closing(open_stream(handle, self.shards[unit])) as tar:
             try:
-                for index, *_ in _members(tar):  # noqa: B007
+                for index, *_ in members(tar):  # noqa: B007
                     pass
-            except _DAMAGE:
+            except DAMAGE:
                 return max(index, 0)
         return index + 1
 
     def check_synthetic(self, unit: int) -> None:
         """Raises InputError where no sample at the start of shard `unit` has a member or json key for `synthetic`."""
         shard, found = self.shards[unit], set[str]()
-        with open_shard(shard) as handle, closing(_open_tar(handle, shard)) as tar, suppress(*_DAMAGE):
-            for index, _, suffix, member in _members(tar):
+        with open_shard(shard) as handle, closing(open_stream(handle, shard)) as tar, suppress(*DAMAGE):
+            for index, _, suffix, member in members(tar):
                 if index == _LOOKED_AT:
                     break
                 found.add(suffix)
@@ -166,10 +163,10 @@ class Shards:
         if self.synthetic is not None:
             whole = fields.get(self.synthetic)
             synthetic = texts_in(info.get(self.synthetic)) if whole is None else [whole.decode("utf-8-sig", "replace")]
-        pictures = [suffix for suffix in fields if is_picture(f".{suffix}")]
-        if not pictures:
+        picture = picture_in(fields)
+        if picture is None:
             return Problem(NO_PICTURE, key)
-        return _usable(key, {"bytes": fields[min(pictures, key=lambda suffix: suffix.count("."))]}, web, synthetic)
+        return _usable(key, {"bytes": fields[picture]}, web, synthetic)
 
 
 def open_shards(
@@ -275,42 +272,6 @@ def _info(content: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return info if isinstance(info, dict) else {}
-
-
-class _Member(tarfile.TarInfo):
-    """`tarfile` ends in silence at a header that is cut off or damaged; here it raises as for cut contents."""
-
-    @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
-        try:
-            member = super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the blocks of zeros at its end
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"cut off or damaged: {error}") from error
-        if not 0 <= member.size < 1 << 60:  # no seek reaches there, or it never ends
-            raise tarfile.ReadError(f"damaged: {member.name} has a size of {member.size}")
-        return member
-
-
-def _members(tar: tarfile.TarFile) -> Iterator[tuple[int, str, str, tarfile.TarInfo]]:
-    """The files of a tar, each with the number of its sample, its key and its suffix."""
-    index, last = -1, None
-    for member in tar:
-        if member.isfile():
-            key, suffix = key_and_suffix(member.name)
-            index, last = index + (key != last), key
-            yield index, key, suffix, member
-
-
-def _open_tar(handle: IO[bytes], shard: str) -> tarfile.TarFile:
-    try:
-        if handle.seekable():
-            return tarfile.open(fileobj=handle, mode="r:*", tarinfo=_Member)
-        return tarfile.open(fileobj=handle, mode="r|*", tarinfo=_Member, bufsize=1 << 20)
-    except _DAMAGE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")  # the rest: each compression tried
-        raise InputError(f"The shard {shard} is no tar file ({reason}); restore it, then resume.") from error
 
 
 def _folder(paths: Sequence[str]) -> str:

@@ -28,8 +28,8 @@ from boresight.attribution.measures.roar import remove_and_retrain
 from boresight.attribution.measures.tables import FAITHFUL, GROUNDED, TEXTUAL, AttributionFigures, AttributionRuns
 from boresight.attribution.measures.texts import GroundedTexts, emoji_texts, scene_texts
 from boresight.attribution.measures.withheld import blurred, deletable, with_patches, with_tokens
+from boresight.data.assemble import dataset_of
 from boresight.data.collection import Collection
-from boresight.data.table import dataset_of
 from boresight.data.worlds.scene_world import HELD_OUT, draw_scene
 from boresight.encoders import load_encoder
 from boresight.encoders.towers.hf import hf_towers

@@ -33,8 +33,8 @@ from boresight.attribution.measures.localisation import (
     swap_test,
     target_vs_distractor,
 )
+from boresight.data.assemble import dataset_of
 from boresight.data.collection import Collection
-from boresight.data.table import dataset_of
 from boresight.data.worlds.scene_world import ATTRIBUTES, COLOURS, draw_scene
 from boresight.errors import InputError
 from boresight.models import default_model_path

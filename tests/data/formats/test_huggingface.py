@@ -206,7 +206,7 @@ def test_a_dataset_of_the_hub_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(name)
         return DatasetDict(train=embedded([1], text=["a"]), dev=embedded([2], text=["b"]))
 
-    monkeypatch.setattr("boresight.data.formats.opening.load_dataset", load_dataset)
+    monkeypatch.setattr("boresight.data.formats.huggingface.load_dataset", load_dataset)
     collection = load_collection("owner/some.captions")
     assert (asked, collection.name) == (["owner/some.captions"], "owner/some.captions")
     assert collection.splits == ["train", "validation"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from boresight.data import Problem, load_collection
-from boresight.data.formats.tar import expand
+from boresight.data.files import expand
 from boresight.errors import InputError
 from collection_files import picture, write_tar
 

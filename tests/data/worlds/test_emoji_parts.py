@@ -19,7 +19,7 @@ from PIL import Image
 from boresight.data.worlds.emoji import npm
 from boresight.data.worlds.emoji import pictures as emoji_pictures
 from boresight.data.worlds.emoji.concepts import Concept, plain_code
-from boresight.data.worlds.emoji.splits import draw, held_out_cells, place
+from boresight.data.worlds.emoji.splits import assign_splits, draw, held_out_cells
 from boresight.errors import InputError
 
 WANTED = json.loads(npm.pins()["package.json"])["dependencies"]
@@ -41,15 +41,15 @@ def world(families: int, tones: int, plain: int) -> list[Concept]:
 @given(st.integers(3, 12), st.integers(3, 6), st.integers(0, 30))
 def test_splits_keep_their_promises_in_any_world(families: int, tones: int, plain: int) -> None:
     concepts = world(families, tones, plain)
-    placed = place(concepts, {row.code: {"fluent-3d", "noto", "fluent-flat"} for row in concepts})
-    by_split = {split: [row for row in placed if row.split == split] for split in {row.split for row in placed}}
+    assigned = assign_splits(concepts, {row.code: {"fluent-3d", "noto", "fluent-flat"} for row in concepts})
+    by_split = {split: [row for row in assigned if row.split == split] for split in {row.split for row in assigned}}
     trained = {row.concept.cell for row in by_split["encoder"] + by_split["train"]}
     for split in ("validation", "test-combination"):
         for row in by_split.get(split, []):
             assert row.concept.cell not in trained
             assert row.style != "fluent-flat"
     assert all(row.style == "fluent-flat" for row in by_split["test-style"])
-    assert max(Counter((row.split, row.concept.code) for row in placed).values()) == 1
+    assert max(Counter((row.split, row.concept.code) for row in assigned).values()) == 1
     for family in {row.family for row in concepts if row.tones}:
         held = [cell for cell in held_out_cells(concepts) if cell[0] == family]
         assert len(held) <= 0.4 * tones
@@ -57,8 +57,8 @@ def test_splits_keep_their_promises_in_any_world(families: int, tones: int, plai
 
 def test_a_concept_of_one_style_goes_to_the_encoder_and_one_of_none_nowhere() -> None:
     one, none = concept("1", "role a"), concept("2", "role b")
-    placed = place([one, none], {"1": {"noto"}, "2": {"fluent-flat"}})
-    assert [(row.concept.code, row.style, row.split) for row in placed] == [("1", "noto", "encoder")]
+    assigned = assign_splits([one, none], {"1": {"noto"}, "2": {"fluent-flat"}})
+    assert [(row.concept.code, row.style, row.split) for row in assigned] == [("1", "noto", "encoder")]
 
 
 def test_draw_depends_on_its_names_alone() -> None:
@@ -216,7 +216,7 @@ def icons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_drawings_are_rendered_once_and_again_when_the_file_is_torn(icons: Path) -> None:
     pytest.importorskip("resvg_py", reason="the extra [emoji] is not installed")
     icons.mkdir()
-    table = emoji_pictures.read_pictures("noto", 16, icons)
+    table = emoji_pictures.load_pictures("noto", 16, icons)
     pictures = {
         code: np.array(Image.open(io.BytesIO(image)))
         for code, image in zip(table["code"].to_pylist(), table["image"].to_pylist(), strict=True)
@@ -227,15 +227,15 @@ def test_drawings_are_rendered_once_and_again_when_the_file_is_torn(icons: Path)
     assert (pictures["1f449"] == pictures["1f448"][:, ::-1]).all()
     [file] = icons.iterdir()
     written = file.stat().st_mtime_ns
-    assert emoji_pictures.read_pictures("noto", 16, icons).equals(table)
+    assert emoji_pictures.load_pictures("noto", 16, icons).equals(table)
     assert file.stat().st_mtime_ns == written
     for damage in (file.read_bytes()[:-20], b"", file.read_bytes()[:60] + b"\xff" * 40 + file.read_bytes()[100:]):
         file.write_bytes(damage)
-        assert emoji_pictures.read_pictures("noto", 16, icons).equals(table)
+        assert emoji_pictures.load_pictures("noto", 16, icons).equals(table)
         assert pa.parquet.read_table(file).equals(table)
 
 
 def test_a_missing_rasteriser_names_the_extra(icons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "resvg_py", None)
     with pytest.raises(InputError, match=r"install it with pip install 'boresight\[emoji\]'"):
-        emoji_pictures.read_pictures("noto", 16, icons)
+        emoji_pictures.load_pictures("noto", 16, icons)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from boresight.data.collection import Collection
-from boresight.data.worlds.scene_captions import Described, choose, say
 from boresight.data.worlds.scene_pictures import distance, render
 from boresight.data.worlds.scene_world import (
     ATTRIBUTES,
@@ -22,8 +21,11 @@ from boresight.data.worlds.scene_world import (
     HELD_OUT,
     PLACES,
     SHAPES,
+    Described,
     Scene,
     Thing,
+    caption_of,
+    draw_described,
     draw_scene,
 )
 from boresight.data.worlds.scenes import SPLITS, load_scenes, make_scenes
@@ -121,7 +123,7 @@ def test_textures_differ_from_each_other_inside_the_same_mask() -> None:
 @given(st.integers(0, 10_000), st.integers(1, 9))
 def test_captions_tell_what_is_recorded_and_nothing_else(index: int, most: int) -> None:
     scene, numbers = draw_scene(3, "train", index, (1, most))
-    told = choose(scene, numbers)
+    told = draw_described(scene, numbers)
     for less, more in itertools.pairwise(told):
         assert all(set(attributes) <= set(more.objects[row]) for row, attributes in less.objects.items())
         assert more.background >= less.background
@@ -130,7 +132,7 @@ def test_captions_tell_what_is_recorded_and_nothing_else(index: int, most: int) 
     assert told[2] == Described(dict.fromkeys(told[2].objects, ATTRIBUTES), background=True)
     assert set(told[2].objects) == set(range(len(scene.things)))
     for part in told:
-        words = say(scene, part)
+        words = caption_of(scene, part)
         for row, attributes in part.objects.items():
             thing = scene.things[row]
             assert thing.shape in words
@@ -142,15 +144,15 @@ def test_captions_read_well() -> None:
     heart = Thing("heart", "small", "solid", "orange", "left", 0.2, 0.5, 0.1)
     star = Thing("star", "large", "striped", "red", "top right", 0.8, 0.2, 0.1)
     scene = Scene((heart, star), "cream")
-    assert say(scene, Described({0: ("colour",)}, False)) == "an orange heart"
-    assert say(scene, Described({0: ("place",), 1: ("size", "colour")}, False)) == (
+    assert caption_of(scene, Described({0: ("colour",)}, False)) == "an orange heart"
+    assert caption_of(scene, Described({0: ("place",), 1: ("size", "colour")}, False)) == (
         "a heart on the left and a large red star"
     )
-    assert say(scene, Described({1: ATTRIBUTES, 0: ATTRIBUTES}, True)) == (
+    assert caption_of(scene, Described({1: ATTRIBUTES, 0: ATTRIBUTES}, True)) == (
         "a large striped red star at the top right and a small solid orange heart on the left, on a cream background"
     )
     faded = Scene((heart,), "yellow to rose")
-    assert say(faded, Described({0: ("size",)}, True)) == (
+    assert caption_of(faded, Described({0: ("size",)}, True)) == (
         "a small heart, on a background that fades from yellow to rose"
     )
 

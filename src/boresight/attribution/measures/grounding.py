@@ -11,9 +11,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from boresight.data.collection import Collection
-from boresight.data.worlds.scene_captions import Described, say
 from boresight.data.worlds.scene_pictures import render
-from boresight.data.worlds.scene_world import ATTRIBUTES, PLACES, Scene, draw_scene, shuffled
+from boresight.data.worlds.scene_world import ATTRIBUTES, PLACES, Described, Scene, caption_of, draw_scene, shuffled
 from boresight.data.worlds.scenes import check_drawing
 from boresight.errors import InputError
 from boresight.seeds import generator
@@ -102,7 +101,7 @@ def scene_pairs(
         picture, labels = render(scene, size)
         images.append(Image.fromarray(picture))
         for row, texts, shown in zip(shuffled(named, numbers)[:2], captions, masks, strict=True):
-            texts.append(say(scene, Described({row: tuple(attributes)}, background=False)))
+            texts.append(caption_of(scene, Described({row: tuple(attributes)}, background=False)))
             shown.append(torch.from_numpy(labels == row + 1))
     return GroundedPairs(
         images, captions[0], torch.stack(masks[0]), captions[1], torch.stack(masks[1]), f"scenes, {split}"

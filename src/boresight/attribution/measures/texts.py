@@ -11,9 +11,8 @@ from PIL import Image
 
 from boresight.attribution.measures.grounding import check_scenes
 from boresight.data.collection import Collection
-from boresight.data.worlds.scene_captions import name
 from boresight.data.worlds.scene_pictures import render
-from boresight.data.worlds.scene_world import COLOURS, HELD_OUT, SHAPES, Scene, draw_scene, pick
+from boresight.data.worlds.scene_world import COLOURS, HELD_OUT, SHAPES, Scene, draw_scene, pick, thing_phrase
 from boresight.errors import InputError
 from boresight.sae.vocabulary import WORD, is_content
 from boresight.seeds import generator
@@ -84,7 +83,7 @@ def scene_texts(
         images.append(Image.fromarray(render(scene, size)[0]))
         thing = scene.things[pick(len(scene.things), numbers)]
         colour, shape = absent[pick(len(absent), numbers)]
-        phrases = (name(each, ("colour",)) for each in (thing, replace(thing, colour=colour, shape=shape)))
+        phrases = (thing_phrase(each, ("colour",)) for each in (thing, replace(thing, colour=colour, shape=shape)))
         told.append(_joined(*phrases, true_first=next(numbers) < 0.5))
     return _texts(images, told, f"scenes, {split}")
 

@@ -1,21 +1,24 @@
-"""COCO captions json: `images` and `annotations`, joined by the image's id."""
+"""Captions json: COCO's images and annotations, Karpathy's sentences, and the list of images with their captions."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
-
-from boresight.data.assemble import Row, assemble
-from boresight.data.collection import Problem
-from boresight.data.files import finder, folder_of_images
-from boresight.data.splits import split_of_name
+from boresight.data.assemble import SourceRow, assemble
+from boresight.data.columns import Columns, texts_in
+from boresight.data.files import finder, folder_of_images, key_of
+from boresight.data.formats.tables import row_of
+from boresight.data.problems import Problem
+from boresight.data.splits import normal_split, split_of_name
 from boresight.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def read_coco(
@@ -33,29 +36,27 @@ def read_coco(
         raise InputError(f"{file} is no COCO captions file: it lacks the lists 'images' and 'annotations'.")
     if annotations and not any(isinstance(one, dict) and "caption" in one for one in annotations):
         raise InputError(f"{file} holds annotations but no captions; pass COCO's captions_*.json.")
+    return assemble(_coco_rows(entries, annotations, file), finder(image_folders(file, images)), name=name)
 
-    def rows() -> Iterator[Row | Problem]:
-        captions: dict[str, list[Any]] = defaultdict(list)
-        for number, one in enumerate(annotations):
-            if not isinstance(one, dict) or one.get("image_id") is None:
-                yield Problem("malformed row", f"annotation {number} of {file.name} names no image")
-            else:
-                captions[str(one["image_id"])].append(one.get("caption"))
-        split = split_of_name(file.stem)
-        known = set()
-        for number, entry in enumerate(entries):
-            path = entry.get("file_name") if isinstance(entry, dict) else None
-            if not isinstance(path, str) or entry.get("id") is None:
-                yield Problem("malformed row", f"image {number} of {file.name} lacks an id or a file_name")
-                continue
-            key = str(entry["id"])
-            known.add(key)
-            yield Row(key=key, path=path, captions=captions.get(key, []), where=f"image {key}", split=split)
-        for key in sorted(captions.keys() - known):
-            for _ in captions[key]:
-                yield Problem("caption for an unknown image", key)
 
-    return assemble(rows(), finder(image_folders(file, images)), name=name)
+def read_karpathy(
+    content: Any, file: Path, columns: Columns, *, name: str, images: str | os.PathLike[str] | None = None
+) -> tuple[Dataset, list[Problem]]:
+    """`content` is the json in `file`, in either form; pictures are looked for as for COCO captions.
+
+    The original form is `{"images": [{"filepath", "filename", "split", "sentences": [{"raw"}], "cocoid"}]}`: ids are
+    `cocoid`, else `imgid`, else the relative path; splits are kept, among them 'restval'. The list form is
+    `[{"image": "val2014/a.jpg", "caption": [...]}]`, or one caption a row, which are grouped by image; its split is
+    read from the file's name.
+    """
+    if isinstance(content, list):
+        rows = _list_rows(content, file, columns)
+    elif isinstance(content, dict) and isinstance(content.get("images"), list):
+        columns.check_none_named(f"The Karpathy json {file.name}")
+        rows = _karpathy_rows(content["images"], file)
+    else:
+        raise InputError(f"{file} is no Karpathy json: neither a list of images nor an object with 'images'.")
+    return assemble(rows, finder(image_folders(file, images)), name=name)
 
 
 def image_folders(file: Path, images: str | os.PathLike[str] | None) -> list[Path]:
@@ -64,3 +65,57 @@ def image_folders(file: Path, images: str | os.PathLike[str] | None) -> list[Pat
         return [folder_of_images(images)]
     end = re.split(r"[_\-.]", file.stem)[-1]
     return [base / part for base in (file.parent, file.parent.parent) for part in ("", "images", end)]
+
+
+def _coco_rows(entries: Sequence[Any], annotations: Sequence[Any], file: Path) -> Iterator[SourceRow | Problem]:
+    captions: dict[str, list[Any]] = defaultdict(list)
+    for number, one in enumerate(annotations):
+        if not isinstance(one, dict) or one.get("image_id") is None:
+            yield Problem("malformed row", f"annotation {number} of {file.name} names no image")
+        else:
+            captions[str(one["image_id"])].append(one.get("caption"))
+    split = split_of_name(file.stem)
+    known = set()
+    for number, entry in enumerate(entries):
+        path = entry.get("file_name") if isinstance(entry, dict) else None
+        if not isinstance(path, str) or entry.get("id") is None:
+            yield Problem("malformed row", f"image {number} of {file.name} lacks an id or a file_name")
+            continue
+        key = str(entry["id"])
+        known.add(key)
+        yield SourceRow(key=key, path=path, captions=captions.get(key, []), where=f"image {key}", split=split)
+    for key in sorted(captions.keys() - known):
+        for _ in captions[key]:
+            yield Problem("caption for an unknown image", key)
+
+
+def _karpathy_rows(entries: Sequence[Any], file: Path) -> Iterator[SourceRow | Problem]:
+    for number, entry in enumerate(entries):
+        where = f"image {number} of {file.name}"
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("filename"), str):
+            yield Problem("malformed row", f"{where} lacks a filename")
+            continue
+        path = os.path.join(str(entry.get("filepath") or ""), entry["filename"])
+        identity = next((entry[key] for key in ("cocoid", "imgid") if entry.get(key) is not None), None)
+        yield SourceRow(
+            key=key_of(path),
+            path=path,
+            captions=texts_in(entry.get("sentences")),
+            where=where,
+            id=None if identity is None else str(identity),
+            split=normal_split(entry.get("split")),
+        )
+
+
+def _list_rows(entries: Sequence[Any], file: Path, columns: Columns) -> Iterator[SourceRow | Problem]:
+    split = split_of_name(file.stem)
+    seen: set[str] = set()
+    for number, entry in enumerate(entries):
+        where = f"row {number} of {file.name}"
+        if isinstance(entry, Mapping):
+            seen.update(entry)
+            yield row_of(entry, where, columns, above="", split=split)
+        else:
+            yield Problem("malformed row", f"{where} is no object")
+    if seen:
+        columns.check_named(sorted(seen), file.name)

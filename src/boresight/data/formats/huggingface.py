@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, Image, concatenate_datasets
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Dataset, Image, concatenate_datasets, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
 
-from boresight.data.assemble import Row, assemble, clean
-from boresight.data.collection import Problem
+from boresight.data.assemble import FIXED, CaptionLists, SourceRow, assemble, clean, dataset_of
 from boresight.data.columns import Columns, texts_in
 from boresight.data.files import finder, folder_of_images
 from boresight.data.formats.tables import row_of
-from boresight.data.splits import normal_split
-from boresight.data.table import FIXED, Captions, dataset_of
+from boresight.data.problems import Problem
+from boresight.data.splits import normal_split, split_of_file
 from boresight.errors import InputError
 
+Parts: TypeAlias = Mapping[str, Dataset] | Dataset
 _BATCH = 1000
+_FAILURES = (OSError, ValueError, KeyError, RuntimeError, pa.ArrowException, DatasetsError)
 
 
 def read_datasets(
-    parts: Mapping[str, Dataset] | Dataset,
+    parts: Parts,
     columns: Columns,
     *,
     name: str,
@@ -51,6 +55,52 @@ def read_datasets(
         return _embedded(ready, columns, name)
     roots = [folder_of_images(images)] if images is not None else list(bases)
     return assemble(_rows(ready, columns, name, roots[0]), finder(roots), name=name)
+
+
+def load_parquet(files: Sequence[Path], root: Path) -> tuple[dict[str, Dataset], list[Problem]]:
+    """Datasets by split, which the first folder below `root` names or else the file's name ('train-00000-of-00003').
+
+    `datasets` keeps an Arrow copy in its cache, memory-mapped, so that pictures are not held in memory.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    problems = []
+    for file in files:
+        label = os.path.relpath(file, root)
+        try:
+            pq.read_schema(file)
+        except (OSError, pa.ArrowException) as error:
+            problems.append(Problem("unreadable file", f"{label}: {_line(error)}"))
+            continue
+        groups[split_of_file(label)].append(glob.escape(str(file)))
+    if not groups:
+        raise InputError(f"No parquet file of {root} can be read, the first: {problems[0].where}; fetch them again.")
+    parts = {}
+    for split, paths in groups.items():
+        try:
+            parts[split] = load_dataset("parquet", data_files=paths, split="train")
+        except _FAILURES as error:
+            cause = error.__cause__ or error
+            raise InputError(f"The parquet files of {root} cannot be read together ({_line(cause)}).") from error
+    return parts, problems
+
+
+def load_saved(folder: Path) -> Parts:
+    """What `save_to_disk` wrote to `folder`."""
+    try:
+        return load_from_disk(str(folder))
+    except _FAILURES as error:
+        raise InputError(f"{folder} is no whole dataset of save_to_disk ({_line(error)}); save it again.") from error
+
+
+def load_hub(name: str) -> Parts:
+    """All splits of a dataset on the hub, or in its cache."""
+    try:
+        return load_dataset(name)
+    except _FAILURES as error:
+        raise InputError(
+            f"'{name}' is no path here, and no dataset of the hub that can be loaded ({_line(error)}); check the name, "
+            "or pass what datasets.load_dataset returns."
+        ) from error
 
 
 def _label(name: str, split: str) -> str:
@@ -80,7 +130,7 @@ def _cells(dataset: Dataset, columns: Columns, field: str) -> pa.ChunkedArray:
     return pc.struct_field(dataset.data.column(_image(dataset, columns)), field)
 
 
-def _rows(parts: Mapping[str, Dataset], columns: Columns, name: str, root: Path) -> Iterator[Row | Problem]:
+def _rows(parts: Mapping[str, Dataset], columns: Columns, name: str, root: Path) -> Iterator[SourceRow | Problem]:
     for split, part in parts.items():
         image = _image(part, columns)
         for number, values in enumerate(_dictionaries(part)):
@@ -116,7 +166,7 @@ def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tupl
         image = _image(part, columns)
         used = columns.captions_in(part.column_names)
         own_id, own_split = columns.id_in(part.column_names), columns.split_in(part.column_names)
-        captions, splits = Captions(), []
+        captions, splits = CaptionLists(), []
         small = part.select_columns([*used, *([own_split] if own_split else [])])
         absent = _absent(part, columns)
         for row, values in enumerate(_dictionaries(small)):
@@ -169,9 +219,13 @@ def _ids(parts: Mapping[str, Dataset], columns: Columns) -> dict[str, list[str]]
         column = columns.id_in(part.column_names)
         numbered = [f"{normal_split(split)}/{row}" for row in range(len(part))]
         fallback = paths[split] if unique else numbered
-        found = fallback if column is None else part.with_format("arrow")[column][:].to_pylist()
+        given = fallback if column is None else part.with_format("arrow")[column][:].to_pylist()
         ids[split] = [
             str(value) if value is not None and value != "" else other
-            for value, other in zip(found, fallback, strict=True)
+            for value, other in zip(given, fallback, strict=True)
         ]
     return ids
+
+
+def _line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -8,18 +8,19 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from datasets import Dataset
-
-from boresight.data.assemble import Row, assemble
-from boresight.data.collection import Problem
+from boresight.data.assemble import SourceRow, assemble
 from boresight.data.columns import Columns, texts_in
 from boresight.data.files import finder, folder_of_images, key_of
-from boresight.data.splits import NO_SPLIT, normal_split, split_of_name, split_of_path
+from boresight.data.problems import Problem
+from boresight.data.splits import normal_split, split_of_file
 from boresight.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # One parsed row: where it stands, and its values by column, or in their place what is wrong with it.
 Parsed = tuple[str, Mapping[str, Any] | str]
@@ -45,12 +46,11 @@ def read_tables(
     parse = {"jsonl": _json_lines, "csv": _csv, "tsv": _tsv}[kind]
     root = folder or files[0].parent
 
-    def rows() -> Iterator[Row | Problem]:
+    def rows() -> Iterator[SourceRow | Problem]:
         seen: set[str] = set()
         for file in files:
             label = os.path.relpath(file, root)
-            split = split_of_path(label)
-            split = split_of_name(file.stem) if split == NO_SPLIT else split
+            split = split_of_file(label)
             with _opened(file) as handle:
                 for where, values in parse(handle, label, columns):
                     if isinstance(values, str):
@@ -65,7 +65,7 @@ def read_tables(
     return assemble(rows(), finder(bases), name=name, folder=None if images else folder)
 
 
-def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: str, split: str) -> Row | Problem:
+def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: str, split: str) -> SourceRow | Problem:
     """A row from values by column; its path starts from the folder `above`, and `split` serves when it names none."""
     present = [name for name, value in values.items() if value is not None]
     image = columns.image_in(present)
@@ -79,7 +79,7 @@ def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: st
     id_column, split_column = columns.id_in(present), columns.split_in(present)
     identity = values[id_column] if id_column is not None else None
     path = os.path.join(above, name)
-    return Row(
+    return SourceRow(
         key=key_of(path),
         path=path,
         captions=[text for cell in cells for text in texts_in(cell)],
@@ -120,38 +120,42 @@ def _json_lines(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed
 
 
 def _csv(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed]:
-    limit = csv.field_size_limit(2**31 - 1)
-    try:
-        reader = csv.reader(handle, strict=True, skipinitialspace=True)
-        header: list[str] | None = None
-        while True:
-            where = f"line {reader.line_num + 1} of {label}"
-            try:
-                cells = next(reader)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                yield where, f"{error}, up to line {reader.line_num}"
-                continue
-            if header is None:
-                header = _header(cells, label, columns)
-            elif cells:
-                yield where, _by_column(header, cells, columns)
-    finally:
-        csv.field_size_limit(limit)
+    return _by_header(_csv_cells(handle, label), label, columns)
 
 
 def _tsv(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed]:
     """One line a row. A cell in quotes with doubled quotes inside is unquoted; any other quote is a quote."""
+    lines = ((number, line.rstrip("\r\n").split("\t")) for number, line in enumerate(handle, 1) if line.strip())
+    rows = ((f"line {number} of {label}", [_unquoted(cell) for cell in cells]) for number, cells in lines)
+    return _by_header(rows, label, columns)
+
+
+def _csv_cells(handle: TextIO, label: str) -> Iterator[tuple[str, list[str] | str]]:
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        reader = csv.reader(handle, strict=True, skipinitialspace=True)
+        while True:
+            where = f"line {reader.line_num + 1} of {label}"
+            try:
+                yield where, next(reader)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                yield where, f"{error}, up to line {reader.line_num}"
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _by_header(rows: Iterable[tuple[str, list[str] | str]], label: str, columns: Columns) -> Iterator[Parsed]:
+    """Rows of cells, or of what is wrong with them, as values by column; the first row of cells names the columns."""
     header: list[str] | None = None
-    for number, line in enumerate(handle, 1):
-        if not line.strip():
-            continue
-        cells = [_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")]
-        if header is None:
+    for where, cells in rows:
+        if isinstance(cells, str):
+            yield where, cells
+        elif header is None:
             header = _header(cells, label, columns)
-        else:
-            yield f"line {number} of {label}", _by_column(header, cells, columns)
+        elif cells:
+            yield where, _by_column(header, cells, columns)
 
 
 def _header(cells: list[str], label: str, columns: Columns) -> list[str]:

@@ -1,57 +1,94 @@
 """WebDataset shards: tar files whose members share a key, `000017.jpg` with `000017.txt` or `000017.json`.
 
-Only the headers and the texts are read; a picture is stored as its place in the tar file and read when asked for.
+As a collection only the headers and the texts are read; a picture is stored as its place in the tar file and read when
+asked for. As a stream (`open_stream`, `members`) a shard is read from front to back, from a disk or an address.
 """
 
 from __future__ import annotations
 
 import json
+import lzma
 import os
-import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self
 
-from datasets import Dataset
-
-from boresight.data.assemble import Row, assemble
-from boresight.data.collection import Problem
+from boresight.data.assemble import SourceRow, assemble
 from boresight.data.columns import Columns, texts_in
 from boresight.data.formats.text_files import lines_of
 from boresight.data.images import is_picture
-from boresight.data.splits import NO_SPLIT, normal_split, split_of_name, split_of_path
+from boresight.data.problems import Problem
+from boresight.data.splits import normal_split, split_of_file
 from boresight.errors import InputError
 from boresight.progress import progress
 
-_BLOCK = 512
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, OverflowError, MemoryError)
 _TEXTS = ("txt", "caption", "captions")
 
 
-def expand(pattern: str) -> list[Path]:
-    """The files that a glob and brace pattern means: 'shards/{00000..00012}.tar', 'train-*.tar', '{a,b}.tar'."""
-    files: list[Path] = []
-    for one in braced(pattern):
-        found = sorted(glob(one, recursive=True))
-        files += [Path(file) for file in found] if found or re.search(r"[*?\[]", one) else [Path(one)]
-    return files
+class _DamagedHeader(tarfile.ReadError):
+    pass
 
 
-def braced(pattern: str) -> list[str]:
-    """What the braces of a pattern stand for; nothing else in it has a meaning."""
-    brace = re.search(r"\{([^{}]*)\}", pattern)
-    if brace is None:
-        return [pattern]
-    span = re.fullmatch(r"(\d+)\.\.(\d+)", brace[1])
-    if span:
-        low, high = int(span[1]), int(span[2])
-        width = len(span[1]) if span[1].startswith("0") or len(span[1]) == len(span[2]) else 0
-        choices = [f"{number:0{width}d}" for number in range(low, high + 1)]
-    else:
-        choices = brace[1].split(",")
-    return [whole for one in choices for whole in braced(pattern[: brace.start()] + one + pattern[brace.end() :])]
+class _Member(tarfile.TarInfo):
+    """`tarfile` ends in silence at a header that is cut off or damaged; here it raises as for cut contents."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        try:
+            member = super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the blocks of zeros at its end
+            raise
+        except tarfile.HeaderError as error:
+            if tar.offset == 0:  # at the first header it does not end in silence
+                raise
+            raise _DamagedHeader(f"cut off or damaged: {error}") from error
+        if not 0 <= member.size < 1 << 60:  # no seek reaches there, or it never ends
+            raise tarfile.ReadError(f"damaged: {member.name} has a size of {member.size}")
+        return member
+
+
+def open_stream(handle: IO[bytes], shard: str) -> tarfile.TarFile:
+    """A tar file, compressed or not, whose reading raises one of DAMAGE where it is damaged, never ends in silence.
+
+    Raises InputError when it is none from the beginning.
+    """
+    try:
+        if handle.seekable():
+            return tarfile.open(fileobj=handle, mode="r:*", tarinfo=_Member)
+        return tarfile.open(fileobj=handle, mode="r|*", tarinfo=_Member, bufsize=1 << 20)
+    except DAMAGE as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")  # the rest: each compression tried
+        raise InputError(f"The shard {shard} is no tar file ({reason}); restore it, then resume.") from error
+
+
+def members(tar: tarfile.TarFile) -> Iterator[tuple[int, str, str, tarfile.TarInfo]]:
+    """The files of a tar, each with the number of its sample, its key and its suffix."""
+    index, last = -1, None
+    for member in tar:
+        if member.isfile():
+            key, suffix = key_and_suffix(member.name)
+            index, last = index + (key != last), key
+            yield index, key, suffix, member
+
+
+def key_and_suffix(member: str) -> tuple[str, str]:
+    """('train/000017', 'seg.png') of 'train/000017.seg.png', as WebDataset splits names."""
+    folder, name = os.path.split(os.path.normpath(member))
+    stem, _, suffix = name.partition(".")
+    return os.path.join(folder, stem), suffix.lower()
+
+
+def picture_in(suffixes: Iterable[str]) -> str | None:
+    """Which member of a sample is its picture: of several the one with the fewest dots, so 'png' before 'seg.png'."""
+    pictures = [suffix for suffix in suffixes if is_picture(f".{suffix}")]
+    return min(pictures, key=lambda suffix: suffix.count("."), default=None)
 
 
 def read_webdataset(
@@ -66,7 +103,7 @@ def read_webdataset(
     if root is None:
         root = Path(os.path.commonpath([os.path.abspath(shard.parent) for shard in shards]))
 
-    def rows() -> Iterator[Row | Problem]:
+    def rows() -> Iterator[SourceRow | Problem]:
         seen: set[str] = set()
         for shard in progress(shards, what="scanning shards", unit="shard", delay=1.0):
             label = os.path.relpath(os.path.abspath(shard), root)
@@ -85,15 +122,14 @@ def read_webdataset(
     return assemble(rows(), lambda file: file, name=name)
 
 
-def _rows_of_shard(shard: str, label: str, columns: Columns, seen: set[str]) -> Iterator[Row | Problem]:
+def _rows_of_shard(shard: str, label: str, columns: Columns, seen: set[str]) -> Iterator[SourceRow | Problem]:
     """The samples of a shard; adds the names of their members and json keys to `seen`."""
-    split = split_of_path(label)
-    split = split_of_name(Path(label).stem) if split == NO_SPLIT else split
-    members, damage, broken = _scan(shard)
+    split = split_of_file(label)
+    whole, damage, broken = _scan(shard)
     if damage is not None:
         yield Problem("truncated shard", f"{label}: {damage}")
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-    for member in members:
+    for member in whole:
         key, suffix = key_and_suffix(member.name)
         parts = samples.setdefault(key, {})
         if suffix in parts:
@@ -104,44 +140,33 @@ def _rows_of_shard(shard: str, label: str, columns: Columns, seen: set[str]) -> 
         for key, parts in samples.items():
             row = _row(_Sample(handle, shard, label, key, parts), columns, split, seen)
             # A sample that the damage left incomplete is named by it already.
-            if key != broken or (isinstance(row, Row) and row.captions):
+            if key != broken or (isinstance(row, SourceRow) and row.captions):
                 yield row
 
 
 def _scan(shard: str) -> tuple[list[tarfile.TarInfo], str | None, str | None]:
     """The whole files of a tar, what is wrong with it if anything, and the key of the sample that suffers from it."""
     with open(shard, "rb") as handle:
-        start = handle.read(6)
-        if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+        if handle.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
             raise InputError(
                 f"{shard} is compressed, so its pictures cannot be read in place; unpack it to a plain tar."
             )
-        size = handle.seek(0, os.SEEK_END)
-        members: list[tarfile.TarInfo] = []
-        last = "the beginning"
-        try:
-            with tarfile.open(shard, "r:") as tar:
-                while (member := tar.next()) is not None:
-                    last = member.name
-                    if member.isfile() and not member.issparse():
-                        if member.offset_data + member.size > size:
-                            return members, f"{last} is cut off", key_and_suffix(member.name)[0]
-                        members.append(member)
-                # `tarfile` ends silently at a damaged header; a whole tar ends with blocks of zeros.
-                handle.seek(tar.offset)
-                if handle.read(_BLOCK) == bytes(_BLOCK):
-                    return members, None, None
-                damage = f"it is cut off or damaged after {last}"
-        except tarfile.TarError as error:
-            damage = f"after {last}: {error}"
-    return members, damage, key_and_suffix(members[-1].name)[0] if members else None
-
-
-def key_and_suffix(member: str) -> tuple[str, str]:
-    """('train/000017', 'seg.png') of 'train/000017.seg.png', as WebDataset splits names."""
-    folder, name = os.path.split(os.path.normpath(member))
-    stem, _, suffix = name.partition(".")
-    return os.path.join(folder, stem), suffix.lower()
+    size, last = os.path.getsize(shard), "the beginning"
+    whole: list[tarfile.TarInfo] = []
+    try:
+        with tarfile.open(shard, "r:", tarinfo=_Member) as tar:
+            for member in tar:
+                last = member.name
+                if member.isfile() and not member.issparse():
+                    if member.offset_data + member.size > size:
+                        return whole, f"{last} is cut off", key_and_suffix(last)[0]
+                    whole.append(member)
+        return whole, None, None
+    except _DamagedHeader:
+        damage = f"it is cut off or damaged after {last}"
+    except tarfile.TarError as error:
+        damage = f"after {last}: {error}"
+    return whole, damage, key_and_suffix(whole[-1].name)[0] if whole else None
 
 
 @dataclass(frozen=True)
@@ -157,7 +182,7 @@ class _Sample:
         return self.handle.read(self.parts[suffix].size)
 
 
-def _row(sample: _Sample, columns: Columns, split: str, seen: set[str]) -> Row | Problem:
+def _row(sample: _Sample, columns: Columns, split: str, seen: set[str]) -> SourceRow | Problem:
     where = f"{sample.key} in {sample.label}"
     info: dict[str, Any] = {}
     if "json" in sample.parts:
@@ -167,7 +192,7 @@ def _row(sample: _Sample, columns: Columns, split: str, seen: set[str]) -> Row |
             return Problem("malformed row", f"{where}: no json ({error})")
         info = content if isinstance(content, dict) else {}
     seen.update(sample.parts, info)
-    picture = _picture(sample.parts, columns)
+    picture = columns.image_in(sample.parts) if "image" in columns.named else picture_in(sample.parts)
     captions = _captions(sample, info, columns)
     if picture is None:
         return Problem("caption for an unknown image" if captions else "malformed row", f"{where} has no picture")
@@ -175,7 +200,7 @@ def _row(sample: _Sample, columns: Columns, split: str, seen: set[str]) -> Row |
     used = columns.captions_in(info)
     own = columns.split_in([name for name, value in info.items() if value])
     path = f"{os.path.splitext(sample.label)[0]}/{sample.key}"
-    return Row(
+    return SourceRow(
         key=path,
         path=sample.shard,
         captions=captions,
@@ -186,13 +211,6 @@ def _row(sample: _Sample, columns: Columns, split: str, seen: set[str]) -> Row |
         size=sample.parts[picture].size,
         extras={name: value for name, value in info.items() if name not in used and name != own},
     )
-
-
-def _picture(parts: Mapping[str, tarfile.TarInfo], columns: Columns) -> str | None:
-    if "image" in columns.named:
-        return next((suffix for suffix in columns.image if suffix in parts), None)
-    pictures = [suffix for suffix in parts if is_picture(f".{suffix}")]
-    return min(pictures, key=lambda suffix: suffix.count("."), default=None)
 
 
 def _captions(sample: _Sample, info: Mapping[str, Any], columns: Columns) -> list[Any]:

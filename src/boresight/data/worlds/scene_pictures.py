@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import io
 import math
 
 import numpy as np
-from PIL import Image
 
 from boresight.data.worlds.scene_world import BACKGROUNDS, COLOURS, Scene, Thing
 
@@ -94,10 +92,3 @@ def _background(name: str, size: int) -> np.ndarray:
     top, bottom = (np.array(colour, np.float32) for colour in BACKGROUNDS[name])
     share = ((np.arange(size, dtype=np.float32) + 0.5) / size)[:, None, None]
     return np.broadcast_to(top + share * (bottom - top), (size, size, 3)).copy()
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """(H, W, 3) or (H, W) uint8 as PNG, fast rather than small."""
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
-    return out.getvalue()

@@ -1,14 +1,15 @@
-"""The words of the generated world and the truth of one scene."""
+"""The words of the generated world, the truth of one scene, and captions that tell a chosen part of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
+from boresight.data.sentences import enumeration
 from boresight.seeds import generator
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ BACKGROUNDS = {
     "yellow to rose": ((252, 228, 150), (240, 170, 180)),
 }  # colour at the top, colour at the bottom
 ATTRIBUTES = ("size", "texture", "colour", "place")  # of an object, beside its shape
+KINDS = ("short", "medium", "long")  # of captions
 
 # Every colour is held out with one shape, so that each word of a held-out pair occurs in training without the other.
 HELD_OUT = {colour: SHAPES[(3 * row + 1) % len(SHAPES)] for row, colour in enumerate(COLOURS)}
@@ -109,6 +111,57 @@ def _thing(place: str, held_out: bool, numbers: Iterator[float]) -> Thing:
     x = (column + 0.5 + slack * (next(numbers) - 0.5)) / 3
     y = (row + 0.5 + slack * (next(numbers) - 0.5)) / 3
     return Thing(shape, size, texture, colour, place, round(x, 4), round(y, 4), SIZES[size] / 3)
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a caption tells: of which objects (by their number) which attributes, and whether the background.
+
+    `objects` is in the order of mention; every mentioned object's shape is shown.
+    """
+
+    objects: Mapping[int, Sequence[str]]
+    background: bool
+
+
+def draw_described(scene: Scene, numbers: Iterator[float]) -> list[Described]:
+    """What the captions of KINDS tell; each tells all that the one before it does.
+
+    short: one object by one attribute. medium: half of the objects (rounded up), that one among them, by two
+    attributes each. long: all objects by all attributes, and the background.
+    """
+    order = shuffled(range(len(scene.things)), numbers)
+    shown = {row: _in_order(shuffled(ATTRIBUTES, numbers)[:2]) for row in order[: (len(order) + 1) // 2]}
+    first = order[0]
+    short = Described({first: (shown[first][pick(2, numbers)],)}, background=False)
+    long = Described(dict.fromkeys(order, ATTRIBUTES), background=True)
+    return [short, Described(shown, background=False), long]
+
+
+def caption_of(scene: Scene, described: Described) -> str:
+    """'a large striped red star at the top left and a ring in the centre on a cream background'."""
+    names = [thing_phrase(scene.things[row], attributes) for row, attributes in described.objects.items()]
+    text = enumeration(names)
+    if not described.background:
+        return text
+    if " to " in scene.background:
+        return f"{text}, on a background that fades from {scene.background}"
+    return f"{text}, on a {scene.background} background"
+
+
+def thing_phrase(thing: Thing, attributes: Sequence[str]) -> str:
+    """An object by its shape and the given attributes: 'a small orange heart on the left'."""
+    words = [getattr(thing, attribute) for attribute in ATTRIBUTES if attribute in attributes and attribute != "place"]
+    text = " ".join((*words, thing.shape))
+    article = "an" if text[0] in "aeiou" else "a"
+    if "place" not in attributes:
+        return f"{article} {text}"
+    before = {"left": "on", "right": "on", "centre": "in"}.get(thing.place, "at")
+    return f"{article} {text} {before} the {thing.place}"
+
+
+def _in_order(attributes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(attribute for attribute in ATTRIBUTES if attribute in attributes)
 
 
 def pick(count: int, numbers: Iterator[float]) -> int:

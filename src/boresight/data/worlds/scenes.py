@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from boresight.data.assemble import dataset_of
 from boresight.data.collection import Collection
-from boresight.data.table import dataset_of
-from boresight.data.worlds.scene_captions import KINDS, Described, choose, say
-from boresight.data.worlds.scene_pictures import png, render
-from boresight.data.worlds.scene_world import PLACES, Scene, draw_scene
+from boresight.data.images import png
+from boresight.data.worlds.scene_pictures import render
+from boresight.data.worlds.scene_world import KINDS, PLACES, caption_of, draw_described, draw_scene
 from boresight.errors import InputError
 from boresight.progress import progress
 
@@ -104,25 +104,17 @@ def _row(
     seed: int, split: str, index: int, size: int, objects: tuple[int, int], richness: str | None
 ) -> dict[str, Any]:
     scene, numbers = draw_scene(seed, split, index, objects)
-    told = dict(zip(KINDS, choose(scene, numbers), strict=True))
+    described = dict(zip(KINDS, draw_described(scene, numbers), strict=True))
     kinds = list(KINDS) if richness is None else [richness]
     picture, labels = render(scene, size)
     return {
         "id": f"scene-{seed}/{split}/{index}",
         "image": {"bytes": png(picture), "path": None},
-        "captions": [say(scene, told[kind]) for kind in kinds],
+        "captions": [caption_of(scene, described[kind]) for kind in kinds],
         "split": split,
         "held_out": "combination" if any(thing.held_out for thing in scene.things) else "",
-        "attributes": json.dumps(_truth(scene)),
-        "described": json.dumps([_told(told[kind]) for kind in kinds]),
+        "attributes": json.dumps({"background": scene.background, "objects": [asdict(one) for one in scene.things]}),
+        "described": json.dumps([vars(described[kind]) for kind in kinds]),
         "caption_kinds": kinds,
         "masks": png(labels),
     }
-
-
-def _truth(scene: Scene) -> dict[str, Any]:
-    return {"background": scene.background, "objects": [asdict(thing) for thing in scene.things]}
-
-
-def _told(described: Described) -> dict[str, Any]:
-    return {"objects": described.objects, "background": described.background}

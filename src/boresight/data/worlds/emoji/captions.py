@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from boresight.data.sentences import enumeration
 from boresight.data.worlds.emoji.concepts import Concept, words_of
 
 KINDS = ("short", "medium", "long")
@@ -17,8 +16,8 @@ def captions_of(concept: Concept) -> list[str]:
     phrase, its place in the catalogue, all keywords and all other names. None of them names the drawing style.
     """
     phrase = phrase_of(concept)
-    told = words_of(phrase)
-    extra = [name for name in (*concept.tags, *concept.aliases) if not words_of(name) <= told]
+    words = words_of(phrase)
+    extra = [name for name in (*concept.tags, *concept.aliases) if not words_of(name) <= words]
     medium = phrase
     if phrase == concept.family:
         medium = f"{phrase}: {', '.join(extra[:2]) or concept.subgroup}"
@@ -26,7 +25,7 @@ def captions_of(concept: Concept) -> list[str]:
     if concept.tags:
         long += f" Keywords: {', '.join(concept.tags)}."
     if concept.aliases:
-        long += f" Also called {_listed(concept.aliases)}."
+        long += f" Also called {enumeration(concept.aliases)}."
     return [concept.family, medium, long]
 
 
@@ -35,12 +34,8 @@ def phrase_of(concept: Concept) -> str:
     phrase = f"bald {concept.head}" if concept.hair == "bald" else concept.head
     if concept.details:
         people = "facing" not in concept.details[0] and "side" not in concept.details[0]
-        phrase += f" of {_listed(concept.details)}" if people else f" {' '.join(concept.details)}"
+        phrase += f" of {enumeration(concept.details)}" if people else f" {' '.join(concept.details)}"
     features = [f"{tone} skin tone" for tone in concept.tones]
     if concept.hair not in ("", "bald"):
         features.append(concept.hair)
-    return f"{phrase} with {_listed(features)}" if features else phrase
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    return f"{phrase} with {enumeration(features)}" if features else phrase

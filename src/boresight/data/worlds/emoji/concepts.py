@@ -14,23 +14,20 @@ HAIR = ("red hair", "curly hair", "white hair", "blond hair", "bald", "beard")
 PEOPLE = ("woman", "man", "women", "men", "person", "people", "boy", "girl", "child", "adult")
 # Names that do not follow from the neutral one by putting in "man" or "woman".
 NEUTRAL = {
-    **{"boy": "child", "girl": "child", "man": "person", "woman": "person", "breast-feeding": "person feeding baby"},
-    **{"merman": "merperson", "mermaid": "merperson", "old man": "older person", "old woman": "older person"},
-    **{
-        "prince": "person with crown",
-        "princess": "person with crown",
-        "woman and man holding hands": "people holding hands",
-    },
-    **{
-        "Mx Claus": "Santa Claus",
-        "Mrs. Claus": "Santa Claus",
-        "man dancing": "person dancing",
-        "woman dancing": "person dancing",
-    },
+    **dict.fromkeys(("man", "woman"), "person"),
+    **dict.fromkeys(("boy", "girl"), "child"),
+    **dict.fromkeys(("merman", "mermaid"), "merperson"),
+    **dict.fromkeys(("prince", "princess"), "person with crown"),
+    **dict.fromkeys(("man dancing", "woman dancing"), "person dancing"),
+    **dict.fromkeys(("Mx Claus", "Mrs. Claus"), "Santa Claus"),
+    "breast-feeding": "person feeding baby",
+    "old man": "older person",
+    "old woman": "older person",
+    "woman and man holding hands": "people holding hands",
 }
 GENDERED = {
-    **{"woman": "woman", "women": "woman", "girl": "woman", "mermaid": "woman", "princess": "woman", "Mrs.": "woman"},
-    **{"man": "man", "men": "man", "boy": "man", "merman": "man", "prince": "man", "Santa": "man"},
+    **dict.fromkeys(("woman", "women", "girl", "mermaid", "princess", "Mrs."), "woman"),
+    **dict.fromkeys(("man", "men", "boy", "merman", "prince", "Santa"), "man"),
 }
 
 
@@ -148,8 +145,8 @@ def _phrase_of(label: str) -> str:
 
 
 def _gender(words: Sequence[str]) -> str:
-    found = {GENDERED[word] for text in words for word in re.findall(r"[\w.]+", text) if word in GENDERED}
-    return found.pop() if len(found) == 1 else "mixed" if found else ""
+    genders = {GENDERED[word] for text in words for word in re.findall(r"[\w.]+", text) if word in GENDERED}
+    return genders.pop() if len(genders) == 1 else "mixed" if genders else ""
 
 
 def _aliases(row: dict[str, Any], codes: list[dict[str, Any]], known: set[str]) -> tuple[str, ...]:
@@ -178,5 +175,5 @@ def words_of(text: str) -> set[str]:
 
 def _written(hexcode: str, codes: list[dict[str, Any]]) -> Iterator[str]:
     for names in codes:
-        found = names.get(hexcode, ())
-        yield from (found,) if isinstance(found, str) else found
+        written = names.get(hexcode, ())
+        yield from (written,) if isinstance(written, str) else written

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from boresight.data.assemble import dataset_of
 from boresight.data.collection import Collection
-from boresight.data.table import dataset_of
 from boresight.data.worlds.emoji.captions import KINDS, captions_of
 from boresight.data.worlds.emoji.concepts import Concept, read_concepts
 from boresight.data.worlds.emoji.npm import read_emoji_packages
-from boresight.data.worlds.emoji.pictures import STYLES, read_pictures
-from boresight.data.worlds.emoji.splits import Placed, place
+from boresight.data.worlds.emoji.pictures import STYLES, load_pictures
+from boresight.data.worlds.emoji.splits import Assignment, assign_splits
 from boresight.errors import InputError
 
 
@@ -45,12 +45,12 @@ def load_emoji(*, cache: str | Path | None = None, size: int = 96, styles: Seque
     if size < 8:
         raise InputError(f"Emoji of {size} pixels show nothing; choose a size of 8 or more.")
     concepts = read_emoji_packages(read_concepts, cache)
-    pictures = {style: _distinct(read_pictures(style, size, cache), concepts) for style in STYLES}
+    pictures = {style: _distinct(load_pictures(style, size, cache), concepts) for style in STYLES}
     drawn = defaultdict(set)
     for style, by_code in pictures.items():
         for code in by_code:
             drawn[code].add(style)
-    rows = [row for row in place(concepts, drawn) if row.style in styles]
+    rows = [row for row in assign_splits(concepts, drawn) if row.style in styles]
     table = pa.table(
         {
             "id": [f"{row.concept.code}/{row.style}" for row in rows],
@@ -74,15 +74,15 @@ def load_emoji(*, cache: str | Path | None = None, size: int = 96, styles: Seque
 
 def _distinct(table: pa.Table, concepts: Sequence[Concept]) -> dict[str, bytes]:
     """Pictures by code, for the codes that have words; of equal pictures the first concept's only."""
-    found = dict(zip(table["code"].to_pylist(), table["image"].to_pylist(), strict=True))
+    images = dict(zip(table["code"].to_pylist(), table["image"].to_pylist(), strict=True))
     owners: dict[bytes, str] = {}
     for concept in concepts:
-        if concept.code in found:
-            owners.setdefault(found[concept.code], concept.code)
+        if concept.code in images:
+            owners.setdefault(images[concept.code], concept.code)
     return {code: picture for picture, code in owners.items()}
 
 
-def _attributes(row: Placed) -> str:
+def _attributes(row: Assignment) -> str:
     concept = row.concept
     return json.dumps(
         {

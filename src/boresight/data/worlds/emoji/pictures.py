@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from boresight.data.images import decode_bytes
 from boresight.data.worlds.emoji.concepts import plain_code
 from boresight.data.worlds.emoji.npm import cache_folder, pins_stamp, read_emoji_packages
 from boresight.errors import InputError
@@ -28,7 +29,7 @@ SCHEMA = pa.schema([("code", pa.string()), ("image", pa.binary())])
 FORMAT = 2  # raise it when the same packages would be rendered otherwise
 
 
-def read_pictures(style: str, size: int, cache: str | Path | None = None) -> pa.Table:
+def load_pictures(style: str, size: int, cache: str | Path | None = None) -> pa.Table:
     """Columns `code` (string) and `image` (binary, a lossless WebP of size x size on white) of every emoji of a style.
 
     Rendered when the cache does not hold it whole; later calls only read. Raises InputError when it cannot be made.
@@ -104,9 +105,9 @@ def _rasteriser() -> Any:
 
 
 def _on_white(data: bytes, size: int) -> bytes:
-    picture = Image.open(io.BytesIO(data)).convert("RGBA")
-    square = Image.new("RGBA", (max(picture.size),) * 2, "white")
-    square.alpha_composite(picture, ((square.width - picture.width) // 2, (square.height - picture.height) // 2))
+    picture = decode_bytes(data)
+    square = Image.new("RGB", (max(picture.size),) * 2, "white")
+    square.paste(picture, ((square.width - picture.width) // 2, (square.height - picture.height) // 2))
     out = io.BytesIO()
-    square.convert("RGB").resize((size, size), Image.Resampling.LANCZOS).save(out, "WEBP", lossless=True, method=1)
+    square.resize((size, size), Image.Resampling.LANCZOS).save(out, "WEBP", lossless=True, method=1)
     return out.getvalue()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from boresight.data.splits import hashed
 from boresight.data.worlds.emoji.concepts import Concept
 
 SEEN_STYLES = ("fluent-3d", "noto")
@@ -26,7 +26,7 @@ SPLITS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Placed:
+class Assignment:
     """A picture in a split. `held_out` says what the split has not seen: 'combination', 'concept', 'style' or ''."""
 
     concept: Concept
@@ -35,7 +35,7 @@ class Placed:
     held_out: str = ""
 
 
-def place(concepts: Sequence[Concept], drawn: Mapping[str, set[str]]) -> list[Placed]:
+def assign_splits(concepts: Sequence[Concept], drawn: Mapping[str, set[str]]) -> list[Assignment]:
     """Every picture that is used, in the order of `concepts`; `drawn[code]` names the styles a concept exists in.
 
     A concept has at most one picture in a split, so the right answer of a retrieval never depends on the style. A
@@ -45,23 +45,23 @@ def place(concepts: Sequence[Concept], drawn: Mapping[str, set[str]]) -> list[Pl
     seen = [concept for concept in concepts if drawn.get(concept.code, set()) & set(SEEN_STYLES)]
     cells = held_out_cells(seen)
     toned = {concept.family for concept in seen if concept.tones}
-    placed = []
+    assigned = []
     for concept in seen:
         styles = [style for style in SEEN_STYLES if style in drawn[concept.code]]
         styles.sort(key=lambda style: draw("style", style, concept.code))
         split = cells.get(concept.cell) if concept.tones else None
         if split:
-            placed.append(Placed(concept, styles[0], split, "combination"))
+            assigned.append(Assignment(concept, styles[0], split, "combination"))
         elif concept.family not in toned and draw("concept", concept.family) < NEW_CONCEPT_SHARE:
-            placed.append(Placed(concept, styles[0], "validation", "concept"))
+            assigned.append(Assignment(concept, styles[0], "validation", "concept"))
         else:
-            placed += [
-                Placed(concept, style, split) for style, split in zip(styles, ("encoder", "train"), strict=False)
+            assigned += [
+                Assignment(concept, style, split) for style, split in zip(styles, ("encoder", "train"), strict=False)
             ]
-    known = [row.concept for row in placed if row.split == "encoder" and UNSEEN_STYLE in drawn[row.concept.code]]
+    known = [row.concept for row in assigned if row.split == "encoder" and UNSEEN_STYLE in drawn[row.concept.code]]
     chosen = style_test(known)
-    return placed + [
-        Placed(concept, UNSEEN_STYLE, "test-style", "style") for concept in known if concept.code in chosen
+    return assigned + [
+        Assignment(concept, UNSEEN_STYLE, "test-style", "style") for concept in known if concept.code in chosen
     ]
 
 
@@ -108,4 +108,4 @@ def _even(concepts: Sequence[Concept]) -> list[Concept]:
 
 def draw(*names: str) -> float:
     """A number in [0, 1) that depends on the names alone, on every machine."""
-    return int.from_bytes(hashlib.sha256("\0".join(names).encode()).digest()[:7], "big") / 2**56
+    return hashed("\0".join(names))
