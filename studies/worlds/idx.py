@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from boresight.benchmarks.expected import expected
+from boresight.benchmarks.files import PublishedFiles
 from boresight.errors import InputError
 from worlds.glyphs import NAMES as DIGITS
 
@@ -84,7 +84,7 @@ def load_idx(folder: str | Path = DEBIAN_FOLDER, names: Sequence[str] | None = N
 def _read(folder: str | Path, name: str, dimensions: int) -> tuple[Path, np.ndarray]:
     """The file and its array of uint8: four bytes of magic, a big-endian size for each dimension, the values."""
     endings = [form.format(dimensions) for form in ("-idx{}-ubyte.gz", "-idx{}-ubyte", ".idx{}-ubyte")]
-    file = expected(folder, [name + ending for ending in endings], of="Fashion-MNIST", source=SOURCE)
+    file = PublishedFiles(folder, "Fashion-MNIST", SOURCE).find(*(name + ending for ending in endings))
     try:
         raw = file.read_bytes()
         data = gzip.decompress(raw) if file.suffix == ".gz" else raw

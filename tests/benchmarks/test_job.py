@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from boresight import load_collection, load_encoder
-from boresight.benchmarks.contrast_sets import SUGARCREPE
 from boresight.benchmarks.job import BenchmarkJob
 from boresight.benchmarks.record import BenchmarkRun
 from boresight.benchmarks.registry import BENCHMARKS, OPTIONS, run_benchmark
+from boresight.benchmarks.sugarcrepe import GROUPS
 from boresight.data.worlds.scenes import make_scenes
 from boresight.editing import CaptionEditor
 from boresight.embeddings import embed
@@ -142,7 +142,7 @@ def test_less_than_was_published_is_recorded(encoder, scenes, tmp_path: Path) ->
         scenes.image(row).save(tmp_path / "val2017" / f"{row}.jpg")
     (tmp_path / "val2017" / "1.jpg").write_bytes(b"torn")
     row = {"caption": "a red ring", "negative_caption": "a blue ring"}
-    for group in SUGARCREPE:
+    for group in GROUPS:
         rows = {str(n): {"filename": f"{n}.jpg", **row} for n in (0, 1)} if group != "add_att" else {}
         (tmp_path / f"{group}.json").write_text(json.dumps(rows))
     job = BenchmarkJob(encoder=encoder, data=tmp_path, out=tmp_path / "run", workers=0)

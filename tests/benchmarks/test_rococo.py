@@ -10,10 +10,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from boresight.benchmarks.rococo import SETS, file_names, normalise, read_mixed, read_rococo
+from boresight.benchmarks.rococo import (
+    SETS,
+    embed_altered,
+    evaluate_rococo,
+    evaluate_rococo_images,
+    normalise,
+    read_rococo,
+)
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.rococo import embed_altered, evaluate_rococo, evaluate_rococo_images
 from collection_files import put_pictures
 
 NAMES = [f"val2014/COCO_val2014_{number:012}.jpg" for number in (391895, 60623, 487741)]
@@ -124,21 +130,6 @@ def test_missing_files(tmp_path):
     with pytest.raises(InputError, match=r"danger.json cannot be read as json"):
         read_rococo(tmp_path, "danger")
     assert len(SETS) == 4
-
-
-def test_mixed_pictures_in_the_order_of_the_originals(tmp_path):
-    collection = read_rococo(write(tmp_path), "danger").collection
-    assert file_names(collection) == [Path(name).name for name in NAMES]
-    with pytest.raises(InputError, match=r"no folder .*mix_0.9.* write_mixes"):
-        read_mixed(collection, tmp_path / "mix_0.9")
-    put_pictures(tmp_path / "mix_0.9", [Path(name).name for name in reversed(NAMES[1:])])
-    with pytest.raises(InputError, match=f"lacks {Path(NAMES[0]).name}"):
-        read_mixed(collection, tmp_path / "mix_0.9")
-    put_pictures(tmp_path / "mix_0.9", [Path(name).name for name in reversed(NAMES)])
-    mixed = read_mixed(collection, tmp_path / "mix_0.9")
-    assert (mixed.ids, mixed.captions) == (collection.ids, [[], [], []])
-    reds = [mixed.image(row).getpixel((0, 0))[0] for row in range(3)]
-    assert reds == [2, 1, 0]  # written the other way round
 
 
 class ByHand:

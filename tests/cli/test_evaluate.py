@@ -180,7 +180,11 @@ def test_any_collection(scenes, tmp_path: Path) -> None:
         assert {"plain", "edited"} <= set(run.scores)
         assert set(run.charts) <= set(run.scores["plain"])
         assert set(run.lower) <= set(run.scores["plain"])
-    assert BenchmarkRun.load(tmp_path / "alignment").figures[0][1].startswith("data:image/png")
+    pairs = BenchmarkRun.load(tmp_path / "alignment").pairs
+    assert {way: len(sides["texts"]) for way, sides in pairs.items()} == {"plain": N, "edited": N}
+    code, _, err = boresight("report", "alignment", "--out", "alignment.html", cwd=tmp_path)
+    assert code == 0, err
+    assert "data:image/png" in (tmp_path / "alignment.html").read_text()
     aligned = BenchmarkRun.load(tmp_path / "alignment").scores
     assert {"object bias, images", "ground: left out", "ground: guessing"} <= set(aligned["plain"])
     assert set(aligned["edited"]) >= set(aligned["plain"])

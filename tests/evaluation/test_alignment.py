@@ -10,8 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
-from torch.nn import functional as F
 
 from boresight.editing import CaptionEditor
 from boresight.editing.config import EditorConfig
@@ -31,7 +29,6 @@ from boresight.evaluation.alignment import (
     uniformity,
 )
 from boresight.evaluation.neighbours import captioned_share, information_imbalance
-from boresight.reports.alignment_chart import alignment_figure, flat
 from editing_world import WIDTH, quiet, sae_fixture, world  # noqa: F401
 
 SEEDS = st.integers(0, 2**31)
@@ -339,36 +336,3 @@ def test_half_precision_on_disk(tmp_path):
         assert alignment_report(Embeddings.load(tmp_path / name))["plain"] == pytest.approx(
             alignment_report(embeddings)["plain"], abs=2e-2
         )
-
-
-def test_the_figure_shows_every_measure_and_pair(sae):
-    test = world(sae, 20, seed=3)
-    editor = CaptionEditor(sae, EditorConfig(form="raw"))
-    figure = alignment_figure(test, editor, joined=7)
-    assert isinstance(figure, Figure)
-    figure.canvas.draw()
-    above, below = figure.subfigs
-    report = alignment_report(test, editor)
-    assert [axes.get_title() for axes in above.axes] == ["plain: 20 pairs", "edited: 20 pairs"]
-    assert [len(points.get_offsets()) for points in above.axes[0].collections] == [20, 20]
-    assert len(above.axes[0].lines) == 7
-    image, text = (points.get_offsets() for points in above.axes[0].collections)
-    assert np.allclose(above.axes[0].lines[1].get_xydata(), [image[3], text[3]])
-    titles = [axes.get_title() for axes in below.axes if axes.get_title()]
-    assert titles == list(report["plain"])
-    assert [bar.get_width() for bar in below.axes[1].patches] == pytest.approx([
-        report[name]["RMG"] for name in ("plain", "edited", "shuffled images")
-    ])  # fmt: skip
-    assert len(alignment_figure(test, joined=0).subfigs[0].axes) == 1
-    with pytest.raises(InputError, match="joined is -1"):
-        alignment_figure(test, joined=-1)
-
-
-def test_principal_components():
-    numbers = torch.Generator().manual_seed(0)
-    rows = torch.randn(50, 6, generator=numbers, dtype=torch.float64) * torch.tensor([1, 9, 0.1, 4, 1, 1]) + 3
-    places = flat(rows)
-    values = torch.linalg.svdvals(rows - rows.mean(0))
-    assert torch.allclose(places.norm(dim=0), values[:2])
-    assert torch.allclose(places.T @ places, torch.diag(values[:2] ** 2), atol=1e-6)
-    assert F.cosine_similarity(places[:, 0], rows[:, 1] - rows[:, 1].mean(), dim=0) > 0.99

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from datasets import Image as ImageFeature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
 import boresight as bs
-from boresight.benchmarks.class_folders import read_class_dataset, read_class_folders, read_lines
-from boresight.data import Problem, make_scenes
+from boresight.data import make_scenes
 from boresight.data.worlds.scene_world import SHAPES
 from boresight.editing import CaptionEditor
 from boresight.editing.config import EditorConfig
@@ -29,7 +24,6 @@ from boresight.errors import ArtefactError, InputError
 from boresight.evaluation import zero_shot as module
 from boresight.evaluation.zero_shot import TEMPLATES, class_embeddings, count_classes, zero_shot
 from boresight.models import default_model_path
-from collection_files import picture, put_pictures
 from editing_world import WIDTH, quiet, sae_fixture  # noqa: F401
 from fake_encoder import FakeEncoder, make_collection
 
@@ -214,85 +208,6 @@ def test_bad_requests(sae) -> None:
     editor = CaptionEditor(sae, EditorConfig(form="residual"))
     with pytest.raises(ArtefactError, match=f"fitted on width {WIDTH} and these embeddings are 2 wide"):
         zero_shot(encoder, numbered(1), [0], classes, ["{}"], editor)
-
-
-def test_a_folder_for_each_class(tmp_path: Path) -> None:
-    names = ["zebra/1.png", "tabby_cat/b/2.jpg", "tabby_cat/a.png", ".cache/x.png", "loose.png"]
-    put_pictures(tmp_path, names)
-    (tmp_path / "tabby_cat" / "notes.txt").write_text("none")
-    (tmp_path / "Empty").mkdir()
-    found = read_class_folders(tmp_path)
-    assert found.classes == ["Empty", "tabby cat", "zebra"]
-    assert dict(zip(found.pictures.ids, found.labels.tolist(), strict=True)) == {
-        "tabby_cat/a.png": 1,
-        "tabby_cat/b/2.jpg": 1,
-        "zebra/1.png": 2,
-    }
-    reds = {row_id: found.pictures.image(row).getpixel((0, 0))[0] for row, row_id in enumerate(found.pictures.ids)}
-    assert reds == {"zebra/1.png": 0, "tabby_cat/b/2.jpg": 1, "tabby_cat/a.png": 2}
-    assert list(found.pictures.problems) == [Problem("class without pictures", "Empty")]
-    assert len(found) == 3
-    (tmp_path / "names.txt").write_text("\ufeffnothing\n\n a cat, striped \nzebra\n", encoding="utf-8")
-    assert read_class_folders(tmp_path, tmp_path / "names.txt").classes == ["nothing", "a cat, striped", "zebra"]
-    with pytest.raises(InputError, match="There are 2 names for the 3 class folders"):
-        read_class_folders(tmp_path, ["one", "two"])
-
-
-def test_bad_class_folders(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"There is no folder .*nowhere"):
-        read_class_folders(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="holds no folder with pictures"):
-        read_class_folders(tmp_path)
-    put_pictures(tmp_path, ["train/cat/1.png", "val/cat/2.png"])
-    with pytest.raises(InputError, match="are splits, 'train', 'val'; pass one of them"):
-        read_class_folders(tmp_path)
-    assert read_class_folders(tmp_path / "val").classes == ["cat"]
-    os.link(tmp_path / "val/cat/2.png", os.fsencode(tmp_path / "val" / "cat") + b"/caf\xe9.png")
-    found = read_class_folders(tmp_path / "val")
-    assert (found.pictures.ids, len(found)) == (["cat/2.png"], 1)
-    assert [problem.what for problem in found.pictures.problems] == ["file name that is not Unicode"]
-    with pytest.raises(InputError, match=r"names.txt cannot be read"):
-        read_lines(tmp_path / "names.txt")
-    (tmp_path / "names.txt").write_text(" \n")
-    with pytest.raises(InputError, match=r"names.txt is empty"):
-        read_lines(tmp_path / "names.txt")
-
-
-FEATURES = Features({"img": ImageFeature(), "fine": ClassLabel(names=["cat", "sea_lion"]), "n": Value("int64")})
-
-
-def labelled(labels: Sequence[int | None]) -> Dataset:
-    cells = [{"bytes": picture((number, 0, 0)), "path": None} for number in range(len(labels))]
-    return Dataset.from_dict({"img": cells, "fine": labels, "n": labels}, features=FEATURES)
-
-
-def test_a_dataset_with_class_labels() -> None:
-    found = read_class_dataset(labelled([1, 0, -1, 1, None]).select([3, 2, 1, 4]), name="toy")
-    assert (found.classes, found.labels.tolist()) == (["cat", "sea lion"], [1, 0])
-    assert [found.pictures.image(row).getpixel((0, 0))[0] for row in range(2)] == [3, 1]
-    assert list(found.pictures.problems) == [Problem("row without a label", "1"), Problem("row without a label", "3")]
-    whole = read_class_dataset(labelled([1, 0]).with_format("numpy"))
-    assert whole.labels.tolist() == [1, 0]
-    assert whole.pictures.captions == [[], []]
-    encoder = Table(torch.eye(4), {"cat": [1.0, 0, 0, 0], "sea lion": [0, 1.0, 0, 0]})
-    pictures = [io.BytesIO(picture((0, number, 0))) for number in (1, 0)]
-    exact = [Image.open(one) for one in pictures]
-    assert zero_shot(encoder, exact, whole.labels, whole.classes, ["{}"]).top1 == 100
-
-
-def test_bad_class_datasets() -> None:
-    two = labelled([0, 1]).add_column("coarse", [0, 0]).cast_column("coarse", ClassLabel(names=["animal", "plant"]))
-    with pytest.raises(InputError, match="2 columns of ClassLabel; name one of 'fine', 'coarse' as label_column"):
-        read_class_dataset(two)
-    assert read_class_dataset(two, label_column="coarse").classes == ["animal", "plant"]
-    with pytest.raises(InputError, match="no column 'n' of ClassLabel"):
-        read_class_dataset(two, label_column="n")
-    with pytest.raises(InputError, match="0 columns of Image"):
-        read_class_dataset(two.remove_columns("img"))
-    with pytest.raises(InputError, match="No row of hidden has a class in 'fine'"):
-        read_class_dataset(labelled([-1, -1]), name="hidden")
-    with pytest.raises(InputError, match="not DatasetDict; pass dataset"):
-        read_class_dataset(DatasetDict(test=two))
 
 
 def test_the_shipped_model_knows_shapes() -> None:

@@ -8,14 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
-from boresight.benchmarks.examples import retrieval_examples
-from boresight.benchmarks.record import BenchmarkRun, published
-from boresight.embeddings import Embeddings
+from boresight.benchmarks.record import BenchmarkRun, published_figures
+from boresight.data.images import thumbnail
 from boresight.errors import ArtefactError, InputError
-from boresight.evaluation import evaluate_retrieval
 from boresight.reports.benchmark_page import write_benchmark_report
 
 RUN = BenchmarkRun(
@@ -59,17 +56,22 @@ def test_a_run_is_kept(tmp_path: Path) -> None:
         {"facts": []},
         {"examples": [{}]},
     )
-    misshapen = [json.dumps({**kept.__dict__, **change}) for change in changes]
+    content = json.loads((tmp_path / "run" / "benchmark.json").read_text())
+    misshapen = [json.dumps({**content, **change}) for change in changes]
     for text in (
         "{}",
         "[1]",
         '{"benchmark": 1',
-        json.dumps({**kept.__dict__, "scores": {"plain": {"a": "b"}}}),
+        json.dumps({**content, "scores": {"plain": {"a": "b"}}}),
         *misshapen,
     ):
         (tmp_path / "torn.json").write_text(text)
         with pytest.raises(ArtefactError, match=r"torn.json holds no run"):
             BenchmarkRun.load(tmp_path / "torn.json")
+    del content["format"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    with pytest.raises(ArtefactError, match=r"a run of format 1 and this version reads format 2; delete .*old.json"):
+        BenchmarkRun.load(tmp_path / "old.json")
     with pytest.raises(ArtefactError, match="boresight evaluate --out"):
         BenchmarkRun.load(tmp_path / "nowhere")
 
@@ -104,7 +106,7 @@ def test_the_page_keeps_apart_what_differs(tmp_path: Path) -> None:
         write_benchmark_report(tmp_path / "page.html", runs)
         return (tmp_path / "page.html").read_text()
 
-    example = {"rule": "drawn at random", "title": "a dog", "note": "rank 3", "shelves": []}
+    example = {"rule": "drawn at random", "caption": "a dog", "ranks": {"plain": 3.0}, "rankings": {}}
     mine = replace(RUN, benchmark="retrieval", title="Retrieval", subject="captions, test", data="aaaa", editor="")
     mine = replace(mine, model="model", scores={"plain": {"T2I R@1": 10.0}}, examples=[example])
     assert page_of(mine) == page_of(mine, replace(mine))  # the same run, given twice
@@ -116,7 +118,7 @@ def test_the_page_keeps_apart_what_differs(tmp_path: Path) -> None:
     assert page.count("<h2>") == 1
     assert cells(page) == {"model (00)": [("", "10.0")], "model (11)": [("", "20.0")]}
     assert "model (00): plain 10.0" in page or "model (00): 10.0" in page  # the figure in words
-    assert "model (11): rank 3" in page  # an example says whose it is
+    assert "model (11): rank of the true image 3" in page  # an example says whose it is
     page = page_of(mine, replace(mine, facts={"images": "5,000", "seed": "1"}))
     assert "<small>seed 1</small>" in page
     assert "<small>seed none</small>" in page
@@ -136,7 +138,7 @@ def test_only_what_was_published_looks_so(tmp_path: Path) -> None:
 
 
 def test_published_figures_are_shares_with_a_source() -> None:
-    rows = published()
+    rows = published_figures()
     assert len({(row.benchmark, row.model, row.measure, row.source) for row in rows}) == len(rows) > 150
     assert all(0 <= row.value <= 100 and row.source and row.model for row in rows)
     value = {(row.benchmark, row.model, row.measure): row.value for row in rows}
@@ -145,23 +147,30 @@ def test_published_figures_are_shares_with_a_source() -> None:
     assert value["winoground", "ViT-B/32 openai", "group"] == 8.0
 
 
-def test_examples_of_plain_retrieval_are_the_extremes() -> None:
-    random = torch.Generator().manual_seed(0)
-    images = torch.nn.functional.normalize(torch.randn(20, 4, generator=random), dim=1)
-    texts = torch.nn.functional.normalize(images + 0.5 * torch.randn(20, 4, generator=random), dim=1)
-    embeddings = Embeddings.from_arrays(
-        images, texts, list(range(20)), captions=[f"caption {row}" for row in range(20)]
-    )
-    result = evaluate_retrieval(embeddings, device="cpu")
-    found = retrieval_examples(embeddings, lambda name: Image.new("RGB", (9, 9)), result, per_rule=2)
-    assert [example["rule"] for example in found] == ["among the best"] * 2 + ["among the worst"] * 2 + [
-        "drawn at random"
-    ] * 2
-    assert len({example["title"] for example in found}) == 6
-    ranks = [result.t2i_ranks[int(example["title"].split()[1])] for example in found]
-    assert ranks[:2] == sorted(result.t2i_ranks)[:2]
-    assert ranks[2:4] == sorted(result.t2i_ranks)[:-3:-1]
-    for example, rank in zip(found, ranks, strict=True):
-        pictures = example["shelves"][0]["pictures"]
-        assert [shown["place"] for shown in pictures if shown["right"]] == [rank]
-        assert pictures[0]["uri"].startswith("data:image/webp;base64,")
+def test_the_page_shows_kept_pictures_and_ids_of_others(tmp_path: Path) -> None:
+    (tmp_path / "run" / "pictures").mkdir(parents=True)
+    (tmp_path / "run" / "pictures" / "a.webp").write_bytes(thumbnail(Image.new("RGB", (400, 200))))
+    images = [
+        {"id": "a", "rank": 1, "right": False, "picture": "pictures/a.webp"},
+        {"id": "b <c>", "rank": 7, "right": True, "picture": "pictures/b.webp"},
+    ]
+    example = {"rule": "drawn at random", "caption": "a dog", "ranks": {"plain": 7.0, "edited": 2.0}}
+    replace(RUN, examples=[{**example, "rankings": {"plain": images}}]).save(tmp_path / "run")
+    write_benchmark_report(tmp_path / "page.html", [BenchmarkRun.load(tmp_path / "run")])
+    page = (tmp_path / "page.html").read_text()
+    assert "rank of the true image 7 → 2" in page
+    assert re.search(r'<li class="">\s*<img src="data:image/webp;base64,[^"]*" [^>]*width="160" height="80">', page)
+    assert re.search(r'<li class="right apart">\s*<span class="missing">b &lt;c&gt;</span>', page)
+    (tmp_path / "run" / "pictures" / "a.webp").write_bytes(b"torn")
+    with pytest.raises(InputError, match="The picture of 'a' is corrupt"):
+        write_benchmark_report(tmp_path / "page.html", [BenchmarkRun.load(tmp_path / "run")])
+
+
+def test_pairs_are_drawn_when_the_page_is_made(tmp_path: Path) -> None:
+    points = {"images": [[0.0, 1.0], [1.0, 0.5]], "texts": [[0.1, 0.9], [0.8, 0.4]]}
+    replace(RUN, pairs={"plain": points}).save(tmp_path / "run")
+    assert "base64" not in (tmp_path / "run" / "benchmark.json").read_text()
+    write_benchmark_report(tmp_path / "page.html", [BenchmarkRun.load(tmp_path / "run")])
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 1
+    assert "Pairs of pictures and captions along their two main directions" in page

@@ -1,4 +1,4 @@
-"""Pictures with a class each: a folder a class, or a dataset with a class label; and lists of names and templates."""
+"""Zero-shot classification of a folder with a folder of pictures for each class, ImageNet's layout."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-from datasets import ClassLabel, Dataset, Image
 
-from boresight.data.assemble import CAPTIONS_TYPE, Table, dataset_of
+from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, left_out, stamp
+from boresight.benchmarks.record import PLAIN
+from boresight.data.assemble import Table
 from boresight.data.collection import Collection
 from boresight.data.columns import listed
 from boresight.data.files import walk_pictures
 from boresight.data.problems import Problem, is_unicode, printable, summary
 from boresight.data.splits import FOLDERS
 from boresight.errors import InputError
+from boresight.evaluation.zero_shot import TEMPLATES, zero_shot_by_editor
 from boresight.progress import say
 
 EMPTY_CLASS = "class without pictures"  # it stays a class; nothing is left out
@@ -55,7 +56,7 @@ def read_class_folders(folder: str | Path, names: Sequence[str] | str | Path | N
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"There is no folder {folder}; pass the one that holds a folder for each class.")
-    folders = sorted(place.name for place in root.iterdir() if place.is_dir() and not place.name.startswith("."))
+    folders = sorted(below.name for below in root.iterdir() if below.is_dir() and not below.name.startswith("."))
     if folders and {name.lower() for name in folders} <= FOLDERS:
         raise InputError(f"The folders of {folder} are splits, {listed(folders)}; pass one of them.")
     classes = [name.replace("_", " ") for name in folders]
@@ -65,8 +66,8 @@ def read_class_folders(folder: str | Path, names: Sequence[str] | str | Path | N
             raise InputError(f"There are {len(classes)} names for the {len(folders)} class folders of {folder}.")
     table, labels, problems = Table(), [], []
     for label, name in enumerate(folders):
-        found = list(walk_pictures(root / name))
-        files, strange = ([file for file in found if is_unicode(file) is readable] for readable in (True, False))
+        every = list(walk_pictures(root / name))
+        files, strange = ([file for file in every if is_unicode(file) is readable] for readable in (True, False))
         problems += [] if files else [Problem(EMPTY_CLASS, printable(name))]
         problems += [Problem("file name that is not Unicode", printable(file)) for file in strange]
         for file in files:
@@ -79,40 +80,6 @@ def read_class_folders(folder: str | Path, names: Sequence[str] | str | Path | N
     return LabelledImages(Collection(table.finish(), root.name, tuple(problems)), np.array(labels, np.int64), classes)
 
 
-def read_class_dataset(
-    dataset: Dataset, *, image_column: str | None = None, label_column: str | None = None, name: str = ""
-) -> LabelledImages:
-    """One split of a Hugging Face dataset with a column of pictures and one of class labels.
-
-    Pictures stay where they are; rows without a label (-1 or null, as in hidden test sets) are left out and named.
-    Raises InputError when there is not exactly one such column and none is named, or no row has a label.
-    """
-    if not isinstance(dataset, Dataset):
-        raise InputError(f"A dataset of one split is needed, not {type(dataset).__name__}; pass dataset['test'].")
-    image = _column(dataset, Image, image_column, "image_column")
-    label = _column(dataset, ClassLabel, label_column, "label_column")
-    classes = [one.replace("_", " ") for one in dataset.features[label].names]
-    flat = dataset.flatten_indices() if dataset._indices is not None else dataset
-    flat = flat.with_format(None).cast_column(image, Image(decode=False))
-    found = flat[label][:]
-    n = len(flat)
-    columns = {
-        "id": pa.array([str(row) for row in range(n)], pa.string()),
-        "image": flat.data.column(image),
-        "captions": pa.array([[]] * n, CAPTIONS_TYPE),
-        "split": pa.array([str(dataset.split or "all")] * n, pa.string()),
-    }
-    rows = [row for row, number in enumerate(found) if number is not None and number >= 0]
-    problems = [Problem("row without a label", str(row)) for row in sorted(set(range(n)) - set(rows))]
-    if not rows:
-        raise InputError(f"No row of {name or 'the dataset'} has a class in '{label}'; take a split with labels.")
-    if problems:
-        say(f"{name or 'the dataset'}: left out {summary(problems)}")
-    whole = Collection(dataset_of(pa.table(columns)), name, tuple(problems))
-    labels = np.array([found[row] for row in rows], np.int64)
-    return LabelledImages(whole.select(rows) if problems else whole, labels, classes)
-
-
 def read_lines(file: str | Path) -> list[str]:
     """The lines of a file that are not blank, without the space around them: class names in order, or templates.
 
@@ -122,17 +89,36 @@ def read_lines(file: str | Path) -> list[str]:
         lines = [line.strip() for line in Path(file).read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}); pass a text file with one entry a line.") from error
-    found = [line for line in lines if line]
-    if not found:
+    filled = [line for line in lines if line]
+    if not filled:
         raise InputError(f"{file} is empty; write one entry a line.")
-    return found
+    return filled
 
 
-def _column(dataset: Dataset, kind: type, named: str | None, option: str) -> str:
-    present = [name for name, feature in dataset.features.items() if isinstance(feature, kind)]
-    if named is None and len(present) == 1:
-        return present[0]
-    if named in present:
-        return str(named)
-    what = f"no column '{named}' of {kind.__name__}" if named else f"{len(present)} columns of {kind.__name__}"
-    raise InputError(f"The dataset has {what}; name one of {listed(present)} as {option}.")
+def run_class_folders(job: BenchmarkJob) -> BenchmarkResult:
+    """Top-1, top-5 and the mean over classes."""
+    labelled = read_class_folders(job.folder, job.classes)
+    templates = TEMPLATES if job.templates is None else read_lines(job.templates)
+    results = zero_shot_by_editor(
+        job.encoder,
+        labelled.pictures,
+        labelled.labels,
+        labelled.classes,
+        templates,
+        job.ways,
+        workers=job.workers,
+    )
+    scores = {
+        way: {name: value for name, value in result.to_dict().items() if isinstance(value, float)}
+        for way, result in results.items()
+    }
+    plain = results[PLAIN]
+    empty = [problem.where for problem in plain.problems if problem.what == EMPTY_CLASS]
+    facts = {
+        "images": f"{plain.n_images:,}",
+        "classes": f"{len(labelled.classes):,}{f', without pictures: {listed(empty)}' if empty else ''}",
+        "templates": f"{len(templates)}{'' if job.templates is None else f', of {job.templates.name}'}",
+        **left_out([problem for problem in plain.problems if problem.what != EMPTY_CLASS]),
+    }
+    data = stamp([labelled.classes, labelled.labels.tolist(), labelled.pictures.ids])
+    return BenchmarkResult(scores, ("top-1",), data=data, facts=facts)

@@ -1,9 +1,10 @@
-"""What a run on a benchmark of the field found, as a folder keeps it, and what others have published on it."""
+"""What a run on a benchmark of the field gave, as a folder keeps it, and what others have published on it."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -14,13 +15,14 @@ from typing import Any
 from boresight.errors import ArtefactError
 from boresight.evaluation.results import replace_json
 
-FILE = "benchmark.json"
+FILE, PICTURES = "benchmark.json", "pictures"
+FORMAT = 2
 PLAIN, EDITED = "plain", "edited"
-EXAMPLE = {"rule", "title", "note", "shelves"}
+EXAMPLE = {"rule", "caption", "ranks", "rankings"}
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFigure:
     """One published figure: `measure` is named as runs name it, `value` in percent, `source` says where it stands."""
 
     benchmark: str
@@ -32,7 +34,7 @@ class Published:
 
 @dataclass(frozen=True)
 class BenchmarkRun:
-    """Figures of one model on one benchmark.
+    """Figures of one model on one benchmark: numbers, ids and the files of small pictures, nothing laid out.
 
     Attributes:
         benchmark, title: its short name, and the one that tells it from others of like name.
@@ -46,8 +48,11 @@ class BenchmarkRun:
         lower: the measures of which less is better.
         neutral: those of which neither is.
         facts: sizes, settings, and what was wrong with the data.
-        examples: queries with their pictures, as `boresight.benchmarks.examples` makes them.
-        figures: pictures that others would rather look at, (what they show, data address).
+        examples: caption queries, as `boresight.benchmarks.examples` makes them: 'rule' that picked it, 'caption', and
+            by the names of `scores` 'ranks' (of the true image) and 'rankings', images with 'id', 'rank' from 1,
+            'right' and 'picture', a file below the run's folder.
+        pairs: pairs of images and texts in two dimensions, 'plain' and 'edited' -> 'images' and 'texts' -> P points.
+        folder: where the run is kept; None where it is not.
     """
 
     benchmark: str
@@ -63,28 +68,38 @@ class BenchmarkRun:
     data: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
-    figures: Sequence[tuple[str, str]] = ()
+    pairs: Mapping[str, Mapping[str, Sequence[Sequence[float]]]] = field(default_factory=dict)
+    folder: Path | None = field(default=None, compare=False, repr=False)
 
     @property
     def heading(self) -> str:
+        """The title with the collection, where it takes any."""
         return f"{self.title}: {self.subject}" if self.subject else self.title
 
     def save(self, folder: str | Path) -> None:
         """Write FOLDER/benchmark.json whole or not at all. Raises ArtefactError when it cannot be written."""
-        replace_json(Path(folder) / FILE, asdict(self))
+        kept = {name: value for name, value in asdict(self).items() if name != "folder"}
+        replace_json(Path(folder) / FILE, {"format": FORMAT, **kept})
 
     @classmethod
     def load(cls, folder: str | Path) -> BenchmarkRun:
-        """Raises ArtefactError when the folder holds no run."""
+        """Raises ArtefactError when the folder holds no run, or one of another format."""
         file = Path(folder) / FILE if Path(folder).is_dir() else Path(folder)
         try:
-            found = cls(**json.loads(file.read_text(encoding="utf-8")))
-            found.check()
+            content = json.loads(file.read_text(encoding="utf-8"))
+            there = content.pop("format", 1)
+            if there != FORMAT and "benchmark" in content:
+                raise ArtefactError(
+                    f"{folder} holds a run of format {there} and this version reads format {FORMAT}; delete {file} and "
+                    "run 'boresight evaluate' again."
+                )
+            run = cls(**content, folder=file.parent)
+            run.check()
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ArtefactError(
                 f"{folder} holds no run on a benchmark ({error}); pass what 'boresight evaluate --out' wrote."
             ) from error
-        return found
+        return run
 
     def check(self) -> None:
         """Raises ValueError, TypeError or AttributeError for what a page cannot show."""
@@ -111,11 +126,21 @@ def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
+def defined(scores: Mapping[str, Mapping[str, float]]) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """The scores that are finite, and the names of the measures of which some are not."""
+    finite = {
+        way: {measure: value for measure, value in values.items() if math.isfinite(value)}
+        for way, values in scores.items()
+    }
+    return finite, sorted({measure for way, values in scores.items() for measure in values.keys() - finite[way]})
+
+
 @cache
-def published() -> tuple[Published, ...]:
+def published_figures() -> tuple[PublishedFigure, ...]:
     """Figures that papers and leaderboards print, in percent, from `published.csv`."""
     text = files("boresight.benchmarks").joinpath("published.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(text.splitlines())
     return tuple(
-        Published(row["benchmark"], row["model"], row["measure"], float(row["value"]), row["source"]) for row in rows
+        PublishedFigure(row["benchmark"], row["model"], row["measure"], float(row["value"]), row["source"])
+        for row in rows
     )

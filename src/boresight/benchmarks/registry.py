@@ -2,51 +2,75 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from boresight.benchmarks import job as jobs
-from boresight.benchmarks.contrast_sets import AroPart, read_aro, read_sugarcrepe
-from boresight.benchmarks.job import BenchmarkJob, Found
-from boresight.benchmarks.published import RETRIEVAL
-from boresight.benchmarks.record import FILE, BenchmarkRun
-from boresight.benchmarks.rococo import SETS
+from boresight.benchmarks import (
+    aro,
+    class_folders,
+    coco,
+    docci,
+    flickr30k,
+    iiw,
+    own,
+    rococo,
+    sharegpt4v,
+    sugarcrepe,
+    urban1k,
+    winoground,
+)
+from boresight.benchmarks.job import LONG, Benchmark, BenchmarkJob, BenchmarkResult, stamp
+from boresight.benchmarks.record import FILE, BenchmarkRun, defined
+from boresight.benchmarks.retrieval import PublishedRetrieval, run_published
 from boresight.data import Collection
 from boresight.editing.scorer import check_batches
 from boresight.errors import ArtefactError, InputError
 from boresight.progress import say
 from boresight.storage import nearest
 
+RETRIEVAL: dict[str, PublishedRetrieval] = {
+    each.name: each for module in (coco, flickr30k, docci, iiw, urban1k, sharegpt4v) for each in module.SETS
+}
+"""Name -> retrieval benchmark of the field."""
 
-@dataclass(frozen=True)
-class Benchmark:
-    """A benchmark.
 
-    Attributes:
-        title: how tables name it, told apart from others of like name.
-        run: from a job to what was found.
-        any_collection: it takes any collection of captioned images, and not files of its own.
-        any_folder: its files are anybody's, so that its title does not tell what it ran on.
-        takes: the fields of a job, of those in OPTIONS, that mean something to it.
+def open_published(name: str, folder: str | Path, *, images: str | Path | None = None) -> Collection:
+    """A retrieval benchmark, as its files lie in `folder`; docs/collections.md names them.
+
+    Every image stands in the split 'test', whatever the file calls it. What cannot be used is left out and listed in
+    `problems`; a printed line says so when pictures are missing, or when there are not as many images and captions as
+    published: figures are then not comparable.
+
+    Args:
+        name: a key of `RETRIEVAL`.
+        folder: holds the annotations, and the pictures too unless `images` is given.
+        images: the folder of the pictures.
+
+    Raises:
+        InputError: an unknown name; a file that is missing or torn, which is named with where to get it; no picture
+            found at all.
+
+    Example:
+        docci = open_published("docci", "docci/", images="/data/docci/images")
     """
-
-    title: str
-    run: Callable[[BenchmarkJob], Found]
-    any_collection: bool = False
-    any_folder: bool = False
-    takes: frozenset[str] = frozenset()
+    if name not in RETRIEVAL:
+        raise InputError(f"There is no benchmark '{name}'; choose one of {', '.join(RETRIEVAL)}.")
+    return RETRIEVAL[name].open(folder, images)
 
 
 def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
-    """Run a benchmark and keep what it found in `job.out`; of one that was stopped the embeddings go on.
+    """Run a benchmark and keep what it gave in `job.out`; of one that was stopped the embeddings go on.
 
     Raises:
         InputError: an unknown name, missing files (named, with where they are published), nothing usable in them.
         ArtefactError: an editor of another encoder, or a folder that cannot be written or holds another run.
+
+    Example:
+        job = BenchmarkJob(encoder=encoder, data=Path("coco"), out=Path("runs/coco"))
+        run_benchmark("coco-karpathy-5k", job).scores["plain"]["T2I R@1"]
     """
     if name not in BENCHMARKS:
         raise InputError(f"There is no benchmark '{name}'; choose one of {', '.join(BENCHMARKS)}.")
@@ -57,19 +81,15 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
     check_batches(job.encoder, job.editor, 1)
     subject = job.subject if benchmark.any_collection or benchmark.any_folder else ""
     data = _data(job)
-    _require_place(name, job, subject, data)
+    _require_folder(name, job, subject, data)
     before = job.encoder.truncated
-    found = benchmark.run(job)
+    result = benchmark.run(job)
     cut = job.encoder.truncated - before
-    defined = {
-        way: {measure: value for measure, value in values.items() if math.isfinite(value)}
-        for way, values in found.scores.items()
-    }
-    lost = dict.fromkeys(measure for way, values in found.scores.items() for measure in values.keys() - defined[way])
+    scores, undefined = defined(result.scores)
     facts = {
-        **({jobs.LONG: f"{cut:,}, cut"} if cut else {}),
-        **found.facts,
-        **({"not defined on these data": ", ".join(sorted(lost))} if lost else {}),
+        **({LONG: f"{cut:,}, cut"} if cut else {}),
+        **result.facts,
+        **({"not defined on these data": ", ".join(undefined)} if undefined else {}),
     }
     run = BenchmarkRun(
         benchmark=name,
@@ -78,7 +98,8 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
         encoder_fingerprint=job.encoder.fingerprint,
         editor="" if job.editor is None else job.editor.fingerprint,
         subject=subject,
-        **{**vars(found), "scores": defined, "facts": facts, "data": found.data or data},
+        folder=job.out,
+        **{**vars(result), "scores": scores, "facts": facts, "data": result.data or data},
     )
     try:
         run.save(job.out)
@@ -96,7 +117,7 @@ def require_options(name: str, given: Mapping[str, Any]) -> None:
             raise InputError(f"{name} takes no {option.replace('_', ' ')}; leave it out. It is for {takers}.")
 
 
-def _require_place(name: str, job: BenchmarkJob, subject: str, data: str) -> None:
+def _require_folder(name: str, job: BenchmarkJob, subject: str, data: str) -> None:
     """Raises ArtefactError for a folder that cannot be written or holds a run that this one would replace.
 
     A run may be done again, and given an editor.
@@ -120,19 +141,18 @@ def _require_place(name: str, job: BenchmarkJob, subject: str, data: str) -> Non
 def _data(job: BenchmarkJob) -> str:
     """Tells collections of one name apart; '' of files whose title says what they are."""
     collection = job.data
-    return jobs.stamp([collection.ids, collection.captions]) if isinstance(collection, Collection) else ""
+    return stamp([collection.ids, collection.captions]) if isinstance(collection, Collection) else ""
 
 
-def _aro(part: AroPart, title: str) -> Benchmark:
-    run = partial(jobs.contrasts, read=partial(read_aro, part=part), macro_only=True)
-    return Benchmark(f"ARO, {title}", run, takes=_IMAGES)
+def _aro(part: aro.AroPart, title: str) -> Benchmark:
+    return Benchmark(f"ARO, {title}", partial(aro.run_visual_genome, part=part), takes=_IMAGES)
 
 
-def _order(part: AroPart, title: str) -> Benchmark:
-    return Benchmark(f"ARO, {title} (our shuffles)", partial(jobs.orders, part=part), takes=_SEEDED)
+def _aro_order(part: aro.AroPart, title: str) -> Benchmark:
+    return Benchmark(f"ARO, {title} (our shuffles)", partial(aro.run_order, part=part), takes=_SEEDED)
 
 
-def _any(title: str, run: Callable[[BenchmarkJob], Found], *takes: str) -> Benchmark:
+def _own(title: str, run: Callable[[BenchmarkJob], BenchmarkResult], *takes: str) -> Benchmark:
     return Benchmark(title, run, any_collection=True, takes=_SEEDED.union(takes))
 
 
@@ -142,38 +162,35 @@ _IMAGES = frozenset({"images"})
 _READING = frozenset({"images", "long_text"})
 _SEEDED = frozenset({"images", "seed"})
 
-
 BENCHMARKS: dict[str, Benchmark] = {
     **{
-        name: Benchmark(of.title, partial(jobs.published_retrieval, name=name), takes=_READING | _SEEDED)
-        for name, of in RETRIEVAL.items()
+        name: Benchmark(each.title, partial(run_published, benchmark=each), takes=_READING | _SEEDED)
+        for name, each in RETRIEVAL.items()
     },
     **{
         f"rococo-{which.replace('_', '-')}": Benchmark(
-            f"RoCOCO, {which.replace('_', ' ')} captions", partial(jobs.rococo_texts, which=which), takes=_READING
+            f"RoCOCO, {which.replace('_', ' ')} captions", partial(rococo.run_texts, which=which), takes=_READING
         )
-        for which in SETS
+        for which in rococo.SETS
     },
-    "rococo-mix": Benchmark("RoCOCO, mixed pictures", partial(jobs.rococo_images, kind="mix"), takes=_READING),
-    "rococo-patch": Benchmark("RoCOCO, patched pictures", partial(jobs.rococo_images, kind="patch"), takes=_READING),
-    "sugarcrepe": Benchmark(
-        "SugarCrepe", partial(jobs.contrasts, read=read_sugarcrepe, macro_only=False), takes=_IMAGES
-    ),
-    "winoground": Benchmark("Winoground", jobs.winoground),
+    "rococo-mix": Benchmark("RoCOCO, mixed pictures", partial(rococo.run_images, kind="mix"), takes=_READING),
+    "rococo-patch": Benchmark("RoCOCO, patched pictures", partial(rococo.run_images, kind="patch"), takes=_READING),
+    "sugarcrepe": Benchmark("SugarCrepe", sugarcrepe.run_sugarcrepe, takes=_IMAGES),
+    "winoground": Benchmark("Winoground", winoground.run_winoground),
     "aro-vg-relation": _aro("vg-relation", "VG relations"),
     "aro-vg-attribution": _aro("vg-attribution", "VG attribution"),
-    "aro-coco-order": _order("coco-order", "COCO order"),
-    "aro-flickr-order": _order("flickr-order", "Flickr30k order"),
+    "aro-coco-order": _aro_order("coco-order", "COCO order"),
+    "aro-flickr-order": _aro_order("flickr-order", "Flickr30k order"),
     "zero-shot": Benchmark(
         "Zero-shot classification",
-        jobs.class_folders,
+        class_folders.run_class_folders,
         any_folder=True,
         takes=frozenset({"classes", "templates"}),
     ),
-    "retrieval": _any("Retrieval", jobs.own_retrieval, "long_text"),
-    "swaps": _any("Captions with one wrong word", jobs.swaps, "long_text"),
-    "mixes": _any("Altered pictures", jobs.mixes, "long_text"),
-    "composition": _any("Captions of nearly the same words", jobs.own_contrasts),
-    "alignment": _any("Alignment of pictures and captions", jobs.alignment, "long_text", "labels"),
+    "retrieval": _own("Retrieval", own.run_own_retrieval, "long_text"),
+    "swaps": _own("Captions with one wrong word", own.run_swaps, "long_text"),
+    "mixes": _own("Altered pictures", own.run_own_mixes, "long_text"),
+    "composition": _own("Captions of nearly the same words", own.run_composition),
+    "alignment": _own("Alignment of pictures and captions", own.run_alignment, "long_text", "labels"),
 }
 """Name on the command line -> benchmark."""

@@ -8,30 +8,50 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from datasets import Dataset
+import torch
+from torch import Tensor
 
-from boresight.benchmarks.expected import expected, read_published_json
+from boresight.benchmarks.coco import KARPATHY_5K
+from boresight.benchmarks.files import PublishedFiles
+from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, ScoresByWay, size_facts
+from boresight.benchmarks.record import PLAIN
 from boresight.data.assemble import Table
 from boresight.data.collection import Collection
 from boresight.data.files import finder, key_of
 from boresight.data.formats.coco import image_folders
-from boresight.data.images import is_picture
 from boresight.data.problems import is_unicode
+from boresight.editing import Scorer
+from boresight.editing.scorer import ways
+from boresight.embeddings import Embeddings
+from boresight.embeddings.batches import LongText, embed_captions
+from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
+from boresight.evaluation.attacks import evaluate_image_attack, evaluate_robustness
+from boresight.evaluation.image_mixes import (
+    PUBLISHED_SEEDS,
+    PUBLISHED_SIZE,
+    Kind,
+    MixedPictures,
+    embed_mixes,
+    mix_pictures,
+)
 
 RococoSet = Literal["danger", "diff_concept", "same_concept", "rand_voca"]
 SETS: tuple[RococoSet, ...] = get_args(RococoSet)
 ALTERED = 5
 _TRUE = (5, 6)
 _WORDS = 50
-_BENCHMARK = {"of": "RoCOCO", "source": "https://github.com/pseulki/rococo"}
-_ANEW = f"get the file anew from {_BENCHMARK['source']}."
+SOURCE = "https://github.com/pseulki/rococo"
+_ANEW = f"get the file anew from {SOURCE}."
+LOWER = ("false rate", "drop rate")
+"""Ends of the names of measures of which less is better."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +116,9 @@ def read_rococo(
     """
     if which not in SETS:
         raise InputError(f"RoCOCO has no set '{which}'; choose from {', '.join(SETS)}.")
-    file = expected(folder, [f"{which}.json", f"annotations/{which}.json"], **_BENCHMARK)
-    content = read_published_json(file, **_BENCHMARK)
+    files = PublishedFiles(folder, "RoCOCO", SOURCE)
+    file = files.find(f"{which}.json", f"annotations/{which}.json")
+    content = files.read_json(file)
     if not isinstance(content, list) or not content:
         raise InputError(f"{file} is no list of images with captions; {_ANEW}")
     find, table, seen = finder(image_folders(file, images)), Table(), set[str]()
@@ -139,43 +160,135 @@ def _entry(entry: Any, where: str) -> tuple[str, list[str]]:
     return name, captions
 
 
-def file_names(collection: Collection) -> list[str]:
-    """What the altered picture of each image is called: its own file's name, or of a picture without one `ID.png`.
+def embed_altered(
+    encoder: Encoder,
+    rococo: Rococo,
+    embeddings: Embeddings,
+    *,
+    long_text: LongText = "truncate",
+    batch_size: int = 64,
+) -> Tensor:
+    """(S, d) float32 embeddings of the altered captions.
 
-    Raises InputError when two images would share a name.
+    One that reads like a true caption takes its embedding, so that the two are a tie whatever an encoder's rounding
+    does. `long_text` is what `embeddings` were made with. Raises InputError unless they are of the set's own images
+    and captions, in order, and for a batch size below 1.
     """
-    names: list[str] = []
-    place: dict[str, str] = {}
-    for identity, image in _cells(collection):
-        path = image.get("path")
-        own = os.path.basename(path) if path and image.get("offset") is None else ""
-        name = own if is_picture(own) else re.sub(r"[^\w.\-]", "_", identity) + ".png"
-        if name in place:
-            raise InputError(f"The images '{place[name]}' and '{identity}' would both be called {name}; rename one.")
-        place[name] = identity
-        names.append(name)
-    return names
+    _require_same(rococo, embeddings)
+    true = {caption: row for row, caption in enumerate(rococo.collection.texts)}
+    new = sorted({caption for caption in rococo.altered if caption not in true}, key=lambda caption: len(caption))
+    place = {caption: row for row, caption in enumerate(new)}
+    rows = embed_captions(encoder, new, long_text=long_text, batch_size=batch_size) if new else torch.empty(0)
+    return torch.stack(
+        [
+            rows[place[caption]] if caption in place else embeddings.texts[true[caption]].float()
+            for caption in rococo.altered
+        ]
+    )
 
 
-def _cells(collection: Collection) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    columns = collection.dataset.select_columns(["id", "image"])
-    for start in range(0, len(columns), 256):  # the cells hold the bytes of pictures that lie in no file
-        block = columns[start : start + 256]
-        yield from zip(block["id"], block["image"], strict=True)
+def evaluate_rococo(
+    rococo: Rococo, embeddings: Embeddings, altered: Tensor, editor: Scorer | None = None
+) -> ScoresByWay:
+    """Image to caption with the altered captions in the gallery, plain and edited, by `evaluate_robustness`.
 
+    The published figures are 'I2T R@1', 'I2T R@5', 'I2T R@10' and 'false_rate'; published code takes no notice of
+    ties, of which there are next to none but the altered captions that were left as they were.
 
-def read_mixed(collection: Collection, folder: str | Path) -> Collection:
-    """The altered pictures of a collection: of each image, the file of its name in `folder` ('.../mix_0.9').
+    Args:
+        embeddings: of `rococo.collection`.
+        altered: (S, d), from `embed_altered`.
 
-    The same images in the same order, without captions: all that is written of an image is written of the original.
-    Raises InputError when the folder or the picture of an image is missing.
+    Raises InputError unless `embeddings` are of the set's own images and captions, and as `evaluate_robustness`.
     """
-    place, table = Path(folder), Table()
-    if not place.is_dir():
-        raise InputError(f"There is no folder {place} of altered pictures; write one with write_mixes.")
-    for identity, split, name in zip(collection.ids, collection.splits, file_names(collection), strict=True):
-        if not (place / name).is_file():
-            raise InputError(f"{place} lacks {name}, the altered picture of '{identity}'; finish it with write_mixes.")
-        table.add_image(identity, {"bytes": None, "path": os.path.abspath(place / name)}, split, {})
-    altered: Dataset = table.finish()
-    return Collection(altered, f"{collection.name}, {place.name}".lstrip(", "))
+    _require_same(rococo, embeddings)
+    return {
+        name: evaluate_robustness(embeddings, altered, rococo.rows, scorer) for name, scorer in ways(editor).items()
+    }
+
+
+def evaluate_rococo_images(
+    embeddings: Embeddings,
+    altered: Sequence[Embeddings | Tensor],
+    editor: Scorer | None = None,
+) -> ScoresByWay:
+    """Caption to image with the altered pictures in the gallery, plain and edited, by `evaluate_image_attack`.
+
+    Args:
+        embeddings: of the N originals and their captions.
+        altered: for each seed the embeddings of the N altered pictures, in the same order; the figures are means over
+            the seeds (published: 1, 10 and 100).
+
+    Raises InputError for no seed, altered pictures of other images, and as `evaluate_image_attack`.
+    """
+    if isinstance(altered, (Tensor, Embeddings)) or not len(altered):
+        raise InputError("altered is a list, the embeddings of one seed each; pass at least one.")
+    for one in altered:
+        if isinstance(one, Embeddings) and list(one.ids) != list(embeddings.ids):
+            raise InputError(
+                f"{one.name or 'The altered pictures'} and {embeddings.name or 'the originals'} are not of the same "
+                "images in the same order; embed both from the same collection, and mend pictures that were skipped."
+            )
+        if len(one) != len(embeddings):
+            raise InputError(f"There are {len(one)} altered pictures of {len(embeddings)} images; pass one of each.")
+    images = [one.images if isinstance(one, Embeddings) else one for one in altered]
+    figures: ScoresByWay = {}
+    for name, scorer in ways(editor).items():
+        runs = [evaluate_image_attack(embeddings, rows, range(len(embeddings)), scorer) for rows in images]
+        figures[name] = {measure: sum(run[measure] for run in runs) / len(runs) for measure in runs[0]}
+    return figures
+
+
+def run_texts(job: BenchmarkJob, which: RococoSet) -> BenchmarkResult:
+    """Image to caption with the altered captions of one set in the gallery."""
+    rococo = read_rococo(job.folder, which, images=job.images)
+    embeddings = job.embedded(rococo.collection, "refuse")
+    altered = embed_altered(job.encoder, rococo, embeddings, long_text=job.long_text)
+    scores = flat_names(evaluate_rococo(rococo, embeddings, altered, job.editor))
+    facts = size_facts(embeddings) | KARPATHY_5K.facts(embeddings) | {"altered captions": f"{len(rococo.altered):,}"}
+    return BenchmarkResult(scores, ("I2T R@1", "false rate"), LOWER, facts=facts)
+
+
+def run_images(job: BenchmarkJob, kind: Kind) -> BenchmarkResult:
+    """Caption to image with altered pictures in the gallery, squeezed and stored as JPEG as the published ones are."""
+    collection = KARPATHY_5K.open(job.folder, job.images)
+    embeddings = job.embedded(collection, "refuse")
+    make = partial(mix_pictures, collection, kind, size=PUBLISHED_SIZE, jpeg=True)
+    facts = size_facts(embeddings, collection.problems) | KARPATHY_5K.facts(embeddings)
+    return run_mixes(job, embeddings, {kind: make}, PUBLISHED_SEEDS, facts)
+
+
+def run_mixes(
+    job: BenchmarkJob,
+    embeddings: Embeddings,
+    kinds: Mapping[Kind, Callable[..., MixedPictures]],
+    seeds: Sequence[int],
+    facts: Mapping[str, str],
+) -> BenchmarkResult:
+    """The attack by each kind of altered pictures, which `kinds` make for a seed; means over the seeds."""
+    scores: ScoresByWay = {way: {} for way in job.ways}
+    for kind, make in kinds.items():
+        altered = [embed_mixes(job.encoder, make(seed=seed)) for seed in seeds]
+        for way, values in flat_names(evaluate_rococo_images(embeddings, altered, job.editor)).items():
+            scores[way] |= {name if len(kinds) == 1 else f"{kind}: {name}": value for name, value in values.items()}
+    names = list(scores[PLAIN])
+    lower = [name for name in names if name.endswith(LOWER)]
+    charts = [name for name in names if name.endswith(("T2I R@1", "false rate"))]
+    return BenchmarkResult(scores, charts, lower, facts={**facts, "seeds": ", ".join(map(str, seeds))})
+
+
+def flat_names(figures: ScoresByWay) -> ScoresByWay:
+    """The measures of attacks by the names that published figures have here."""
+    return {
+        way: {name.replace("_", " ").replace("R@1 plain", "R@1, plain"): value for name, value in values.items()}
+        for way, values in figures.items()
+    }
+
+
+def _require_same(rococo: Rococo, embeddings: Embeddings) -> None:
+    collection = rococo.collection
+    if list(embeddings.ids) != collection.ids or list(embeddings.captions or ()) != collection.texts:
+        raise InputError(
+            f"These embeddings are not of the images and captions of {collection.name}; embed its collection, with "
+            "on_error='refuse' so that none is left out."
+        )

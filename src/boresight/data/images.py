@@ -102,3 +102,11 @@ def png(pixels: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG", compress_level=1)
     return out.getvalue()
+
+
+def thumbnail(picture: Image.Image, size: int = 160) -> bytes:
+    """A picture made small, `size` pixels at most each way, as the bytes of a WebP file."""
+    small, data = picture.convert("RGB"), io.BytesIO()
+    small.thumbnail((size, size))
+    small.save(data, "WEBP", quality=80)
+    return data.getvalue()

@@ -6,32 +6,26 @@ it in (CutMix, arXiv 1905.04899). What was written of a picture stays truer of i
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from boresight.benchmarks.rococo import file_names
 from boresight.data.collection import Collection
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
 from boresight.progress import progress
 from boresight.seeds import generator
-from boresight.storage import replace_file
 
 Kind = Literal["mix", "patch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PUBLISHED_SEEDS = (1, 10, 100)
 PUBLISHED_SIZE = 384
-_SETTINGS = "mixes.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +53,11 @@ class MixedPictures:
     def __getitem__(self, row: int) -> Image.Image:
         """RGB. Raises InputError naming the picture, of the two it takes, that cannot be read."""
         mixed = self._mixed(row)
-        return Image.open(io.BytesIO(_encoded(mixed, "a.jpg"))).convert("RGB") if self.jpeg else mixed
+        if not self.jpeg:
+            return mixed
+        stored = io.BytesIO()
+        mixed.save(stored, "JPEG")  # at Pillow's usual quality, 75, as published
+        return Image.open(stored).convert("RGB")
 
     def _mixed(self, row: int) -> Image.Image:
         picture, other = self.collection.image(row), self.collection.image(int(self.partners[row]))
@@ -138,59 +136,3 @@ def embed_mixes(encoder: Encoder, pictures: MixedPictures, *, batch_size: int = 
         rows = range(start, min(start + batch_size, len(pictures)))
         parts.append(encoder.embed_images([encoder.preprocess(pictures[row]) for row in rows]))
     return torch.cat(parts)
-
-
-def write_mixes(
-    collection: Collection,
-    folder: str | Path,
-    kind: Kind = "mix",
-    share: float = 0.9,
-    seed: int = 0,
-    *,
-    size: int | None = PUBLISHED_SIZE,
-) -> Path:
-    """The altered pictures as files in FOLDER/KIND_SHARE, say 'mix_0.9', which is returned; `read_mixed` reads it.
-
-    Named as RoCOCO names them, by the file of the original. Give each seed a folder of its own (published results are
-    means over the seeds 1, 10 and 100). A run that was stopped goes on where it stood; finished files are not touched.
-
-    Raises:
-        InputError: as `mix_pictures` does; a place that holds pictures of other settings, or of another origin.
-        ArtefactError: a place that cannot be written.
-    """
-    pictures, names = mix_pictures(collection, kind, share, seed, size=size), file_names(collection)
-    place = Path(folder) / f"{kind}_{share:g}"
-    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-    settings = {"kind": kind, "share": share, "seed": seed, "size": size, "images": len(names), "names": digest}
-    _claim(place, settings)
-    for row in progress(range(len(names)), what=f"writing {place.name}", unit="picture", delay=1.0):
-        if not (place / names[row]).exists():
-            replace_file(place / names[row], _encoded(pictures[row], names[row]))
-    return place
-
-
-def _claim(place: Path, settings: dict[str, Any]) -> None:
-    """Raises InputError unless the folder is new, empty, or holds pictures of these settings."""
-    note = place / _SETTINGS
-    try:
-        found = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
-        foreign = (
-            found is None
-            and place.exists()
-            and (not place.is_dir() or any(not file.name.startswith(".") for file in place.iterdir()))
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(f"{note} cannot be read ({error}); delete {place} or choose another folder.") from error
-    if foreign:
-        raise InputError(f"{place} holds what write_mixes did not write; choose another folder.")
-    if found is not None and found != settings:
-        raise InputError(f"{place} holds pictures mixed as {found}, not as {settings}; choose another folder.")
-    if found is None:
-        replace_file(note, (json.dumps(settings) + "\n").encode())
-
-
-def _encoded(picture: Image.Image, name: str) -> bytes:
-    """JPEG at Pillow's usual quality, 75, as published; other formats by the file's suffix."""
-    buffer = io.BytesIO()
-    picture.save(buffer, Image.registered_extensions()[Path(name).suffix.lower()])
-    return buffer.getvalue()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from boresight.benchmarks.record import EDITED, PLAIN, BenchmarkRun, Published, published
+from boresight.benchmarks.record import EDITED, PLAIN, BenchmarkRun, PublishedFigure, published_figures
 from boresight.errors import InputError
 from boresight.evaluation.results import Spread, replace_text
 from boresight.reports.charts import dot_figure
-from boresight.reports.page import page_from
+from boresight.reports.page import embedded, page_from, shelf_of, shown
 
 PUBLISHED = "published"
 ROLES = {PLAIN: "baseline", EDITED: "ours"}
@@ -47,7 +48,7 @@ def _section(heading: str, runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
     labels = _labels(runs)
     named = list(zip(runs, labels, _differences(runs, labels), strict=True))
     measures = list(dict.fromkeys(name for run in runs for values in run.scores.values() for name in values))
-    others = [each for each in published() if each.benchmark == runs[0].benchmark and each.measure in measures]
+    others = [each for each in published_figures() if each.benchmark == runs[0].benchmark and each.measure in measures]
     sources = list(dict.fromkeys(each.source for each in others))
     by_model: dict[tuple[str, int], dict[str, float]] = {}
     for each in others:
@@ -83,10 +84,10 @@ def _section(heading: str, runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
         "rows": rows,
         "sources": list(enumerate(sources, 1)),
         "charts": [_chart(name, whose, others) for name in drawn if any(_dots(run, name) for run in runs)],
-        "figures": [(f"{name}: {told}", address) for name, run in whose for told, address in run.figures],
+        "figures": [_alignment(name, run) for name, run in whose if run.pairs],
         "facts": [(name, list(run.facts.items())) for name, run in whose],
         "examples": [
-            {**example, "note": f"{name}: {example['note']}" if len(runs) > 1 else example["note"]}
+            _example(run, example, f"{name}: " if len(runs) > 1 else "")
             for name, run in whose
             for example in run.examples
         ],
@@ -129,7 +130,39 @@ def _cell(run: BenchmarkRun, way: str, name: str) -> dict[str, str]:
     return {"text": f"{value:.{digits}f}", "sign": "" if level else "gain" if better else "loss"}
 
 
-def _chart(name: str, whose: Sequence[tuple[str, BenchmarkRun]], others: Sequence[Published]) -> dict[str, Any]:
+def _example(run: BenchmarkRun, example: Mapping[str, Any], whose: str) -> dict[str, Any]:
+    """An example as the template shows it; `whose` says of which run it is."""
+
+    def picture(image: Mapping[str, Any]) -> dict[str, Any]:
+        file = None if run.folder is None else run.folder / image["picture"]
+        return shown(image["id"], file.read_bytes() if file is not None and file.is_file() else None)
+
+    return {
+        "rule": example["rule"],
+        "title": example["caption"],
+        "note": f"{whose}rank of the true image {' → '.join(f'{rank:,.0f}' for rank in example['ranks'].values())}",
+        "shelves": [
+            {
+                "label": way,
+                "style": ROLES.get(way, "control"),
+                "pictures": shelf_of((image["rank"], image["right"], picture(image)) for image in ranking),
+            }
+            for way, ranking in example["rankings"].items()
+        ],
+    }
+
+
+def _alignment(name: str, run: BenchmarkRun) -> tuple[str, str]:
+    """What the figure of the pairs shows, and its address."""
+    from boresight.reports.alignment_chart import alignment_figure
+
+    drawn = io.BytesIO()
+    alignment_figure(run.scores, run.pairs).savefig(drawn, format="png", dpi=110)
+    words = "Pairs of pictures and captions along their two main directions, and the measures above as bars"
+    return f"{name}: {words}", embedded(drawn.getvalue(), "png")
+
+
+def _chart(name: str, whose: Sequence[tuple[str, BenchmarkRun]], others: Sequence[PublishedFigure]) -> dict[str, Any]:
     """The figure, and what its colours mean."""
     tracks = [(label, dots) for label, run in whose if (dots := _dots(run, name))]
     largest = max(abs(value.mean) for _, dots in tracks for *_, value in dots)

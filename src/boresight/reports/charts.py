@@ -24,6 +24,8 @@ class Dot:
 
 @dataclass(frozen=True)
 class Track:
+    """One line of a figure: its name, and its dots."""
+
     label: str
     dots: Sequence[Dot]
 

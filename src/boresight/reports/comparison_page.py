@@ -230,8 +230,8 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
         "before": f"{before:,.0f}",
         "after": f"{after:,.0f}",
         "sign": "gain" if after < before else "loss" if after > before else "even",
-        "plain": shelf_of(example.plain, thumbnail),
-        "edited": shelf_of(example.edited, thumbnail),
+        "plain": shelf_of((one.rank, one.right, thumbnail(one.image_id)) for one in example.plain),
+        "edited": shelf_of((one.rank, one.right, thumbnail(one.image_id)) for one in example.edited),
         "kept": bars(lambda latent: latent.mask, "kept"),
         "dropped": bars(lambda latent: 1 - latent.mask, "dropped"),
     }

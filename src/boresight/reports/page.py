@@ -1,21 +1,17 @@
-"""What the pages share: templates, style, and pictures made small and put inside."""
+"""What the pages share: templates, style, and pictures put inside."""
 
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from boresight.data import Collection
+from boresight.data.images import decode, thumbnail
 from boresight.errors import InputError
-from boresight.evaluation.examples import Place
-
-THUMBNAIL = 160
 
 Thumbnail = Callable[[str], dict[str, Any]]
 
@@ -39,37 +35,38 @@ def _reader(pictures: Collection | Callable[[str], Image.Image]) -> Callable[[st
 def thumbnails(pictures: Collection | Callable[[str], Image.Image] | None) -> Thumbnail:
     """A function from an image id to what the template needs to show it; each picture is read once."""
     read = None if pictures is None else _reader(pictures)
-
-    @cache
-    def thumbnail(image_id: str) -> dict[str, Any]:
-        if read is None:
-            return {"id": image_id, "uri": "", "width": 0, "height": 0}
-        picture = read(image_id).convert("RGB")
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        data = io.BytesIO()
-        picture.save(data, "WEBP", quality=80)
-        uri = "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode("ascii")
-        return {"id": image_id, "uri": uri, "width": picture.width, "height": picture.height}
-
-    return thumbnail
+    return cache(lambda image_id: shown(image_id, None if read is None else thumbnail(read(image_id))))
 
 
-def shelf_of(places: Sequence[Place], thumbnail: Thumbnail) -> list[dict[str, Any]]:
-    """One ranking as the template shows it; the true image stands apart where it is further down."""
-    last = places[-2].rank if len(places) > 1 else 0
-    return [
-        {
-            **thumbnail(place.image_id),
-            "place": place.rank,
-            "right": place.right,
-            "apart": place is places[-1] and place.rank > last + 1,
-        }
-        for place in places
-    ]
+def shown(image_id: str, webp: bytes | None) -> dict[str, Any]:
+    """What the template needs to show a small picture, and its id where there is none."""
+    if webp is None:
+        return {"id": image_id, "uri": "", "width": 0, "height": 0}
+    picture = decode({"bytes": webp}, f"'{image_id}'")
+    return {"id": image_id, "uri": embedded(webp, "webp"), "width": picture.width, "height": picture.height}
+
+
+def embedded(data: bytes, kind: str) -> str:
+    """The address of a picture that stands in the page itself."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def shelf_of(ranking: Iterable[tuple[int, bool, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """One ranking as the template shows it; the true image stands apart where it is further down.
+
+    ranking: of each image its rank from 1, whether it is the true one, and what `shown` gives of it.
+    """
+    before, shelf = 0, []
+    for rank, right, picture in ranking:
+        shelf.append({**picture, "place": rank, "right": right, "apart": rank > before + 1})
+        before = rank
+    return shelf
 
 
 def page_from(template: str, **values: Any) -> str:
     """A page with its style inside; whatever comes from data is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("boresight.reports", "."), autoescape=True, undefined=StrictUndefined
     )

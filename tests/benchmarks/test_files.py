@@ -6,26 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from boresight.benchmarks.expected import expected, read_published_json
+from boresight.benchmarks.files import PublishedFiles
 from boresight.errors import InputError
 
-OF = {"of": "Toy", "source": "https://example.org/toy"}
+
+def toy(folder: Path) -> PublishedFiles:
+    return PublishedFiles(folder, "Toy", "https://example.org/toy")
 
 
 def test_the_first_that_exists(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "toy.json").write_text('\ufeff{"a": 1}')
-    found = expected(tmp_path, ["toy.json", "b/toy.json"], **OF)
-    assert read_published_json(found, **OF) == {"a": 1}
+    file = toy(tmp_path).find("toy.json", "b/toy.json")
+    assert toy(tmp_path).read_json(file) == {"a": 1}
+    assert toy(tmp_path).find_optional("toy.json", "b/toy.json") == file
+    assert toy(tmp_path).find_optional("toy.json", "b") is None
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"Toy needs toy.json \(nor b/toy.json\).*published at https://example.org/toy"
     ):
-        expected(tmp_path, ["toy.json", "b/toy.json"], **OF)
+        toy(tmp_path).find("toy.json", "b/toy.json")
     with pytest.raises(InputError, match=r"There is no folder .*nowhere"):
-        expected(tmp_path / "nowhere", ["toy.json"], **OF)
+        toy(tmp_path / "nowhere").find("toy.json")
     (tmp_path / "torn.json").write_text('{"a": ')
     with pytest.raises(InputError, match=r"torn.json cannot be read as json .* get it anew for Toy"):
-        read_published_json(tmp_path / "torn.json", **OF)
+        toy(tmp_path).read_json(tmp_path / "torn.json")

@@ -1,0 +1,41 @@
+"""DOCCI's test images with one long caption each, whole or by sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from boresight.benchmarks.files import PublishedFiles, with_annotations
+from boresight.benchmarks.retrieval import Draft, PublishedRetrieval, Split, captioned, gather, read_sentences
+from boresight.data.assemble import SourceRow
+from boresight.data.sentences import sentences
+
+SOURCE = "https://google.github.io/docci/#downloads"
+_PICTURES = ("images", "test_images", "")
+
+
+def read_test(files: PublishedFiles, split: Split | None = None) -> Draft:
+    """The test images; with `split` by sentence, as FLAIR has published them where its file is there."""
+    if split is not None and (draft := read_sentences(files)):
+        return draft
+
+    def rows() -> Iterator[SourceRow]:
+        for where, row in files.json_lines(files.find(*with_annotations("docci_descriptions.jsonlines"))):
+            if files.text(row, "split", where) == "test":
+                name = row.get("image_file") or files.text(row, "example_id", where) + ".jpg"
+                yield captioned(str(name), files.text(row, "description", where), where, split)
+
+    return gather(files, rows())
+
+
+SETS = (
+    PublishedRetrieval("docci", "DOCCI test, whole captions", SOURCE, read_test, _PICTURES, (5000, 5000)),
+    PublishedRetrieval(
+        "docci-sentences",
+        "DOCCI test, sentence-split",
+        SOURCE,
+        partial(read_test, split=sentences),
+        _PICTURES,
+        (5000, None),
+    ),
+)

@@ -1,0 +1,67 @@
+"""Flickr30k: Karpathy's test split of 1,000 images, and all 31,783, which nobody should take for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from boresight.benchmarks.coco import KARPATHY_SOURCES, read_captions_json
+from boresight.benchmarks.files import PublishedFiles, with_annotations
+from boresight.benchmarks.retrieval import Draft, PublishedRetrieval, gather, one_caption
+from boresight.data.assemble import SourceRow
+
+SOURCE = "https://shannon.cs.illinois.edu/DenotationGraph"
+_PICTURES = ("flickr30k-images", "flickr30k_images", "Images", "images", "")
+
+
+def read_karpathy_split(files: PublishedFiles) -> Draft:
+    """Karpathy's test split of Flickr30k, from any of the three files in which it is published."""
+    names = ("flickr30k_test.json", "flickr30k_test_karpathy.txt", "dataset_flickr30k.json")
+    file = files.find(*with_annotations(*names))
+    if file.suffix == ".json":
+        return read_captions_json(files, file)
+
+    def rows() -> Iterator[SourceRow]:
+        for number, (where, line) in enumerate(files.lines(file)):
+            stem, comma, caption = line.partition(".jpg,")
+            if comma:
+                yield one_caption(stem.strip() + ".jpg", caption, where)
+            elif number:  # the first line is the header
+                raise files.torn(where, "is not of the form 'x.jpg,caption'")
+
+    return gather(files, rows())
+
+
+def read_all(files: PublishedFiles) -> Draft:
+    """Lines 'x.jpg#0<tab>caption'."""
+    file = files.find(*with_annotations("results_20130124.token"))
+
+    def rows() -> Iterator[SourceRow]:
+        for where, line in files.lines(file):
+            name, tab, caption = line.partition("\t")
+            image, sign, _ = name.partition("#")
+            if not (tab and sign):
+                raise files.torn(where, "is not of the form 'x.jpg#0<tab>caption'")
+            yield one_caption(image, caption, where)
+
+    return gather(files, rows())
+
+
+KARPATHY_1K = PublishedRetrieval(
+    "flickr30k-1k",
+    "Flickr30k, Karpathy test 1k",
+    f"{KARPATHY_SOURCES}; pictures: {SOURCE}",
+    read_karpathy_split,
+    _PICTURES,
+    (1000, 5000),
+)
+SETS = (
+    KARPATHY_1K,
+    PublishedRetrieval(
+        "flickr30k-all",
+        "Flickr30k, all 31k images (not Karpathy's 1k)",
+        SOURCE,
+        read_all,
+        _PICTURES,
+        (31783, 158915),
+    ),
+)

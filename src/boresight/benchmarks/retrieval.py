@@ -1,0 +1,178 @@
+"""Retrieval, both directions: on a collection, and on the retrieval benchmarks of the field, opened as published."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+
+import pyarrow as pa
+from datasets import Dataset
+
+from boresight.benchmarks.examples import retrieval_examples
+from boresight.benchmarks.files import PublishedFiles
+from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, not_as_published, size_facts
+from boresight.benchmarks.record import EDITED, PLAIN
+from boresight.data.assemble import SourceRow, assemble, dataset_of
+from boresight.data.collection import Collection
+from boresight.data.files import finder, folder_of_images
+from boresight.data.problems import Problem, printable, summary
+from boresight.device import pick_device
+from boresight.editing.scorer import ways
+from boresight.embeddings import Embeddings
+from boresight.errors import InputError
+from boresight.evaluation.retrieval import DEPTHS, RetrievalResult, evaluate_retrieval
+from boresight.progress import say
+
+Draft = tuple[Dataset, list[Problem]]
+Split = Callable[[str], list[str]]
+"""From a caption to its sentences."""
+
+
+@dataclass(frozen=True)
+class PublishedRetrieval:
+    """A retrieval benchmark of the field.
+
+    Attributes:
+        name: what to call it here.
+        title: how tables name it, told apart from others of like name.
+        source: where its files are published.
+        read: from its files to a dataset and what was wrong.
+        pictures: folders, below the one that is passed, that may hold the pictures; "" is that one itself.
+        counts: images and captions where it is published; None for what is not known.
+        folds: into how many galleries it is cut; a figure on it is their mean.
+    """
+
+    name: str
+    title: str
+    source: str
+    read: Callable[[PublishedFiles], Draft]
+    pictures: tuple[str, ...]
+    counts: tuple[int | None, int | None] = (None, None)
+    folds: int = 1
+
+    def galleries(self, images: int) -> list[range]:
+        """Rows of each gallery when `images` were read: `folds` runs of equal length, in the order of the file."""
+        bounds = [round(images * fold / self.folds) for fold in range(self.folds + 1)]
+        return [range(start, stop) for start, stop in pairwise(bounds)]
+
+    def differs(self, images: int, captions: int) -> dict[str, tuple[int, int]]:
+        """'images' and 'captions', where there are not as many as published -> how many here, how many there."""
+        counts = zip(("images", "captions"), (images, captions), self.counts, strict=True)
+        return {what: (count, there) for what, count, there in counts if there is not None and count != there}
+
+    def facts(self, embeddings: Embeddings) -> dict[str, str]:
+        """Where there are not as many images or captions as published."""
+        differences = self.differs(len(embeddings), len(embeddings.owners)).items()
+        return {name: text for what, counts in differences for name, text in not_as_published(what, *counts).items()}
+
+    def open(self, folder: str | Path, images: str | Path | None = None) -> Collection:
+        """The benchmark as its files lie in `folder`; see `boresight.benchmarks.open_published`."""
+        root = Path(folder) if images is None else folder_of_images(images)
+        bases = [root / below for below in self.pictures if (root / below).is_dir()] or [root]
+        dataset, problems = self.read(PublishedFiles(folder, self.title, self.source, bases))
+        problems = [Problem(problem.what, printable(problem.where)) for problem in problems]
+        missing = [problem.where for problem in problems if problem.what == "missing file"]
+        if not len(dataset):
+            if missing:
+                raise InputError(
+                    f"None of the {len(missing)} pictures of {self.title} is there, the first looked for as "
+                    f"{bases[0] / missing[0]}; pass `images`, the folder that holds them ({self.source})."
+                )
+            what = summary(problems) or "its file holds no test images"
+            raise InputError(f"Nothing of {self.title} can be used: {what}; get it anew from {self.source}.")
+        split = pa.array(["test"] * len(dataset), pa.string())
+        table = dataset.data.table
+        table = table.set_column(table.column_names.index("split"), "split", split)
+        collection = Collection(dataset_of(table), self.name, tuple(problems))
+        self._compare(collection, bool(missing))
+        return collection
+
+    def _compare(self, collection: Collection, missing: bool) -> None:
+        """Say what makes a figure on this collection another than the published one."""
+        if collection.problems:
+            fewer = "; figures over fewer images are not the published ones" if missing else ""
+            say(f"{self.title}: skipped {summary(collection.problems)}{fewer}.")
+        for what, (here, there) in self.differs(len(collection), len(collection.texts)).items():
+            say(f"{self.title}: {here:,} {what} here, {there:,} as published.")
+
+
+def gather(files: PublishedFiles, rows: Iterator[SourceRow | Problem]) -> Draft:
+    """The dataset of these rows. Pictures are also found without the last folder of their name, or by it alone."""
+    find = finder(files.bases)
+
+    def lenient(name: str) -> str | None:
+        folders, file = os.path.split(name)
+        return find(name) or find(os.path.join(os.path.dirname(folders), file)) or find(file)
+
+    return assemble(rows, lenient, name=files.title)
+
+
+def captioned(image: str, caption: str, where: str, split: Split | None = None) -> SourceRow:
+    """All captions of an image: one, or its sentences."""
+    return SourceRow(key=image, path=image, captions=split(caption) if split else [caption], where=where, split="test")
+
+
+def one_caption(image: str, caption: str, where: str) -> SourceRow:
+    """One of the captions of an image, which stand on lines of their own."""
+    return SourceRow(key=image, path=image, captions=[caption], where=where, whole=False, split="test")
+
+
+def read_flair(files: PublishedFiles, file: Path) -> Draft:
+    """FLAIR's form, {"annotations": [{"image_id", "image", "caption"}]}: an entry a caption."""
+    entries = files.read_json(file, dict).get("annotations")
+    if not isinstance(entries, list):
+        raise files.torn(file, "lacks the list 'annotations'")
+
+    def rows() -> Iterator[SourceRow]:
+        for number, entry in enumerate(entries):
+            where = f"annotation {number} of {file}"
+            yield one_caption(files.text(entry, "image", where), files.text(entry, "caption", where), where)
+
+    return gather(files, rows())
+
+
+def read_sentences(files: PublishedFiles, *names: str) -> Draft | None:
+    """Sentence captions as FLAIR has published them, where one of its files is there; None where not."""
+    file = files.find_optional("annotations/test_annotations.json", "test_annotations.json", *names)
+    if file is None:
+        return None
+    say(f"{files.title}: sentences as in {file}.")
+    return read_flair(files, file)
+
+
+def run_published(job: BenchmarkJob, benchmark: PublishedRetrieval) -> BenchmarkResult:
+    """Retrieval on a benchmark of the field, the mean over its galleries."""
+    collection = benchmark.open(job.folder, job.images)
+    embeddings = job.embedded(collection)
+    result = run_retrieval(job, collection, embeddings, benchmark.galleries(len(embeddings)))
+    facts = {**size_facts(embeddings, collection.problems), **result.facts, **benchmark.facts(embeddings)}
+    return replace(result, facts=facts)
+
+
+def run_retrieval(
+    job: BenchmarkJob, collection: Collection, embeddings: Embeddings, galleries: Sequence[range]
+) -> BenchmarkResult:
+    """Both directions; the mean over `galleries`, rows of each."""
+    parts = [embeddings.select(rows) for rows in galleries] if len(galleries) > 1 else [embeddings]
+    scorers = ways(job.editor, pick_device(job.device))
+    results = {way: [evaluate_retrieval(part, scorer) for part in parts] for way, scorer in scorers.items()}
+    facts = {"galleries": f"{len(parts)} of {len(parts[0]):,} images, their mean"} if len(parts) > 1 else {}
+    examples = retrieval_examples(
+        parts[0], collection, job.out, results[PLAIN][0], results.get(EDITED, [None])[0], job.editor, seed=job.seed
+    )
+    scores = {}
+    for way, runs in results.items():
+        measures = [recalls(result) for result in runs]
+        scores[way] = {name: fmean(each[name] for each in measures) for name in measures[0]}
+    return BenchmarkResult(scores, ("T2I R@1", "I2T R@1"), facts=facts, examples=examples)
+
+
+def recalls(result: RetrievalResult) -> dict[str, float]:
+    """The six recalls in percent by the names that published figures have here."""
+    return {
+        f"{side.upper()} R@{depth}": getattr(result, side)[f"R@{depth}"] for side in ("t2i", "i2t") for depth in DEPTHS
+    }

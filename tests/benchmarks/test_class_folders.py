@@ -1,0 +1,55 @@
+"""A folder of pictures for each class, and lists of names and templates."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from boresight.benchmarks.class_folders import read_class_folders, read_lines
+from boresight.data import Problem
+from boresight.errors import InputError
+from collection_files import put_pictures
+
+
+def test_a_folder_for_each_class(tmp_path: Path) -> None:
+    names = ["zebra/1.png", "tabby_cat/b/2.jpg", "tabby_cat/a.png", ".cache/x.png", "loose.png"]
+    put_pictures(tmp_path, names)
+    (tmp_path / "tabby_cat" / "notes.txt").write_text("none")
+    (tmp_path / "Empty").mkdir()
+    found = read_class_folders(tmp_path)
+    assert found.classes == ["Empty", "tabby cat", "zebra"]
+    assert dict(zip(found.pictures.ids, found.labels.tolist(), strict=True)) == {
+        "tabby_cat/a.png": 1,
+        "tabby_cat/b/2.jpg": 1,
+        "zebra/1.png": 2,
+    }
+    reds = {row_id: found.pictures.image(row).getpixel((0, 0))[0] for row, row_id in enumerate(found.pictures.ids)}
+    assert reds == {"zebra/1.png": 0, "tabby_cat/b/2.jpg": 1, "tabby_cat/a.png": 2}
+    assert list(found.pictures.problems) == [Problem("class without pictures", "Empty")]
+    assert len(found) == 3
+    (tmp_path / "names.txt").write_text("\ufeffnothing\n\n a cat, striped \nzebra\n", encoding="utf-8")
+    assert read_class_folders(tmp_path, tmp_path / "names.txt").classes == ["nothing", "a cat, striped", "zebra"]
+    with pytest.raises(InputError, match="There are 2 names for the 3 class folders"):
+        read_class_folders(tmp_path, ["one", "two"])
+
+
+def test_bad_class_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"There is no folder .*nowhere"):
+        read_class_folders(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds no folder with pictures"):
+        read_class_folders(tmp_path)
+    put_pictures(tmp_path, ["train/cat/1.png", "val/cat/2.png"])
+    with pytest.raises(InputError, match="are splits, 'train', 'val'; pass one of them"):
+        read_class_folders(tmp_path)
+    assert read_class_folders(tmp_path / "val").classes == ["cat"]
+    os.link(tmp_path / "val/cat/2.png", os.fsencode(tmp_path / "val" / "cat") + b"/caf\xe9.png")
+    found = read_class_folders(tmp_path / "val")
+    assert (found.pictures.ids, len(found)) == (["cat/2.png"], 1)
+    assert [problem.what for problem in found.pictures.problems] == ["file name that is not Unicode"]
+    with pytest.raises(InputError, match=r"names.txt cannot be read"):
+        read_lines(tmp_path / "names.txt")
+    (tmp_path / "names.txt").write_text(" \n")
+    with pytest.raises(InputError, match=r"names.txt is empty"):
+        read_lines(tmp_path / "names.txt")
