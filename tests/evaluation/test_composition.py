@@ -18,7 +18,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 import boresight as bs
-from boresight.benchmarks.contrast_sets import read_aro, read_sugarcrepe
+from boresight.benchmarks.aro import read_aro
+from boresight.benchmarks.sugarcrepe import read_sugarcrepe
 from boresight.data import Problem, make_scenes
 from boresight.data.worlds.scene_world import COLOURS, SHAPES
 from boresight.editing import CaptionEditor, PlainScorer
