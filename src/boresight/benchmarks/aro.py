@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,30 +29,12 @@ from boresight.evaluation.contrasts import Contrast, Contrasts, Picture
 SOURCE = "https://github.com/mertyg/vision-language-models-are-bows"
 AroPart = Literal["vg-relation", "vg-attribution", "coco-order", "flickr-order"]
 _ORDERS = {"coco-order": KARPATHY_5K, "flickr-order": KARPATHY_1K}
-# As listed in the notebook that reproduces the paper's figures (in the repository above, 'Replicate ARO! VG-Relation,
-# VG-Attribution'); the list is wider than the word symmetric.
-_NAMES = """
-    adjusting, attached to, between, bigger than, biting, boarding, brushing, chewing, cleaning, climbing, close to,
-    coming from, coming out of, contain, crossing, dragging, draped over, drinking, drinking from, driving,
-    driving down, driving on, eating from, eating in, enclosing, exiting, facing, filled with, floating in,
-    floating on, flying, flying above, flying in, flying over, flying through, full of, going down, going into,
-    going through, grazing in, growing in, growing on, guiding, hanging from, hanging in, hanging off, hanging over,
-    higher than, holding onto, hugging, in between, jumping off, jumping on, jumping over, kept in, larger than,
-    leading, leaning over, leaving, licking, longer than, looking in, looking into, looking out, looking over,
-    looking through, lying next to, lying on top of, making, mixed with, mounted on, moving, on the back of,
-    on the edge of, on the front of, on the other side of, opening, painted on, parked at, parked beside, parked by,
-    parked in, parked in front of, parked near, parked next to, perched on, petting, piled on, playing, playing in,
-    playing on, playing with, pouring, reaching for, reading, reflected on, riding on, running in, running on,
-    running through, seen through, sitting behind, sitting beside, sitting by, sitting in front of, sitting near,
-    sitting next to, sitting under, skiing down, skiing on, sleeping in, sleeping on, smiling at, sniffing, splashing,
-    sprinkled on, stacked on, standing against, standing around, standing behind, standing beside,
-    standing in front of, standing near, standing next to, staring at, stuck in, surrounding, swimming in, swinging,
-    talking to, topped with, touching, traveling down, traveling on, tying, typing on, underneath, wading in,
-    waiting for, walking across, walking by, walking down, walking next to, walking through, working in, working on,
-    worn on, wrapped around, wrapped in, by, of, near, next to, with, beside, on the side of, around
+SYMMETRIC = frozenset(files("boresight.benchmarks").joinpath("aro_symmetric.txt").read_text("utf-8").splitlines())
+"""Relations that the published macro accuracy leaves out, because they read much the same either way round.
+
+As listed in the notebook that reproduces the paper's figures (in the repository above, 'Replicate ARO! VG-Relation,
+VG-Attribution'); the list is wider than the word symmetric.
 """
-SYMMETRIC = frozenset(name.strip() for name in _NAMES.replace("\n", " ").split(","))
-"""Relations that the published macro accuracy leaves out, because they read much the same either way round."""
 
 
 def read_aro(
@@ -83,9 +66,9 @@ def read_aro(
     if part in _ORDERS:
         return _read_order(folder, part, images, seed)
     key = part.removeprefix("vg-")
-    files = PublishedFiles(folder, "ARO", SOURCE)
-    file = files.find(f"visual_genome_{key}.json")
-    rows = files.read_json(file)
+    published = PublishedFiles(folder, "ARO", SOURCE)
+    file = published.find(f"visual_genome_{key}.json")
+    rows = published.read_json(file)
     if not isinstance(rows, list):
         raise InputError(f"{file} holds no list of rows; get it anew from {SOURCE}.")
     base = Path(folder) if images is None else folder_of_images(images)

@@ -121,4 +121,4 @@ def run_class_folders(job: BenchmarkJob) -> BenchmarkResult:
         **left_out([problem for problem in plain.problems if problem.what != EMPTY_CLASS]),
     }
     data = stamp([labelled.classes, labelled.labels.tolist(), labelled.pictures.ids])
-    return BenchmarkResult(scores, ("top-1",), data=data, facts=facts)
+    return BenchmarkResult(scores=scores, charts=("top-1",), data=data, facts=facts)

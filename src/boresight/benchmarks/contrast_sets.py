@@ -83,4 +83,4 @@ def run_contrasts(job: BenchmarkJob, items: Contrasts, *, macro_only: bool) -> B
     plain = results[PLAIN]
     facts = {"items": f"{plain.n_items:,}", "chance": f"{plain.chance:.1f}", **left_out(plain.problems)}
     facts |= not_as_published("items", plain.n_items, items.published)
-    return BenchmarkResult(scores, ("macro accuracy",), facts=facts)
+    return BenchmarkResult(scores=scores, charts=("macro accuracy",), facts=facts)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from boresight.benchmarks.files import PublishedFiles, with_annotations
-from boresight.benchmarks.retrieval import Draft, PublishedRetrieval, Split, captioned, gather, read_sentences
+from boresight.benchmarks.retrieval import PublishedRetrieval, Split, captioned, from_rows, sentence_rows
 from boresight.data.assemble import SourceRow
 from boresight.data.sentences import sentences
 
@@ -14,18 +14,16 @@ SOURCE = "https://google.github.io/docci/#downloads"
 _PICTURES = ("images", "test_images", "")
 
 
-def read_test(files: PublishedFiles, split: Split | None = None) -> Draft:
+@from_rows
+def read_test(files: PublishedFiles, split: Split | None = None) -> Iterator[SourceRow]:
     """The test images; with `split` by sentence, as FLAIR has published them where its file is there."""
-    if split is not None and (draft := read_sentences(files)):
-        return draft
-
-    def rows() -> Iterator[SourceRow]:
-        for where, row in files.json_lines(files.find(*with_annotations("docci_descriptions.jsonlines"))):
-            if files.text(row, "split", where) == "test":
-                name = row.get("image_file") or files.text(row, "example_id", where) + ".jpg"
-                yield captioned(str(name), files.text(row, "description", where), where, split)
-
-    return gather(files, rows())
+    if split is not None and (rows := sentence_rows(files)):
+        yield from rows
+        return
+    for where, row in files.json_lines(files.find(*with_annotations("docci_descriptions.jsonlines"))):
+        if files.text(row, "split", where) == "test":
+            name = row.get("image_file") or files.text(row, "example_id", where) + ".jpg"
+            yield captioned(str(name), files.text(row, "description", where), where, split)
 
 
 SETS = (

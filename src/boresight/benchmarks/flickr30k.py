@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from boresight.benchmarks.coco import KARPATHY_SOURCES, read_captions_json
 from boresight.benchmarks.files import PublishedFiles, with_annotations
-from boresight.benchmarks.retrieval import Draft, PublishedRetrieval, gather, one_caption
+from boresight.benchmarks.retrieval import Draft, PublishedRetrieval, from_rows, one_caption
 from boresight.data.assemble import SourceRow
 
 SOURCE = "https://shannon.cs.illinois.edu/DenotationGraph"
@@ -20,30 +21,28 @@ def read_karpathy_split(files: PublishedFiles) -> Draft:
     if file.suffix == ".json":
         return read_captions_json(files, file)
 
-    def rows() -> Iterator[SourceRow]:
-        for number, (where, line) in enumerate(files.lines(file)):
-            stem, comma, caption = line.partition(".jpg,")
-            if comma:
-                yield one_caption(stem.strip() + ".jpg", caption, where)
-            elif number:  # the first line is the header
-                raise files.torn(where, "is not of the form 'x.jpg,caption'")
-
-    return gather(files, rows())
+    return _read_lines(files, file=file)
 
 
-def read_all(files: PublishedFiles) -> Draft:
+@from_rows
+def _read_lines(files: PublishedFiles, file: Path) -> Iterator[SourceRow]:
+    for number, (where, line) in enumerate(files.lines(file)):
+        stem, comma, caption = line.partition(".jpg,")
+        if comma:
+            yield one_caption(stem.strip() + ".jpg", caption, where)
+        elif number:  # the first line is the header
+            raise files.torn(where, "is not of the form 'x.jpg,caption'")
+
+
+@from_rows
+def read_all(files: PublishedFiles) -> Iterator[SourceRow]:
     """Lines 'x.jpg#0<tab>caption'."""
-    file = files.find(*with_annotations("results_20130124.token"))
-
-    def rows() -> Iterator[SourceRow]:
-        for where, line in files.lines(file):
-            name, tab, caption = line.partition("\t")
-            image, sign, _ = name.partition("#")
-            if not (tab and sign):
-                raise files.torn(where, "is not of the form 'x.jpg#0<tab>caption'")
-            yield one_caption(image, caption, where)
-
-    return gather(files, rows())
+    for where, line in files.lines(files.find(*with_annotations("results_20130124.token"))):
+        name, tab, caption = line.partition("\t")
+        image, sign, _ = name.partition("#")
+        if not (tab and sign):
+            raise files.torn(where, "is not of the form 'x.jpg#0<tab>caption'")
+        yield one_caption(image, caption, where)
 
 
 KARPATHY_1K = PublishedRetrieval(

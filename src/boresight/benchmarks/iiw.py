@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from boresight.benchmarks.files import PublishedFiles
-from boresight.benchmarks.retrieval import Draft, PublishedRetrieval, Split, captioned, gather, read_sentences
+from boresight.benchmarks.retrieval import PublishedRetrieval, Split, captioned, from_rows, sentence_rows
 from boresight.data.assemble import SourceRow
 from boresight.data.sentences import sentences
 
@@ -24,24 +24,21 @@ _PICTURES = (
 )
 
 
-def read_parts(files: PublishedFiles, parts: Sequence[str], split: Split | None = None) -> Draft:
+@from_rows
+def read_parts(files: PublishedFiles, parts: Sequence[str], split: Split | None = None) -> Iterator[SourceRow]:
     """The human captions of `parts`, folders of its repository.
 
     With `split` by sentence; for all three parts as FLAIR has published them where its file is there.
     """
-    if split is not None and len(parts) > 1 and (draft := read_sentences(files, "finegrained_annotations.json")):
-        return draft
-
-    def rows() -> Iterator[SourceRow]:
-        for part in parts:
-            spellings = dict.fromkeys((part, part.replace("_Test", "_TEST")))
-            file = files.find(*(f"{above}{name}/data.jsonl" for name in spellings for above in ("", "datasets/")))
-            for where, row in files.json_lines(file):
-                name = files.text(row, "image/key" if "image/key" in row else "image", where)
-                name = name if name.endswith(".jpg") else name + ".jpg"
-                yield captioned(name, files.text(row, "IIW", where), where, split)
-
-    return gather(files, rows())
+    if split is not None and len(parts) > 1 and (rows := sentence_rows(files, "finegrained_annotations.json")):
+        yield from rows
+        return
+    for part in parts:
+        spellings = dict.fromkeys((part, part.replace("_Test", "_TEST")))
+        file = files.find(*(f"{above}{name}/data.jsonl" for name in spellings for above in ("", "datasets/")))
+        for where, row in files.json_lines(file):
+            name = files.text(row, "image/key" if "image/key" in row else "image", where)
+            yield captioned(name.removesuffix(".jpg") + ".jpg", files.text(row, "IIW", where), where, split)
 
 
 def _whole_and_split(name: str, title: str, images: int, *parts: str) -> list[PublishedRetrieval]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from boresight.benchmarks.record import BenchmarkResult
 from boresight.data import Collection
 from boresight.data.problems import Problem
 from boresight.editing import CaptionEditor, Scorer
@@ -91,20 +92,6 @@ class BenchmarkJob:
             long_text=self.long_text,
             on_error=on_error,
         )
-
-
-@dataclass(frozen=True)
-class BenchmarkResult:
-    """What running a benchmark gives; `BenchmarkRun` keeps it and says what each field is."""
-
-    scores: Mapping[str, Mapping[str, float]]
-    charts: Sequence[str] = ()
-    lower: Sequence[str] = ()
-    neutral: Sequence[str] = ()
-    data: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
-    examples: Sequence[Mapping[str, Any]] = ()
-    pairs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

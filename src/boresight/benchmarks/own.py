@@ -10,7 +10,7 @@ from boresight.benchmarks.contrast_sets import against_orders, run_contrasts
 from boresight.benchmarks.job import ALL_SPLITS, BenchmarkJob, BenchmarkResult, ScoresByWay, left_out, size_facts
 from boresight.benchmarks.record import EDITED, PLAIN
 from boresight.benchmarks.retrieval import run_retrieval
-from boresight.benchmarks.rococo import LOWER, flat_names, run_mixes
+from boresight.benchmarks.rococo import attack_result, flat_names, run_mixes
 from boresight.data.labels import labels_in
 from boresight.embeddings import Embeddings
 from boresight.embeddings.batches import embed_captions
@@ -61,15 +61,12 @@ def run_swaps(job: BenchmarkJob) -> BenchmarkResult:
         for way, editor in job.ways.items():
             values = flat_names({way: evaluate_robustness(embeddings, rows, swapped.rows, editor)})[way]
             scores[way] |= {f"{kind}: {name}": value for name, value in values.items()}
-    names = list(scores[PLAIN])
-    if not names:
+    if not scores[PLAIN]:
         raise InputError(
             f"No caption of {job.subject} has a word that can be exchanged: that takes words which stand "
             "in at least two captions, with spaces or signs between them; pass more captions."
         )
-    lower = [name for name in names if name.endswith(LOWER)]
-    charts = [name for name in names if name.endswith("false rate")]
-    return BenchmarkResult(scores, charts, lower, facts=facts)
+    return attack_result(scores, "false rate", facts=facts)
 
 
 def run_own_mixes(job: BenchmarkJob) -> BenchmarkResult:
@@ -123,10 +120,10 @@ def run_alignment(job: BenchmarkJob) -> BenchmarkResult:
     names = list(scores[PLAIN])
     pairs = min(PAIRS, len(embeddings.owners.unique()))
     return BenchmarkResult(
-        scores,
-        ("RMG", "cosine, matched"),
-        [*ALIGNMENT_LOWER, *(name for name in names if name.endswith(": written"))],
-        [name for name in names if name.startswith("object bias") or name.endswith(NEUTRAL)],
+        scores=scores,
+        charts=("RMG", "cosine, matched"),
+        lower=[*ALIGNMENT_LOWER, *(name for name in names if name.endswith(": written"))],
+        neutral=[name for name in names if name.startswith("object bias") or name.endswith(NEUTRAL)],
         facts=_facts(job, embeddings) | {"pairs measured": f"{pairs:,}", "seed": str(job.seed)},
         pairs={
             way: {side: points.round(decimals=5).tolist() for side, points in sides.items()}

@@ -32,26 +32,43 @@ class PublishedFigure:
     source: str
 
 
-@dataclass(frozen=True)
-class BenchmarkRun:
-    """Figures of one model on one benchmark: numbers, ids and the files of small pictures, nothing laid out.
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkResult:
+    """What running a benchmark gives: numbers, ids and the files of small pictures, nothing laid out.
 
     Attributes:
-        benchmark, title: its short name, and the one that tells it from others of like name.
-        subject: the collection it was run on, where it takes any; '' where the title says it.
-        data: a fingerprint of that collection.
-        model, encoder_fingerprint: what was measured.
-        editor: what edited, '' where nothing did.
         scores: 'plain', and 'edited' where there is an editor (and a control, where there is one) -> measure -> value,
             in the benchmark's own order.
         charts: the measures to draw.
         lower: the measures of which less is better.
         neutral: those of which neither is.
+        data: a fingerprint of the collection it was run on; '' where the title says it.
         facts: sizes, settings, and what was wrong with the data.
         examples: caption queries, as `boresight.benchmarks.examples` makes them: 'rule' that picked it, 'caption', and
             by the names of `scores` 'ranks' (of the true image) and 'rankings', images with 'id', 'rank' from 1,
             'right' and 'picture', a file below the run's folder.
         pairs: pairs of images and texts in two dimensions, 'plain' and 'edited' -> 'images' and 'texts' -> P points.
+    """
+
+    scores: Mapping[str, Mapping[str, float]]
+    charts: Sequence[str] = ()
+    lower: Sequence[str] = ()
+    neutral: Sequence[str] = ()
+    data: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    examples: Sequence[Mapping[str, Any]] = ()
+    pairs: Mapping[str, Mapping[str, Sequence[Sequence[float]]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkRun(BenchmarkResult):
+    """The result of one model on one benchmark.
+
+    Attributes:
+        benchmark, title: its short name, and the one that tells it from others of like name.
+        subject: the collection it was run on, where it takes any; '' where the title says it.
+        model, encoder_fingerprint: what was measured.
+        editor: what edited, '' where nothing did.
         folder: where the run is kept; None where it is not.
     """
 
@@ -59,16 +76,8 @@ class BenchmarkRun:
     title: str
     model: str
     encoder_fingerprint: str
-    scores: Mapping[str, Mapping[str, float]]
     editor: str = ""
-    charts: Sequence[str] = ()
-    lower: Sequence[str] = ()
-    neutral: Sequence[str] = ()
     subject: str = ""
-    data: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
-    examples: Sequence[Mapping[str, Any]] = ()
-    pairs: Mapping[str, Mapping[str, Sequence[Sequence[float]]]] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False, repr=False)
 
     @property

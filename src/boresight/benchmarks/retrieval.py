@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset
@@ -100,15 +102,23 @@ class PublishedRetrieval:
             say(f"{self.title}: {here:,} {what} here, {there:,} as published.")
 
 
-def gather(files: PublishedFiles, rows: Iterator[SourceRow | Problem]) -> Draft:
-    """The dataset of these rows. Pictures are also found without the last folder of their name, or by it alone."""
-    find = finder(files.bases)
+def from_rows(rows: Callable[..., Iterator[SourceRow]]) -> Callable[..., Draft]:
+    """A reader, of a function that gives the rows of a benchmark's files.
 
-    def lenient(name: str) -> str | None:
-        folders, file = os.path.split(name)
-        return find(name) or find(os.path.join(os.path.dirname(folders), file)) or find(file)
+    Pictures are also looked for without the last folder of their name, or by it alone.
+    """
 
-    return assemble(rows, lenient, name=files.title)
+    @wraps(rows)
+    def read(files: PublishedFiles, **options: Any) -> Draft:
+        find = finder(files.bases)
+
+        def lenient(name: str) -> str | None:
+            folders, file = os.path.split(name)
+            return find(name) or find(os.path.join(os.path.dirname(folders), file)) or find(file)
+
+        return assemble(rows(files, **options), lenient, name=files.title)
+
+    return read
 
 
 def captioned(image: str, caption: str, where: str, split: Split | None = None) -> SourceRow:
@@ -121,27 +131,23 @@ def one_caption(image: str, caption: str, where: str) -> SourceRow:
     return SourceRow(key=image, path=image, captions=[caption], where=where, whole=False, split="test")
 
 
-def read_flair(files: PublishedFiles, file: Path) -> Draft:
+def flair_rows(files: PublishedFiles, file: Path) -> Iterator[SourceRow]:
     """FLAIR's form, {"annotations": [{"image_id", "image", "caption"}]}: an entry a caption."""
     entries = files.read_json(file, dict).get("annotations")
     if not isinstance(entries, list):
         raise files.torn(file, "lacks the list 'annotations'")
-
-    def rows() -> Iterator[SourceRow]:
-        for number, entry in enumerate(entries):
-            where = f"annotation {number} of {file}"
-            yield one_caption(files.text(entry, "image", where), files.text(entry, "caption", where), where)
-
-    return gather(files, rows())
+    for number, entry in enumerate(entries):
+        where = f"annotation {number} of {file}"
+        yield one_caption(files.text(entry, "image", where), files.text(entry, "caption", where), where)
 
 
-def read_sentences(files: PublishedFiles, *names: str) -> Draft | None:
+def sentence_rows(files: PublishedFiles, *names: str) -> Iterator[SourceRow] | None:
     """Sentence captions as FLAIR has published them, where one of its files is there; None where not."""
     file = files.find_optional("annotations/test_annotations.json", "test_annotations.json", *names)
     if file is None:
         return None
     say(f"{files.title}: sentences as in {file}.")
-    return read_flair(files, file)
+    return flair_rows(files, file)
 
 
 def run_published(job: BenchmarkJob, benchmark: PublishedRetrieval) -> BenchmarkResult:
@@ -168,7 +174,7 @@ def run_retrieval(
     for way, runs in results.items():
         measures = [recalls(result) for result in runs]
         scores[way] = {name: fmean(each[name] for each in measures) for name in measures[0]}
-    return BenchmarkResult(scores, ("T2I R@1", "I2T R@1"), facts=facts, examples=examples)
+    return BenchmarkResult(scores=scores, charts=("T2I R@1", "I2T R@1"), facts=facts, examples=examples)
 
 
 def recalls(result: RetrievalResult) -> dict[str, float]:

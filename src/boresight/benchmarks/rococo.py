@@ -50,8 +50,6 @@ _TRUE = (5, 6)
 _WORDS = 50
 SOURCE = "https://github.com/pseulki/rococo"
 _ANEW = f"get the file anew from {SOURCE}."
-LOWER = ("false rate", "drop rate")
-"""Ends of the names of measures of which less is better."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +244,7 @@ def run_texts(job: BenchmarkJob, which: RococoSet) -> BenchmarkResult:
     altered = embed_altered(job.encoder, rococo, embeddings, long_text=job.long_text)
     scores = flat_names(evaluate_rococo(rococo, embeddings, altered, job.editor))
     facts = size_facts(embeddings) | KARPATHY_5K.facts(embeddings) | {"altered captions": f"{len(rococo.altered):,}"}
-    return BenchmarkResult(scores, ("I2T R@1", "false rate"), LOWER, facts=facts)
+    return attack_result(scores, "I2T R@1", "false rate", facts=facts)
 
 
 def run_images(job: BenchmarkJob, kind: Kind) -> BenchmarkResult:
@@ -271,10 +269,18 @@ def run_mixes(
         altered = [embed_mixes(job.encoder, make(seed=seed)) for seed in seeds]
         for way, values in flat_names(evaluate_rococo_images(embeddings, altered, job.editor)).items():
             scores[way] |= {name if len(kinds) == 1 else f"{kind}: {name}": value for name, value in values.items()}
+    return attack_result(scores, "T2I R@1", "false rate", facts={**facts, "seeds": ", ".join(map(str, seeds))})
+
+
+def attack_result(scores: ScoresByWay, *charts: str, facts: Mapping[str, str]) -> BenchmarkResult:
+    """Figures of attacks; those whose names end in one of `charts` are drawn."""
     names = list(scores[PLAIN])
-    lower = [name for name in names if name.endswith(LOWER)]
-    charts = [name for name in names if name.endswith(("T2I R@1", "false rate"))]
-    return BenchmarkResult(scores, charts, lower, facts={**facts, "seeds": ", ".join(map(str, seeds))})
+    return BenchmarkResult(
+        scores=scores,
+        charts=[name for name in names if name.endswith(charts)],
+        lower=[name for name in names if name.endswith(("false rate", "drop rate"))],
+        facts=facts,
+    )
 
 
 def flat_names(figures: ScoresByWay) -> ScoresByWay:

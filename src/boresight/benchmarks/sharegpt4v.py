@@ -10,27 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from boresight.benchmarks.files import PublishedFiles
-from boresight.benchmarks.retrieval import Draft, PublishedRetrieval, captioned, gather
+from boresight.benchmarks.retrieval import PublishedRetrieval, captioned, from_rows
 from boresight.data.assemble import SourceRow
 
 SOURCE = "https://huggingface.co/datasets/Lin-Chen/ShareGPT4V; pictures: SA-1B"
 _READ = 1 << 20  # characters
 
 
-def read_first(files: PublishedFiles, count: int) -> Draft:
+@from_rows
+def read_first(files: PublishedFiles, count: int) -> Iterator[SourceRow]:
     """The first `count` entries; newlines become spaces, as all who report numbers on it do."""
     file = files.find("share4v_sam_10k.json", "share-captioner_coco_lcs_sam_1246k_1107.json")
-
-    def rows() -> Iterator[SourceRow]:
-        for number, entry in enumerate(islice(entries(files, file), count)):
-            where = f"entry {number} of {file}"
-            name, talk = files.text(entry, "image", where), entry.get("conversations")
-            if not isinstance(talk, list) or len(talk) < 2:
-                raise files.torn(where, "lacks 'conversations' of two turns")
-            caption = files.text(talk[1], "value", f"the second turn of {where}")
-            yield captioned(name, caption.replace("\n", " "), where)
-
-    return gather(files, rows())
+    for number, entry in enumerate(islice(entries(files, file), count)):
+        where = f"entry {number} of {file}"
+        name, talk = files.text(entry, "image", where), entry.get("conversations")
+        if not isinstance(talk, list) or len(talk) < 2:
+            raise files.torn(where, "lacks 'conversations' of two turns")
+        caption = files.text(talk[1], "value", f"the second turn of {where}")
+        yield captioned(name, caption.replace("\n", " "), where)
 
 
 def entries(files: PublishedFiles, file: Path) -> Iterator[Any]:

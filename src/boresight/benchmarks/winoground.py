@@ -67,7 +67,7 @@ def run_winoground(job: BenchmarkJob) -> BenchmarkResult:
     plain = results[PLAIN]
     facts = {"examples": f"{plain.n_examples:,}", **left_out(plain.problems)}
     facts |= not_as_published("examples", plain.n_examples, items.published and items.published // 2)
-    return BenchmarkResult(scores, ("group",), facts=facts)
+    return BenchmarkResult(scores=scores, charts=("group",), facts=facts)
 
 
 def _from_lines(folder: Path) -> Iterator[_Example]:
