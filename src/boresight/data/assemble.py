@@ -150,6 +150,7 @@ class CaptionLists:
         self._owners = array("q")
 
     def add(self, row: int, texts: Sequence[str]) -> None:
+        """Append captions to the image at `row`."""
         self._pending.extend(texts)
         self._owners.extend([row] * len(texts))
         if len(self._pending) >= CHUNK:
@@ -180,22 +181,14 @@ class Table:
     def __init__(self) -> None:
         self._captions = CaptionLists()
         self._images = 0
-        self._pending: dict[str, list[Any]] = {"id": [], "image": [], "split": []}
-        self._extras: dict[str, list[Any]] = {}
+        self._pending: list[tuple[str, Mapping[str, Any], str, Mapping[str, Any]]] = []
         self._chunks: list[dict[str, pa.Array]] = []
 
     def add_image(self, id: str, image: Mapping[str, Any], split: str, extras: Mapping[str, Any]) -> int:
         """Append an image and return its row. `extras` under a name of the collection's own are left out."""
-        pending = len(self._pending["id"])
-        if pending == CHUNK:
+        if len(self._pending) == CHUNK:
             self._flush()
-            pending = 0
-        for column, value in (("id", id), ("image", image), ("split", split)):
-            self._pending[column].append(value)
-        for name in extras.keys() - FIXED.keys():
-            self._extras.setdefault(name, [None] * pending)
-        for name, values in self._extras.items():
-            values.append(extras.get(name))
+        self._pending.append((id, image, split, extras))
         self._images += 1
         return self._images - 1
 
@@ -204,19 +197,23 @@ class Table:
         self._captions.add(row, texts)
 
     def finish(self) -> Dataset:
+        """One row an image; further columns, sorted by name, hold None where an image has no such extra."""
         self._flush()
-        columns = {name: pa.chunked_array([c[name] for c in self._chunks], FIXED[name]) for name in self._pending}
+        own = ("id", "image", "split")
+        columns = {name: pa.chunked_array([chunk[name] for chunk in self._chunks], FIXED[name]) for name in own}
         columns["captions"] = self._captions.finish(self._images)
-        for name in self._extras:
+        for name in {name for chunk in self._chunks for name in chunk} - FIXED.keys():
             columns[name] = _one_type([c[name] if name in c else pa.nulls(len(c["id"])) for c in self._chunks])
-        order = [*FIXED, *sorted(self._extras)]
-        return dataset_of(pa.table({name: columns[name] for name in order}))
+        return dataset_of(pa.table({name: columns[name] for name in [*FIXED, *sorted(columns.keys() - FIXED.keys())]}))
 
     def _flush(self) -> None:
-        chunk = {name: pa.array(values, FIXED[name]) for name, values in self._pending.items()}
-        self._chunks.append(chunk | {name: _typed(values) for name, values in self._extras.items()})
-        self._pending = {name: [] for name in self._pending}
-        self._extras = {name: [] for name in self._extras}
+        ids, images, splits, extras = zip(*self._pending, strict=True) if self._pending else ((), (), (), ())
+        chunk = {"id": pa.array(ids, pa.string()), "image": pa.array(images, IMAGE_TYPE)}
+        chunk["split"] = pa.array(splits, pa.string())
+        for name in {name for values in extras for name in values} - FIXED.keys():
+            chunk[name] = _typed([values.get(name) for values in extras])
+        self._chunks.append(chunk)
+        self._pending = []
 
 
 def dataset_of(table: pa.Table) -> Dataset:

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 class Collection:
     """Captioned images over a Hugging Face `datasets.Dataset`; pixels are read only when asked for.
 
+    Example:
+        photos = bs.load_collection("photos/")
+        photos.image(0), photos.captions[0]  # an upright RGB picture, and what is written about it
+        dogs = photos.select([row for row, texts in enumerate(photos.captions) if "dog" in texts[0]])
+
+    Relations:
+        `load_collection` makes one from files; `make_scenes` and `load_emoji` give two that need none; `embed` takes
+        one. To make one from what you have in memory, pass a `datasets.Dataset` to `load_collection`.
+
     Attributes:
         dataset: columns `id` (string), `image` (struct of `bytes` binary or null and `path` string or null, and,
             for members of a tar file, `offset` and `size` integers), `captions` (list of string), `split` (string),
@@ -43,6 +52,7 @@ class Collection:
 
     @property
     def ids(self) -> list[str]:
+        """N ids, each once."""
         return self.dataset["id"][:]
 
     @property
@@ -52,6 +62,7 @@ class Collection:
 
     @property
     def splits(self) -> list[str]:
+        """N names of splits; 'all' stands for none."""
         return self.dataset["split"][:]
 
     @property

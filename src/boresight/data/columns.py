@@ -34,21 +34,24 @@ class Columns:
     named: frozenset[str] = frozenset()
 
     @classmethod
-    def of(
-        cls,
-        image: str | None = None,
-        captions: str | Sequence[str] | None = None,
-        id: str | None = None,
-        split: str | None = None,
-    ) -> Columns:
-        given: dict[str, Sequence[str]] = {}
-        for role, value in (("image", image), ("captions", captions), ("id", id), ("split", split)):
-            if value is not None:
-                given[role] = (value,) if isinstance(value, str) else tuple(value)
+    def of(cls, **names: str | Sequence[str] | None) -> Columns:
+        """Columns from the names that the user gave by role; roles without one keep the usual names."""
+        given = {
+            role: (name,) if isinstance(name, str) else tuple(name) for role, name in names.items() if name is not None
+        }
         return cls(**given, named=frozenset(given))
 
     def image_in(self, present: Collection[str]) -> str | None:
+        """The best of the image columns that is there."""
         return _first(self.image, present)
+
+    def id_in(self, present: Collection[str]) -> str | None:
+        """The best of the id columns that is there."""
+        return _first(self.id, present)
+
+    def split_in(self, present: Collection[str]) -> str | None:
+        """The best of the split columns that is there."""
+        return _first(self.split, present)
 
     def captions_in(self, present: Collection[str]) -> tuple[str, ...]:
         """All named caption columns that are there; or the first known one; or `caption_0`, `caption_1`, ..."""
@@ -59,12 +62,6 @@ class Columns:
             return (first,)
         numbered = [(int(match[1]), name) for name in present if (match := _NUMBERED.fullmatch(name))]
         return tuple(name for _, name in sorted(numbered))
-
-    def id_in(self, present: Collection[str]) -> str | None:
-        return _first(self.id, present)
-
-    def split_in(self, present: Collection[str]) -> str | None:
-        return _first(self.split, present)
 
     def check_named(self, present: Collection[str], where: str) -> None:
         """Raises InputError when `where`, whose columns are `present`, lacks one that the user named."""
@@ -93,6 +90,7 @@ def _first(candidates: Iterable[str], present: Collection[str]) -> str | None:
 
 
 def listed(names: Iterable[str]) -> str:
+    """The names in quotes, for a sentence; 'none' where there are none."""
     return ", ".join(f"'{name}'" for name in names) or "none"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boresight.data.files import expand, walk
-from boresight.data.formats.text_files import holds_text_files
+from boresight.data.formats.tables import holds_text_files
 from boresight.data.splits import FOLDERS
 from boresight.errors import InputError
 

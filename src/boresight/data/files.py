@@ -95,5 +95,5 @@ def _spellings(name: str) -> Iterator[str]:
 
 
 def key_of(name: str) -> str:
-    """One spelling for a relative path: './a//b.jpg' and 'a\\b.jpg' are both 'a/b.jpg'."""
+    r"""One spelling for a relative path: './a//b.jpg' and 'a\b.jpg' are both 'a/b.jpg'."""
     return os.path.normpath(name.replace("\\", "/"))

@@ -17,9 +17,8 @@ from boresight.data.detect import FORMATS, Source, detect
 from boresight.data.files import folder_of_images
 from boresight.data.formats.coco import read_coco, read_karpathy
 from boresight.data.formats.huggingface import load_hub, load_parquet, load_saved, read_datasets
-from boresight.data.formats.tables import read_tables
+from boresight.data.formats.tables import read_tables, read_text_files
 from boresight.data.formats.tar import read_webdataset
-from boresight.data.formats.text_files import read_text_files
 from boresight.data.images import check_header, decode
 from boresight.data.problems import Problem, printable, summary
 from boresight.data.splits import normal_split
@@ -53,6 +52,15 @@ def load_collection(
     cannot be used (a missing file, an empty caption, an image without captions, a caption for an unknown image, a
     duplicate id, a malformed row) is left out, listed in `problems` and summed up in one printed line.
 
+    Example:
+        photos = bs.load_collection("photos/")  # pictures with captions.jsonl, metadata.csv, a .txt each, ...
+        coco = bs.load_collection("annotations/captions_val2017.json", images="val2017")
+        flickr = bs.load_collection("nlphuji/flickr30k", split="test")  # a dataset of the hub
+
+    Relations:
+        `boresight.benchmarks` reads published benchmarks as they are published, and checks their counts: use it
+        instead where figures are to be compared with a paper's. `train_validation_test` splits what has no splits.
+
     Args:
         source: a path, a glob or brace pattern of tar or parquet files, the name of a dataset on the hub, or a
             `datasets.Dataset` or `DatasetDict`.
@@ -75,7 +83,7 @@ def load_collection(
         _one_of("format", format, FORMATS)
     if images is not None:
         folder_of_images(images)
-    columns = Columns.of(image_column, caption_columns, id_column, split_column)
+    columns = Columns.of(image=image_column, captions=caption_columns, id=id_column, split=split_column)
     if isinstance(source, (Dataset, DatasetDict)):
         label = name or "the dataset"
         dataset, problems = read_datasets(source, columns, name=label, images=images)

@@ -51,6 +51,13 @@ def train_validation_test(
 
     An image keeps its split when others are added or removed, on every machine; the shares are met on average.
 
+    Example:
+        photos = bs.train_validation_test(bs.load_collection("photos/"))
+        photos.split("train"), photos.split("validation"), photos.split("test")
+
+    Relations:
+        `load_collection` keeps the splits of a source that has them; use those where others report on them.
+
     Args:
         fractions: three shares that sum to 1.
         seed: another seed, another split.

@@ -17,8 +17,8 @@ from boresight.data import Collection, Problem
 from boresight.data.assemble import clean
 from boresight.data.columns import listed, texts_in
 from boresight.data.files import braced, expand
+from boresight.data.formats.tables import lines_of
 from boresight.data.formats.tar import DAMAGE, members, open_stream, picture_in
-from boresight.data.formats.text_files import lines_of
 from boresight.data.images import is_picture
 from boresight.errors import InputError
 from boresight.training.download import is_address, open_shard

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -151,62 +150,53 @@ def _dictionaries(dataset: Dataset) -> Iterator[dict[str, Any]]:
 
 
 def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tuple[Dataset, list[Problem]]:
+    """The pictures' bytes as they lie there, joined by the columns of a collection; then the rows that can be used."""
     # A selection or shuffle is made real first, because columns cannot be joined to it.
     flat = {split: part.flatten_indices() if part._indices is not None else part for split, part in parts.items()}
-    ids = _ids(flat, columns)
-    common = [
-        column
-        for column, feature in next(iter(flat.values())).features.items()
-        if all(part.features.get(column) == feature for part in flat.values())
-    ]
+    first, *others = (part.features for part in flat.values())
+    common = [column for column, feature in first.items() if all(other.get(column) == feature for other in others)]
+    all_ids, captions = _ids(flat, columns), CaptionLists()
     problems: list[Problem] = []
-    taken: set[str] = set()
-    joined, kept, start = [], [], 0
+    splits: list[str] = []
+    kept: dict[str, int] = {}
+    pictures = []
     for split, part in flat.items():
-        image = _image(part, columns)
-        used = columns.captions_in(part.column_names)
+        image, used = _image(part, columns), columns.captions_in(part.column_names)
         own_id, own_split = columns.id_in(part.column_names), columns.split_in(part.column_names)
-        captions, splits = CaptionLists(), []
+        extras = [column for column in common if column not in (image, *used, own_id, own_split, *FIXED)]
+        picture = part.select_columns([image, *extras])
+        pictures.append(picture if image == "image" else picture.rename_column(image, "image"))
         small = part.select_columns([*used, *([own_split] if own_split else [])])
-        absent = _absent(part, columns)
-        for row, values in enumerate(_dictionaries(small)):
-            splits.append(normal_split((values[own_split] if own_split else None) or split))
-            where = f"row {row} of {_label(name, split)}"
+        rows = zip(_dictionaries(small), all_ids[split], _absent(part, columns), strict=True)
+        for number, (values, identity, absent) in enumerate(rows):
+            where = f"row {number} of {_label(name, split)}"
             cells = [text for column in used for text in texts_in(values[column])]
             texts, wrong = clean(cells if len(used) == 1 else [cell for cell in cells if cell], where)
-            identity = ids[split][row]
-            if absent[row] is not None:
-                wrong, texts = [Problem("missing file", f"{absent[row]}, {where}")], []
-            elif identity in taken:
-                wrong, texts = [Problem("duplicate id", f"{identity}, {where}")], []
+            if absent is not None:
+                texts, wrong = [], [Problem("missing file", f"{absent}, {where}")]
+            elif identity in kept:
+                texts, wrong = [], [Problem("duplicate id", f"{identity}, {where}")]
             elif not texts and not wrong:
                 wrong = [Problem("image without captions", where)]
             problems += wrong
             if texts:
-                taken.add(identity)
-                kept.append(start + row)
-                captions.add(row, texts)
-        extras = [c for c in common if c not in (image, *used, own_id, own_split, *FIXED)]
-        pictures = part.select_columns([image, *extras])
-        pictures = pictures if image == "image" else pictures.rename_column(image, "image")
-        table = pa.table(
-            {"id": pa.array(ids[split], pa.string()), "captions": captions.finish(len(part)), "split": splits}
-        )
-        joined.append(concatenate_datasets([pictures, dataset_of(table)], axis=1))
-        start += len(part)
-    dataset = concatenate_datasets(joined)
+                kept[identity] = len(splits)
+                captions.add(len(splits), texts)
+            splits.append(normal_split((values[own_split] if own_split else None) or split))
+    ids = pa.array([identity for values in all_ids.values() for identity in values], pa.string())
+    table = pa.table({"id": ids, "captions": captions.finish(len(splits)), "split": pa.array(splits, pa.string())})
+    dataset = concatenate_datasets([concatenate_datasets(pictures), dataset_of(table)], axis=1)
     dataset = dataset.select_columns([*FIXED, *(column for column in dataset.column_names if column not in FIXED)])
-    return dataset if len(kept) == len(dataset) else dataset.select(kept), problems
+    return dataset if len(kept) == len(dataset) else dataset.select(kept.values()), problems
 
 
 def _absent(part: Dataset, columns: Columns) -> list[str | None]:
     """For each row None, or how to name the picture that is not there."""
-    lengths = pc.fill_null(pc.binary_length(_cells(part, columns, "bytes")), 0)
+    lengths = pc.fill_null(pc.binary_length(_cells(part, columns, "bytes")), 0).to_pylist()
     paths = _cells(part, columns, "path").to_pylist()
-    here = np.asarray(lengths) > 0
     return [
-        None if inside or (path and os.path.isfile(path)) else path or "no picture"
-        for inside, path in zip(here, paths, strict=True)
+        None if length or (path and os.path.isfile(path)) else path or "no picture"
+        for length, path in zip(lengths, paths, strict=True)
     ]
 
 
@@ -217,13 +207,9 @@ def _ids(parts: Mapping[str, Dataset], columns: Columns) -> dict[str, list[str]]
     ids = {}
     for split, part in parts.items():
         column = columns.id_in(part.column_names)
-        numbered = [f"{normal_split(split)}/{row}" for row in range(len(part))]
-        fallback = paths[split] if unique else numbered
-        given = fallback if column is None else part.with_format("arrow")[column][:].to_pylist()
-        ids[split] = [
-            str(value) if value is not None and value != "" else other
-            for value, other in zip(given, fallback, strict=True)
-        ]
+        others = paths[split] if unique else [f"{normal_split(split)}/{row}" for row in range(len(part))]
+        given = others if column is None else part.with_format("arrow")[column][:].to_pylist()
+        ids[split] = [other if one in (None, "") else str(one) for one, other in zip(given, others, strict=True)]
     return ids
 
 

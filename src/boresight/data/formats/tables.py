@@ -1,4 +1,4 @@
-"""Captions in a table beside a folder of pictures: json lines, csv, tsv."""
+"""Captions beside the pictures of a folder: in a table of json lines, csv or tsv, or in a text file a picture."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from boresight.data.assemble import SourceRow, assemble
 from boresight.data.columns import Columns, texts_in
-from boresight.data.files import finder, folder_of_images, key_of
+from boresight.data.files import finder, folder_of_images, key_of, walk
+from boresight.data.images import is_picture
 from boresight.data.problems import Problem
-from boresight.data.splits import normal_split, split_of_file
+from boresight.data.splits import normal_split, split_of_file, split_of_path
 from boresight.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,6 +64,22 @@ def read_tables(
 
     bases = [root, root / "images"] if images is None else [folder_of_images(images)]
     return assemble(rows(), finder(bases), name=name, folder=None if images else folder)
+
+
+def read_text_files(folder: Path, *, name: str) -> tuple[Dataset, list[Problem]]:
+    """`a.jpg` with `a.txt` beside it, at any depth; each line of the text that is not blank is a caption."""
+    return assemble(_text_rows(folder), lambda file: file, name=name)
+
+
+def lines_of(data: bytes) -> list[str]:
+    """The lines of a caption file that are not blank; bytes that are not UTF-8 become lone surrogates."""
+    text = data.decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def holds_text_files(folder: Path) -> bool:
+    """Whether any picture below `folder` has a text file of its stem."""
+    return any(is_picture(file) and os.path.isfile(os.path.splitext(file)[0] + ".txt") for file in walk(folder))
 
 
 def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: str, split: str) -> SourceRow | Problem:
@@ -194,3 +211,25 @@ def _list_or_text(cell: str) -> list[str] | str:
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             return value
     return cell
+
+
+def _text_rows(folder: Path) -> Iterator[SourceRow | Problem]:
+    files = list(walk(folder))
+    texts = {os.path.splitext(file)[0]: file for file in files if file.lower().endswith(".txt")}
+    for file in filter(is_picture, files):
+        relative, text = os.path.relpath(file, folder), texts.get(os.path.splitext(file)[0])
+        if text is None:
+            yield Problem("image without captions", relative)
+        elif not os.path.isfile(file):  # a link to nowhere
+            yield Problem("missing file", relative)
+        else:
+            where = os.path.relpath(text, folder)
+            try:
+                captions = lines_of(Path(text).read_bytes()) or [""]
+            except OSError as error:
+                yield Problem("unreadable file", f"{where}: {error.strerror}")
+                continue
+            yield SourceRow(key=relative, path=file, captions=captions, where=where, split=split_of_path(relative))
+    stems = {os.path.splitext(file)[0] for file in files if is_picture(file)}
+    for stem in sorted(texts.keys() - stems):
+        yield Problem("caption for an unknown image", os.path.relpath(texts[stem], folder))

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self
 
 from boresight.data.assemble import SourceRow, assemble
 from boresight.data.columns import Columns, texts_in
-from boresight.data.formats.text_files import lines_of
+from boresight.data.formats.tables import lines_of
 from boresight.data.images import is_picture
 from boresight.data.problems import Problem
 from boresight.data.splits import normal_split, split_of_file
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, OverflowError, MemoryError)
+_Scan = tuple[list[tarfile.TarInfo], str | None, str | None]
 _TEXTS = ("txt", "caption", "captions")
 
 
@@ -108,24 +109,24 @@ def read_webdataset(
         for shard in progress(shards, what="scanning shards", unit="shard", delay=1.0):
             label = os.path.relpath(os.path.abspath(shard), root)
             try:
-                with open(shard, "rb"):
-                    pass
+                scan = _scan(os.path.abspath(shard))
             except FileNotFoundError:
                 yield Problem("missing shard", label)
             except OSError as error:
                 yield Problem("unreadable shard", f"{label}: {error.strerror}")
             else:
-                yield from _rows_of_shard(os.path.abspath(shard), label, columns, seen)
+                yield from _rows_of_shard(os.path.abspath(shard), scan, label, columns, seen)
         if seen:
             columns.check_named(sorted(seen), name)
 
     return assemble(rows(), lambda file: file, name=name)
 
 
-def _rows_of_shard(shard: str, label: str, columns: Columns, seen: set[str]) -> Iterator[SourceRow | Problem]:
+def _rows_of_shard(
+    shard: str, scan: _Scan, label: str, columns: Columns, seen: set[str]
+) -> Iterator[SourceRow | Problem]:
     """The samples of a shard; adds the names of their members and json keys to `seen`."""
-    split = split_of_file(label)
-    whole, damage, broken = _scan(shard)
+    split, (whole, damage, broken) = split_of_file(label), scan
     if damage is not None:
         yield Problem("truncated shard", f"{label}: {damage}")
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
@@ -144,7 +145,7 @@ def _rows_of_shard(shard: str, label: str, columns: Columns, seen: set[str]) -> 
                 yield row
 
 
-def _scan(shard: str) -> tuple[list[tarfile.TarInfo], str | None, str | None]:
+def _scan(shard: str) -> _Scan:
     """The whole files of a tar, what is wrong with it if anything, and the key of the sample that suffers from it."""
     with open(shard, "rb") as handle:
         if handle.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):

@@ -1,0 +1,1 @@
+"""Built-in collections: scenes that are generated, emoji that are installed."""

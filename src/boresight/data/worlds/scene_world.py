@@ -72,6 +72,7 @@ class Thing:
 
     @property
     def held_out(self) -> bool:
+        """Whether its colour on its shape is a pair that only 'test-combination' shows."""
         return HELD_OUT[self.colour] == self.shape
 
 
@@ -165,9 +166,11 @@ def _in_order(attributes: Sequence[str]) -> tuple[str, ...]:
 
 
 def pick(count: int, numbers: Iterator[float]) -> int:
+    """A row in [0, count), by the next of `numbers` in [0, 1)."""
     return math.floor(next(numbers) * count)
 
 
 def shuffled(items: Sequence[T], numbers: Iterator[float]) -> list[T]:
+    """The items in the order of as many of `numbers`."""
     keys = [next(numbers) for _ in items]
     return [items[row] for row in sorted(range(len(items)), key=keys.__getitem__)]

@@ -50,6 +50,13 @@ def make_scenes(
 ) -> Collection:
     """`n` scenes of size x size pixels with `objects` = (fewest, most) objects each.
 
+    Example:
+        few = make_scenes(100, objects=(2, 3), richness="long", split="test")
+        json.loads(few.dataset[0]["attributes"])["objects"][0]["colour"]
+
+    Relations:
+        `load_scenes` gives all splits in one collection. Use `load_emoji` instead for words and pictures of people.
+
     Scene i depends on (seed, split, i, objects) alone: not on `n`, `size` or `richness`, which chooses one of the
     captions 'short', 'medium', 'long' instead of all three. Only the split 'test-combination' shows the held-out pairs
     of colour and shape.

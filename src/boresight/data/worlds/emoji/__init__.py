@@ -1,0 +1,1 @@
+"""Emoji by three artists, with captions and splits."""

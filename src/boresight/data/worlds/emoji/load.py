@@ -26,7 +26,15 @@ from boresight.errors import InputError
 
 
 def load_emoji(*, cache: str | Path | None = None, size: int = 96, styles: Sequence[str] = STYLES) -> Collection:
-    """Emoji as pictures of size x size pixels on white, in the splits of `emoji_splits.SPLITS`.
+    """Emoji as pictures of size x size pixels on white, in the splits of `emoji.splits.SPLITS`.
+
+    Example:
+        emoji = load_emoji()  # installs and renders once
+        emoji.split("test-combination").captions[0]
+
+    Relations:
+        Use `make_scenes` instead where the whole truth of a picture must be known, masks included, or where nothing
+        can be installed.
 
     The first call installs the packages and renders the pictures into `cache` (default: see `npm.cache_folder`);
     later calls read them. A picture that two emoji of one style share is kept for the first of them only. Which

@@ -54,29 +54,29 @@ def install_emoji_packages(cache: str | Path | None = None) -> Path:
     target = home / f"packages-{pins_stamp()}"
     if _complete(target):
         return target / "node_modules"
-    staging = None
     try:
         home.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(prefix=".packages.", dir=home))
-        for name, content in pins().items():
-            (staging / name).write_bytes(content)
-        say(f"Installing the emoji packages (27 MB to fetch, once) into {home}")
-        _npm_ci(staging)
-        if not _complete(staging):
-            raise InputError("npm finished without installing every emoji package; empty npm's cache and try again.")
-        try:
-            staging.rename(target)
-        except OSError:
-            if not _complete(target):  # otherwise another process was faster, with the same content
-                raise
+        with tempfile.TemporaryDirectory(prefix=".packages.", dir=home, ignore_cleanup_errors=True) as folder:
+            staging = Path(folder) / "packages"
+            staging.mkdir()
+            for name, content in pins().items():
+                (staging / name).write_bytes(content)
+            say(f"Installing the emoji packages (27 MB to fetch, once) into {home}")
+            _npm_ci(staging)
+            if not _complete(staging):
+                raise InputError(
+                    "npm finished without installing every emoji package; empty npm's cache and try again."
+                )
+            try:
+                staging.rename(target)
+            except OSError:
+                if not _complete(target):  # otherwise another process was faster, with the same content
+                    raise
     except OSError as error:
         raise InputError(
             f"Cannot write the emoji cache {home} ({error.strerror or error}); free space or set BORESIGHT_CACHE."
         ) from error
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
     return target / "node_modules"
 
 
