@@ -63,41 +63,29 @@ def dot_figure(
         reference: a value to draw a line at.
         digits: of the values in words, after the point.
     """
-    ends = [value for value in (reference,) if value is not None]
-    for _, dots in tracks:
-        for _, _, value in dots:
-            ends += [value.mean - (value.deviation or 0), value.mean + (value.deviation or 0)]
+    ends = [end for _, dots in tracks for *_, value in dots for end in _span(value)]
+    ends += [] if reference is None else [reference]
     ticks = _ticks(min(ends), max(ends))
-    low, high = ticks[0], ticks[-1]
+    decimals = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
 
-    def place(value: float) -> float:
-        return 100 * (value - low) / (high - low)
+    def at(value: float) -> float:
+        return 100 * (value - ticks[0]) / (ticks[-1] - ticks[0])
 
-    step = ticks[1] - ticks[0]
-    of_ticks = max(0, -math.floor(math.log10(step) + 1e-9))
+    def dot(label: str, style: str, value: Spread) -> Dot:
+        low, high = _span(value)
+        return Dot(label, style, value.text(digits), f"{value.mean:.{digits}f}", at(value.mean), at(low), at(high))
+
     return DotFigure(
         title=title,
-        tracks=[
-            Track(
-                name,
-                [
-                    Dot(
-                        label,
-                        style,
-                        value.text(digits),
-                        f"{value.mean:.{digits}f}",
-                        place(value.mean),
-                        place(value.mean - (value.deviation or 0)),
-                        place(value.mean + (value.deviation or 0)),
-                    )
-                    for label, style, value in dots
-                ],
-            )
-            for name, dots in tracks
-        ],
-        ticks=[(place(tick), f"{tick:.{of_ticks}f}") for tick in ticks],
-        reference=None if reference is None else place(reference),
+        tracks=[Track(name, [dot(*one) for one in dots]) for name, dots in tracks],
+        ticks=[(at(tick), f"{tick:.{decimals}f}") for tick in ticks],
+        reference=None if reference is None else at(reference),
     )
+
+
+def _span(value: Spread) -> tuple[float, float]:
+    """One standard deviation each way."""
+    return value.mean - (value.deviation or 0), value.mean + (value.deviation or 0)
 
 
 def _ticks(low: float, high: float, wanted: int = 5) -> list[float]:
