@@ -62,6 +62,9 @@ def run_job(
     Raises:
         InputError: a split is missing or empty, or an input cannot be used.
         ArtefactError: the folder cannot be written, or holds something else.
+
+    Example:
+        run_job(load_encoder("openai/clip-vit-base-patch32"), load_collection("photos"), "runs/photos", "photos.html")
     """
     folder = Path(folder)
     splits = collection.splits
@@ -75,17 +78,8 @@ def run_job(
     embeddings = embed(encoder, used, folder / "embeddings", on_error=on_error)
     train, held = embeddings.train, {name: embeddings.split(name) for name in tests}
     kinds = {name: labels for name, part in held.items() if (labels := caption_kinds(used, part)) is not None}
-    comparison = compare(
-        train,
-        embeddings.validation,
-        held,
-        seeds=seeds,
-        n_latents=n_latents,
-        k=k,
-        kinds=kinds,
-        folder=folder,
-        device=device,
-    )
+    options: dict[str, Any] = {"n_latents": n_latents, "k": k, "device": device}
+    comparison = compare(train, embeddings.validation, held, seeds=seeds, kinds=kinds, folder=folder, **options)
     comparison.save_json(folder / "comparison.json")
     comparison.save_csv(folder / "comparison.csv")
 
@@ -93,12 +87,12 @@ def run_job(
     sae, editor = SparseAutoencoder.load(first / "sae"), CaptionEditor.load(first / "edited")
     names = names_of(encoder, sae, train)
     names.save(folder / "names")
-    shown = tests[0]
+    shown = held[tests[0]]
     write_report(
         report,
         comparison,
-        pick_examples(held[shown], editor, names.names, kinds=kinds.get(shown), seed=seeds[0]),
-        pick_latents(held[shown], sae, names.names, seed=seeds[0]),
+        pick_examples(shown, editor, names.names, kinds=kinds.get(tests[0]), seed=seeds[0]),
+        pick_latents(shown, sae, names.names, seed=seeds[0]),
         pictures=used,
         facts={"Collection": collection.name, **(facts or {})},
     )
