@@ -53,14 +53,14 @@ from boresight.editing import CaptionEditor
 from boresight.editing.config import Form, MaskKind, MemoryKind, TextKind
 from boresight.embeddings import Embeddings, embed
 from boresight.errors import InputError
-from boresight.evaluation.results import Spread, replace_text
 from boresight.evaluation.retrieval import evaluate_retrieval
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder, measure_sae
 from boresight.sae.config import ARCHITECTURES, Architecture
 from boresight.seeds import generator
-from boresight.storage import fingerprint
+from boresight.storage import fingerprint, replace_text
+from boresight.tables import Spread
 from kept import keep, kept
 
 RANDOM, SHUFFLED = "random mask", "shuffled images"
@@ -69,7 +69,7 @@ FACTORS = ("autoencoder", "latents", "k", "mask", "form", "text", "score", "memo
 SCENES = {"train": 3000, "validation": 500, "test": 1000, "test-combination": 1000}
 OF_TEST = ("T2I R@1", "I2T R@1", "over plain", "over fine-tuning")
 OF_SAE = ("explained variance", "dead latents, %", "active latents")
-Recalls = Mapping[str, Mapping[str, Mapping[str, float]]]  # test set -> 't2i' or 'i2t' -> metric -> value
+Recalls = Mapping[str, Mapping[str, float]]  # test set -> measure, say 'T2I R@1' -> value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,7 +306,7 @@ WORLDS: dict[str, Callable[[Options], Collection]] = {"emoji": emoji, "scenes": 
 
 def headline(tests: Recalls, split: str) -> dict[str, float]:
     """R@1 in percent, in both directions and their mean."""
-    t2i, i2t = (tests[split][side]["R@1"] for side in ("t2i", "i2t"))
+    t2i, i2t = (tests[split][f"{side} R@1"] for side in ("T2I", "I2T"))
     return {"T2I": t2i, "I2T": i2t, "mean": fmean((t2i, i2t))}
 
 

@@ -47,10 +47,11 @@ from boresight.data.images import to_rgb
 from boresight.data.worlds.emoji.load import load_emoji
 from boresight.encoders import Encoder
 from boresight.errors import InputError
-from boresight.evaluation.results import Spread, replace_text
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.seeds import generator
+from boresight.storage import replace_text
+from boresight.tables import Spread
 from kept import keep, kept
 
 Part = Literal["image", "text", "randomisation", "roar"]

@@ -60,9 +60,10 @@ from boresight.data.worlds.scenes import make_scenes
 from boresight.embeddings import embed
 from boresight.encoders.hf import TransformersEncoder
 from boresight.errors import InputError
-from boresight.evaluation.results import Spread, replace_text
 from boresight.evaluation.retrieval import evaluate_retrieval
 from boresight.progress import say
+from boresight.storage import replace_text
+from boresight.tables import Spread
 from boresight.training.config import CaptionerShape, Captions, Loss, PretrainConfig, Stage, Strategy, StreamConfig
 from boresight.training.loop import CHECKPOINT
 from boresight.training.recipe import MODEL, train_on
@@ -329,10 +330,10 @@ def tests(world: str, split: str, n: int | None) -> dict[str, Collection]:
     return found
 
 
-def headline(kinds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+def headline(kinds: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """R@1 by MEASURES, in percent, of a test set's figures by kind of caption."""
-    own = {side: fmean(kinds[kind][side]["R@1"] for kind in KINDS) for side in ("t2i", "i2t")}
-    values = (kinds[WEB]["t2i"]["R@1"], kinds[WEB]["i2t"]["R@1"], own["t2i"], own["i2t"])
+    sides = ("T2I R@1", "I2T R@1")
+    values = [*(kinds[WEB][side] for side in sides), *(fmean(kinds[kind][side] for kind in KINDS) for side in sides)]
     return dict(zip(MEASURES, values, strict=True))
 
 

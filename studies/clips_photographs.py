@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boresight.attribution.measures.tables import markdown
-from boresight.evaluation.results import Spread, replace_json, replace_text
 from boresight.evaluation.retrieval import evaluate_retrieval
 from boresight.progress import say
 from boresight.seeds import generator
+from boresight.storage import replace_json, replace_text
+from boresight.tables import Spread
 from boresight.training.contrastive import clamp_scale, clips_loss, contrastive_loss, multi_positive_loss
 from boresight.training.parameters import rate_share
 from boresight.training.subcaptions import reduce
@@ -78,8 +79,8 @@ def main(options: Options) -> None:
             towers = fit(train.images, texts[name], ARMS[name], seed, options)
             measured = []
             for gallery in (None, joined):
-                result = evaluate_retrieval(embedded(towers, dev, held, "dev", gallery), device="cpu").to_dict()
-                measured += [result[side]["R@1"] for side in ("t2i", "i2t")]
+                result = evaluate_retrieval(embedded(towers, dev, held, "dev", gallery), device="cpu")
+                measured += [result["T2I R@1"], result["I2T R@1"]]
             found.setdefault(name, []).append(measured)
         say(f"{name}: {found[name]}")
     cells = {name: [Spread.of(column).text() for column in zip(*runs, strict=True)] for name, runs in found.items()}

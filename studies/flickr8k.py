@@ -28,10 +28,11 @@ from torch import Tensor
 import robustness
 from boresight.embeddings import Embeddings
 from boresight.evaluation import compare
-from boresight.evaluation.comparison import EDITED, EDITED_MASKS, PLAIN, ROWS, TUNED, TUNED_MEMORY
-from boresight.evaluation.results import Row, Spread
+from boresight.evaluation.comparison_rows import EDITED, EDITED_MASKS, PLAIN, ROWS, TUNED, TUNED_MEMORY, Row
+from boresight.evaluation.retrieval import RECALLS
 from boresight.progress import say
 from boresight.seeds import generator
+from boresight.tables import Spread
 from photographs import ENCODERS, Photographs, Towers, cut, embedded, halves, load_photographs, minilm
 
 PARTS: tuple[Literal["whole", "imbalance", "richness", "swaps"], ...] = ("whole", "imbalance", "richness", "swaps")
@@ -226,7 +227,7 @@ def joined_texts(photographs: Photographs, name: str, cache: Path) -> dict[int, 
 
 
 def recall_sums(runs: Sequence[Mapping[str, Any]]) -> list[float]:
-    return [sum(run[side][f"R@{k}"] for side in ("t2i", "i2t") for k in (1, 5, 10)) for run in runs]
+    return [sum(run[measure] for measure in RECALLS) for run in runs]
 
 
 def gains(figures: Figures, row: Row) -> list[float]:
@@ -245,7 +246,7 @@ def table(figures: Figures) -> list[str]:
         if row.name not in figures:
             continue
         runs = figures[row.name]
-        columns = [[run[side][f"R@{k}"] for run in runs] for side in ("t2i", "i2t") for k in (1, 5, 10)]
+        columns = [[run[measure] for run in runs] for measure in RECALLS]
         over = "" if row == TUNED else spread(gains(figures, row), "+")
         cells = [*map(spread, columns), spread(recall_sums(runs)), over]
         lines.append(f"| {row.name} | " + " | ".join(cells) + " |")

@@ -55,11 +55,12 @@ from boresight.embeddings import Embeddings, embed
 from boresight.errors import InputError
 from boresight.evaluation import attribute_retention, compare
 from boresight.evaluation.alignment import alignment_report
-from boresight.evaluation.comparison import EDITED, EDITED_MASKS, MEMORY, PLAIN, RANDOM, SHUFFLED, TUNED
+from boresight.evaluation.comparison_rows import EDITED, EDITED_MASKS, MEMORY, PLAIN, RANDOM, SHUFFLED, TUNED, Row
 from boresight.evaluation.probes import fit_probe
-from boresight.evaluation.results import Row, Spread, replace_text
 from boresight.progress import say
 from boresight.recall import count_image_to_text, count_text_to_image
+from boresight.storage import replace_text
+from boresight.tables import Spread
 from boresight.training.config import PretrainConfig, StreamConfig
 from boresight.training.loop import CHECKPOINT
 from boresight.training.recipe import MODEL, train_on
@@ -176,7 +177,10 @@ def compared(k: int, seed: int, options: Options) -> dict[str, Any]:
     found = {
         "recall": {
             str(each): {
-                row.name: {side: comparison.values("test", row.name, side, "R@1", str(each))[0] for side in DIRECTIONS}
+                row.name: {
+                    side: comparison.values("test", row.name, f"{words} R@1", str(each))[0]
+                    for side, words in DIRECTIONS.items()
+                }
                 for row in ROWS
             }
             | {PERFECT: perfect(shown, each)}
@@ -330,10 +334,10 @@ def retention(
             retained = attribute_retention(
                 fitted[row], seen[:, at], read[row], truth[:, at], told[:, at], classes=len(words)
             )
-            for sort, value in (("told", retained.described), ("left out", retained.undescribed)):
+            for sort, value in (("told", retained["described"]), ("left out", retained["undescribed"])):
                 if not math.isnan(value):
                     found.setdefault(sort, {}).setdefault(row, []).append(value)
-                    found[sort].setdefault("guessing", []).append(retained.chance)
+                    found[sort].setdefault("guessing", []).append(retained["guessing"])
     return {sort: {row: fmean(values) for row, values in rows.items()} for sort, rows in found.items()}
 
 

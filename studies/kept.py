@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from boresight.errors import ArtefactError
-from boresight.evaluation.results import replace_json
+from boresight.storage import replace_json
 
 
 def keep(file: Path, settings: Mapping[str, Any], found: Any) -> None:

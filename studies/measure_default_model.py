@@ -21,17 +21,16 @@ from boresight.data.worlds.scene_world import ATTRIBUTES, COLOURS, PLACES, SHAPE
 from boresight.data.worlds.scenes import load_scenes, make_scenes
 from boresight.embeddings import embed
 from boresight.encoders import Encoder, load_encoder
-from boresight.evaluation import RetrievalResult, chance, evaluate_retrieval
-from boresight.evaluation.retrieval import DEPTHS
+from boresight.evaluation import RetrievalScores, chance, evaluate_retrieval
+from boresight.evaluation.retrieval import RECALLS
 from boresight.models import default_model_path
 
 
 def main(model: Path | None = None) -> None:
     """Measure the model in this folder, by default the shipped one."""
     encoder = load_encoder(str(model or default_model_path()), dtype="float32")
-    print("| collection, split | images | captions | " + " | ".join(f"T2I R@{k}" for k in DEPTHS), end=" | ")
-    print(" | ".join(f"I2T R@{k}" for k in DEPTHS) + " |")
-    print("|---|---|---" + "|---" * (2 * len(DEPTHS)) + "|")
+    print("| collection, split | images | captions | " + " | ".join(RECALLS) + " |")
+    print("|---|---|---" + "|---" * len(RECALLS) + "|")
     for collection in splits():
         kinds = [kind for row in collection.dataset["caption_kinds"] for kind in row]
         embeddings = embed(encoder, collection)
@@ -67,8 +66,8 @@ def attributes(encoder: Encoder, count: int = 200) -> str:
     return "\n".join(lines)
 
 
-def line(title: str, images: int, kind: str, result: RetrievalResult) -> str:
-    values = [f"{side[f'R@{k}']:.1f}" for side in (result.t2i, result.i2t) for k in DEPTHS]
+def line(title: str, images: int, kind: str, result: RetrievalScores) -> str:
+    values = [f"{result[measure]:.1f}" for measure in RECALLS]
     return f"| {title} | {images} | {kind} | " + " | ".join(values) + " |"
 
 

@@ -33,11 +33,12 @@ from boresight.editing import CaptionEditor
 from boresight.embeddings import embed
 from boresight.encoders import Encoder, load_encoder
 from boresight.evaluation.probes import attribute_retention
-from boresight.evaluation.results import Spread, replace_text
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder
 from boresight.seeds import generator
+from boresight.storage import replace_text
+from boresight.tables import Spread
 
 VALUES: dict[str, Sequence[str]] = {
     "shape": SHAPES,
@@ -141,21 +142,19 @@ def measure(figures: Figures, row: str, edit: Callable[[Tensor, Tensor], Tensor]
     for name, words in VALUES.items():
         classes, seen, truth, told = len(words), fit.values[name], test.values[name], test.told[name]
         found = attribute_retention(fitted, seen, own, truth, told, classes=classes)
-        figures[name, "chance"][row] = [found.chance]
-        for sort, value, count in zip(
-            SORTS, (found.described, found.undescribed), (found.n_described, found.n_undescribed), strict=True
-        ):
-            figures[name, f"{sort} rows"][row] = [count]
-            figures[name, sort][row].append(value)
+        figures[name, "chance"][row] = [found["guessing"]]
+        for sort in SORTS:
+            figures[name, f"{sort} rows"][row] = [found.counts[f"{sort} rows"]]
+            figures[name, sort][row].append(found[sort])
             mine, theirs = (fit.told[name], told) if sort == "described" else (~fit.told[name], ~told)
             if mine.any() and theirs.any():
                 alone = attribute_retention(
                     fitted[mine], seen[mine], own[theirs], truth[theirs], told[theirs], classes=classes
                 )
-                figures[name, f"{sort} alone"][row].append(getattr(alone, sort))
+                figures[name, f"{sort} alone"][row].append(alone[sort])
         if told.any():
             alone = attribute_retention(written, seen, unseen, truth, told, classes=classes)
-            figures[name, "written"][row].append(alone.described)
+            figures[name, "written"][row].append(alone["described"])
         said = truth[foreign]
         contrary = told[foreign] & (said != truth)
         if contrary.any():

@@ -33,14 +33,14 @@ from boresight.embeddings import Embeddings, embed
 from boresight.encoders import Encoder
 from boresight.errors import InputError
 from boresight.evaluation.attacks import evaluate_robustness
-from boresight.evaluation.results import Spread
 from boresight.evaluation.word_swaps import KINDS, Kind, swap_words
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder
+from boresight.tables import Spread
 
 COLLECTIONS: dict[str, Callable[[], Collection]] = {"emoji": load_emoji, "scenes": load_scenes}
-COLUMNS = {"accuracy": "accuracy", "false_rate": "false rate"}
+COLUMNS = ("accuracy", "false rate")
 Figures = dict[str, dict[Kind, dict[str, float]]]
 """Row of the table -> kind of swap -> what `evaluate_robustness` found."""
 
@@ -132,14 +132,14 @@ def measure(
             raise InputError(f"No caption of {test.name or 'these'} could be swapped ({kind}); pass more captions.")
         texts = texts_of([swapped.captions[row] for row in chosen]).to(test.texts.dtype)  # rounded as the true ones are
         for name, scorer in scorers.items():
-            figures[name][kind] = evaluate_robustness(test, texts, chosen, scorer)
+            figures[name][kind] = dict(evaluate_robustness(test, texts, chosen, scorer).values)
     return figures
 
 
 def table(runs: Sequence[Figures]) -> str:
     """Markdown of several seeds' figures, of the same rows and kinds."""
     kinds = list(next(iter(runs[0].values())))
-    lines = ["| row | " + " | ".join(f"{label}, {kind}" for label in COLUMNS.values() for kind in kinds) + " |"]
+    lines = ["| row | " + " | ".join(f"{label}, {kind}" for label in COLUMNS for kind in kinds) + " |"]
     lines.append("|---" * (1 + len(COLUMNS) * len(kinds)) + "|")
     for row in runs[0]:
         columns = [[run[row][kind][column] for run in runs] for column in COLUMNS for kind in kinds]

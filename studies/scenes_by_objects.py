@@ -21,11 +21,11 @@ from boresight.demo import caption_kinds
 from boresight.editing import CaptionEditor, Scorer
 from boresight.embeddings import Embeddings, embed
 from boresight.errors import InputError
-from boresight.evaluation import RetrievalResult, evaluate_retrieval
-from boresight.evaluation.results import Spread
+from boresight.evaluation import RetrievalScores, evaluate_retrieval
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder
+from boresight.tables import Spread
 
 OBJECTS = (1, 2, 3, 4)
 
@@ -47,7 +47,7 @@ def main(options: Options) -> None:
     folders = sorted(options.run.glob("seed-*"))
     if not folders:
         raise InputError(f"{options.run} holds no finished seed; run: boresight demo scenes --out {options.run}")
-    results: dict[str, dict[int, list[RetrievalResult]]] = {}
+    results: dict[str, dict[int, list[RetrievalScores]]] = {}
     for folder in folders:
         for row, scorer in scorers(folder, Embeddings.load(options.run / "embeddings")).items():
             for n, test in tests.items():
@@ -75,7 +75,7 @@ def scorers(folder: Path, embeddings: Embeddings) -> dict[str, Scorer | None]:
     }
 
 
-def table(results: dict[str, dict[int, list[RetrievalResult]]], long: bool) -> str:
+def table(results: dict[str, dict[int, list[RetrievalScores]]], long: bool) -> str:
     lines = ["| row | " + " | ".join(f"{n} object{'s' * (n > 1)}" for n in OBJECTS) + " |", "|---" * 5 + "|"]
     for row, of_objects in results.items():
         cells = []

@@ -16,8 +16,8 @@ from boresight.embeddings import Embeddings, embed
 from boresight.encoders import Encoder
 from boresight.errors import InputError
 from boresight.evaluation.comparison import compare
+from boresight.evaluation.comparison_figures import Comparison
 from boresight.evaluation.examples import pick_examples, pick_latents
-from boresight.evaluation.results import Comparison
 from boresight.reports.comparison_page import write_report
 from boresight.sae import LatentNames, SparseAutoencoder, name_latents, vocabulary_from_captions
 

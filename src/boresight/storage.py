@@ -152,6 +152,16 @@ def replace_file(file: Path, data: bytes) -> None:
         raise ArtefactError(f"Cannot write {file} ({error.strerror}); choose a folder you may write to.") from error
 
 
+def replace_text(file: Path, text: str) -> None:
+    """`replace_file` with text, as UTF-8."""
+    replace_file(file, text.encode())
+
+
+def replace_json(file: Path, value: Any) -> None:
+    """`replace_file` with json, in the order given."""
+    replace_text(file, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
 def write_json(file: Path, value: Any) -> None:
     """Indented json in UTF-8, names sorted, so that equal values give equal files."""
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

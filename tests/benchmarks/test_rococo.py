@@ -164,9 +164,9 @@ def test_the_rates_by_another_route(tmp_path):
     # The third dislikes harm; its altered caption that was left as it was ties with the five true ones.
     expected = (0 + 6 / 11 + 5 / 6) / 3
     assert found["I2T R@1"] == pytest.approx(100 * expected, abs=1e-4)
-    assert found["false_rate"] == pytest.approx(100.0)  # a tie is no recognition
-    assert found["R@1_plain_gallery"] == pytest.approx(100.0)
-    assert found["drop_rate"] == pytest.approx(100 * (1 - expected), abs=1e-4)
+    assert found["false rate"] == pytest.approx(100.0)  # a tie is no recognition
+    assert found["R@1, plain gallery"] == pytest.approx(100.0)
+    assert found["drop rate"] == pytest.approx(100 * (1 - expected), abs=1e-4)
     assert found["I2T R@10"] == pytest.approx(100.0)
 
 
@@ -186,11 +186,11 @@ def test_picture_attacks_are_means_over_seeds():
     embeddings = Embeddings.from_arrays(images, images[owners] + torch.randn(24, 8, generator=draw), owners)
     seeds = [images + 0.8 * torch.randn(12, 8, generator=draw) for _ in range(3)]
     each = [evaluate_rococo_images(embeddings, [one])["plain"] for one in seeds]
-    assert len({run["false_rate"] for run in each}) > 1
+    assert len({run["false rate"] for run in each}) > 1
     together = evaluate_rococo_images(
         embeddings, [Embeddings.from_arrays(seeds[0], torch.empty(0, 8), []), *seeds[1:]], editor=Backwards()
     )
-    for measure in ("T2I R@1", "T2I R@5", "T2I R@10", "false_rate", "drop_rate", "accuracy"):
+    for measure in ("T2I R@1", "T2I R@5", "T2I R@10", "false rate", "drop rate", "accuracy"):
         assert together["plain"][measure] == pytest.approx(np.mean([run[measure] for run in each]))
     assert together["edited"]["T2I R@1"] < together["plain"]["T2I R@1"]
     with pytest.raises(InputError, match="a list"):

@@ -110,9 +110,9 @@ def test_evaluate_prints_both_and_writes_what_it_prints(work: Path) -> None:
     figures = json.loads((work / "figures.json").read_text())
     assert set(figures) == {"plain", "edited"}
     for result in figures.values():
-        for direction in ("t2i", "i2t"):
-            assert 0 <= result[direction]["R@1"] <= result[direction]["R@5"] <= result[direction]["R@10"] <= 100
-            assert f"{result[direction]['R@10']:.2f}" in done.out
+        for side in ("T2I", "I2T"):
+            assert 0 <= result[f"{side} R@1"] <= result[f"{side} R@5"] <= result[f"{side} R@10"] <= 100
+            assert f"{result[f'{side} R@10']:.2f}" in done.out
 
 
 def test_evaluate_on_embeddings_refuses_what_is_for_benchmarks(work: Path) -> None:

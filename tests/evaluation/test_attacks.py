@@ -140,9 +140,9 @@ def recalls(direction: str, queries: list[tuple[list[float], list[float], list[f
     false = [max(altered) >= max(own + others) - NEAR for own, others, altered in queries]
     return {
         **{f"{direction} R@{k}": value for k, value in reached.items()},
-        "false_rate": percent(false),
-        "R@1_plain_gallery": plain,
-        "drop_rate": 100 * (plain - reached[1]) / plain,
+        "false rate": percent(false),
+        "R@1, plain gallery": plain,
+        "drop rate": 100 * (plain - reached[1]) / plain,
     }
 
 
@@ -182,8 +182,8 @@ def test_against_the_reference(seed, blocks):
     embeddings, swapped, rows = world(seed)
     found = evaluate_robustness(embeddings, swapped, rows, block_images=blocks[0], block_texts=blocks[1])
     expected = reference(embeddings, swapped, rows)
-    assert list(found) == list(expected)
-    assert found == pytest.approx(expected, abs=1e-4)
+    assert list(found.values) == list(expected)
+    assert found.values == pytest.approx(expected, abs=1e-4)
 
 
 @given(st.integers(0, 2**31), st.integers(1, 14), st.integers(1, 5), st.integers(1, 5))
@@ -197,21 +197,21 @@ def test_altered_pictures_against_the_reference(seed, count, block_images, block
     altered[0] = embeddings.images[rows[0]]
     found = evaluate_image_attack(embeddings, altered, rows, block_images=block_images, block_texts=block_texts)
     expected = image_reference(embeddings, altered, rows)
-    assert list(found) == list(expected)
-    assert found == pytest.approx(expected, abs=1e-4, nan_ok=True)
+    assert list(found.values) == list(expected)
+    assert found.values == pytest.approx(expected, abs=1e-4, nan_ok=True)
 
 
 def test_altered_pictures_that_were_not_changed_are_ties():
     embeddings = Embeddings.from_arrays(torch.eye(3), torch.eye(3), [0, 1, 2])
     found = evaluate_image_attack(embeddings, torch.eye(3), [0, 1, 2])
-    assert (found["accuracy"], found["T2I R@1"], found["false_rate"], found["drop_rate"]) == (0.0, 50.0, 100.0, 50.0)
+    assert (found["accuracy"], found["T2I R@1"], found["false rate"], found["drop rate"]) == (0.0, 50.0, 100.0, 50.0)
 
 
 def test_altered_pictures_of_no_captioned_image_compare_with_nothing():
     embeddings = Embeddings.from_arrays(torch.eye(3), torch.eye(3)[:2], [0, 1])
     found = evaluate_image_attack(embeddings, torch.eye(3)[2:], [2])
     assert math.isnan(found["accuracy"])
-    assert (found["T2I R@1"], found["false_rate"], found["drop_rate"]) == (100.0, 0.0, 0.0)
+    assert (found["T2I R@1"], found["false rate"], found["drop rate"]) == (100.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("form", ["gated", "residual", "reconstruct", "raw"])
@@ -231,13 +231,13 @@ def test_an_editor_is_asked_pair_by_pair(sae, form):
     found = evaluate_image_attack(test, altered, range(12), editor, block_images=5, block_texts=4)
     top = on_images.argmax(0)
     assert found["T2I R@1"] == pytest.approx(percent(top == test.owners), abs=1e-4)
-    assert found["false_rate"] == pytest.approx(percent(top >= 12), abs=1e-4)
+    assert found["false rate"] == pytest.approx(percent(top >= 12), abs=1e-4)
     on_texts = editor.score(test.images, torch.cat([test.texts, swapped]))
     found = evaluate_robustness(test, swapped, range(len(test.owners)), editor, block_images=5, block_texts=4)
     top = on_texts.argmax(1)
     own = torch.cat([test.owners, torch.full((len(swapped),), -1)])
     assert found["I2T R@1"] == pytest.approx(percent(own[top] == torch.arange(12)), abs=1e-4)
-    assert found["false_rate"] == pytest.approx(percent(top >= len(test.owners)), abs=1e-4)
+    assert found["false rate"] == pytest.approx(percent(top >= len(test.owners)), abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
@@ -252,20 +252,20 @@ def test_what_was_not_altered_is_a_tie_in_any_precision(dtype):
 def test_captions_that_were_not_changed_are_ties():
     embeddings = Embeddings.from_arrays(torch.eye(3), torch.eye(3), [0, 1, 2])
     found = evaluate_robustness(embeddings, torch.eye(3).numpy(), [0, 1, 2])
-    assert found == {
+    assert found.values == {
         "accuracy": 0.0,
         "I2T R@1": 50.0,
         "I2T R@5": 100.0,
         "I2T R@10": 100.0,
-        "false_rate": 100.0,
-        "R@1_plain_gallery": 100.0,
-        "drop_rate": 50.0,
+        "false rate": 100.0,
+        "R@1, plain gallery": 100.0,
+        "drop rate": 50.0,
     }
 
 
 def test_no_recall_to_lose():
     embeddings = Embeddings.from_arrays(torch.eye(2), torch.eye(2), [1, 0])
-    assert math.isnan(evaluate_robustness(embeddings, torch.eye(2)[:1], [0])["drop_rate"])
+    assert math.isnan(evaluate_robustness(embeddings, torch.eye(2)[:1], [0])["drop rate"])
 
 
 def test_bad_embeddings():

@@ -94,19 +94,21 @@ def test_described_and_undescribed_rows_are_counted_apart():
     truth = torch.tensor([0, 0, 1, 0, 1, 1, 1])  # read rightly in all rows but the fourth and the fifth
     described = torch.tensor([True, True, True, True, False, False, False])
     found = attribute_retention(train, train_labels, test, truth, described, classes=2)
-    assert (found.n_described, found.n_undescribed) == (4, 3)
-    assert found.described == 75
-    assert found.undescribed == pytest.approx(200 / 3)
-    assert found.chance == pytest.approx(300 / 7)  # class 0 is the most frequent in training, and 3 of 7 rows have it
+    assert (found.counts["described rows"], found.counts["undescribed rows"]) == (4, 3)
+    assert found["described"] == 75
+    assert found["undescribed"] == pytest.approx(200 / 3)
+    assert found["guessing"] == pytest.approx(
+        300 / 7
+    )  # class 0 is the most frequent in training, and 3 of 7 rows have it
     assert found.probe.most_frequent == 0
 
 
 def test_a_sort_without_rows_is_not_a_number():
     features, labels = clouds(40)
     found = attribute_retention(features, labels, features, labels, torch.ones(40, dtype=torch.bool), classes=4)
-    assert found.described == 100
-    assert math.isnan(found.undescribed)
-    assert found.n_undescribed == 0
+    assert found["described"] == 100
+    assert math.isnan(found["undescribed"])
+    assert found.counts["undescribed rows"] == 0
 
 
 def test_what_was_dropped_from_undescribed_rows_is_at_chance_there_alone():
@@ -117,9 +119,9 @@ def test_what_was_dropped_from_undescribed_rows_is_at_chance_there_alone():
     features[~told] = torch.randn(int((~told).sum()), 12, generator=draw)
     unseen[~unseen_told] = torch.randn(int((~unseen_told).sum()), 12, generator=draw)
     found = attribute_retention(features, labels, unseen, truth, unseen_told, classes=4)
-    assert found.described > 95
-    assert found.undescribed < 40
-    assert found.chance == 25
+    assert found["described"] > 95
+    assert found["undescribed"] < 40
+    assert found["guessing"] == 25
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ def assert_agree(embeddings: Embeddings, scorer: DotScorer | None, scores: np.nd
     reference = clip_benchmark(scores, embeddings.owners.numpy())
     ours = evaluate_retrieval(embeddings, scorer, block_images=7, block_texts=5)
     for k in DEPTHS:
-        assert ours.t2i[f"R@{k}"] == pytest.approx(100 * reference[f"image_retrieval_recall@{k}"], abs=1e-6)
-        assert ours.i2t[f"R@{k}"] == pytest.approx(100 * reference[f"text_retrieval_recall@{k}"], abs=1e-6)
+        assert ours[f"T2I R@{k}"] == pytest.approx(100 * reference[f"image_retrieval_recall@{k}"], abs=1e-6)
+        assert ours[f"I2T R@{k}"] == pytest.approx(100 * reference[f"text_retrieval_recall@{k}"], abs=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
@@ -81,7 +81,7 @@ def test_any_caption_is_enough_and_directions_are_not_swapped() -> None:
     assert metrics["image_retrieval_recall@1"] == 0.5
     assert metrics["text_retrieval_recall@1"] == 0.5  # image 1 puts caption 1 first
     ours = evaluate_retrieval(with_scores(scores.T, [0, 0, 0, 1]), DotScorer())
-    assert (ours.t2i["R@1"], ours.i2t["R@1"]) == (50.0, 50.0)
+    assert (ours["T2I R@1"], ours["I2T R@1"]) == (50.0, 50.0)
     scores[3, 1] = 0.95
     ours = evaluate_retrieval(with_scores(scores.T, [0, 0, 0, 1]), DotScorer())
-    assert (ours.t2i["R@1"], ours.i2t["R@1"]) == (50.0, 100.0)
+    assert (ours["T2I R@1"], ours["I2T R@1"]) == (50.0, 100.0)

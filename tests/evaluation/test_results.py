@@ -1,95 +1,39 @@
-"""The figures of a comparison: means, spreads, gains, table, csv and json."""
+"""Figures by flat name."""
 
 from __future__ import annotations
 
-import csv
-import statistics
-from dataclasses import replace
+import json
 
 import pytest
 
-from boresight.errors import ArtefactError
-from boresight.evaluation.results import Comparison, HeldOut, Row
+from boresight.data.collection import Problem
+from boresight.errors import InputError
+from boresight.evaluation import Scores
+
+SCORES = Scores(
+    {"text": 50.0, "group": 12.5},
+    "group",
+    "pairs",
+    {"examples": 1400, "left out": 1},
+    {"group": 100 / 6},
+    (Problem("torn", "a"),),
+)
 
 
-def result(value):
-    metrics = {"R@1": value, "R@5": value + 1, "R@10": value + 2, "median_rank": 4.0, "mrr": value / 100}
-    return {"t2i": metrics, "i2t": {name: 2 * number for name, number in metrics.items()}}
+def test_figures_go_by_name_and_others_are_refused() -> None:
+    assert SCORES["text"] == 50
+    assert SCORES[SCORES.main] == 12.5
+    with pytest.raises(InputError, match=r"There is no 'image' of pairs; choose from text, group\."):
+        SCORES["image"]
 
 
-@pytest.fixture
-def comparison():
-    rows = [Row("plain", "baseline", "as it is"), Row("edited", "ours", "masked")]
-    runs = {"plain": {"-": result(20.0)}, "edited": {"5": result(24.0), "2": result(21.0), "3": result(22.5)}}
-    for runs_of_row in runs.values():
-        for found in runs_of_row.values():
-            found["kinds"] = {"short": result(1.0), "long": result(2.0)}
-    sets = [HeldOut("unseen", 1200, 3600, {"short": 1800, "long": 1800})]
-    return Comparison(rows, sets, [5, 2, 3], {"unseen": runs}, {"5": {"l0": 30.0}}, {"Encoder": "tiny"})
+def test_scores_print_what_they_hold_and_what_chance_is() -> None:
+    lines = str(SCORES).splitlines()
+    assert lines[0] == "pairs: 1,400 examples, 1 left out"
+    assert [line.split() for line in lines[1:]] == [["value", "chance"], ["text", "50.00"], ["group", "12.50", "16.67"]]
+    assert "chance" not in str(Scores({"a": 1.0}, "a", "b"))
 
 
-def test_mean_and_sample_standard_deviation(comparison):
-    spread = comparison.spread("unseen", "edited", "t2i", "R@1")
-    assert spread.mean == pytest.approx(22.5)
-    assert spread.deviation == pytest.approx(statistics.stdev([24, 21, 22.5]))
-    assert spread.text() == "22.5 ± 1.5"
-    plain = comparison.spread("unseen", "plain", "i2t", "R@5")
-    assert (plain.mean, plain.deviation, plain.text()) == (42.0, None, "42.0")
-    assert comparison.spread("unseen", "plain", "t2i", "R@1", "long").mean == 2.0
-
-
-def test_gain_is_taken_seed_by_seed(comparison):
-    gain = comparison.gain("unseen", "edited", "plain", "t2i", "R@1")
-    assert (gain.mean, gain.deviation) == (pytest.approx(2.5), pytest.approx(1.5))
-    itself = comparison.gain("unseen", "edited", "edited", "t2i", "R@1")
-    assert (itself.mean, itself.deviation) == (0, 0)
-
-
-def test_the_table_is_aligned_and_names_direction_and_spread(comparison):
-    lines = str(comparison).splitlines()
-    assert lines[0] == "unseen: 1,200 images, 3,600 captions; recall in %, mean ± standard deviation over 3 seeds"
-    assert "caption to image (T2I)" in lines[1]
-    assert "image to caption (I2T)" in lines[1]
-    values = "edited 22.5 ± 1.5 23.5 ± 1.5 24.5 ± 1.5 45.0 ± 3.0 47.0 ± 3.0 49.0 ± 3.0"
-    assert " ".join(lines[4].split()) == values
-    assert len({len(line) for line in lines[1:]}) == 1
-    assert comparison.table("unseen", "long").startswith("unseen, long captions: 1,200 images, 1,800 captions")
-
-
-def test_the_table_of_one_seed_keeps_its_headings_apart(comparison):
-    single = replace(
-        comparison,
-        seeds=comparison.seeds[:1],
-        figures={
-            test: {row: dict(list(runs.items())[:1]) for row, runs in rows.items()}
-            for test, rows in comparison.figures.items()
-        },
-    )
-    assert "(T2I)  " in str(single)
-
-
-def test_csv_holds_every_figure(comparison, tmp_path):
-    comparison.save_csv(tmp_path / "deep" / "figures.csv")
-    with open(tmp_path / "deep" / "figures.csv", newline="", encoding="utf-8") as handle:
-        lines = list(csv.DictReader(handle))
-    assert len(lines) == 4 * 3 * 2 * 5
-    found = {tuple(line.values())[:-1]: float(line["value"]) for line in lines}
-    assert found["unseen", "edited", "2", "all", "i2t", "R@10"] == 46
-    assert found["unseen", "plain", "-", "long", "t2i", "mrr"] == 0.02
-
-
-def test_json_comes_back_in_order(comparison, tmp_path):
-    comparison.save_json(tmp_path / "figures.json")
-    again = Comparison.load_json(tmp_path / "figures.json")
-    assert again == comparison
-    assert str(again) == str(comparison)
-    assert list(again.tests[0].kinds) == ["short", "long"]
-    assert list(again.figures["unseen"]["edited"]) == ["5", "2", "3"]
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"rows": []}', "\udcff"])
-def test_a_foreign_file_is_refused_in_a_sentence(tmp_path, text):
-    file = tmp_path / "figures.json"
-    file.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(ArtefactError, match=r"figures.json holds no comparison .*; run the comparison again"):
-        Comparison.load_json(file)
+def test_scores_go_to_json() -> None:
+    expected = {"text": 50.0, "group": 12.5, "examples": 1400, "left out": 1}
+    assert json.loads(json.dumps(SCORES.to_dict())) == expected

@@ -14,17 +14,21 @@ from PIL import Image
 from boresight.data import Collection
 from boresight.editing.explanation import Explanation, LatentEffect
 from boresight.errors import ArtefactError, InputError
+from boresight.evaluation.comparison_figures import Comparison, HeldOut
+from boresight.evaluation.comparison_rows import Row
 from boresight.evaluation.examples import Example, LatentCard, Place
-from boresight.evaluation.results import Comparison, HeldOut, Row, Spread
 from boresight.reports.charts import dot_figure
 from boresight.reports.comparison_page import write_report
+from boresight.tables import Spread
 
 EVIL = "<script>alert('a & b')</script> a red \"kite\""
 
 
 def one(value, kinds=()):
-    metrics = {"R@1": value, "R@5": value + 10, "R@10": value + 20, "median_rank": 3.0, "mrr": value / 50}
-    result = {"t2i": metrics, "i2t": {name: number + 1 for name, number in metrics.items()}}
+    metrics = {"R@1": value, "R@5": value + 10, "R@10": value + 20, "median rank": 3.0, "MRR": value / 50}
+    result = {
+        f"{side} {name}": number + up for side, up in (("T2I", 0), ("I2T", 1)) for name, number in metrics.items()
+    }
     return result | ({"kinds": {kind: one(value + i) for i, kind in enumerate(kinds)}} if kinds else {})
 
 

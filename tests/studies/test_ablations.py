@@ -62,7 +62,7 @@ def test_settings_have_files_of_their_own():
 
 def run(t2i: float, i2t: float, chosen: str = "gated 0") -> dict:
     measures = {"train": {"dead_share": t2i / 100}, "validation": {"explained_variance": 0.5, "l0": 4.0}}
-    tests = {"test": {"t2i": {"R@1": t2i}, "i2t": {"R@1": i2t}}}
+    tests = {"test": {"T2I R@1": t2i, "I2T R@1": i2t}}
     return {"tests": tests, "sae": measures if chosen else {}, "chosen": chosen}
 
 

@@ -78,7 +78,7 @@ def test_the_small_encoders_learn_pairs(fit):
 
 
 def run(recall: float) -> dict[str, dict[str, float]]:
-    return {side: {f"R@{k}": recall for k in (1, 5, 10)} for side in ("t2i", "i2t")}
+    return {f"{side} R@{k}": recall for side in ("T2I", "I2T") for k in (1, 5, 10)}
 
 
 def test_tables_hold_the_paired_gain():

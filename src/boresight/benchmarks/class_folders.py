@@ -108,14 +108,11 @@ def run_class_folders(job: BenchmarkJob) -> BenchmarkResult:
         job.ways,
         workers=job.workers,
     )
-    scores = {
-        way: {name: value for name, value in result.to_dict().items() if isinstance(value, float)}
-        for way, result in results.items()
-    }
+    scores = {way: result.values for way, result in results.items()}
     plain = results[PLAIN]
     empty = [problem.where for problem in plain.problems if problem.what == EMPTY_CLASS]
     facts = {
-        "images": f"{plain.n_images:,}",
+        "images": f"{plain.counts['images']:,}",
         "classes": f"{len(labelled.classes):,}{f', without pictures: {listed(empty)}' if empty else ''}",
         "templates": f"{len(templates)}{'' if job.templates is None else f', of {job.templates.name}'}",
         **left_out([problem for problem in plain.problems if problem.what != EMPTY_CLASS]),

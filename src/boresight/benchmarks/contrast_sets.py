@@ -72,15 +72,9 @@ def against_orders(picture: Picture, caption: str, group: str, seed: int) -> Con
 def run_contrasts(job: BenchmarkJob, items: Contrasts, *, macro_only: bool) -> BenchmarkResult:
     """Accuracy by group, unless `macro_only` (for groups that are many), and means over groups and items."""
     results = contrasts_by_editor(job.encoder, items, job.ways, workers=job.workers)
-    scores = {
-        way: {
-            **({} if macro_only else dict(result.accuracy)),
-            "macro accuracy": result.macro,
-            "micro accuracy": result.micro,
-        }
-        for way, result in results.items()
-    }
+    scores = {way: {**({} if macro_only else result.groups), **result.values} for way, result in results.items()}
     plain = results[PLAIN]
-    facts = {"items": f"{plain.n_items:,}", "chance": f"{plain.chance:.1f}", **left_out(plain.problems)}
-    facts |= not_as_published("items", plain.n_items, items.published)
+    n, chance = plain.counts["items"], plain.chance["micro accuracy"]
+    facts = {"items": f"{n:,}", "chance": f"{chance:.1f}", **left_out(plain.problems)}
+    facts |= not_as_published("items", n, items.published)
     return BenchmarkResult(scores=scores, charts=("macro accuracy",), facts=facts)

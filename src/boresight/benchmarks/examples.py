@@ -16,7 +16,7 @@ from boresight.data.images import thumbnail
 from boresight.editing import CaptionEditor, PlainScorer, Scorer
 from boresight.embeddings import Embeddings
 from boresight.evaluation.examples import Place, first_of_each, pick, places_of, rankings
-from boresight.evaluation.retrieval import RetrievalResult
+from boresight.evaluation.retrieval import RetrievalScores
 from boresight.seeds import generator
 from boresight.storage import replace_file
 
@@ -27,8 +27,8 @@ def retrieval_examples(
     embeddings: Embeddings,
     collection: Collection,
     folder: Path,
-    plain: RetrievalResult,
-    edited: RetrievalResult | None = None,
+    plain: RetrievalScores,
+    edited: RetrievalScores | None = None,
     editor: CaptionEditor | None = None,
     *,
     per_rule: int = 2,
@@ -52,7 +52,7 @@ def retrieval_examples(
     else:
         picked = _extremes(plain.t2i_ranks, embeddings.owners.numpy(), per_rule, seed)
     rows = [row for row, _ in picked]
-    ways: dict[str, tuple[Scorer, RetrievalResult]] = {"plain": (PlainScorer(), plain)}
+    ways: dict[str, tuple[Scorer, RetrievalScores]] = {"plain": (PlainScorer(), plain)}
     if editor is not None and edited is not None:
         ways["edited"] = editor, edited
     scores = {way: rankings(embeddings, scorer, rows) for way, (scorer, _) in ways.items()}

@@ -10,7 +10,7 @@ from boresight.benchmarks.contrast_sets import against_orders, run_contrasts
 from boresight.benchmarks.job import ALL_SPLITS, BenchmarkJob, BenchmarkResult, ScoresByWay, left_out, size_facts
 from boresight.benchmarks.record import EDITED, PLAIN
 from boresight.benchmarks.retrieval import run_retrieval
-from boresight.benchmarks.rococo import attack_result, flat_names, run_mixes
+from boresight.benchmarks.rococo import attack_result, run_mixes
 from boresight.data.labels import labels_in
 from boresight.embeddings import Embeddings
 from boresight.embeddings.batches import embed_captions
@@ -59,7 +59,7 @@ def run_swaps(job: BenchmarkJob) -> BenchmarkResult:
         texts = [swapped.captions[row] for row in swapped.rows]
         rows = embed_captions(job.encoder, texts, long_text=job.long_text)
         for way, editor in job.ways.items():
-            values = flat_names({way: evaluate_robustness(embeddings, rows, swapped.rows, editor)})[way]
+            values = evaluate_robustness(embeddings, rows, swapped.rows, editor).values
             scores[way] |= {f"{kind}: {name}": value for name, value in values.items()}
     if not scores[PLAIN]:
         raise InputError(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from boresight.errors import ArtefactError
-from boresight.evaluation.results import replace_json
+from boresight.storage import replace_json
 
 FILE, PICTURES = "benchmark.json", "pictures"
 FORMAT = 2

@@ -26,7 +26,7 @@ from boresight.device import pick_device
 from boresight.editing.scorer import ways
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.retrieval import DEPTHS, RetrievalResult, evaluate_retrieval
+from boresight.evaluation.retrieval import RECALLS, evaluate_retrieval
 from boresight.progress import say
 
 Draft = tuple[Dataset, list[Problem]]
@@ -170,15 +170,5 @@ def run_retrieval(
     examples = retrieval_examples(
         parts[0], collection, job.out, results[PLAIN][0], results.get(EDITED, [None])[0], job.editor, seed=job.seed
     )
-    scores = {}
-    for way, runs in results.items():
-        measures = [recalls(result) for result in runs]
-        scores[way] = {name: fmean(each[name] for each in measures) for name in measures[0]}
+    scores = {way: {name: fmean(run[name] for run in runs) for name in RECALLS} for way, runs in results.items()}
     return BenchmarkResult(scores=scores, charts=("T2I R@1", "I2T R@1"), facts=facts, examples=examples)
-
-
-def recalls(result: RetrievalResult) -> dict[str, float]:
-    """The six recalls in percent by the names that published figures have here."""
-    return {
-        f"{side.upper()} R@{depth}": getattr(result, side)[f"R@{depth}"] for side in ("t2i", "i2t") for depth in DEPTHS
-    }

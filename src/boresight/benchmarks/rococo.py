@@ -190,7 +190,7 @@ def evaluate_rococo(
 ) -> ScoresByWay:
     """Image to caption with the altered captions in the gallery, plain and edited, by `evaluate_robustness`.
 
-    The published figures are 'I2T R@1', 'I2T R@5', 'I2T R@10' and 'false_rate'; published code takes no notice of
+    The published figures are 'I2T R@1', 'I2T R@5', 'I2T R@10' and 'false rate'; published code takes no notice of
     ties, of which there are next to none but the altered captions that were left as they were.
 
     Args:
@@ -201,7 +201,8 @@ def evaluate_rococo(
     """
     _require_same(rococo, embeddings)
     return {
-        name: evaluate_robustness(embeddings, altered, rococo.rows, scorer) for name, scorer in ways(editor).items()
+        name: dict(evaluate_robustness(embeddings, altered, rococo.rows, scorer).values)
+        for name, scorer in ways(editor).items()
     }
 
 
@@ -232,7 +233,7 @@ def evaluate_rococo_images(
     images = [one.images if isinstance(one, Embeddings) else one for one in altered]
     figures: ScoresByWay = {}
     for name, scorer in ways(editor).items():
-        runs = [evaluate_image_attack(embeddings, rows, range(len(embeddings)), scorer) for rows in images]
+        runs = [evaluate_image_attack(embeddings, rows, range(len(embeddings)), scorer).values for rows in images]
         figures[name] = {measure: sum(run[measure] for run in runs) / len(runs) for measure in runs[0]}
     return figures
 
@@ -242,7 +243,7 @@ def run_texts(job: BenchmarkJob, which: RococoSet) -> BenchmarkResult:
     rococo = read_rococo(job.folder, which, images=job.images)
     embeddings = job.embedded(rococo.collection, "refuse")
     altered = embed_altered(job.encoder, rococo, embeddings, long_text=job.long_text)
-    scores = flat_names(evaluate_rococo(rococo, embeddings, altered, job.editor))
+    scores = evaluate_rococo(rococo, embeddings, altered, job.editor)
     facts = size_facts(embeddings) | KARPATHY_5K.facts(embeddings) | {"altered captions": f"{len(rococo.altered):,}"}
     return attack_result(scores, "I2T R@1", "false rate", facts=facts)
 
@@ -267,7 +268,7 @@ def run_mixes(
     scores: ScoresByWay = {way: {} for way in job.ways}
     for kind, make in kinds.items():
         altered = [embed_mixes(job.encoder, make(seed=seed)) for seed in seeds]
-        for way, values in flat_names(evaluate_rococo_images(embeddings, altered, job.editor)).items():
+        for way, values in evaluate_rococo_images(embeddings, altered, job.editor).items():
             scores[way] |= {name if len(kinds) == 1 else f"{kind}: {name}": value for name, value in values.items()}
     return attack_result(scores, "T2I R@1", "false rate", facts={**facts, "seeds": ", ".join(map(str, seeds))})
 
@@ -281,14 +282,6 @@ def attack_result(scores: ScoresByWay, *charts: str, facts: Mapping[str, str]) -
         lower=[name for name in names if name.endswith(("false rate", "drop rate"))],
         facts=facts,
     )
-
-
-def flat_names(figures: ScoresByWay) -> ScoresByWay:
-    """The measures of attacks by the names that published figures have here."""
-    return {
-        way: {name.replace("_", " ").replace("R@1 plain", "R@1, plain"): value for name, value in values.items()}
-        for way, values in figures.items()
-    }
 
 
 def _require_same(rococo: Rococo, embeddings: Embeddings) -> None:

@@ -61,12 +61,11 @@ def run_winoground(job: BenchmarkJob) -> BenchmarkResult:
     """Text, image and group score."""
     items = read_winoground(job.folder)
     results = winoground_by_editor(job.encoder, items, job.ways, workers=job.workers)
-    scores = {
-        way: {name: getattr(result, name) for name in ("text", "image", "group")} for way, result in results.items()
-    }
+    scores = {way: result.values for way, result in results.items()}
     plain = results[PLAIN]
-    facts = {"examples": f"{plain.n_examples:,}", **left_out(plain.problems)}
-    facts |= not_as_published("examples", plain.n_examples, items.published and items.published // 2)
+    n = plain.counts["examples"]
+    facts = {"examples": f"{n:,}", **left_out(plain.problems)}
+    facts |= not_as_published("examples", n, items.published and items.published // 2)
     return BenchmarkResult(scores=scores, charts=("group",), facts=facts)
 
 

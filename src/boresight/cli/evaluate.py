@@ -109,7 +109,7 @@ class Evaluate:
         from boresight.embeddings import Embeddings
         from boresight.errors import InputError
         from boresight.evaluation import evaluate_retrieval
-        from boresight.evaluation.results import replace_json
+        from boresight.storage import replace_json
 
         for each in fields(self):
             if each.name not in _OF_EMBEDDINGS and getattr(self, each.name) != each.default:

@@ -2,6 +2,7 @@ from .alignment import alignment_report as alignment_report
 from .attacks import evaluate_image_attack as evaluate_image_attack
 from .attacks import evaluate_robustness as evaluate_robustness
 from .comparison import compare as compare
+from .comparison_figures import Comparison as Comparison
 from .composition import evaluate_contrasts as evaluate_contrasts
 from .composition import evaluate_winoground as evaluate_winoground
 from .examples import Example as Example
@@ -9,8 +10,8 @@ from .examples import LatentCard as LatentCard
 from .examples import pick_examples as pick_examples
 from .examples import pick_latents as pick_latents
 from .probes import attribute_retention as attribute_retention
-from .results import Comparison as Comparison
-from .retrieval import RetrievalResult as RetrievalResult
+from .results import Scores as Scores
+from .retrieval import RetrievalScores as RetrievalScores
 from .retrieval import chance as chance
 from .retrieval import evaluate_retrieval as evaluate_retrieval
 from .word_swaps import swap_words as swap_words

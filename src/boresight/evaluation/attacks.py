@@ -18,6 +18,7 @@ from boresight.embeddings import Embeddings
 from boresight.embeddings.embeddings import check_rows
 from boresight.errors import InputError
 from boresight.evaluation.ranking import count_competitors
+from boresight.evaluation.results import Scores
 from boresight.evaluation.retrieval import DEPTHS
 from boresight.indexing import as_tensor
 from boresight.recall import Counts, limits
@@ -31,13 +32,13 @@ def evaluate_robustness(
     *,
     block_images: int = 2048,
     block_texts: int = 1024,
-) -> dict[str, float]:
+) -> Scores:
     """Retrieval of captions by image where swapped captions stand among the true ones; all in percent.
 
     'accuracy': pairs whose image scores the true caption above the swapped one; ties are misses.
     'I2T R@1', 'I2T R@5', 'I2T R@10': right are the image's own true captions, ties as in `evaluate_retrieval`.
-    'R@1_plain_gallery': R@1 without the swapped captions. 'drop_rate': what R@1 lacks of it, NaN where that is 0.
-    'false_rate': images with captions that score some swapped caption, of any image, no lower than every true one.
+    'R@1, plain gallery': R@1 without the swapped captions. 'drop rate': what R@1 lacks of it, NaN where that is 0.
+    'false rate': images with captions that score some swapped caption, of any image, no lower than every true one.
     Scores within 1e-6 * max(1, |true caption's score|) are ties.
 
     Args:
@@ -81,15 +82,14 @@ def evaluate_robustness(
             most = best[int(columns[0] >= m), start : start + len(scores)]
             torch.maximum(most, scores.amax(1), out=most)
     asked = np.flatnonzero(counts.i2t.asked[:n])
-    return {
-        "accuracy": 100 * float((own[m:] < limits(own[originals])[0]).double().mean()),
-        **_recalls(
-            "I2T",
-            counts.i2t[asked],
-            counts.i2t_of_kind["true"][asked],
-            (best[1] >= limits(best[0])[0])[torch.from_numpy(asked)],
-        ),
-    }
+    return _scores(
+        embeddings,
+        own[m:] < limits(own[originals])[0],
+        "I2T",
+        counts.i2t[asked],
+        counts.i2t_of_kind["true"][asked],
+        (best[1] >= limits(best[0])[0])[torch.from_numpy(asked)],
+    )
 
 
 def evaluate_image_attack(
@@ -100,13 +100,13 @@ def evaluate_image_attack(
     *,
     block_images: int = 2048,
     block_texts: int = 1024,
-) -> dict[str, float]:
+) -> Scores:
     """Retrieval of images by caption where altered pictures stand among the true ones; all in percent.
 
     'accuracy': captions that score their image above every altered picture made of it; ties are misses, NaN where no
     picture is of an image with a caption. 'T2I R@1', 'T2I R@5', 'T2I R@10': right is the image the caption was
-    written for, ties as in `evaluate_retrieval`. 'R@1_plain_gallery' and 'drop_rate' as in `evaluate_robustness`.
-    'false_rate': captions that score some altered picture, of any image, no lower than every true one.
+    written for, ties as in `evaluate_retrieval`. 'R@1, plain gallery' and 'drop rate' as in `evaluate_robustness`.
+    'false rate': captions that score some altered picture, of any image, no lower than every true one.
 
     Args:
         embeddings: N images, M captions.
@@ -147,21 +147,27 @@ def evaluate_image_attack(
                 of_kind = of_kind.masked_fill(shows[gallery][:, None] != owners[columns], -torch.inf)
                 own[kind, columns] = torch.maximum(own[kind, columns], of_kind.amax(0))
     attacked = own[1].isfinite()
-    told = (own[1] < limits(own[0])[0])[attacked]
-    return {
-        "accuracy": 100 * float(told.double().mean()) if len(told) else float("nan"),
-        **_recalls("T2I", counts, plain, best[1] >= limits(best[0])[0]),
-    }
+    below = (own[1] < limits(own[0])[0])[attacked]
+    return _scores(embeddings, below, "T2I", counts, plain, best[1] >= limits(best[0])[0])
 
 
-def _recalls(direction: str, counts: Counts, plain: Counts, false: Tensor) -> dict[str, float]:
+def _scores(
+    embeddings: Embeddings, below: Tensor, direction: str, counts: Counts, plain: Counts, false: Tensor
+) -> Scores:
+    """below: (pairs,), whether the altered one scores below the true one; false: (queries,), whether one leads."""
     reached, alone = ({k: 100 * float(part.recall(k).mean()) for k in DEPTHS} for part in (counts, plain))
-    return {
-        **{f"{direction} R@{k}": reached[k] for k in DEPTHS},
-        "false_rate": 100 * float(false.double().mean()),
-        "R@1_plain_gallery": alone[1],
-        "drop_rate": 100 * (alone[1] - reached[1]) / alone[1] if alone[1] else float("nan"),
-    }
+    return Scores(
+        values={
+            "accuracy": 100 * float(below.double().mean()),
+            **{f"{direction} R@{k}": reached[k] for k in DEPTHS},
+            "false rate": 100 * float(false.double().mean()),
+            "R@1, plain gallery": alone[1],
+            "drop rate": 100 * (alone[1] - reached[1]) / alone[1] if alone[1] else float("nan"),
+        },
+        main="false rate",
+        name=embeddings.name or "altered ones in the gallery",
+        counts={"images": len(embeddings), "captions": len(embeddings.owners)},
+    )
 
 
 def _score_blocks(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -18,98 +18,49 @@ from boresight.embeddings.batches import embed_batches
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
 from boresight.evaluation.contrasts import Contrast, Contrasts
+from boresight.evaluation.results import Scores
 from boresight.progress import progress, say
 from boresight.recall import limits
+from boresight.tables import table
 
 MOST_LINES = 40
 
 
 @dataclass(frozen=True)
-class CompositionResult:
+class CompositionScores(Scores):
     """How often the true caption scores above all others of its item, in percent; a tie is a miss.
 
+    Values: 'macro accuracy', the mean over the groups `in_macro`, NaN where there are none; 'micro accuracy', over all
+    items. Chance of the latter is what drawing a caption of each item gets right.
+
     Attributes:
-        macro: mean of the accuracies of the groups `in_macro`; NaN where there are none.
-        micro: accuracy over all items.
-        accuracy: by group.
-        counts: items by group.
-        in_macro: the groups that `macro` is a mean over.
-        chance: what is right by drawing a caption of each item, over all items.
-        name: of the benchmark.
-        problems: what was left out, by the reader and for pictures that could not be read.
+        groups: group -> accuracy.
+        sizes: group -> items.
+        in_macro: the groups that 'macro accuracy' is a mean over.
     """
 
-    macro: float
-    micro: float
-    accuracy: dict[str, float]
-    counts: dict[str, int]
-    in_macro: tuple[str, ...]
-    chance: float
-    name: str = ""
-    problems: Sequence[Problem] = ()
-
-    @property
-    def n_items(self) -> int:
-        return sum(self.counts.values())
+    groups: Mapping[str, float] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    in_macro: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """{"macro", "micro", "chance", "items", "left_out", "groups": {group: {"accuracy", "items", "in_macro"}}}."""
-        return {
-            "macro": self.macro,
-            "micro": self.micro,
-            "chance": self.chance,
-            "items": self.n_items,
-            "left_out": len(self.problems),
-            "groups": {
-                group: {"accuracy": value, "items": self.counts[group], "in_macro": group in self.in_macro}
-                for group, value in self.accuracy.items()
-            },
+        """Values and counts by name, and {"groups": {group: {"accuracy", "items", "in macro"}}}."""
+        groups = {
+            group: {"accuracy": value, "items": self.sizes[group], "in macro": group in self.in_macro}
+            for group, value in self.groups.items()
         }
+        return {**super().to_dict(), "groups": groups}
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.name or 'composition'}: {self.n_items:,} items, {len(self.problems):,} left out",
-            f"{'':<32}{'accuracy':>10}{'items':>10}",
-        ]
+        """The groups in the macro mean, where they are not too many, and the means."""
         shown = self.in_macro if len(self.in_macro) <= MOST_LINES else ()
-        lines += [f"{group:<32}{self.accuracy[group]:>10.2f}{self.counts[group]:>10,}" for group in shown]
-        in_macro = sum(self.counts[group] for group in self.in_macro)
-        lines.append(f"{f'mean of {len(self.in_macro):,} groups (macro)':<32}{self.macro:>10.2f}{in_macro:>10,}")
-        lines.append(f"{'all items (micro)':<32}{self.micro:>10.2f}{self.n_items:>10,}")
-        lines.append(f"{'chance':<32}{self.chance:>10.2f}")
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class WinogroundResult:
-    """Winoground's three scores (arXiv 2204.03162), in percent of examples; a tie is a miss.
-
-    Attributes:
-        text: both pictures score their own caption above the other.
-        image: both captions score their own picture above the other.
-        group: both of that.
-        n_examples: examples whose two pictures could be read.
-        name: of the benchmark.
-        problems: what was left out.
-    """
-
-    text: float
-    image: float
-    group: float
-    n_examples: int
-    name: str = ""
-    problems: Sequence[Problem] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """{"text", "image", "group", "examples", "left_out"}."""
-        scores = {"text": self.text, "image": self.image, "group": self.group}
-        return {**scores, "examples": self.n_examples, "left_out": len(self.problems)}
-
-    def __str__(self) -> str:
-        lines = [f"{self.name or 'Winoground'}: {self.n_examples:,} examples, {len(self.problems):,} left out"]
-        rows = (("text score", self.text, 25), ("image score", self.image, 25), ("group score", self.group, 100 / 6))
-        lines += [f"{label:<16}{value:>8.2f}    chance {chance:.2f}" for label, value, chance in rows]
-        return "\n".join(lines)
+        rows = [(group, self.groups[group], self.sizes[group]) for group in shown]
+        in_macro, items = sum(self.sizes[group] for group in self.in_macro), self.counts["items"]
+        rows.append((f"mean of {len(self.in_macro):,} groups (macro)", self["macro accuracy"], in_macro))
+        rows.append(("all items (micro)", self["micro accuracy"], items))
+        rows.append(("chance", self.chance["micro accuracy"], items))
+        cells = [[name, f"{accuracy:.2f}", f"{size:,}"] for name, accuracy, size in rows]
+        return table(["", "accuracy", "items"], cells, self.title)
 
 
 def evaluate_contrasts(
@@ -118,7 +69,7 @@ def evaluate_contrasts(
     editor: Scorer | None = None,
     *,
     batch_size: int = 64,
-) -> CompositionResult:
+) -> CompositionScores:
     """How often a picture scores its true caption above each of its false ones.
 
     Scores within 1e-6 * max(1, |true caption's score|) are ties, and ties are misses: a model that cannot tell two
@@ -141,7 +92,7 @@ def evaluate_contrasts(
 
 def contrasts_by_editor(
     encoder: Encoder, contrasts: Contrasts, editors: Editors, *, batch_size: int = 64, workers: int = 2
-) -> dict[str, CompositionResult]:
+) -> dict[str, CompositionScores]:
     """`evaluate_contrasts` for each of the editors, with pictures and captions embedded once for all."""
     scored, problems = _scored(encoder, contrasts, editors, batch_size, workers)
     return {name: _composition(contrasts, scores, problems) for name, scores in scored.items()}
@@ -149,25 +100,28 @@ def contrasts_by_editor(
 
 def _composition(
     contrasts: Contrasts, scores: Sequence[Tensor | None], problems: Sequence[Problem]
-) -> CompositionResult:
-    rows = [row for row, found in enumerate(scores) if found is not None]
-    items = [contrasts.items[row] for row in rows]
-    right = np.array([_tells(item, scores[row]) for item, row in zip(items, rows, strict=True)], bool)
-    place = {name: number for number, name in enumerate(dict.fromkeys(item.group for item in items))}
-    member = np.array([place[item.group] for item in items])
-    counts = dict(zip(place, np.bincount(member).tolist(), strict=True))
-    hits = dict(zip(place, np.bincount(member, right).tolist(), strict=True))
-    accuracy = {name: 100 * hits[name] / counts[name] for name in place}
-    in_macro = tuple(name for name in place if counts[name] >= contrasts.fewest and name not in contrasts.outside_macro)
-    return CompositionResult(
-        macro=float(np.mean([accuracy[name] for name in in_macro])) if in_macro else float("nan"),
-        micro=100 * float(right.mean()),
-        accuracy=accuracy,
-        counts=counts,
-        in_macro=in_macro,
-        chance=100 * float(np.mean([1 / len(item.captions) for item in items])),
-        name=contrasts.name,
+) -> CompositionScores:
+    scored = [(item, own) for item, own in zip(contrasts.items, scores, strict=True) if own is not None]
+    items = [item for item, _ in scored]
+    right = np.array([_is_right(item, own) for item, own in scored], bool)
+    groups = list(dict.fromkeys(item.group for item in items))
+    number = {name: i for i, name in enumerate(groups)}
+    member = np.array([number[item.group] for item in items])
+    sizes = dict(zip(groups, np.bincount(member).tolist(), strict=True))
+    hits = dict(zip(groups, np.bincount(member, right).tolist(), strict=True))
+    accuracy = {name: 100 * hits[name] / sizes[name] for name in groups}
+    in_macro = tuple(name for name in groups if sizes[name] >= contrasts.fewest and name not in contrasts.outside_macro)
+    macro = float(np.mean([accuracy[name] for name in in_macro])) if in_macro else float("nan")
+    return CompositionScores(
+        values={"macro accuracy": macro, "micro accuracy": 100 * float(right.mean())},
+        main="macro accuracy",
+        name=contrasts.name or "composition",
+        counts={"items": len(items), "left out": len(problems)},
+        chance={"micro accuracy": 100 * float(np.mean([1 / len(item.captions) for item in items]))},
         problems=problems,
+        groups=accuracy,
+        sizes=sizes,
+        in_macro=in_macro,
     )
 
 
@@ -177,8 +131,11 @@ def evaluate_winoground(
     editor: Scorer | None = None,
     *,
     batch_size: int = 64,
-) -> WinogroundResult:
-    """Text, image and group score of Winoground, or of any items that come in such pairs; strict, as published.
+) -> Scores:
+    """Winoground's three scores (arXiv 2204.03162), of it or any items that come in such pairs; a tie is a miss.
+
+    In percent of the examples whose two pictures can be read: 'text', both pictures score their own caption above the
+    other; 'image', both captions score their own picture above the other; 'group', both of that.
 
     Arguments, ties, memory and errors are those of `evaluate_contrasts`; and InputError for a group that is not two
     items with the same two captions of which each has its own. An example one of whose pictures cannot be read is
@@ -189,50 +146,49 @@ def evaluate_winoground(
 
 def winoground_by_editor(
     encoder: Encoder, contrasts: Contrasts, editors: Editors, *, batch_size: int = 64, workers: int = 2
-) -> dict[str, WinogroundResult]:
+) -> dict[str, Scores]:
     """`evaluate_winoground` for each of the editors, with pictures and captions embedded once for all."""
-    pairs: dict[str, list[int]] = {}
+    examples: dict[str, list[int]] = {}
     for row, item in enumerate(contrasts.items):
-        pairs.setdefault(item.group, []).append(row)
-    for group, rows in pairs.items():
+        examples.setdefault(item.group, []).append(row)
+    for group, rows in examples.items():
         both = [contrasts.items[row] for row in rows]
         if [len(one.captions) for one in both] != [2, 2] or [one.true for one in both] != [0, 1]:
             raise InputError(f"Example '{group}' is not two pictures that each have one of two captions; mend it.")
         if both[0].captions != both[1].captions:
             raise InputError(f"The two pictures of example '{group}' have different captions; mend it.")
     scored, problems = _scored(encoder, contrasts, editors, batch_size, workers)
-    return {name: _winoground(contrasts, pairs, scores, problems) for name, scores in scored.items()}
+    return {name: _winoground(contrasts, examples, scores, problems) for name, scores in scored.items()}
 
 
 def _winoground(
     contrasts: Contrasts,
-    pairs: Mapping[str, Sequence[int]],
+    examples: Mapping[str, Sequence[int]],
     scores: Sequence[Tensor | None],
     problems: Sequence[Problem],
-) -> WinogroundResult:
+) -> Scores:
     text, image = [], []
-    for rows in pairs.values():
-        found = [part for row in rows if (part := scores[row]) is not None]
-        if len(found) == 2:
-            table = torch.stack(found)  # [picture, caption]
-            own = table.diagonal()
-            below = limits(own)[0]
-            text.append(bool((table.flip(1).diagonal() < below).all()))
-            image.append(bool((table.flip(0).diagonal() < below).all()))
+    for rows in examples.values():
+        readable = [part for row in rows if (part := scores[row]) is not None]
+        if len(readable) == 2:
+            pairs = torch.stack(readable)  # [picture, caption]
+            below = limits(pairs.diagonal())[0]
+            text.append(bool((pairs.flip(1).diagonal() < below).all()))
+            image.append(bool((pairs.flip(0).diagonal() < below).all()))
     if not text:
         raise InputError(f"No example of {contrasts.name or 'this benchmark'} has two pictures that can be read.")
-    return WinogroundResult(
-        text=100 * float(np.mean(text)),
-        image=100 * float(np.mean(image)),
-        group=100 * float(np.logical_and(text, image).mean()),
-        n_examples=len(text),
-        name=contrasts.name,
+    hits = {"text": text, "image": image, "group": np.logical_and(text, image)}
+    return Scores(
+        values={name: 100 * float(np.mean(right)) for name, right in hits.items()},
+        main="group",
+        name=contrasts.name or "Winoground",
+        counts={"examples": len(text), "left out": len(problems)},
+        chance={"text": 25, "image": 25, "group": 100 / 6},
         problems=problems,
     )
 
 
-def _tells(item: Contrast, scores: Tensor | None) -> bool:
-    assert scores is not None
+def _is_right(item: Contrast, scores: Tensor) -> bool:
     others = torch.arange(len(scores)) != item.true
     return bool((scores[others] < limits(scores[item.true])[0]).all())
 
@@ -293,8 +249,8 @@ def _score_batch(
     for picture, rows in enumerate(batch):
         for row in rows:
             columns = [column[caption] for caption in items[row].captions]
-            for name, table in tables.items():
-                scores[name][row] = table[picture, columns]
+            for name, of_scorer in tables.items():
+                scores[name][row] = of_scorer[picture, columns]
 
 
 def _by_picture(items: Sequence[Contrast], batch_size: int) -> Iterator[list[list[int]]]:

@@ -13,7 +13,7 @@ from boresight.editing import CaptionEditor, PlainScorer, Scorer
 from boresight.editing.explanation import Explanation
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.retrieval import RetrievalResult, evaluate_retrieval
+from boresight.evaluation.retrieval import RetrievalScores, evaluate_retrieval
 from boresight.sae import SparseAutoencoder
 from boresight.sae.names import strongest_images
 from boresight.sae.start import as_rows
@@ -115,7 +115,7 @@ def pick_examples(
 
 
 def pick(
-    before: RetrievalResult, after: RetrievalResult, owners: np.ndarray, per_rule: int, seed: int
+    before: RetrievalScores, after: RetrievalScores, owners: np.ndarray, per_rule: int, seed: int
 ) -> list[tuple[int, str]]:
     """Rows of captions with the rule that picked each, by `EXAMPLE_RULE`."""
     change = 1 / after.t2i_ranks - 1 / before.t2i_ranks

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.errors import InputError
+from boresight.evaluation.results import Scores
 from boresight.indexing import as_tensor
 
 Array = Tensor | np.ndarray
@@ -44,27 +45,23 @@ class Probe:
 
     def accuracy(self, features: Array, labels: Array) -> float:
         """Percent of rows whose class is read off rightly. Raises InputError as `predict` and `fit_probe` do."""
-        found = self.predict(features)
-        return _percent(found == _labels(labels, "labels", len(found), len(self.bias)))
+        read = self.predict(features)
+        return _percent(read == _labels(labels, "labels", len(read), len(self.bias)))
 
 
 @dataclass(frozen=True)
-class Retention:
-    """How well one attribute is read off rows whose caption tells it, and off the others.
+class Retention(Scores):
+    """How well one attribute is read off rows whose caption tells it, and off the others, in percent.
+
+    Values: 'described' and 'undescribed', of the test rows of either sort, NaN where there are no such rows;
+    'guessing', over all test rows, what always saying the most frequent training class gets right.
 
     Attributes:
-        described, undescribed: accuracy in percent; NaN where there are no such rows.
-        chance: accuracy in percent over all test rows of always guessing the most frequent training class.
-        n_described, n_undescribed: test rows of each sort.
+        counts: 'described rows' and 'undescribed rows'.
         probe: what read them.
     """
 
-    described: float
-    undescribed: float
-    chance: float
-    n_described: int
-    n_undescribed: int
-    probe: Probe = field(repr=False, compare=False)
+    probe: Probe | None = field(default=None, repr=False, compare=False)
 
 
 def fit_probe(features: Array, labels: Array, classes: int, *, l2: float = 1e-3) -> Probe:
@@ -115,17 +112,17 @@ def attribute_retention(
     """
     told = as_tensor(described, "described")
     probe = fit_probe(train_features, train_labels, classes)
-    found = probe.predict(test_features)
-    truth = _labels(test_labels, "test_labels", len(found), classes)
-    if told.dtype != torch.bool or told.shape != found.shape:
-        raise InputError(f"described has shape {tuple(told.shape)} and dtype {told.dtype}; pass {len(found)} booleans.")
-    right = found == truth
+    read = probe.predict(test_features)
+    truth = _labels(test_labels, "test_labels", len(read), classes)
+    if told.dtype != torch.bool or told.shape != read.shape:
+        raise InputError(f"described has shape {tuple(told.shape)} and dtype {told.dtype}; pass {len(read)} booleans.")
+    right = read == truth
+    rows = {"described": right[told], "undescribed": right[~told], "guessing": truth == probe.most_frequent}
     return Retention(
-        described=_percent(right[told]),
-        undescribed=_percent(right[~told]),
-        chance=_percent(truth == probe.most_frequent),
-        n_described=int(told.sum()),
-        n_undescribed=int((~told).sum()),
+        values={sort: _percent(part) for sort, part in rows.items()},
+        main="undescribed",
+        name="attribute retention",
+        counts={f"{sort} rows": len(rows[sort]) for sort in ("described", "undescribed")},
         probe=probe,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,64 +14,58 @@ from boresight.editing import PlainScorer, Scorer
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.ranking import count_competitors
+from boresight.evaluation.results import Scores
 from boresight.recall import Counts
+from boresight.tables import table
 
 DEPTHS = (1, 5, 10)
-METRICS = (*(f"R@{k}" for k in DEPTHS), "median_rank", "mrr")
-DIRECTIONS = {"t2i": "caption to image (T2I)", "i2t": "image to caption (I2T)"}
+METRICS = (*(f"R@{k}" for k in DEPTHS), "median rank", "MRR")
+DIGITS = {"median rank": 1, "MRR": 3}
+DIRECTIONS = {"T2I": "caption to image (T2I)", "I2T": "image to caption (I2T)"}
+RECALLS = tuple(f"{direction} R@{k}" for direction in DIRECTIONS for k in DEPTHS)
 
 
 @dataclass(frozen=True)
-class RetrievalResult:
+class RetrievalScores(Scores):
     """Retrieval over one gallery.
 
+    Values, 'T2I ' of caption queries against all images, 'I2T ' of image queries against all captions, where a hit is
+    any own caption among the first k: 'T2I R@1', 'T2I R@5', 'T2I R@10' in percent, 'T2I median rank' (from 1) and
+    'T2I MRR' (mean reciprocal rank, 0 to 1); so for I2T.
+
     Attributes:
-        t2i: caption queries against all images: 'R@1', 'R@5', 'R@10' in percent, 'median_rank' (from 1) and 'mrr'
-            (mean reciprocal rank, 0 to 1).
-        i2t: image queries against all captions, likewise; a hit is any own caption among the first k.
-        n_images, n_texts: size of the two galleries.
-        n_image_queries: images that have a caption; the others stand in the gallery only.
-        name: what was measured.
+        counts: 'images' and 'captions', the size of the two galleries.
         kinds: the same per kind of caption: T2I with the captions of that kind against all images, I2T with only the
             captions of that kind in the gallery.
         t2i_ranks: (M,) float32, expected rank of each caption's image.
-        i2t_ranks: (N,) float32, expected rank of each image's first own caption; NaN where it has none.
+        i2t_ranks: (N,) float32, expected rank of each image's first own caption; NaN where it has none, and stands in
+            the gallery only.
     """
 
-    t2i: dict[str, float]
-    i2t: dict[str, float]
-    n_images: int
-    n_texts: int
-    n_image_queries: int
-    name: str = ""
-    kinds: dict[str, RetrievalResult] = field(default_factory=dict)
+    kinds: Mapping[str, RetrievalScores] = field(default_factory=dict)
     t2i_ranks: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), repr=False, compare=False)
     i2t_ranks: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), repr=False, compare=False)
 
     @property
     def recall_sum(self) -> float:
         """Sum of the six recalls, 0 to 600."""
-        return sum(values[f"R@{k}"] for values in (self.t2i, self.i2t) for k in DEPTHS)
+        return sum(self[name] for name in RECALLS)
 
     def to_dict(self) -> dict[str, Any]:
-        """{"t2i": {...}, "i2t": {...}}, and {"kinds": {kind: {"t2i": ..., "i2t": ...}}} when kinds were given."""
-        value: dict[str, Any] = {"t2i": dict(self.t2i), "i2t": dict(self.i2t)}
-        if self.kinds:
-            value["kinds"] = {kind: result.to_dict() for kind, result in self.kinds.items()}
-        return value
+        """Values by name, and {"kinds": {kind: values by name}} where kinds were given."""
+        kinds = {kind: result.to_dict() for kind, result in self.kinds.items()}
+        return {**self.values, **({"kinds": kinds} if kinds else {})}
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.name or 'retrieval'}: {self.n_images:,} images, {self.n_texts:,} captions",
-            f"{'':<32}{'R@1':>8}{'R@5':>8}{'R@10':>8}{'median rank':>14}{'MRR':>8}",
+        rows = [
+            [
+                f"{words}{kind and ', '}{kind}",
+                *(f"{result[f'{direction} {metric}']:.{DIGITS.get(metric, 2)}f}" for metric in METRICS),
+            ]
+            for kind, result in {"": self, **self.kinds}.items()
+            for direction, words in DIRECTIONS.items()
         ]
-        for kind, result in {"": self, **self.kinds}.items():
-            for direction, words in DIRECTIONS.items():
-                values = getattr(result, direction)
-                label = f"{words}{', ' + kind if kind else ''}"
-                recalls = "".join(f"{values[f'R@{k}']:>8.2f}" for k in DEPTHS)
-                lines.append(f"{label:<32}{recalls}{values['median_rank']:>14.1f}{values['mrr']:>8.3f}")
-        return "\n".join(lines)
+        return table(["", *METRICS], rows, self.title)
 
 
 def evaluate_retrieval(
@@ -82,7 +76,7 @@ def evaluate_retrieval(
     block_images: int = 2048,
     block_texts: int = 1024,
     device: str | torch.device | None = None,
-) -> RetrievalResult:
+) -> RetrievalScores:
     """Retrieval of images by caption and of captions by image.
 
     Captions are ragged: an image may have any number of them, and one without captions is a distractor in T2I and no
@@ -119,12 +113,12 @@ def evaluate_retrieval(
     return _result(counts.t2i, counts.i2t, embeddings.name, parts)
 
 
-def chance(embeddings: Embeddings, kinds: Sequence[str] | None = None) -> RetrievalResult:
+def chance(embeddings: Embeddings, kinds: Sequence[str] | None = None) -> RetrievalScores:
     """What a scorer that knows nothing gets on this gallery, in expectation: every score tied with every other."""
     owners = embeddings.owners.cpu().numpy()
     n = len(embeddings)
 
-    def level(mine: np.ndarray, name: str, parts: dict[str, RetrievalResult] | None = None) -> RetrievalResult:
+    def level(mine: np.ndarray, name: str, parts: dict[str, RetrievalScores] | None = None) -> RetrievalScores:
         m = len(mine)
         own = np.bincount(mine, minlength=n)
         t2i = Counts(np.zeros(m, np.int64), np.full(m, n - 1), np.ones(m, np.int64))
@@ -138,27 +132,22 @@ def chance(embeddings: Embeddings, kinds: Sequence[str] | None = None) -> Retrie
     return level(owners, embeddings.name, parts)
 
 
-def _result(t2i: Counts, i2t: Counts, name: str, kinds: dict[str, RetrievalResult] | None = None) -> RetrievalResult:
-    return RetrievalResult(
-        t2i=_metrics(t2i),
-        i2t=_metrics(i2t[i2t.asked]),
-        n_images=len(i2t.greater),
-        n_texts=len(t2i.greater),
-        n_image_queries=int(i2t.asked.sum()),
-        name=name,
+def _result(t2i: Counts, i2t: Counts, name: str, kinds: dict[str, RetrievalScores] | None = None) -> RetrievalScores:
+    return RetrievalScores(
+        values=_measures("T2I", t2i) | _measures("I2T", i2t[i2t.asked]),
+        main="T2I R@1",
+        name=name or "retrieval",
+        counts={"images": len(i2t.greater), "captions": len(t2i.greater)},
         kinds=kinds or {},
         t2i_ranks=t2i.rank().astype(np.float32),
         i2t_ranks=i2t.rank().astype(np.float32),
     )
 
 
-def _metrics(counts: Counts) -> dict[str, float]:
-    values = {f"R@{k}": 100 * float(counts.recall(k).mean()) for k in DEPTHS}
-    return {
-        **values,
-        "median_rank": float(np.median(counts.rank())),
-        "mrr": float(counts.reciprocal_rank().mean()),
-    }
+def _measures(direction: str, counts: Counts) -> dict[str, float]:
+    recalls = [100 * float(counts.recall(k).mean()) for k in DEPTHS]
+    ranks = float(np.median(counts.rank())), float(counts.reciprocal_rank().mean())
+    return {f"{direction} {metric}": value for metric, value in zip(METRICS, (*recalls, *ranks), strict=True)}
 
 
 def _check(embeddings: Embeddings, editor: Scorer | None, kinds: Sequence[str] | None, *blocks: int) -> None:

@@ -13,7 +13,7 @@ from boresight.data import Collection
 from boresight.embeddings import Embeddings
 from boresight.encoders.hf import TransformersEncoder
 from boresight.errors import InputError
-from boresight.evaluation.retrieval import evaluate_retrieval
+from boresight.evaluation.retrieval import DIRECTIONS, evaluate_retrieval
 from boresight.prefetch import ahead
 from boresight.progress import progress, say
 from boresight.seeds import generator
@@ -68,8 +68,7 @@ def retrieval_watch(
         texts = torch.cat(
             [now.embed_texts(captions[start : start + AT_ONCE]) for start in range(0, len(captions), AT_ONCE)]
         )
-        found = evaluate_retrieval(Embeddings.from_arrays(images, texts, owners))
-        sides = (("T2I", found.t2i), ("I2T", found.i2t))
-        return {f"{label} {name}": side[name] for label, side in sides for name in ("R@1", "R@5")}
+        scores = evaluate_retrieval(Embeddings.from_arrays(images, texts, owners))
+        return {f"{direction} R@{k}": scores[f"{direction} R@{k}"] for direction in DIRECTIONS for k in (1, 5)}
 
     return watch

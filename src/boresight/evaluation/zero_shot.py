@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from boresight.editing.scorer import Editors, check_batches
 from boresight.embeddings.batches import Open, embed_batches
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
+from boresight.evaluation.results import Scores
 from boresight.indexing import as_tensor
 from boresight.progress import progress, say
 from boresight.recall import Counts, limits
@@ -38,48 +38,20 @@ TEMPLATES = (
 BLOCK = 1024  # classes, and images, of one block of scores
 
 
-@dataclass(frozen=True, eq=False)
-class ZeroShotResult:
+@dataclass(frozen=True)
+class ZeroShotScores(Scores):
     """Zero-shot classification, in percent.
 
+    Values: 'top-1' and 'top-5', pictures whose class is the first, or among the first five (none for five classes or
+    fewer); 'mean per class', the mean of `per_class` over the classes that have pictures.
+
     Attributes:
-        top1, top5: pictures whose class is the first, or among the first five; `top5` is NaN for five classes or fewer.
-        mean_per_class: mean of `per_class` over the classes that have pictures.
         per_class: (C,) float64, top-1 accuracy over the pictures of each class; NaN where it has none.
         classes: C names.
-        n_images: pictures that could be read.
-        name: what was measured.
-        problems: what was left out.
     """
 
-    top1: float
-    top5: float
-    mean_per_class: float
-    per_class: np.ndarray
-    classes: Sequence[str]
-    n_images: int
-    name: str = ""
-    problems: Sequence[Problem] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """{"top-1", "top-5" if there is one, "mean per class", "images", "classes", "left_out"}."""
-        return {
-            "top-1": self.top1,
-            **({} if np.isnan(self.top5) else {"top-5": self.top5}),
-            "mean per class": self.mean_per_class,
-            "images": self.n_images,
-            "classes": len(self.classes),
-            "left_out": len(self.problems),
-        }
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.name or 'zero-shot classification'}: {self.n_images:,} images, {len(self.classes):,} classes, "
-            f"{len(self.problems):,} left out"
-        ]
-        figures = {label: value for label, value in self.to_dict().items() if isinstance(value, float)}
-        figures["chance"] = 100 / len(self.classes)
-        return "\n".join([*lines, *(f"{label:<16}{value:>8.2f}" for label, value in figures.items())])
+    per_class: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    classes: Sequence[str] = ()
 
 
 def zero_shot(
@@ -92,7 +64,7 @@ def zero_shot(
     *,
     batch_size: int = 64,
     name: str = "",
-) -> ZeroShotResult:
+) -> ZeroShotScores:
     """How often the class of a picture scores highest of all.
 
     Ties are as in `evaluate_retrieval`: within 1e-6 * max(1, |score|), and accuracy is an expectation over a random
@@ -129,7 +101,7 @@ def zero_shot_by_editor(
     batch_size: int = 64,
     workers: int = 2,
     name: str = "",
-) -> dict[str, ZeroShotResult]:
+) -> dict[str, ZeroShotScores]:
     """`zero_shot` for each of the editors, with pictures and classes embedded once for all."""
     for editor in editors.values():
         check_batches(encoder, editor, batch_size)
@@ -146,9 +118,9 @@ def zero_shot_by_editor(
         say(f"{label or 'pictures'}: left out {summary(problems)}")
     if not kept:
         raise InputError(f"No picture can be read, the first: {problems[0].where}")
-    found = [*(pictures.problems if isinstance(pictures, Collection) else ()), *problems]
+    every = [*(pictures.problems if isinstance(pictures, Collection) else ()), *problems]
     counts = {way: count_classes(rows, names, truth[kept], editor) for way, editor in editors.items()}
-    return {way: _result(of, truth[kept].numpy(), classes, label, found) for way, of in counts.items()}
+    return {way: _result(of, truth[kept].numpy(), classes, label, every) for way, of in counts.items()}
 
 
 def class_embeddings(
@@ -211,7 +183,7 @@ def _embedded(
     with progress(total=len(openers), what="classifying", unit="image", delay=1.0) as bar:
         for number, (rows, wrong) in enumerate(embed_batches(encoder, batches, workers)):
             parts.append(rows)
-            kept += [number * batch_size + place for place, error in enumerate(wrong) if error is None]
+            kept += [number * batch_size + row for row, error in enumerate(wrong) if error is None]
             problems += [Problem("unreadable picture", str(error)) for error in wrong if error is not None]
             bar.update(len(wrong))
     return torch.cat(parts), kept, problems
@@ -231,18 +203,21 @@ def _labels(labels: Tensor | np.ndarray | Sequence[int], n_images: int, n_classe
 
 def _result(
     counts: Counts, truth: np.ndarray, classes: Sequence[str], name: str, problems: Sequence[Problem]
-) -> ZeroShotResult:
+) -> ZeroShotScores:
     first = 100 * counts.recall(1)
     sizes = np.bincount(truth, minlength=len(classes))
     sums = np.bincount(truth, first, minlength=len(classes))
     per_class = np.where(sizes > 0, sums / np.maximum(sizes, 1), np.nan)
-    return ZeroShotResult(
-        top1=float(first.mean()),
-        top5=100 * float(counts.recall(5).mean()) if len(classes) > 5 else float("nan"),
-        mean_per_class=float(np.nanmean(per_class)),
+    values = {"top-1": float(first.mean()), "top-5": 100 * float(counts.recall(5).mean())}
+    if len(classes) <= 5:
+        del values["top-5"]
+    return ZeroShotScores(
+        values={**values, "mean per class": float(np.nanmean(per_class))},
+        main="top-1",
+        name=name or "zero-shot classification",
+        counts={"images": len(truth), "classes": len(classes), "left out": len(problems)},
+        chance={"top-1": 100 / len(classes), "mean per class": 100 / len(classes)},
+        problems=problems,
         per_class=per_class,
         classes=list(classes),
-        n_images=len(truth),
-        name=name,
-        problems=problems,
     )

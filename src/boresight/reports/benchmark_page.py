@@ -12,9 +12,10 @@ from typing import Any
 
 from boresight.benchmarks.record import EDITED, PLAIN, BenchmarkRun, PublishedFigure, published_figures
 from boresight.errors import InputError
-from boresight.evaluation.results import Spread, replace_text
 from boresight.reports.charts import dot_figure
 from boresight.reports.page import embedded, page_from, shelf_of, shown
+from boresight.storage import replace_text
+from boresight.tables import Spread
 
 PUBLISHED = "published"
 ROLES = {PLAIN: "baseline", EDITED: "ours"}

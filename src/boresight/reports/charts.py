@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from boresight.evaluation.results import Spread
+from boresight.tables import Spread
 
 
 @dataclass(frozen=True)

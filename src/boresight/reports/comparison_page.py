@@ -12,15 +12,17 @@ from PIL import Image
 from boresight.data import Collection
 from boresight.editing.explanation import LatentEffect
 from boresight.errors import InputError
+from boresight.evaluation.comparison_figures import ALL_KINDS, Comparison, HeldOut
+from boresight.evaluation.comparison_rows import Row
 from boresight.evaluation.examples import EXAMPLE_RULE, GALLERY_RULE, Example, LatentCard
-from boresight.evaluation.results import ALL_KINDS, Comparison, HeldOut, Row, replace_text
 from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS
 from boresight.reports.charts import DotFigure, dot_figure
 from boresight.reports.page import Thumbnail, page_from, shelf_of, thumbnails
+from boresight.storage import replace_text
 
 LATENTS_SHOWN = 6
 LEAST_SHARE = 0.05
-COLUMNS = {**{f"R@{k}": f"R@{k}" for k in DEPTHS}, "MRR": "mrr"}
+COLUMNS = (*(f"R@{k}" for k in DEPTHS), "MRR")
 MEASURES = {
     "explained_variance": "explained variance",
     "l0": "active latents an image",
@@ -65,7 +67,7 @@ def write_report(
         headlines=[_headline(comparison, test) for test in comparison.tests],
         facts=list({**(facts or {}), **_facts(comparison)}.items()),
         directions=list(DIRECTIONS.values()),
-        metrics=list(COLUMNS),
+        metrics=COLUMNS,
         sections=[_section(comparison, test) for test in comparison.tests],
         legend=[(row.name, row.role) for row in _contrast(comparison)],
         measures=_measures(comparison),
@@ -102,9 +104,9 @@ def _headline(comparison: Comparison, test: HeldOut) -> dict[str, Any]:
     plain, ours = _rows(comparison, "baseline")[0].name, _rows(comparison, "ours")[0].name
     lines = []
     for direction, words in DIRECTIONS.items():
-        before = comparison.spread(test.name, plain, direction, "R@1")
-        after = comparison.spread(test.name, ours, direction, "R@1")
-        gain = comparison.gain(test.name, ours, plain, direction, "R@1")
+        before = comparison.spread(test.name, plain, f"{direction} R@1")
+        after = comparison.spread(test.name, ours, f"{direction} R@1")
+        gain = comparison.gain(test.name, ours, plain, f"{direction} R@1")
         spread = "" if gain.deviation is None else f" ± {gain.deviation:.1f}"
         lines.append(
             {
@@ -126,22 +128,22 @@ def _facts(comparison: Comparison) -> dict[str, str]:
 
 def _section(comparison: Comparison, test: HeldOut) -> dict[str, Any]:
     cells = {
-        (row.name, direction, metric): comparison.spread(test.name, row.name, direction, metric)
+        (row.name, direction, metric): comparison.spread(test.name, row.name, f"{direction} {metric}")
         for row in comparison.rows
         for direction in DIRECTIONS
-        for metric in COLUMNS.values()
+        for metric in COLUMNS
     }
     compared = {row.name for row in _rows(comparison, *COMPARED)}
     best = {
         (direction, metric): max(round(cells[name, direction, metric].mean, _digits(metric)) for name in compared)
         for direction in DIRECTIONS
-        for metric in COLUMNS.values()
+        for metric in COLUMNS
     }
     rows = []
     for row in comparison.rows:
         line = []
         for direction in DIRECTIONS:
-            for number, metric in enumerate(COLUMNS.values()):
+            for number, metric in enumerate(COLUMNS):
                 value, digits = cells[row.name, direction, metric], _digits(metric)
                 top = row.name in compared and round(value.mean, digits) == best[direction, metric]
                 line.append(
@@ -163,16 +165,16 @@ def _section(comparison: Comparison, test: HeldOut) -> dict[str, Any]:
 
 
 def _digits(metric: str) -> int:
-    return 3 if metric == "mrr" else 1
+    return 3 if metric == "MRR" else 1
 
 
 def _chart(comparison: Comparison, test: HeldOut, direction: str) -> DotFigure:
     plain = _rows(comparison, "baseline")[0]
     tracks = [
-        (row.name, [(row.name, row.role, comparison.spread(test.name, row.name, direction, "R@1"))])
+        (row.name, [(row.name, row.role, comparison.spread(test.name, row.name, f"{direction} R@1"))])
         for row in _rows(comparison, *COMPARED)
     ]
-    reference = comparison.spread(test.name, plain.name, direction, "R@1").mean
+    reference = comparison.spread(test.name, plain.name, f"{direction} R@1").mean
     return dot_figure(f"{_sentence(DIRECTIONS[direction])}, R@1 in %; dashed: {plain.name}", tracks, reference)
 
 
@@ -181,7 +183,7 @@ def _richness(comparison: Comparison, test: HeldOut, direction: str) -> DotFigur
         (
             f"{kind} ({count:,})",
             [
-                (row.name, row.role, comparison.spread(test.name, row.name, direction, "R@1", kind))
+                (row.name, row.role, comparison.spread(test.name, row.name, f"{direction} R@1", kind))
                 for row in _contrast(comparison)
             ],
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from boresight.errors import InputError
-from boresight.evaluation.results import Spread
+from boresight.tables import Spread
 
 
 @dataclass(frozen=True)

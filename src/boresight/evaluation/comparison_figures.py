@@ -1,0 +1,122 @@
+"""Figures of a comparison: rows by seed, their mean and spread, as a table, csv and json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from boresight.errors import ArtefactError
+from boresight.evaluation.comparison_rows import Row
+from boresight.evaluation.retrieval import DIRECTIONS, METRICS, RECALLS
+from boresight.storage import replace_json, replace_text
+from boresight.tables import Spread, csv_text, table
+
+ALL_KINDS = "all"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A test set: its size, and how many captions it has of each kind."""
+
+    name: str
+    n_images: int
+    n_texts: int
+    kinds: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Retrieval of every row on every test set over the seeds.
+
+    Attributes:
+        rows: the lines of the table, in order.
+        tests: the test sets, in order.
+        seeds: the seeds that were run.
+        figures: test set -> row -> seed (as a string; '-' for a row that no seed changes) -> what
+            `RetrievalScores.to_dict()` gave.
+        measures: seed -> measures of its sparse autoencoder.
+        facts: what was run: settings, versions, sizes, times.
+    """
+
+    rows: Sequence[Row]
+    tests: Sequence[HeldOut]
+    seeds: Sequence[int]
+    figures: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    measures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def values(self, test: str, row: str, measure: str, kind: str = ALL_KINDS) -> list[float]:
+        """One value a seed; measure: say 'T2I R@1'."""
+        results = self.figures[test][row].values()
+        return [(result if kind == ALL_KINDS else result["kinds"][kind])[measure] for result in results]
+
+    def spread(self, test: str, row: str, measure: str, kind: str = ALL_KINDS) -> Spread:
+        """Over the seeds."""
+        return Spread.of(self.values(test, row, measure, kind))
+
+    def gain(self, test: str, row: str, over: str, measure: str, kind: str = ALL_KINDS) -> Spread:
+        """Difference `row` - `over`, seed by seed, and its spread."""
+        mine, other = (self.values(test, name, measure, kind) for name in (row, over))
+        size = max(len(mine), len(other))  # a row without chance in it has one value for all seeds
+        pairs = zip(mine * (size // len(mine)), other * (size // len(other)), strict=True)
+        return Spread.of([a - b for a, b in pairs])
+
+    def table(self, test: str, kind: str = ALL_KINDS) -> str:
+        """Recalls in percent of one test set, aligned for a terminal."""
+        held = next(entry for entry in self.tests if entry.name == test)
+        seeds = f"mean ± standard deviation over {len(self.seeds)} seeds" if len(self.seeds) > 1 else "one seed"
+        captions = held.n_texts if kind == ALL_KINDS else held.kinds[kind]
+        title = f"{test}{'' if kind == ALL_KINDS else f', {kind} captions'}"
+        rows = [
+            [row.name, *(self.spread(test, row.name, measure, kind).text() for measure in RECALLS)] for row in self.rows
+        ]
+        return table(
+            ["", *RECALLS],
+            rows,
+            f"{title}: {held.n_images:,} images, {captions:,} captions; recall in %, {seeds}\n"
+            f"{', '.join(DIRECTIONS.values())}",
+        )
+
+    def __str__(self) -> str:
+        return "\n\n".join(self.table(test.name) for test in self.tests)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Comparison:
+        return cls(
+            rows=[Row(**row) for row in value["rows"]],
+            tests=[HeldOut(**test) for test in value["tests"]],
+            seeds=list(value["seeds"]),
+            figures=value["figures"],
+            measures=value["measures"],
+            facts=value["facts"],
+        )
+
+    def save_json(self, file: str | Path) -> None:
+        replace_json(Path(file), self.to_dict())
+
+    @classmethod
+    def load_json(cls, file: str | Path) -> Comparison:
+        """Raises ArtefactError when the file is missing or no comparison."""
+        try:
+            return cls.from_dict(json.loads(Path(file).read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtefactError(f"{file} holds no comparison ({error}); run the comparison again.") from error
+
+    def save_csv(self, file: str | Path) -> None:
+        """One line a figure: test set, row, seed, kind, measure, value."""
+        lines = [
+            [test.name, row.name, seed, kind, f"{direction} {metric}", f"{values[f'{direction} {metric}']:.6g}"]
+            for test in self.tests
+            for row in self.rows
+            for seed, result in self.figures[test.name][row.name].items()
+            for kind, values in {ALL_KINDS: result, **result.get("kinds", {})}.items()
+            for direction in DIRECTIONS
+            for metric in METRICS
+        ]
+        replace_text(Path(file), csv_text(["test_set", "row", "seed", "kind", "measure", "value"], lines))
