@@ -64,9 +64,9 @@ from boresight.evaluation.retrieval import evaluate_retrieval
 from boresight.progress import say
 from boresight.storage import replace_text
 from boresight.tables import Spread
+from boresight.training.checkpoints import CHECKPOINT, MODEL
 from boresight.training.config import CaptionerShape, Captions, Loss, PretrainConfig, Stage, Strategy, StreamConfig
-from boresight.training.loop import CHECKPOINT
-from boresight.training.recipe import MODEL, train_on
+from boresight.training.recipe import train_on
 from boresight.training.shards import open_rows
 from kept import keep, kept
 from worlds.small_clip import SmallClipConfig, small_clip, small_processor, train_tokenizer

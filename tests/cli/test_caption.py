@@ -13,6 +13,7 @@ from PIL import Image
 
 from boresight.encoders import load_encoder
 from boresight.encoders.hf import TransformersEncoder
+from boresight.runs import open_run
 from boresight.storage import save_artefact
 from boresight.training.captioner import (
     Captioner,
@@ -199,16 +200,28 @@ def test_what_cannot_be_done_gets_one_sentence(world: Path, tmp_path: Path) -> N
 def test_a_file_of_other_making_is_left_alone(world: Path, tmp_path: Path) -> None:
     file = tmp_path / "captions.jsonl"
     file.write_text("precious\n")
-    assert "not by boresight" in refused(*words(world), cwd=tmp_path)
+    assert "captions.jsonl was not written by boresight; choose another file" in refused(*words(world), cwd=tmp_path)
     assert file.read_text() == "precious\n"
     file.unlink()
     assert boresight(*words(world), cwd=tmp_path)[0] == 0
     before = file.read_bytes()
-    for more, captioner in ((("--max-tokens", "2"), "queries"), ((), "teacher")):
-        assert "other options" in refused(*words(world, *more, captioner=captioner), cwd=tmp_path)
+    for more, captioner, differing in (
+        (("--max-tokens", "2"), "queries", "max_tokens = None and this run has 2; choose another file"),
+        ((), "teacher", "a captioner of fingerprint"),
+    ):
+        assert differing in refused(*words(world, *more, captioner=captioner), cwd=tmp_path)
     assert file.read_bytes() == before
     assert boresight(*words(world, "--out", "captions.txt", "--max-tokens", "2"), cwd=tmp_path)[0] == 0
     assert boresight(*words(world), cwd=tmp_path)[0] == 0  # the other file has settings of its own
+
+
+def test_two_at_once_do_not_write_one_file(world: Path, tmp_path: Path) -> None:
+    with open_run(tmp_path / "captions.jsonl", {}, journal=tmp_path / "captions.jsonl.settings.json"):
+        assert "Another run is writing captions.jsonl" in refused(*words(world), cwd=tmp_path)
+    (tmp_path / "captions.jsonl").write_text("")
+    assert boresight(*words(world), cwd=tmp_path)[0] == 0
+    (tmp_path / "captions.jsonl").unlink()  # so other settings are no trouble
+    assert boresight(*words(world, "--max-tokens", "2"), cwd=tmp_path)[0] == 0
 
 
 def test_a_model_other_than_the_captioners_is_refused(world: Path, tmp_path: Path) -> None:

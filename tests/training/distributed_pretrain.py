@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 
 from boresight.errors import InputError
-from boresight.training.collectives import gather_objects, rank, world_size
+from boresight.training.collectives import gather_objects, join_processes, rank, world_size
 from boresight.training.config import Stage
-from boresight.training.loop import Batches, join_processes, pretrain
+from boresight.training.loop import Batches, pretrain
 from pretraining_world import CONFIG, batches, tiny_trainee, weights
 
 

@@ -60,15 +60,15 @@ class Pretrain:
     def run(self) -> None:
         """Train, and say where the model is and what it came to."""
         try:
-            from boresight.training.loop import CAPTIONER, MODEL, join_processes
+            from boresight.training.recipe import check_places, train_on
         except ImportError as error:
             raise InputError(f"Training needs the extra 'train' ({error}); pip install 'boresight[train]'.") from error
         from boresight.encoders import load_encoder
         from boresight.encoders.hf import TransformersEncoder
         from boresight.models import default_model_path
-        from boresight.training.collectives import rank
+        from boresight.training.checkpoints import CAPTIONER, MODEL
+        from boresight.training.collectives import join_processes, rank
         from boresight.training.model_folder import pixel_statistics
-        from boresight.training.recipe import check_places, train_on
 
         self._check_options()
         join_processes()

@@ -20,11 +20,18 @@ from boresight.encoders.protocol import check_texts
 from boresight.errors import ArtefactError, InputError
 from boresight.prefetch import ahead
 from boresight.progress import progress, say
-from boresight.runs import GO_ON
+from boresight.runs import GO_ON, open_run
 from boresight.storage import fingerprint, replace_file, writing
 from boresight.training.captioner import Cache, Captioner, prefix_states, real_tokens, special_ends
 
 Decode = Literal["greedy", "beam"]
+_LABELS = {
+    "model": "a model of fingerprint",
+    "captioner": "a captioner of fingerprint",
+    "web captions": "web captions =",
+    "decode": "decode =",
+    "max_tokens": "max_tokens =",
+}
 
 
 def write_captions(
@@ -106,10 +113,10 @@ def _written(
 ) -> list[list[int]]:
     pixels = encoder.collate(images)["pixel_values"].to(encoder.device, encoder.dtype)
     tokenized = encoder.tokenize(webs)
-    found = prefix_states(encoder.model, pixels, tokenized["input_ids"].to(encoder.device))
-    place = captioner.head.weight.device
-    image, text = found.image_states.to(place), found.text_states.to(place).expand(len(images), -1, -1)
-    real = tokenized["attention_mask"].bool().to(place).expand(len(images), -1)
+    states = prefix_states(encoder.model, pixels, tokenized["input_ids"].to(encoder.device))
+    device = captioner.head.weight.device
+    image, text = states.image_states.to(device), states.text_states.to(device).expand(len(images), -1, -1)
+    real = tokenized["attention_mask"].bool().to(device).expand(len(images), -1)
     start, end = special_ends(encoder.tokenizer)
     return decode_states(
         captioner, image, text, real=real, start=start, end=end, decode=decode, beams=beams, limit=limit
@@ -261,7 +268,8 @@ def caption_file(
 
     Raises:
         InputError: as `write_captions`, or no picture can be used.
-        ArtefactError: the file was made with another model, captioner or other options, or cannot be written.
+        ArtefactError: the file was made with another model, captioner or other options, or not by boresight, another
+            run is writing it, or it cannot be written.
     """
     file = Path(file)
     decoding: dict[str, Any] = {"decode": "greedy", "beams": 4, "max_tokens": None, **options}
@@ -270,77 +278,60 @@ def caption_file(
         raise InputError(f"workers is {workers}; pass 1 or more.")
     if not names:
         raise InputError("There are no pictures to caption; check the folder or the split.")
-    settings = {
+    if file.is_dir():
+        raise ArtefactError(f"{file} is a folder; name the file to write, as in {file / 'captions.jsonl'}.")
+    made_from = {
         "model": check_pair(encoder, captioner).fingerprint,
         "captioner": fingerprint(captioner.state_dict()),
         "web captions": web_captions is not None,
         "decode": f"beam of {decoding['beams']}" if decoding["decode"] == "beam" else decoding["decode"],
         "max_tokens": decoding["max_tokens"],
     }
-    _check_file(file, settings)
-    there = _kept(file, key)
-    todo = [row for row, name in enumerate(names) if name not in there]
-    if len(todo) < len(names):
-        say(f"{len(names) - len(todo)} of {len(names)} pictures have their caption already.")
-    problems: dict[int, str] = {}
+    note = file.with_name(f"{file.name}.settings.json")
+    empty = not file.exists() or not file.stat().st_size
+    with open_run(file, made_from, _LABELS, journal=note, start_over=empty), writing(file, GO_ON):
+        there = _kept(file, key)
+        todo = [row for row, name in enumerate(names) if name not in there]
+        if len(todo) < len(names):
+            say(f"{len(names) - len(todo)} of {len(names)} pictures have their caption already.")
 
-    def prepared(row: int) -> Tensor | InputError:
-        try:
-            return encoder.preprocess(read(row))
-        except InputError as error:
-            return error
+        def prepared(row: int) -> Tensor | InputError:
+            try:
+                return encoder.preprocess(read(row))
+            except InputError as error:
+                return error
 
-    with (
-        writing(file, GO_ON),
-        open(file, "ab") as out,
-        closing(ahead(prepared, todo, workers, 2 * batch_size)) as pictures,
-        progress(total=len(names), initial=len(names) - len(todo), what="captioning", unit="image") as bar,
-    ):
-        for begin in range(0, len(todo), batch_size):
-            batch = dict(zip(todo[begin : begin + batch_size], pictures, strict=False))
-            for row, found in batch.items():
-                if isinstance(found, InputError):
-                    problems[row] = str(found)
-                    say(f"Left out: {found}")
-            ready = {row: found for row, found in batch.items() if isinstance(found, Tensor)}
-            if ready:
-                webs = None if web_captions is None else [web_captions[row] for row in ready]
-                captions = write_captions(
-                    encoder, captioner, list(ready.values()), webs, batch_size=batch_size, **decoding
-                )
-                out.writelines(
-                    _line({key: names[row], "caption": said}) for row, said in zip(ready, captions, strict=True)
-                )
-                out.flush()
-            bar.update(len(batch))
-        if len(problems) == len(names):
-            raise InputError(f"No picture can be captioned, the first because: {next(iter(problems.values()))}")
-        out.writelines(_line({key: names[row], "problem": problem}) for row, problem in problems.items())
+        problems: dict[int, str] = {}
+        with (
+            open(file, "ab") as out,
+            closing(ahead(prepared, todo, workers, 2 * batch_size)) as pictures,
+            progress(total=len(names), initial=len(names) - len(todo), what="captioning", unit="image") as bar,
+        ):
+            for begin in range(0, len(todo), batch_size):
+                batch = dict(zip(todo[begin : begin + batch_size], pictures, strict=False))
+                refused = {row: str(error) for row, error in batch.items() if isinstance(error, InputError)}
+                for problem in refused.values():
+                    say(f"Left out: {problem}")
+                problems |= refused
+                ready = {row: picture for row, picture in batch.items() if isinstance(picture, Tensor)}
+                if ready:
+                    webs = None if web_captions is None else [web_captions[row] for row in ready]
+                    captions = write_captions(
+                        encoder, captioner, list(ready.values()), webs, batch_size=batch_size, **decoding
+                    )
+                    named = zip(ready, captions, strict=True)
+                    out.writelines(_line({key: names[row], "caption": caption}) for row, caption in named)
+                    out.flush()
+                bar.update(len(batch))
+            if len(problems) == len(names):
+                raise InputError(f"No picture can be captioned, the first because: {next(iter(problems.values()))}")
+            out.writelines(_line({key: names[row], "problem": problem}) for row, problem in problems.items())
     return len(names) - len(problems), len(problems)
 
 
 def _line(entry: dict[str, str]) -> bytes:
     # A file name that is no valid unicode holds lone surrogates, which become escapes that json reads.
     return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _check_file(file: Path, settings: dict[str, Any]) -> None:
-    """Raises ArtefactError unless the file is new or was begun under these very settings, which are then noted."""
-    note = file.with_name(f"{file.name}.settings.json")
-    if file.is_dir():
-        raise ArtefactError(f"{file} is a folder; name the file to write, as in {file / 'captions.jsonl'}.")
-    if file.exists() and file.stat().st_size:
-        try:
-            found = json.loads(note.read_bytes())
-        except (OSError, ValueError):
-            found = None
-        if found != settings:
-            raise ArtefactError(
-                f"{file} was made with another model, captioner or other options, or not by boresight; "
-                "choose another file."
-            )
-        return
-    replace_file(note, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def _kept(file: Path, key: str) -> set[str]:

@@ -21,11 +21,20 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from boresight.errors import ArtefactError, InputError
-from boresight.storage import load_artefact, put_back, read_manifest, save_artefact
+from boresight.storage import load_artefact, nearest, put_back, read_manifest, save_artefact
 from boresight.training.collectives import gather_objects, rank, shared_like
 
 KIND = "training"
+CHECKPOINT, MODEL, CAPTIONER = "checkpoint", "model", "captioner"
+"""Folders below that of a training."""
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def check_is_folder(out: Path) -> None:
+    """Raises ArtefactError where `out` is, or lies below, something that is no folder."""
+    above = nearest(out)
+    if not above.is_dir():
+        raise ArtefactError(f"{above} is no folder, so nothing can be written to {out}; choose another folder.")
 
 
 def save_checkpoint(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -20,6 +21,14 @@ from torch.nn import functional as F
 # torch 2.13 renamed both and warns at the old names.
 _all_gather: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
 _reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or getattr(dist, "reduce_scatter_tensor", None)
+_PATIENCE = timedelta(hours=2)  # for which processes wait on the first one, which reads and evaluates alone
+
+
+def join_processes() -> None:
+    """Meet the processes that torchrun started; until then `rank` is 0 and `world_size` 1 in each of them."""
+    from accelerate import PartialState
+
+    PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
 
 
 def world_size() -> int:
@@ -83,14 +92,29 @@ def gather_objects(value: Any) -> list[Any]:
     """What every process passed, in the order of their ranks; small things that pickle."""
     if world_size() == 1:
         return [value]
-    found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def whole_tensor(value: Tensor) -> Tensor:
     """A tensor that is spread over processes, gathered on each of them; any other as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def sharded(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module itself, on `device`, its weights spread over processes layer by layer (FSDP2)."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (world_size(),))
+    module.to(device)
+    for part in module.modules():
+        if isinstance(part, nn.ModuleList):
+            for layer in part:
+                fully_shard(layer, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    return module
 
 
 def shared_like(value: Tensor, like: Tensor) -> Tensor:

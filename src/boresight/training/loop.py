@@ -13,32 +13,46 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
 
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import InputError
 from boresight.progress import progress, say
 from boresight.seeds import generator
-from boresight.storage import fingerprint, nearest
+from boresight.storage import fingerprint
 from boresight.training.captioner import IGNORED, Captioner
-from boresight.training.checkpoints import find_checkpoint, load_checkpoint, save_checkpoint, whole_weights
-from boresight.training.collectives import average, gather_objects, launched, rank, whole_tensor, world_size
+from boresight.training.checkpoints import (
+    CHECKPOINT,
+    MODEL,
+    check_is_folder,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    whole_weights,
+)
+from boresight.training.collectives import (
+    average,
+    gather_objects,
+    join_processes,
+    launched,
+    rank,
+    sharded,
+    whole_tensor,
+    world_size,
+)
 from boresight.training.config import PretrainConfig, Stage
 from boresight.training.contrastive import MAX_LOG_SCALE, clamp_scale
-from boresight.training.gradient_cache import cached_backward
+from boresight.training.gradient_cache import Encoded, cached_backward
 from boresight.training.parameters import average_into, lock, parameter_groups, rate_share
-from boresight.training.trainee import Trainee, loss_of
+from boresight.training.trainee import Trainee, filled, finished, loss_of, scalars_as_vectors
 
-CHECKPOINT, LOGS, MODEL, CAPTIONER = "checkpoint", "logs", "model", "captioner"
-_PATIENCE = timedelta(hours=2)  # for which processes wait on the first one, which reads and evaluates alone
-
+LOGS = "logs"
 
 Batches = Callable[[Stage, int], Iterable[Mapping[str, Any]]]
 """batches(stage, start): the batches of this process from batch `start` on, endlessly, at the stage's sizes.
@@ -59,11 +73,6 @@ class Trained:
     captioner: Captioner | None
     loss: float
     images_per_second: float
-
-
-def join_processes() -> None:
-    """Meet the processes that torchrun started; until then `rank` is 0 and `world_size` 1 in each of them."""
-    PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
 
 
 def pretrain(
@@ -102,125 +111,153 @@ def pretrain(
         raise InputError("shard spreads weights over processes, and this one is alone; use torchrun, or leave it out.")
     if rank() == 0:
         check_is_folder(folder)
-    module = copy.deepcopy(trainee)
-    origin = {"settings": config.of_outcome, "data": data, "weights": fingerprint(module.state_dict())}
-    hottest = max(MAX_LOG_SCALE, float(module.model.logit_scale.detach()))  # as published checkpoints may be above 100
-    _shape_scalars(module, like=None)
-    if len(set(config.lock)) == 2 and module.captioner is None:
-        raise InputError("Both towers are locked and there is no captioner, so nothing is left to learn; lock one.")
-    for tower in config.lock:
-        lock(module.model, tower)
-    if config.gradient_checkpointing:
-        module.model.activation_checkpointing_enable({"use_reentrant": False})
-        if module.captioner is not None:
-            module.captioner.recompute = True
-    # A SigLIP trained by softmax never uses its bias, and a locked captioner's heads may be unused too.
-    accelerator = Accelerator(
-        mixed_precision="no",  # autocast is ours: accelerate's holds for the process, and not for one training
-        cpu=not torch.cuda.is_available(),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-    wrapped = _sharded(module, accelerator) if config.shard else accelerator.prepare_model(module)
-    groups = parameter_groups(module, config.learning_rate, config.weight_decay, config.layer_decay)
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
-    averages = {name: value.detach().clone() for name, value in module.named_parameters()} if config.average else {}
-    start = 0
-    if find_checkpoint(folder / CHECKPOINT):
-        start, places = load_checkpoint(folder / CHECKPOINT, wrapped, optimizer, averages, origin, folder / MODEL)
-        if isinstance(batches, Stateful) and len(places) == world_size():
-            batches.load_state_dict(places[rank()])
-        if start < config.steps:
-            _say(f"Going on from step {start} of {config.steps}.")
-
+    origin = {"settings": config.of_outcome, "data": data, "weights": fingerprint(trainee.state_dict())}
+    training = _Training(trainee, config, folder, origin)
+    start = training.go_on(batches)
     log = _Log(folder / LOGS if tensorboard else None)
-    loss_value, began, saved = math.nan, time.perf_counter(), start
-    wrapped.train()
+    loss, began = math.nan, time.perf_counter()
     hidden = math.inf if rank() else 0.0
     bar = progress(total=config.steps, initial=start, what="pretrain", unit="step", delay=hidden)
     with bar, log, _explained():
         for step, batch in zip(range(start, config.steps), _through(batches, config, start), strict=False):
-            rate = config.learning_rate * rate_share(step, config.steps, config.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["share"]
-            torch.manual_seed(generator(config.seed, f"step {step} process {rank()}").initial_seed())
-            measures = _step(wrapped, module, batch, optimizer, config, accelerator)
-            loss_value = measures["loss"]
-            if not all(map(math.isfinite, measures.values())):
-                raise InputError(
-                    _no_longer_finite("The loss or its gradient is", step, measures, folder, step == saved)
-                )
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if config.loss != "sigmoid":
-                clamp_scale(module.model.logit_scale, hottest)
-            if averages:
-                average_into(averages, module, config.average)
+            measures = training.step(step, batch)
+            loss = measures["loss"]
             bar.update(1)
-            bar.set_postfix(loss=f"{loss_value:.3f}", refresh=False)
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             done = step + 1
             if done % config.every == 0 or done == config.steps:
-                if not _all_finite(module):
-                    raise InputError(_no_longer_finite("The weights are", step, measures, folder))
-                places = gather_objects(batches.state_dict()) if isinstance(batches, Stateful) else []
-                kept = {name: whole_tensor(value) for name, value in averages.items()}
-                weights = save_checkpoint(folder / CHECKPOINT, wrapped, optimizer, kept, origin, done, places)
-                saved = done
                 keeping = keep is not None and done < config.steps
-                if rank() == 0 and (evaluate is not None or keeping):
-                    whole = _finished(_filled(weights, trainee) if config.shard else module, kept, trainee)
-                    if keep is not None and keeping:
-                        keep(whole.model, whole.captioner)
-                    if evaluate is not None:
-                        measures |= dict(evaluate(whole.model.to(accelerator.device)))
-                log.write(done, {**measures, "learning rate": rate})
+                whole = training.save(done, measures, batches, wanted=evaluate is not None or keeping)
+                if whole is not None and keep is not None and keeping:
+                    keep(whole.model, whole.captioner)
+                if whole is not None and evaluate is not None:
+                    measures |= evaluate(whole.model.to(training.accelerator.device))
+                log.write(done, {**measures, "learning rate": training.rate})
     seconds = max(time.perf_counter() - began, 1e-9)
-    present = _filled(whole_weights(wrapped), trainee) if config.shard else module
-    whole = _finished(present, {name: whole_tensor(value) for name, value in averages.items()}, trainee)
-    return Trained(whole.model, whole.captioner, loss_value, (config.steps - start) * config.batch_size / seconds)
+    whole = training.whole(whole_weights(training.wrapped) if config.shard else {}, training.whole_averages())
+    return Trained(whole.model, whole.captioner, loss, (config.steps - start) * config.batch_size / seconds)
 
 
-def _step(
-    wrapped: nn.Module,
-    module: Trainee,
-    batch: Mapping[str, Any],
-    optimizer: torch.optim.Optimizer,
-    config: PretrainConfig,
-    accelerator: Accelerator,
-) -> dict[str, float]:
-    """Gradients of one batch, clipped; of the whole batch of all processes the loss, the captioner's cross entropy a
-    token (unweighted) and the gradient's norm.
-    """
-    tensors = module.trimmed({name: value for name, value in batch.items() if isinstance(value, Tensor)})
-    tensors = {name: value.to(accelerator.device) for name, value in tensors.items()}
-    size = len(tensors["pixel_values"])
-    micro = config.micro_batch or size
-    chunks = [{name: value[at : at + micro] for name, value in tensors.items()} for at in range(0, size, micro)]
-    contrastive = loss_of(config.loss, config.captions, config.loss_chunk)
-    extra, said = None, list[Tensor]()
-    if module.captioner is not None:
-        # Gradients are averaged over processes, so each divides by the mean number of tokens and not by its own.
-        tokens = average((module.targets(tensors) != IGNORED).sum().float())
+class _Training:
+    """A training under way: what learns, its optimiser and averages, and the folder that keeps them."""
 
-        def extra(encoded: Any) -> Tensor:
-            share = encoded.rest / tokens
-            said.append(share.detach())
-            return config.captioning_weight * share
+    def __init__(self, trainee: Trainee, config: PretrainConfig, folder: Path, origin: Mapping[str, Any]) -> None:
+        self.trainee, self.config, self.folder, self.origin = trainee, config, folder, origin
+        self.saved, self.rate = 0, 0.0
+        module = self.module = copy.deepcopy(trainee)
+        log_scale = float(module.model.logit_scale.detach())
+        self.hottest = max(MAX_LOG_SCALE, log_scale)  # as published checkpoints may be above 100
+        scalars_as_vectors(module)
+        if len(set(config.lock)) == 2 and module.captioner is None:
+            raise InputError("Both towers are locked and there is no captioner, so nothing is left to learn; lock one.")
+        for tower in config.lock:
+            lock(module.model, tower)
+        if config.gradient_checkpointing:
+            module.model.activation_checkpointing_enable({"use_reentrant": False})
+            if module.captioner is not None:
+                module.captioner.recompute = True
+        # A SigLIP trained by softmax never uses its bias, and a locked captioner's heads may be unused too.
+        self.accelerator = Accelerator(
+            mixed_precision="no",  # autocast is ours: accelerate's holds for the process, and not for one training
+            cpu=not torch.cuda.is_available(),
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+        device = self.accelerator.device
+        self.wrapped: nn.Module = sharded(module, device) if config.shard else self.accelerator.prepare_model(module)
+        groups = parameter_groups(module, config.learning_rate, config.weight_decay, config.layer_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+        named = module.named_parameters() if config.average else ()
+        self.averages = {name: value.detach().clone() for name, value in named}
 
-    def encode(chunk: Mapping[str, Tensor]) -> Any:
-        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            return wrapped(chunk)
+    def go_on(self, batches: Batches) -> int:
+        """Take up the checkpoint of the folder, where there is one; how many steps are done."""
+        if not find_checkpoint(self.folder / CHECKPOINT):
+            return 0
+        self.saved, positions = load_checkpoint(
+            self.folder / CHECKPOINT, self.wrapped, self.optimizer, self.averages, self.origin, self.folder / MODEL
+        )
+        if isinstance(batches, Stateful) and len(positions) == world_size():
+            batches.load_state_dict(positions[rank()])
+        if self.saved < self.config.steps:
+            _say(f"Going on from step {self.saved} of {self.config.steps}.")
+        return self.saved
 
-    value, captioning = cached_backward(
-        encode, chunks, lambda *inputs: config.contrastive_weight * contrastive(*inputs), model=wrapped, extra=extra
-    )
-    norm = torch.nn.utils.clip_grad_norm_(
-        [value for group in optimizer.param_groups for value in group["params"]], config.gradient_norm
-    )
-    found = {"loss": average(value), "gradient norm": whole_tensor(norm)}
-    if extra is not None:
-        found["loss"] = found["loss"] + average(captioning)
-        found["captioning"] = average(torch.stack(said).sum())
-    return {name: float(each) for name, each in found.items()}
+    def step(self, step: int, batch: Mapping[str, Any]) -> dict[str, float]:
+        """One step; its measures. Raises InputError where one is no longer finite, before any weight moves."""
+        config = self.config
+        self.rate = config.learning_rate * rate_share(step, config.steps, config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * group["share"]
+        torch.manual_seed(generator(config.seed, f"step {step} process {rank()}").initial_seed())
+        measures = self._gradients(batch)
+        if not all(map(math.isfinite, measures.values())):
+            at_once = step == self.saved
+            raise InputError(
+                _no_longer_finite("The loss or its gradient is", step, measures, self.folder, at_once=at_once)
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if config.loss != "sigmoid":
+            clamp_scale(self.module.model.logit_scale, self.hottest)
+        average_into(self.averages, self.module, config.average)
+        return measures
+
+    def _gradients(self, batch: Mapping[str, Any]) -> dict[str, float]:
+        """Gradients of one batch, clipped; what they come to over all processes.
+
+        These are the loss, the captioner's cross entropy a token (unweighted) and the gradient's norm.
+        """
+        config, device = self.config, self.accelerator.device
+        tensors = self.module.trimmed({name: value for name, value in batch.items() if isinstance(value, Tensor)})
+        tensors = {name: value.to(device) for name, value in tensors.items()}
+        size = len(tensors["pixel_values"])
+        micro = config.micro_batch or size
+        chunks = [{name: value[at : at + micro] for name, value in tensors.items()} for at in range(0, size, micro)]
+        contrastive = loss_of(config.loss, config.captions, config.loss_chunk)
+        extra, shares = None, list[Tensor]()
+        if self.module.captioner is not None:
+            # Gradients are averaged over processes, so each divides by the mean number of tokens and not by its own.
+            tokens = average((self.module.targets(tensors) != IGNORED).sum().float())
+
+            def extra(encoded: Encoded) -> Tensor:
+                share = encoded.rest / tokens
+                shares.append(share.detach())
+                return config.captioning_weight * share
+
+        def encode(chunk: Mapping[str, Tensor]) -> Encoded:
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                return self.wrapped(chunk)
+
+        def weighted(*inputs: Tensor) -> Tensor:
+            return config.contrastive_weight * contrastive(*inputs)
+
+        value, captioning = cached_backward(encode, chunks, weighted, model=self.wrapped, extra=extra)
+        parameters = [value for group in self.optimizer.param_groups for value in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_norm)
+        measures = {"loss": average(value), "gradient norm": whole_tensor(norm)}
+        if extra is not None:
+            measures["loss"] = measures["loss"] + average(captioning)
+            measures["captioning"] = average(torch.stack(shares).sum())
+        return {name: float(each) for name, each in measures.items()}
+
+    def save(self, done: int, measures: Mapping[str, float], batches: Batches, *, wanted: bool) -> Trainee | None:
+        """Write the checkpoint; on the first process, where `wanted`, what is trained as of now, on the CPU."""
+        if not _all_finite(self.module):
+            raise InputError(_no_longer_finite("The weights are", done - 1, measures, self.folder))
+        positions: list[Any] = gather_objects(batches.state_dict()) if isinstance(batches, Stateful) else []
+        averages = self.whole_averages()
+        place = self.folder / CHECKPOINT
+        weights = save_checkpoint(place, self.wrapped, self.optimizer, averages, self.origin, done, positions)
+        self.saved = done
+        return self.whole(weights, averages) if wanted and rank() == 0 else None
+
+    def whole_averages(self) -> dict[str, Tensor]:
+        """The averages, each gathered on every process."""
+        return {name: whole_tensor(value) for name, value in self.averages.items()}
+
+    def whole(self, weights: Mapping[str, Any], averages: Mapping[str, Tensor]) -> Trainee:
+        """What is trained, as it would be saved; `weights` are read where they are spread over processes."""
+        return finished(filled(self.trainee, weights) if self.config.shard else self.module, averages, self.trainee)
 
 
 def _through(batches: Batches, config: PretrainConfig, start: int) -> Iterator[Mapping[str, Any]]:
@@ -234,57 +271,6 @@ def _through(batches: Batches, config: PretrainConfig, start: int) -> Iterator[M
             step += 1
             if step == end:
                 break
-
-
-def _sharded(module: Trainee, accelerator: Accelerator) -> nn.Module:
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh(accelerator.device.type, (world_size(),))
-    module.to(accelerator.device)
-    for part in module.modules():
-        if isinstance(part, nn.ModuleList):
-            for layer in part:
-                fully_shard(layer, mesh=mesh)
-    fully_shard(module, mesh=mesh)
-    return module
-
-
-def _filled(weights: Mapping[str, Any], like: Trainee) -> Trainee:
-    """A copy with these weights; on processes that have none, with its own."""
-    whole = copy.deepcopy(like)
-    _shape_scalars(whole, like=None)
-    if weights:
-        whole.load_state_dict(weights)
-    return whole
-
-
-def _shape_scalars(module: Trainee, like: Trainee | None) -> None:
-    """Temperature and bias as vectors of one, since what has no dimension cannot be sharded, or shaped as in `like`."""
-    for name in ("logit_scale", "logit_bias"):
-        value = getattr(module.model, name, None)
-        if value is not None:
-            shape = (1,) if like is None else getattr(like.model, name).shape
-            setattr(module.model, name, nn.Parameter(value.detach().reshape(shape), value.requires_grad))
-
-
-def _finished(module: Trainee, averages: Mapping[str, Tensor], like: Trainee) -> Trainee:
-    """A copy on the CPU, of the averages where they are kept."""
-    whole = copy.deepcopy(module).cpu().eval()
-    whole.load_state_dict({name: value.cpu() for name, value in averages.items()}, strict=False)
-    _shape_scalars(whole, like)
-    if getattr(whole.model, "is_activation_checkpointing", False):
-        whole.model.activation_checkpointing_disable()
-    if whole.captioner is not None:
-        whole.captioner.recompute = False
-    return whole.requires_grad_(True)
-
-
-def check_is_folder(out: Path) -> None:
-    """Raises ArtefactError where `out` is, or lies below, something that is no folder."""
-    above = nearest(out)
-    if not above.is_dir():
-        raise ArtefactError(f"{above} is no folder, so nothing can be written to {out}; choose another folder.")
 
 
 def _all_finite(module: nn.Module) -> bool:
@@ -312,9 +298,11 @@ def _explained() -> Iterator[None]:
         ) from error
 
 
-def _no_longer_finite(what: str, step: int, measures: Mapping[str, float], folder: Path, at_once: bool = False) -> str:
+def _no_longer_finite(
+    what: str, step: int, measures: Mapping[str, float], folder: Path, *, at_once: bool = False
+) -> str:
     """`at_once`: the weights of the checkpoint were the first that gave it."""
-    told = ", ".join(f"{name} {value}" for name, value in measures.items())
+    values = ", ".join(f"{name} {value}" for name, value in measures.items())
     if not (folder / CHECKPOINT).exists():
         safe, again = "there is no checkpoint yet", "start again"
     elif at_once:
@@ -324,7 +312,7 @@ def _no_longer_finite(what: str, step: int, measures: Mapping[str, float], folde
     else:
         safe, again = f"{folder / CHECKPOINT} keeps the last good weights", "start anew in another folder"
     return (
-        f"{what} no longer finite at step {step} ({told}; {safe}); {again} with a lower learning "
+        f"{what} no longer finite at step {step} ({values}; {safe}); {again} with a lower learning "
         "rate or precision='no'."
     )
 

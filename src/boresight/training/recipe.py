@@ -18,18 +18,11 @@ from boresight.progress import say
 from boresight.storage import check_place, put_back
 from boresight.training.captioner import FAMILIES, Captioner, CaptionerConfig
 from boresight.training.captioner import KIND as CAPTIONER_KIND
+from boresight.training.checkpoints import CAPTIONER, CHECKPOINT, MODEL, check_is_folder
 from boresight.training.checkpoints import KIND as CHECKPOINT_KIND
-from boresight.training.collectives import gather_objects, rank, world_size
+from boresight.training.collectives import gather_objects, join_processes, rank, world_size
 from boresight.training.config import CaptionerShape, PretrainConfig, Stage, StreamConfig
-from boresight.training.loop import (
-    CAPTIONER,
-    CHECKPOINT,
-    MODEL,
-    Trained,
-    check_is_folder,
-    join_processes,
-    pretrain,
-)
+from boresight.training.loop import Trained, pretrain
 from boresight.training.model_folder import KIND as MODEL_KIND
 from boresight.training.model_folder import from_scratch, save_model
 from boresight.training.shards import Rows, Shards
