@@ -32,7 +32,7 @@ from boresight.progress import say
 from boresight.seeds import generator
 from boresight.storage import replace_json, replace_text
 from boresight.tables import Spread
-from boresight.training.contrastive import clamp_scale, clips_loss, contrastive_loss, multi_positive_loss
+from boresight.training.contrastive import clamp_scale, clips_loss, infonce_loss, multi_positive_loss
 from boresight.training.parameters import rate_share
 from boresight.training.subcaptions import reduce
 from clips import ARMS, Arm
@@ -146,7 +146,7 @@ def fit(images: Tensor, texts: Sequence[Tensor], arm: Arm, seed: int, options: O
         seen = F.normalize(left(images[rows]), dim=-1)
         said = [F.normalize(right(each[rows, (which * each.shape[1]).long()]), dim=-1) for each in texts]
         if len(said) == 1:
-            loss = contrastive_loss(seen, said[0], scale)
+            loss = infonce_loss(seen, said[0], scale)
         elif arm.loss == "softmax":
             loss = clips_loss(seen, said[0], said[1], scale)
         else:

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from boresight.errors import InputError
 from boresight.seeds import generator
 from boresight.training.collectives import average, gather_rows, rank, row_counts, world_size
-from boresight.training.contrastive import clips_loss, contrastive_loss, multi_positive_loss, sigmoid_loss
+from boresight.training.contrastive import clips_loss, infonce_loss, multi_positive_loss, sigmoid_loss
 from boresight.training.gradient_cache import Encoded, cached_backward
 
 IMAGES = 16
@@ -79,7 +79,7 @@ def clips(model: nn.Module, batch: Batch, chunk: int | None = None) -> Tensor:
 
 def pairs(model: nn.Module, batch: Batch, chunk: int | None = None) -> Tensor:
     outputs = model(*batch[:2])
-    return contrastive_loss(*outputs[:3], chunk=chunk) + every(outputs)
+    return infonce_loss(*outputs[:3], chunk=chunk) + every(outputs)
 
 
 def multi_positive(model: nn.Module, batch: Batch, chunk: int | None = None) -> Tensor:
@@ -164,14 +164,14 @@ def check_uneven() -> None:
     rows = F.normalize(torch.randn(3 + (rank() == 0), 4), dim=-1)
     scale = torch.tensor(1.0)
     for call in (
-        lambda: contrastive_loss(rows, rows, scale),
+        lambda: infonce_loss(rows, rows, scale),
         lambda: multi_positive_loss(rows, rows, torch.arange(len(rows)), scale),
         lambda: sigmoid_loss(rows, rows, scale, scale),
     ):
         with pytest.raises(InputError, match=r"hold \[4, 3"):
             call()
     with pytest.raises(InputError, match="leave out shared"):
-        contrastive_loss(rows[:3], rows[:3], scale, torch.eye(3, dtype=torch.bool))
+        infonce_loss(rows[:3], rows[:3], scale, torch.eye(3, dtype=torch.bool))
 
 
 def check_dropout(batch: Batch) -> None:

@@ -18,7 +18,7 @@ from boresight.training.collectives import average, gather_rows, rank, row_count
 from boresight.training.contrastive import (
     clamp_scale,
     clips_loss,
-    contrastive_loss,
+    infonce_loss,
     multi_positive_loss,
     sigmoid_loss,
 )
@@ -108,7 +108,7 @@ def test_one_caption_each_in_any_order_is_infonce(count: int, seed: int) -> None
     owners = torch.randperm(count, generator=generator(seed, "order"))
     inputs = [unit(count, seed, "images"), unit(count, seed, "texts"), scalar(2.0)]
     found = gradients(lambda i, t, s: multi_positive_loss(i, t, owners, s), *inputs)
-    assert_same(found, gradients(lambda i, t, s: contrastive_loss(i, t[owners.argsort()], s), *inputs))
+    assert_same(found, gradients(lambda i, t, s: infonce_loss(i, t[owners.argsort()], s), *inputs))
 
 
 def test_an_image_with_two_captions_can_reach_zero() -> None:
@@ -139,7 +139,7 @@ def test_blocks_of_columns_equal_the_whole(count: int, seed: int, chunk: int, sc
     def all_of_them(chunk: int | None):
         def loss(images: Tensor, texts: Tensor, web: Tensor, log_scale: Tensor, bias: Tensor) -> Tensor:
             return (
-                contrastive_loss(images, web, log_scale, shared, chunk=chunk)
+                infonce_loss(images, web, log_scale, shared, chunk=chunk)
                 + 2 * clips_loss(images, web, texts[:count], log_scale, chunk=chunk)
                 + 3 * multi_positive_loss(images, texts, owners, log_scale, chunk=chunk)
                 + 4 * sigmoid_loss(images, texts, log_scale, bias, owners, chunk=chunk)
@@ -180,7 +180,7 @@ def test_no_matrix_of_all_pairs_with_chunks() -> None:
 def test_half_precision_is_lifted_before_the_logits() -> None:
     images, texts = unit(8, 1, "images").bfloat16(), unit(8, 1, "texts").bfloat16()
     scale = torch.tensor(math.log(100.0))
-    for loss in (contrastive_loss, lambda i, t, s: sigmoid_loss(i, t, s, torch.tensor(-10.0))):
+    for loss in (infonce_loss, lambda i, t, s: sigmoid_loss(i, t, s, torch.tensor(-10.0))):
         exact = loss(images.double(), texts.double(), scale.double())
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = [loss(images, texts, scale), loss(images.float(), texts.float(), scale)]
@@ -199,9 +199,9 @@ def test_what_does_not_fit_is_said() -> None:
     with pytest.raises(InputError, match="owners run from 0 to 3"):
         sigmoid_loss(images, images, scale, scale, torch.tensor([0, 1, 3]))
     with pytest.raises(InputError, match="no image"):
-        contrastive_loss(images[:0], images[:0], scale)
+        infonce_loss(images[:0], images[:0], scale)
     with pytest.raises(InputError, match="chunk is 0"):
-        contrastive_loss(images, images, scale, chunk=0)
+        infonce_loss(images, images, scale, chunk=0)
 
 
 def test_a_world_of_one_needs_no_initialisation() -> None:
@@ -242,7 +242,7 @@ def test_cached_gradients_equal_plain_ones_with_dropout(seed: int, sizes: list[i
     torch.manual_seed(seed % 1000)
     encoded = [towers.encode(chunk) for chunk in chunks]
     images, texts = (torch.cat([one.inputs[side] for one in encoded]) for side in (0, 1))
-    loss = contrastive_loss(images, texts, towers.log_scale)
+    loss = infonce_loss(images, texts, towers.log_scale)
     beside = sum(extra(one) for one in encoded) if with_extra else torch.zeros_like(loss)
     (loss + beside).backward()
     expected = [value.grad for value in towers.parameters() if value.grad is not None]
@@ -250,14 +250,14 @@ def test_cached_gradients_equal_plain_ones_with_dropout(seed: int, sizes: list[i
 
     towers.zero_grad()
     torch.manual_seed(seed % 1000)
-    found = cached_backward(towers.encode, chunks, contrastive_loss, extra=extra if with_extra else None)
+    found = cached_backward(towers.encode, chunks, infonce_loss, extra=extra if with_extra else None)
     assert_same([*found], [loss.detach(), beside.detach()])
     assert_same([value.grad for value in towers.parameters() if value.grad is not None], expected)
     torch.testing.assert_close(torch.rand(3), following)
 
     once = [value.clone() for value in expected]
     torch.manual_seed(seed % 1000)
-    cached_backward(towers.encode, chunks, contrastive_loss, extra=extra if with_extra else None)
+    cached_backward(towers.encode, chunks, infonce_loss, extra=extra if with_extra else None)
     assert_same([value.grad for value in towers.parameters() if value.grad is not None], [2 * value for value in once])
 
 
@@ -265,11 +265,11 @@ def test_a_frozen_tower_is_left_alone_and_no_chunk_is_refused() -> None:
     towers = Towers(0)
     towers.image.requires_grad_(False)
     chunks = [(unit(2, 0, "pixels", 5), unit(2, 0, "words", 3))]
-    cached_backward(towers.encode, chunks, contrastive_loss)
+    cached_backward(towers.encode, chunks, infonce_loss)
     assert all(value.grad is None for value in towers.image.parameters())
     assert all(value.grad is not None for value in towers.text.parameters())
     with pytest.raises(InputError, match="no chunk"):
-        cached_backward(towers.encode, [], contrastive_loss)
+        cached_backward(towers.encode, [], infonce_loss)
 
 
 def slow_shared(images, texts, log_scale, shared):
@@ -296,7 +296,7 @@ def test_loss_and_gradients_are_those_of_the_definition(count, seed, share):
     shared = torch.rand(count, count, generator=random) < share
     log_scale = torch.tensor(1.3, dtype=torch.float64)
     results = []
-    for function in (contrastive_loss, slow_shared):
+    for function in (infonce_loss, slow_shared):
         images, texts = (side.clone().requires_grad_() for side in sides)
         loss = function(images, texts, log_scale, shared)
         results.append((loss.detach(), *torch.autograd.grad(loss, [images, texts])))
@@ -309,8 +309,8 @@ def test_a_repeated_caption_is_no_negative():
     texts = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), dim=1)
     shared = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
     scale = torch.tensor(math.log(100.0))
-    assert contrastive_loss(images, texts, scale, shared) < 1e-4
-    assert contrastive_loss(images, texts, scale) > 0.3
+    assert infonce_loss(images, texts, scale, shared) < 1e-4
+    assert infonce_loss(images, texts, scale) > 0.3
 
 
 def test_the_temperature_is_clamped_and_can_come_back():
@@ -319,7 +319,7 @@ def test_the_temperature_is_clamped_and_can_come_back():
     log_scale = torch.nn.Parameter(torch.tensor(9.0))
     clamp_scale(log_scale)
     assert log_scale.exp().item() == pytest.approx(100.0, rel=1e-5)
-    contrastive_loss(images, texts, log_scale).backward()
+    infonce_loss(images, texts, log_scale).backward()
     assert log_scale.grad > 0
     with torch.no_grad():
         log_scale -= 0.1 * log_scale.grad

@@ -171,7 +171,7 @@ def test_a_pass_shows_every_sample_once_and_counting_finds_every_place(
         chain = Chain(source, buffer=buffer, seed=seed, reader=reader, readers=readers)
         first = []
         for slot in chain.slots((reader, 0, 0)):
-            if slot.place[0] >= 3 * chain.length + readers * chain.length:
+            if slot.position[0] >= 3 * chain.length + readers * chain.length:
                 break
             assert isinstance(slot.item, Sample)
             shown[slot.epoch, slot.item.key] += 1
@@ -180,7 +180,7 @@ def test_a_pass_shows_every_sample_once_and_counting_finds_every_place(
             place = chain.seek(done)
             assert next(chain.slots(place)).item == first[done].item
             if done:
-                assert next(chain.slots(first[done - 1].place)).item == first[done].item
+                assert next(chain.slots(first[done - 1].position)).item == first[done].item
     every = {f"{shard}/{number}" for shard, size in enumerate(sizes) for number in range(size)}
     for epoch in range(3):
         assert {key: shown[epoch, key] for key in every} == dict.fromkeys(every, 1)
@@ -211,7 +211,7 @@ def test_a_unit_of_many_buffers_is_read_once_in_the_same_order(
         options = {"buffer": buffer, "seed": 3, "reader": reader, "readers": readers}
         expected = list(islice(Forgetful(source, **options).slots((reader, 0, 0)), 60))
         for start in (0, resumed):
-            place = expected[start - 1].place if start else (reader, 0, 0)
+            place = expected[start - 1].position if start else (reader, 0, 0)
             source.reads.clear()
             assert list(islice(Chain(source, **options).slots(place), 60 - start)) == expected[start:]
             assert all(skipped == 0 for *_, skipped in source.reads[1:])
@@ -714,15 +714,17 @@ def test_crops_lie_within_and_keep_their_area(width: int, height: int, minimum: 
 def test_augmentation_mirrors_colours_and_normalises() -> None:
     image = Image.new("RGB", (8, 8), (255, 0, 0))
     image.paste((0, 0, 255), (4, 0, 8, 8))
-    plain = {"size": 8, "minimum_area": 1, "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 2.0), "flip": False}
-    pixels = augment(image, generator(0), **plain)
+    plain = StreamConfig(image_size=8, minimum_area=1, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0), flip=False)
+    pixels = augment(image, generator(0), plain)
     assert pixels[:, 0, 0].tolist() == pytest.approx([0.9 / 0.5, -0.2 / 0.25, -0.3 / 2])
-    mirrored = [torch.equal(augment(image, generator(i), **{**plain, "flip": True}), pixels.flip(2)) for i in range(60)]
+    mirrored = [torch.equal(augment(image, generator(i), replace(plain, flip=True)), pixels.flip(2)) for i in range(60)]
     assert 15 < sum(mirrored) < 45
-    jittered = augment(image, generator(0), **plain, jitter=0.4)
+    strong = replace(plain, jitter=0.4)
+    jittered = augment(image, generator(0), strong)
     assert not torch.allclose(jittered, pixels)
-    assert torch.equal(jittered, augment(image, generator(0), **plain, jitter=0.4))
-    grey = [augment(image, generator(i), size=8, minimum_area=1, flip=False, grey=0.25) for i in range(80)]
+    assert torch.equal(jittered, augment(image, generator(0), strong))
+    faded = StreamConfig(image_size=8, minimum_area=1, flip=False, grey=0.25)
+    grey = [augment(image, generator(i), faded) for i in range(80)]
     colourless = [pixels for pixels in grey if torch.equal(pixels[0], pixels[2])]
     assert 8 < len(colourless) < 36
     assert colourless[0][:, 0, 0].tolist() == pytest.approx([76 / 127.5 - 1] * 3)

@@ -7,7 +7,7 @@ from .config import PretrainConfig as PretrainConfig
 from .config import Stage as Stage
 from .config import StreamConfig as StreamConfig
 from .contrastive import clips_loss as clips_loss
-from .contrastive import contrastive_loss as contrastive_loss
+from .contrastive import infonce_loss as infonce_loss
 from .contrastive import multi_positive_loss as multi_positive_loss
 from .contrastive import sigmoid_loss as sigmoid_loss
 from .gradient_cache import cached_backward as cached_backward

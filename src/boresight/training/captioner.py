@@ -1,4 +1,15 @@
-"""The captioner of CLIPS: a small decoder that reads image tokens and a web caption and writes the full caption."""
+"""The captioner of CLIPS: a small decoder that reads image tokens and a web caption and writes the full caption.
+
+Its input is the sequence [image tokens | web caption's tokens | N learnt queries], both kinds of token states projected
+to its width; prefix P below is the first two. `prefix_mask` says which row may read which column (x):
+
+            P1 .. Pn | Q1 Q2 .. QN
+    P        x     x |                all of the prefix, no query
+    Qi       x     x |  x .. Qi       the prefix, and the queries up to its own
+
+Query i has to say token i of the whole synthetic caption; no token of it is ever an input. The loss of a training is
+contrastive + 2 x `captioning_loss`, as published.
+"""
 
 from __future__ import annotations
 
@@ -140,18 +151,14 @@ def previous_tokens(targets: Tensor, *, start: int | None, end: int) -> Tensor:
     return torch.cat([first, targets[:, :-1].masked_fill(targets[:, :-1] == IGNORED, end)], dim=1)
 
 
-def captioning_loss(logits: Tensor, targets: Tensor, pad: int = IGNORED) -> Tensor:
-    """Mean cross entropy over the tokens of `targets` (B, N) that are not `pad`, under `logits` (B, N, V): (), nats.
+def captioning_loss(logits: Tensor, targets: Tensor, pad: int = IGNORED, *, reduction: str = "mean") -> Tensor:
+    """Mean, or 'sum', of the cross entropy of all `targets` (B, N) but `pad`, under `logits` (B, N, V): (), nats.
 
     0 where there is no such token. `pad` must be no token that has to be learnt, as the end token has, with which
     CLIP pads; `caption_targets` sees to it.
     """
-    return captioning_total(logits, targets, pad) / (targets != pad).sum().clamp(min=1)
-
-
-def captioning_total(logits: Tensor, targets: Tensor, pad: int = IGNORED) -> Tensor:
-    """The sum of which `captioning_loss` is the mean: (), nats."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=pad, reduction="sum")
+    total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=pad, reduction="sum")
+    return total if reduction == "sum" else total / (targets != pad).sum().clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -198,9 +205,8 @@ class Block(nn.Module):
 class Captioner(nn.Module):
     """A transformer over [image tokens | web-caption tokens | N queries] that writes token i of the caption at query i.
 
-    Both kinds of token states come in through a bias-free projection. The mask is `prefix_mask`. The queries are
-    learnt, drawn from N(0, 1), without positions. In the variant 'teacher' the embedded tokens before, with learnt
-    positions, stand in their place.
+    The projections of token states have no bias. The queries are drawn from N(0, 1) and have no positions. In the
+    variant 'teacher' the embedded tokens before, with learnt positions, stand in their place.
 
     Attributes:
         recompute: compute the activations of a layer anew in the backward of `forward`, to spare memory.
@@ -273,10 +279,10 @@ class Captioner(nn.Module):
         _, layers = self._through(prefix, seen[:, None, None, :])
         return Cache(layers, seen)
 
-    def step(self, previous: Tensor, place: int, cache: Cache) -> tuple[Tensor, Cache]:
-        """Logits (B, vocabulary) of token `place` after the token before it, (B,) int64; only for 'teacher'."""
+    def step(self, previous: Tensor, position: int, cache: Cache) -> tuple[Tensor, Cache]:
+        """Logits (B, vocabulary) of token `position` after the token before it, (B,) int64; only for 'teacher'."""
         seen = F.pad(cache.seen, (0, 1), value=True)
-        x, layers = self._through(self._embedded(previous[:, None], place), seen[:, None, None, :], cache.layers)
+        x, layers = self._through(self._embedded(previous[:, None], position), seen[:, None, None, :], cache.layers)
         return self._logits(x[:, 0]), Cache(layers, seen)
 
     def check_fits(self, model: Any, tokenizer: Any) -> None:
@@ -328,17 +334,17 @@ class Captioner(nn.Module):
             seen[:, image_states.shape[1] :] = real
         return prefix, seen
 
-    def _embedded(self, previous: Tensor, place: int) -> Tensor:
-        if place + previous.shape[1] > self.config.queries:
+    def _embedded(self, previous: Tensor, start: int) -> Tensor:
+        if start + previous.shape[1] > self.config.queries:
             raise InputError(f"The captioner has {self.config.queries} positions, no more; ask for fewer tokens.")
-        return F.embedding(previous, self.tokens) + self.positions[place : place + previous.shape[1]]
+        return F.embedding(previous, self.tokens) + self.positions[start : start + previous.shape[1]]
 
     def _through(
         self, x: Tensor, mask: Tensor, past: list[tuple[Tensor, Tensor]] | None = None
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         layers = []
-        for place, block in enumerate(self.blocks):
-            x, kept = block(x, mask, None if past is None else past[place])
+        for layer, block in enumerate(self.blocks):
+            x, kept = block(x, mask, None if past is None else past[layer])
             layers.append(kept)
         return x, layers
 
@@ -350,5 +356,5 @@ class Captioner(nn.Module):
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Hex digest (16 characters) of a tokenizer's vocabulary and special tokens."""
-    told = [sorted(tokenizer.get_vocab().items()), sorted(tokenizer.all_special_ids)]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    vocabulary = [sorted(tokenizer.get_vocab().items()), sorted(tokenizer.all_special_ids)]
+    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:16]

@@ -44,11 +44,11 @@ def save_checkpoint(
     average: Mapping[str, Tensor],
     origin: Mapping[str, Any],
     step: int,
-    places: Sequence[Any] = (),
+    positions: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """Write the state after `step` steps; what stood at `folder` stays until all of it is on the disk.
 
-    `average` is whole, `places` says, as json, where the data of each process stand. Every process takes part, the
+    `average` is whole, `positions` says, as json, where the data of each process stand. Every process takes part, the
     first one writes. Returns `whole_weights`. Raises ArtefactError when the folder cannot be written.
     """
     weights = whole_weights(module)
@@ -57,7 +57,7 @@ def save_checkpoint(
         tensors = {f"model/{name}": value for name, value in weights.items()}
         tensors |= {f"{what}/{name}": value for name, kept in moments.items() for what, value in kept.items()}
         tensors |= {f"average/{name}": value for name, value in average.items()}
-        save_artefact(folder, KIND, tensors, {"step": step, "places": list(places), **origin})
+        save_artefact(folder, KIND, tensors, {"step": step, "places": list(positions), **origin})
     return weights
 
 
@@ -105,8 +105,8 @@ def load_checkpoint(
     except ArtefactError as error:
         if not instead.exists():
             raise
-        told = str(error).removesuffix(".")
-        raise ArtefactError(f"{told}, or train on from {instead} into another folder.") from error
+        reason = str(error).removesuffix(".")
+        raise ArtefactError(f"{reason}, or train on from {instead} into another folder.") from error
     for what, value in origin.items():
         if manifest.get(what) != value:
             raise ArtefactError(

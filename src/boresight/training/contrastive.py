@@ -9,6 +9,10 @@ needed. With one process nothing is gathered.
 
 `chunk` computes the same in blocks of so many columns, each anew in the backward, so that no matrix of all images by
 all captions exists: memory falls from B x B to B x chunk for a third more work.
+
+In all of them `images` is (B, d) and captions are (B, d) or (M, d), float and of unit length; `log_scale`, (), is the
+logarithm of the inverse temperature; `chunk` is None for all columns at once. What comes back is (), float, in nats.
+InputError: shapes that do not fit, or processes with unequal B.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from boresight.training.collectives import gather_rows, rank, row_counts, world_
 MAX_LOG_SCALE = math.log(100.0)
 
 
-def contrastive_loss(
+def infonce_loss(
     images: Tensor, texts: Tensor, log_scale: Tensor, shared: Tensor | None = None, *, chunk: int | None = None
 ) -> Tensor:
     """Mean of the image-to-text and the text-to-image cross entropies over the batch (InfoNCE; CLIP's loss).
@@ -38,18 +42,17 @@ def contrastive_loss(
     that image: the pair leaves both denominators and only the diagonal stays (our choice; it is a target of neither).
 
     Args:
-        images: (B, d) float, unit length.
-        texts: (B, d) float, unit length; row i describes image i.
-        log_scale: () float, logarithm of the inverse temperature.
+        images, log_scale, chunk: see above.
+        texts: (B, d); row i describes image i.
         shared: (B, B) bool, [i, j] True where caption j belongs to image i too; its diagonal is not read. For one
-            process only.
-        chunk: columns at a time; None is all.
+            process only, else InputError.
 
-    Returns:
-        () float, in nats.
+    Relations:
+        `clips_loss` for a web and a synthetic caption of each image, `multi_positive_loss` for any number of captions,
+        `sigmoid_loss` where pairs are to be judged one by one, as SigLIP's are.
 
-    Raises:
-        InputError: shapes that do not fit, processes with unequal B, or `shared` with several processes.
+    Example:
+        >>> infonce_loss(F.normalize(images, dim=1), F.normalize(texts, dim=1), model.logit_scale)
     """
     _check_pairs(images, texts=texts)
     if shared is not None and world_size() > 1:
@@ -62,20 +65,16 @@ def clips_loss(
 ) -> Tensor:
     """Half the sum of two InfoNCE, images with web captions and images with synthetic ones (CLIPS's loss).
 
-    Each has its own softmax: the two positives of an image never share a denominator.
+    L = 1/2 [InfoNCE(images, web) + InfoNCE(images, synthetic)]. Each has its own softmax: the two positives of an image
+    never share a denominator.
 
     Args:
-        images: (B, d) float, unit length.
-        web: (B, d) float, unit length; row i is the caption found with image i.
-        synthetic: (B, d) float, unit length; row i is the part drawn of the caption generated for image i.
-        log_scale: () float, logarithm of the inverse temperature.
-        chunk: columns at a time; None is all.
+        images, log_scale, chunk: see above.
+        web: (B, d); row i is the caption found with image i.
+        synthetic: (B, d); row i is the part drawn of the caption generated for image i.
 
-    Returns:
-        () float, in nats.
-
-    Raises:
-        InputError: shapes that do not fit, or processes with unequal B.
+    Relations:
+        `multi_positive_loss` puts both captions into one softmax.
     """
     _check_pairs(images, web=web, synthetic=synthetic)
     everywhere = _gather_images(images)
@@ -91,20 +90,12 @@ def multi_positive_loss(
     Image to text: the mean over an image's captions of the cross entropy of each against the captions of all *other*
     images, then the mean over images. An image's other captions leave the denominator (our choice): they are as right
     as the one asked for, and a softmax over all of them could never reach zero. Text to image: for each caption the
-    cross entropy over images, then the mean over captions. With one caption each this is `contrastive_loss`.
+    cross entropy over images, then the mean over captions. With one caption each this is `infonce_loss`.
 
     Args:
-        images: (B, d) float, unit length.
-        texts: (M, d) float, unit length, in any order; M may differ between processes.
-        owners: (M,) int64, row in `images` of each caption's image; each image owns at least one.
-        log_scale: () float, logarithm of the inverse temperature.
-        chunk: columns at a time; None is all.
-
-    Returns:
-        () float, in nats.
-
-    Raises:
-        InputError: shapes that do not fit, an image without a caption, or processes with unequal B.
+        images, log_scale, chunk: see above.
+        texts: (M, d), in any order; M may differ between processes.
+        owners: (M,) int64, row in `images` of each caption's image; each image owns at least one, else InputError.
     """
     _check_owners(images, texts, owners)
     return _infonce(images, _gather_images(images), texts, owners, log_scale, chunk)
@@ -119,22 +110,16 @@ def sigmoid_loss(
     *,
     chunk: int | None = None,
 ) -> Tensor:
-    """Each pair judged by itself: -log sigmoid(z * (exp(log_scale) * image . text + bias)), z = 1 for an image's own
-    caption and -1 for another's, summed over all pairs and divided by the number of images (SigLIP, section 3.2).
+    """Each pair judged by itself (SigLIP, section 3.2).
+
+    -log sigmoid(z * (exp(log_scale) * image . text + bias)), z = 1 for an image's own caption and -1 for another's,
+    summed over all pairs and divided by the number of images.
 
     Args:
-        images: (B, d) float, unit length.
-        texts: (M, d) float, unit length; M = B and row i describes image i unless `owners` says otherwise.
-        log_scale: () float, logarithm of the inverse temperature.
+        images, log_scale, chunk: see above.
+        texts: (M, d); M = B and row i describes image i unless `owners` says otherwise.
         bias: () float, added to every logit; published start -10.
-        owners: (M,) int64, row in `images` of each caption's image; each image owns at least one.
-        chunk: columns at a time; None is all.
-
-    Returns:
-        () float, in nats.
-
-    Raises:
-        InputError: shapes that do not fit, an image without a caption, or processes with unequal B.
+        owners: as of `multi_positive_loss`.
     """
     if owners is None:
         _check_pairs(images, texts=texts)
@@ -213,8 +198,9 @@ def _over_blocks(
     chunk: int | None,
     shared: Tensor | None = None,
 ) -> Tensor:
-    """(blocks, R) float: `reduce(logits, own)` for each block of columns, own (R, C) bool where the numbers are equal
-    or `shared` says so.
+    """(blocks, R) float: `reduce(logits, own)` for each block of columns.
+
+    `own`, (R, C) bool, is True where the numbers of row and column are equal or `shared` says so.
     """
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk is {chunk}; give the number of columns at a time, 1 or more.")

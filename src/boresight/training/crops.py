@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 from torch import Generator, Tensor
 
+from boresight.training.config import StreamConfig
 
-def augment(
-    picture: Image.Image,
-    random: Generator,
-    *,
-    size: int,
-    minimum_area: float = 0.4,
-    flip: bool = True,
-    jitter: float = 0.0,
-    grey: float = 0.0,
-    mean: Sequence[float] = (0.5, 0.5, 0.5),
-    std: Sequence[float] = (0.5, 0.5, 0.5),
-) -> Tensor:
-    """(3, size, size) float32: a random crop resized, mirrored and coloured, normalised.
 
-    Args:
-        picture: RGB.
-        minimum_area: least share of the picture that the crop keeps; 1 keeps all of it.
-        flip: mirror every other picture.
-        jitter: brightness, contrast and colour change by a factor from 1 - jitter to 1 + jitter.
-        grey: share of the pictures that lose their colours.
-        mean, std: of the model's pixels, in [0, 1].
+def augment(picture: Image.Image, random: Generator, config: StreamConfig) -> Tensor:
+    """(3, S, S) float32: a random crop of an RGB picture resized, mirrored and coloured, normalised.
+
+    `config` says the size S, the least share of the picture that the crop keeps (1 keeps all of it), whether every
+    other picture is mirrored, by which factors brightness, contrast and colour change (1 - jitter to 1 + jitter), which
+    share of the pictures lose their colours, and mean and deviation of the model's pixels, in [0, 1].
     """
-    box = crop_box(picture.width, picture.height, minimum_area, random)
-    picture = picture.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    box = crop_box(picture.width, picture.height, config.minimum_area, random)
+    picture = picture.resize((config.image_size, config.image_size), Image.Resampling.BILINEAR, box=box)
     mirror, *factors, colourless = torch.rand(5, generator=random).tolist()
-    if flip and mirror < 0.5:
+    if config.flip and mirror < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if jitter:
+    if config.jitter:
         for change, draw in zip(
             (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factors, strict=True
         ):
-            picture = change(picture).enhance(1 + jitter * (2 * draw - 1))
-    if colourless < grey:
+            picture = change(picture).enhance(1 + config.jitter * (2 * draw - 1))
+    if colourless < config.grey:
         picture = picture.convert("L").convert("RGB")
     pixels = torch.from_numpy(np.array(picture, dtype=np.float32) / 255)
-    return ((pixels - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1).contiguous()
+    return ((pixels - torch.tensor(config.mean)) / torch.tensor(config.std)).permute(2, 0, 1).contiguous()
 
 
 def crop_box(width: int, height: int, minimum_area: float, random: Generator) -> tuple[float, float, float, float]:

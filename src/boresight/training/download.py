@@ -16,6 +16,7 @@ _BUSY = (408, 429)  # too slow, too many requests
 
 
 def is_address(shard: str) -> bool:
+    """Whether a shard is named by an address and not by a path."""
     return "://" in shard
 
 

@@ -124,18 +124,12 @@ def _random_state() -> tuple[Tensor, Tensor | None]:
     return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
 
 
-def _set_random_state(state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1])
-
-
 @contextmanager
 def _replayed(state: tuple[Tensor, Tensor | None]) -> Iterator[None]:
     """Draw in here what was drawn after `state`, and after it go on as if nothing had been drawn."""
-    present = _random_state()
-    _set_random_state(state)
-    try:
+    of_cpu, of_gpu = state
+    with torch.random.fork_rng([] if of_gpu is None else [torch.cuda.current_device()]):
+        torch.set_rng_state(of_cpu)
+        if of_gpu is not None:
+            torch.cuda.set_rng_state(of_gpu)
         yield
-    finally:
-        _set_random_state(present)

@@ -246,8 +246,9 @@ class _Training:
             raise InputError(_no_longer_finite("The weights are", done - 1, measures, self.folder))
         positions: list[Any] = gather_objects(batches.state_dict()) if isinstance(batches, Stateful) else []
         averages = self.whole_averages()
-        place = self.folder / CHECKPOINT
-        weights = save_checkpoint(place, self.wrapped, self.optimizer, averages, self.origin, done, positions)
+        weights = save_checkpoint(
+            self.folder / CHECKPOINT, self.wrapped, self.optimizer, averages, self.origin, done, positions
+        )
         self.saved = done
         return self.whole(weights, averages) if wanted and rank() == 0 else None
 

@@ -5,7 +5,7 @@ make one chain. Every loader worker of every rank is a reader, and reader c of C
 c + 2C, ... So each pass shows each sample once over all readers, and no reader ever runs out. Within shards, a reader
 fills a buffer, shuffles it, empties it and fills it again.
 
-The place of a reader is three numbers: where its buffer began (place in the chain, samples into the shard) and how
+The position of a reader is three numbers: where its buffer began (place in the chain, samples into the shard) and how
 many it has given from it. With it, resuming costs one buffer and the way to it in its shard, whatever the length of
 the training. From the number of samples alone, a reader counts those of the shards it had before, each once, by their
 headers (one or two seconds for 10,000 samples in a file); those at an address are downloaded for it.
@@ -25,15 +25,15 @@ from boresight.errors import InputError
 from boresight.seeds import generator
 from boresight.training.shards import TRUNCATED, Rows, Sample, Shards
 
-Place = tuple[int, int, int]
+Position = tuple[int, int, int]
 
 
 class Slot(NamedTuple):
-    """One sample in the order of a reader, or what was wrong with it; its pass; the reader's place behind it."""
+    """One sample in the order of a reader, or what was wrong with it; its pass; the reader's position behind it."""
 
     item: Sample | Problem
     epoch: int
-    place: Place
+    position: Position
 
 
 class Chain:
@@ -58,17 +58,17 @@ class Chain:
         self._stands = (-1, -1)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
-    def slots(self, place: Place) -> Generator[Slot]:
-        """All samples from `place` on.
+    def slots(self, position: Position) -> Generator[Slot]:
+        """All samples from `position` on.
 
         Raises InputError when there are none, and when a shard's have no synthetic caption where one is asked for.
         """
-        chain, into, given = place
+        chain, into, given = position
         empty_since = chain
         try:
             while True:
                 buffer, end = self._fill(chain, into)
-                if (chain, into) == place[:2]:
+                if (chain, into) == position[:2]:
                     self._check_synthetic(chain, buffer)
                 order = torch.randperm(len(buffer), generator=generator(self.seed, f"buffer {chain} {into}")).tolist()
                 for count, number in enumerate(order[given:], given + 1):
@@ -80,8 +80,8 @@ class Chain:
         finally:
             self._stop_reading()
 
-    def seek(self, samples: int) -> Place:
-        """The place behind the first `samples`, by the count of each unit. Raises InputError like `slots`."""
+    def seek(self, samples: int) -> Position:
+        """The position behind the first `samples`, by the count of each unit. Raises InputError like `slots`."""
         if not self.source.streamed or not samples:
             return self.reader + samples * self.readers, 0, 0
         counts: dict[int, int] = {}

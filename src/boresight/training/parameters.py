@@ -39,8 +39,8 @@ def parameter_groups(
     """
     depth: dict[str, int] = {}
     for name, _ in module.named_parameters():
-        if found := _LAYER.search(name):
-            depth[found[1]] = max(depth.get(found[1], 0), int(found[2]) + 1)
+        if layer := _LAYER.search(name):
+            depth[layer[1]] = max(depth.get(layer[1], 0), int(layer[2]) + 1)
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, value in module.named_parameters():
         if value.requires_grad:
@@ -62,8 +62,8 @@ def rate_share(step: int, steps: int, warmup: int) -> float:
 
 def _height(name: str, depth: Mapping[str, int]) -> int:
     """How many layers stand between these weights and the top of their tower."""
-    if found := _LAYER.search(name):
-        return depth[found[1]] - int(found[2])
+    if layer := _LAYER.search(name):
+        return depth[layer[1]] - int(layer[2])
     for tower, layers in depth.items():
         if f"{tower}.embeddings." in name or f"{tower}.pre_layrnorm." in name:
             return layers + 1

@@ -38,7 +38,7 @@ class Feed:
     Attributes:
         stream: without a stage's sizes.
         image_size, text_length: the model's own, and the most tokens it reads.
-        place: where the batches stand, as `PairStream.state_dict` says it.
+        state: where the batches stand, as `PairStream.state_dict` says it.
         problems: as of `PairStream`, of all stages.
     """
 
@@ -47,27 +47,30 @@ class Feed:
     stream: StreamConfig
     image_size: int
     text_length: int
-    place: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
     problems: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, stage: Stage, start: int) -> Iterator[Mapping[str, Any]]:
+        """The batches of a stage from batch `start` on, without end."""
         pixels, length = stage.image_size or self.image_size, stage.text_length or self.text_length
         sized = replace(self.stream, image_size=pixels, text_length=length)
         pairs = PairStream(self.source, self.tokenizer, sized, rank=rank(), world=world_size())
         pairs.problems = self.problems
-        if self.place.get("batches") == start and pairs.fits(self.place):
-            pairs.load_state_dict(self.place)
+        if self.state.get("batches") == start and pairs.fits(self.state):
+            pairs.load_state_dict(self.state)
         else:  # nothing was kept, or of other processes and loaders
             pairs.seek(start)
         for batch in pairs:
-            self.place = pairs.state_dict()
+            self.state = pairs.state_dict()
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        return self.place
+        """Where the batches stand."""
+        return self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.place = state_dict
+        """Go on from there, if the data are then read by the same processes and loaders."""
+        self.state = state_dict
 
 
 def train_on(

@@ -64,19 +64,21 @@ class Shards:
 
     @property
     def name(self) -> str:
+        """For sentences."""
         return self.shards[0] if len(self.shards) == 1 else f"{self.shards[0]} and {len(self.shards) - 1} more"
 
     @cached_property
     def fingerprint(self) -> str:
+        """Hex digest (16 characters) of the names of shards and members, not of what is in them."""
         return hashlib.sha256("\n".join([*self.labels, repr((self.web, self.synthetic))]).encode()).hexdigest()[:16]
 
     @cached_property
     def labels(self) -> list[str]:
         """The shards' names below the folder they share, without '.tar': they begin the keys of samples."""
         # The query of an address is a signature, and the next one signs the same shard otherwise.
-        places = [shard.partition("?")[0] if is_address(shard) else shard for shard in self.shards]
-        shared = _folder(places)
-        return [place[len(shared) :].removesuffix(".tar") for place in places]
+        names = [shard.partition("?")[0] if is_address(shard) else shard for shard in self.shards]
+        shared = _folder(names)
+        return [name[len(shared) :].removesuffix(".tar") for name in names]
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -93,11 +95,11 @@ class Shards:
         fields: dict[str, bytes] = {}
         with open_shard(shard) as handle, closing(open_stream(handle, shard)) as tar:
             try:
-                for index, found, suffix, member in members(tar):
+                for index, next_key, suffix, member in members(tar):
                     if index != current:
                         if wanted:
                             yield self._sample(f"{label}/{key}", fields)
-                        key, current, fields = found, index, {}
+                        key, current, fields = next_key, index, {}
                         wanted = index % parts == part and index // parts >= skip
                     if wanted and suffix not in fields and self._reads(suffix):
                         content = tar.extractfile(member)
@@ -121,37 +123,38 @@ class Shards:
 
     def check_synthetic(self, unit: int) -> None:
         """Raises InputError where no sample at the start of shard `unit` has a member or json key for `synthetic`."""
-        shard, found = self.shards[unit], set[str]()
+        shard, names = self.shards[unit], set[str]()
         with open_shard(shard) as handle, closing(open_stream(handle, shard)) as tar, suppress(*DAMAGE):
             for index, _, suffix, member in members(tar):
                 if index == _LOOKED_AT:
                     break
-                found.add(suffix)
+                names.add(suffix)
                 content = tar.extractfile(member) if suffix == "json" else None
-                found.update(_info(content.read()) if content else ())
-        if self.synthetic not in found:
+                names.update(_info(content.read()) if content else ())
+        if self.synthetic not in names:
             raise InputError(
-                f"No sample of {shard} has synthetic captions in '{self.synthetic}'; it has {listed(sorted(found))}: "
+                f"No sample of {shard} has synthetic captions in '{self.synthetic}'; it has {listed(sorted(names))}: "
                 "name one of these as synthetic, or none to train on web captions alone."
             )
 
     def check_batch(self, count: int, workers: int = 0) -> None:
-        """Raises InputError where local shards hold fewer than `count` samples, or than that for each of `workers`, as
-        their headers tell, for otherwise two processes would meet the same sample in one batch. Shards at an address
-        are not counted.
+        """Raises InputError where local shards hold fewer than `count` samples, or than that for each of `workers`.
+
+        Their headers tell; otherwise two processes would meet the same sample in one batch. Shards at an address are
+        not counted.
         """
-        found, ahead = 0, count * max(workers, 1)
+        samples, ahead = 0, count * max(workers, 1)
         for unit, shard in enumerate(self.shards):
-            if is_address(shard) or found >= ahead:
+            if is_address(shard) or samples >= ahead:
                 return
-            found += self.count(unit)
-        if found < count:
+            samples += self.count(unit)
+        if samples < count:
             raise InputError(
-                f"A batch of {count} over all processes is more than the {found} samples of {self.name}; lower "
+                f"A batch of {count} over all processes is more than the {samples} samples of {self.name}; lower "
                 "batch_size."
             )
-        if found < ahead:
-            raise InputError(too_many_workers(workers, ahead, found, self.name))
+        if samples < ahead:
+            raise InputError(too_many_workers(workers, ahead, samples, self.name))
 
     def _reads(self, suffix: str) -> bool:
         return suffix in ("json", self.web, self.synthetic) or is_picture(f".{suffix}")
@@ -181,21 +184,23 @@ def open_shards(
         scheme, mark, rest = str(pattern).partition("://")
         if mark and scheme not in ("http", "https"):
             raise InputError(f"{pattern} is neither a file nor an http address; mount it or pass a signed address.")
-        found = braced(rest) if mark else [str(path) for path in expand(str(pattern))]
-        if not found:
+        paths = braced(rest) if mark else [str(path) for path in expand(str(pattern))]
+        if not paths:
             raise InputError(f"No shard matches {pattern}; check the pattern.")
-        missing = next((path for path in found if not mark and not Path(path).is_file()), None)
+        missing = next((path for path in paths if not mark and not Path(path).is_file()), None)
         if missing is not None:
             raise InputError(f"The shard {missing} cannot be opened (no such file); check the pattern.")
-        shards += [f"{scheme}://{path}" for path in found] if mark else found
+        shards += [f"{scheme}://{path}" for path in paths] if mark else paths
     if not shards:
         raise InputError("There are no shards to read; pass a path, a pattern or an address.")
     return Shards(tuple(shards), web, synthetic)
 
 
 def too_many_workers(workers: int, ahead: int, there: int, name: str) -> str:
-    """Why several processes cannot read with so many workers: each of these takes its batch from its own part of a
-    pass, and where the data has fewer samples, from several passes, so that a picture meets itself as a negative.
+    """Why several processes cannot read with so many workers.
+
+    Each of these takes its batch from its own part of a pass, and where the data has fewer samples, from several
+    passes, so that a picture meets itself as a negative.
     """
     return (
         f"With {workers} workers the processes read {ahead} samples for a batch of each worker, and {name} has "
@@ -217,6 +222,7 @@ class Rows:
 
     @property
     def name(self) -> str:
+        """For sentences."""
         return self.collection.name or "the collection"
 
     def __len__(self) -> int:
@@ -231,6 +237,7 @@ class Rows:
         yield _usable(cells["id"], cells["image"], texts_in(cells[self.web]), synthetic)
 
     def count(self, unit: int) -> int:
+        """A row is one sample."""
         return 1
 
 
@@ -253,7 +260,7 @@ def open_rows(collection: Collection, web: str = "captions", synthetic: str | No
         digest.update("\n".join(block["id"]).encode())
         cells = list(zip(*(block[column] for column in names), strict=True))
         digest.update(repr(cells).encode())
-        rows += [row for row, found in enumerate(cells, start) if any(clean(texts_in(cell), "")[0] for cell in found)]
+        rows += [row for row, both in enumerate(cells, start) if any(clean(texts_in(cell), "")[0] for cell in both)]
     if not rows:
         raise InputError(
             f"No image of {collection.name or 'the collection'} has a caption in {listed(names)}; name other columns."

@@ -24,7 +24,7 @@ from boresight.progress import say
 from boresight.seeds import generator
 from boresight.training.config import StreamConfig
 from boresight.training.crops import augment
-from boresight.training.order import Chain, Place, Slot
+from boresight.training.order import Chain, Position, Slot
 from boresight.training.shards import Rows, Sample, Shards, too_many_workers
 from boresight.training.subcaptions import content_ids, encode, reduce
 
@@ -92,7 +92,7 @@ class PairStream:
                 encode((), its, length)
         self._rank, self._world = rank, world
         self._batches = 0
-        self._places: list[Place | None] = [None] * max(1, config.workers)
+        self._positions: list[Position | None] = [None] * max(1, config.workers)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Raises InputError when a shard cannot be opened or there are fewer usable samples than a batch needs."""
@@ -107,17 +107,17 @@ class PairStream:
             self._report(delivery.problems)
             if delivery.error:
                 raise InputError(delivery.error)
-            self._places[delivery.worker] = delivery.place
+            self._positions[delivery.worker] = delivery.position
             self._batches += 1
             yield delivery.batch
 
     def seek(self, batches: int) -> None:
         """Go on behind so many batches from the very start; shards are counted for it, so a saved state is faster."""
-        self._batches, self._places = batches, [None] * len(self._places)
+        self._batches, self._positions = batches, [None] * len(self._positions)
 
     def state_dict(self) -> dict[str, Any]:
         """Where this rank stands, in json's types; the places are this rank's own, so every rank saves its state."""
-        return {"batches": self._batches, "places": list(self._places), "of": self._origin()}
+        return {"batches": self._batches, "places": list(self._positions), "of": self._origin()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on behind the last batch handed out when `state` was taken. Raises InputError where it does not fit."""
@@ -128,7 +128,7 @@ class PairStream:
                 "set it as it was, or start the data anew."
             )
         self._batches = int(state["batches"])
-        self._places = [place and (place[0], place[1], place[2]) for place in state["places"]]
+        self._positions = [at and (at[0], at[1], at[2]) for at in state["places"]]
 
     def fits(self, state: Mapping[str, Any]) -> bool:
         """Whether it was taken of the same data, ranks and workers, and with the same seed, batch and buffer."""
@@ -146,7 +146,7 @@ class PairStream:
             "seed": config.seed,
             "batch_size": config.batch_size,
             "buffer": buffer,
-            "workers": len(self._places),
+            "workers": len(self._positions),
             "world": self._world,
             "rank": self._rank,
         }
@@ -162,12 +162,12 @@ class PairStream:
 
 @dataclass(frozen=True)
 class _Delivery:
-    """What a loader worker hands over: a batch and the place behind it, or an error in one sentence."""
+    """What a loader worker hands over: a batch and the position behind it, or an error in one sentence."""
 
     worker: int
     problems: list[Problem]
     batch: dict[str, Any] = field(default_factory=dict)
-    place: Place = (0, 0, 0)
+    position: Position = (0, 0, 0)
     error: str = ""
 
 
@@ -176,25 +176,27 @@ def _unchanged(delivery: Any) -> Any:
 
 
 class _Readers(IterableDataset):
-    """The readers of one rank. The loader asks its workers in turn, from the first on; so after a resume each worker
-    process takes the reader whose turn it is.
+    """The readers of one rank.
+
+    The loader asks its workers in turn, from the first on; so after a resume each worker process takes the reader whose
+    turn it is.
     """
 
     def __init__(self, stream: PairStream) -> None:
         self.source, self.config, self.tokenizers = stream.source, stream.config, stream._tokenizers
-        self.places, self.done = list(stream._places), stream._batches
+        self.positions, self.done = list(stream._positions), stream._batches
         self.rank, self.world = stream._rank, stream._world
 
     def __iter__(self) -> Iterator[_Delivery]:
         info = get_worker_info()
-        worker = ((info.id if info else 0) + self.done) % len(self.places)
+        worker = ((info.id if info else 0) + self.done) % len(self.positions)
         try:
             yield from self._deliveries(worker)
         except InputError as error:
             yield _Delivery(worker, [], error=str(error))
 
     def _deliveries(self, worker: int) -> Iterator[_Delivery]:
-        config, workers = self.config, len(self.places)
+        config, workers = self.config, len(self.positions)
         chain = Chain(
             self.source,
             buffer=config.buffer,
@@ -203,7 +205,7 @@ class _Readers(IterableDataset):
             readers=workers * self.world,
         )
         earlier = (self.done + workers - 1 - worker) // workers  # batches of this worker
-        slots = chain.slots(self.places[worker] or chain.seek(earlier * config.batch_size))
+        slots = chain.slots(self.positions[worker] or chain.seek(earlier * config.batch_size))
         queue: list[Slot] = []
         while True:
             rows: dict[str, _Example] = {}
@@ -214,7 +216,7 @@ class _Readers(IterableDataset):
                     queue.append(next(slots))
                 slot = queue[looked]
                 looked += 1
-                if slot.place[0] - queue[0].place[0] > chain.patience or (not rows and looked > _FRUITLESS):
+                if slot.position[0] - queue[0].position[0] > chain.patience or (not rows and looked > _FRUITLESS):
                     raise InputError(self._too_few(len(rows), queue))
                 sample = slot.item
                 if isinstance(sample, Problem):
@@ -236,20 +238,20 @@ class _Readers(IterableDataset):
                         problems.append(Problem(NO_SYNTHETIC, sample.key))
             problems += chain.problems
             chain.problems.clear()
-            yield _Delivery(worker, problems, _collate(rows), queue[config.batch_size - 1].place)
+            yield _Delivery(worker, problems, _collate(rows), queue[config.batch_size - 1].position)
             del queue[: config.batch_size]
 
-    def _too_few(self, found: int, queue: list[Slot]) -> str:
+    def _too_few(self, usable: int, queue: list[Slot]) -> str:
         problems = [slot.item for slot in queue if isinstance(slot.item, Problem)]
         wrong = Counter(problem.what for problem in problems)
-        told = ""
+        why = ""
         if problems:
             kinds = ", ".join(f"{count} x {what}" for what, count in wrong.items())
-            told = f" ({kinds}; the first: {problems[0].where.rstrip('.')})"
+            why = f" ({kinds}; the first: {problems[0].where.rstrip('.')})"
         check = "pictures" if CORRUPT in wrong else "captions' names"
         return (
-            f"A batch of {self.config.batch_size} needs more than the {found} usable samples found in "
-            f"{self.source.name}{told}; lower batch_size or check the {check}."
+            f"A batch of {self.config.batch_size} needs more than the {usable} usable samples found in "
+            f"{self.source.name}{why}; lower batch_size or check the {check}."
         )
 
 
@@ -257,17 +259,7 @@ def _example(
     sample: Sample, picture: Image.Image, showing: str, tokenizers: tuple[Any, Any], config: StreamConfig
 ) -> _Example:
     """`showing` decides, with the seed, the crop and the captions that are drawn."""
-    pixels = augment(
-        picture,
-        generator(config.seed, f"crop {showing}"),
-        size=config.image_size,
-        minimum_area=config.minimum_area,
-        flip=config.flip,
-        jitter=config.jitter,
-        grey=config.grey,
-        mean=config.mean,
-        std=config.std,
-    )
+    pixels = augment(picture, generator(config.seed, f"crop {showing}"), config)
     random = generator(config.seed, f"caption {showing}")
     web, synthetic = (
         texts[int(torch.randint(len(texts), (1,), generator=random))]

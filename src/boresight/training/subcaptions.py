@@ -1,4 +1,8 @@
-"""Sub-captions: what is kept of a long synthetic caption for the contrastive loss (CLIPS, section 3.2)."""
+"""Sub-captions: what is kept of a long synthetic caption for the contrastive loss (CLIPS, section 3.2).
+
+The paper's four strategies are functions of token ids (`truncate`, `random_mask`, `block_mask`) or of the text
+(`sub_caption`); `reduce` applies one by its name. A caption no longer than the budget is kept whole by all of them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ def random_mask(ids: Sequence[int], budget: int, random: Generator) -> list[int]
     """`budget` tokens drawn without replacement, every set equally likely, in their order in the caption."""
     if len(ids) <= budget:
         return list(ids)
-    return [ids[place] for place in sorted(torch.randperm(len(ids), generator=random)[:budget].tolist())]
+    return [ids[index] for index in sorted(torch.randperm(len(ids), generator=random)[:budget].tolist())]
 
 
 def block_mask(ids: Sequence[int], budget: int, random: Generator) -> list[int]:
@@ -76,7 +80,7 @@ def sub_caption(
         before = accumulate(count(pieces), initial=0)
         return " ".join(piece for piece, tokens in zip(pieces, before, strict=False) if tokens < max(fill_to, 1))
     drawn = torch.randperm(len(pieces), generator=random)[:n_sentences].tolist()
-    return " ".join(pieces[place] for place in sorted(drawn))
+    return " ".join(pieces[index] for index in sorted(drawn))
 
 
 def reduce(
@@ -97,6 +101,13 @@ def reduce(
     sentences, or with `fill` as many as fill the budget, and no more than its first `budget` tokens. Empty when
     nothing of the text is left: the caller takes the web caption. Lower case comes last, since sentences are told by
     their capitals. The result depends on the arguments and the state of `random` alone.
+
+    Example:
+        >>> reduce(caption, "sub-caption", 32, tokenizer, generator(0, "example"))
+
+    Relations:
+        "sub-caption" is the published choice; "truncate" draws nothing and always loses what a caption says last;
+        "block" may begin within a sentence, and "random" keeps words and no sentence. "none" shows what reducing gains.
 
     Raises InputError when the strategy is unknown or the budget is below 1.
     """
@@ -152,9 +163,9 @@ def encode(ids: Sequence[int], tokenizer: Any, length: int) -> list[int]:
 def special_ids(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The ids that the tokenizer puts before a text and those it puts behind it."""
     content, whole = content_ids("a", tokenizer), tokenizer("a")["input_ids"]
-    for place in range(len(whole) - len(content) + 1):
-        if whole[place : place + len(content)] == content:
-            return tuple(whole[:place]), tuple(whole[place + len(content) :])
+    for start in range(len(whole) - len(content) + 1):
+        if whole[start : start + len(content)] == content:
+            return tuple(whole[:start]), tuple(whole[start + len(content) :])
     raise InputError("The tokenizer changes a text's own tokens when it adds start and end; use another tokenizer.")
 
 

@@ -15,14 +15,14 @@ from boresight.training.captioner import (
     FAMILIES,
     Captioner,
     caption_targets,
-    captioning_total,
+    captioning_loss,
     prefix_states,
     previous_tokens,
     real_tokens,
     special_ends,
 )
 from boresight.training.config import Captions, Loss
-from boresight.training.contrastive import clips_loss, contrastive_loss, multi_positive_loss, sigmoid_loss
+from boresight.training.contrastive import clips_loss, infonce_loss, multi_positive_loss, sigmoid_loss
 from boresight.training.gradient_cache import Encoded
 
 
@@ -80,7 +80,7 @@ class Trainee(nn.Module):
                 real=real_tokens(batch["web_ids"], self.end),
                 previous=previous if self.captioner.config.variant == "teacher" else None,
             )
-            rest = captioning_total(logits, targets)
+            rest = captioning_loss(logits, targets, reduction="sum")
         return Encoded((*sides, *scalars), rest)
 
     def trimmed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -105,7 +105,7 @@ def loss_of(kind: Loss, captions: Captions, chunk: int | None = None) -> Callabl
         texts, log_scale = rest[: _sets(captions)], rest[_sets(captions)]
         if captions == "both":
             return clips_loss(images, texts[0], texts[1], log_scale, chunk=chunk)
-        return contrastive_loss(images, texts[0], log_scale, chunk=chunk)
+        return infonce_loss(images, texts[0], log_scale, chunk=chunk)
 
     def pooled(images: Tensor, *rest: Tensor) -> Tensor:
         texts, scalars = torch.cat(rest[: _sets(captions)]), rest[_sets(captions) :]
