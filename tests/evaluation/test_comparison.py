@@ -13,7 +13,7 @@ from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from boresight.evaluation import compare, evaluate_retrieval, pick_examples, pick_latents
 from boresight.evaluation import comparison as module
-from boresight.evaluation.comparison_rows import CHANCE, EDITED, PLAIN, ROWS, SHUFFLED, SPLICE
+from boresight.evaluation.comparison_rows import CHANCE, EDITED, PLAIN, ROWS, SHUFFLED
 from boresight.sae import SparseAutoencoder
 
 WIDTH, CONCEPTS = 24, 40
@@ -83,9 +83,8 @@ def test_shuffled_images_are_at_chance_and_the_rest_is_not(finished):
 
 
 def test_rows_are_different_scorers(finished):
-    """All but the training-free mask, which may find on validation that keeping everything is best."""
     found, _ = finished
-    figures = [json.dumps(next(iter(found.figures["first"][row.name].values()))) for row in ROWS if row != SPLICE]
+    figures = [json.dumps(next(iter(found.figures["first"][row.name].values()))) for row in ROWS]
     assert len(set(figures)) == len(figures)
 
 
