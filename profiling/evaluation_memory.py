@@ -22,7 +22,7 @@ from boresight.editing import CaptionEditor, EditorConfig
 from boresight.embeddings import Embeddings
 from boresight.evaluation import evaluate_retrieval
 from boresight.sae import SparseAutoencoder
-from boresight.sae.config import make_config
+from boresight.sae.config import SaeConfig
 from boresight.seeds import generator
 
 BLOCK_IMAGES, BLOCK_TEXTS = 2048, 1024
@@ -59,7 +59,7 @@ def one(what: str, arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def untrained_editor(embeddings: Embeddings, arguments: argparse.Namespace) -> CaptionEditor:
-    shape = make_config(arguments.width, arguments.latents, arguments.k)
+    shape = SaeConfig(width=arguments.width, n_latents=arguments.latents, k=arguments.k)
     sae, draw = SparseAutoencoder(shape), generator(0, "editor")
     sae.directions.data = torch.nn.functional.normalize(torch.randn(sae.directions.shape, generator=draw), dim=1)
     sae.encoder_weight.data = sae.directions.data.clone()

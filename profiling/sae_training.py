@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from boresight.sae import SparseAutoencoder
-from boresight.sae.config import make_config, make_options
+from boresight.sae.config import Plan, SaeConfig, SaeFit
 from boresight.sae.matmul import pre_activations
-from boresight.sae.start import Rows
+from boresight.sae.rows import Rows
 from boresight.sae.training import start_state, train_step
 from boresight.seeds import generator
 
@@ -47,13 +47,14 @@ def mixtures(rows: int, width: int) -> Tensor:
 
 
 def our_step(rows: Tensor, architecture: str, latents: int, k: int, batch: int) -> Callable[[Tensor], None]:
-    config = make_config(rows.shape[1], latents, k, architecture)
-    options = make_options(len(rows), config, batch_size=batch, dead_after=10**9, steps=10**6)
-    state = start_state(SparseAutoencoder(config), Rows(rows), options, 1.0)
+    config = SaeConfig(width=rows.shape[1], n_latents=latents, k=k, architecture=architecture)
+    fit = SaeFit(n_latents=latents, k=k, batch_size=batch, dead_after=10**9, steps=10**6)
+    plan = Plan.of(fit, len(rows))
+    state = start_state(SparseAutoencoder(config), Rows(rows), plan, 1.0)
     out = torch.empty(batch, latents)
 
     def step(x: Tensor) -> None:
-        train_step(state, config, options, x, 1.0, out)
+        train_step(state, config, plan, x, 1.0, out)
 
     return step
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from boresight.editing import CaptionEditor, EditorConfig
 from boresight.sae import SparseAutoencoder
-from boresight.sae.config import make_config
+from boresight.sae.config import SaeConfig
 from boresight.seeds import generator
 
 BLOCK = 512
@@ -39,7 +39,7 @@ WHAT = ("inputs", "cosine", "captions", "undivided", "divided", "decode")
 def made(arguments: argparse.Namespace, exponent: float) -> tuple[CaptionEditor, Tensor, Tensor]:
     draw = generator(0, "benchmark")
     unit = torch.nn.functional.normalize
-    sae = SparseAutoencoder(make_config(arguments.width, arguments.latents, arguments.k))
+    sae = SparseAutoencoder(SaeConfig(width=arguments.width, n_latents=arguments.latents, k=arguments.k))
     sae.directions.data = unit(torch.randn(sae.directions.shape, generator=draw), dim=1)
     sae.encoder_weight.data = sae.directions.data.clone()
     editor = CaptionEditor(sae, EditorConfig(form="residual", length_exponent=exponent))

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from boresight.errors import ArtefactError
+from boresight.errors import ArtefactError, InputError
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -210,6 +210,16 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
             f"{folder} was written in format {manifest.get('format')} and this version reads {FORMAT}; make it again."
         )
     return manifest
+
+
+@contextlib.contextmanager
+def as_said(folder: str | Path) -> Iterator[None]:
+    """Turns what making an object of a manifest and tensors that do not fit raises into ArtefactError."""
+    try:
+        yield
+    except (KeyError, TypeError, RuntimeError, InputError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtefactError(f"{folder} does not hold what its manifest says ({reason}); fit it again.") from error
 
 
 def load_artefact(folder: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

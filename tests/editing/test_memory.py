@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from boresight.editing import CaptionEditor, EditorConfig, PlainScorer
 from boresight.editing import memory as module
 from boresight.editing.memory import Memory, remember
-from boresight.editing.training import _Recall, recall_sum
+from boresight.editing.training import TrainingNeighbours, recall_sum
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.sae import SparseAutoencoder
@@ -146,7 +146,7 @@ def test_what_is_remembered(sae, monkeypatch):
 def test_in_training_nobody_sees_its_own_pair(sae, whole):
     train = world(sae, 30, 0, captions=3)
     memory, place = remember(train, 0)
-    recall = _Recall(memory, train, place, moves_images=True)
+    recall = TrainingNeighbours(memory, train, place, moves_images=True)
     if not whole:
         recall.whole = None
     rows, captions = torch.tensor([3, 7, 11]), torch.arange(20, 40)

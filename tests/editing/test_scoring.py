@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boresight.editing import scoring
-from boresight.editing.scoring import MIN_LENGTH
-from boresight.editing.threads import in_threads
+from boresight.editing.scoring import MIN_LENGTH, in_threads
 
 
 def problem(seed: int, images: int, texts: int, width: int, latents: int, k: int, bias: float):

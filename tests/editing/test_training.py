@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.editing import CaptionEditor, PlainScorer, Scorer
-from boresight.editing.training import TrainingOptions, _batches, contrastive_loss, recall_sum
+from boresight.editing.config import EditorFit
+from boresight.editing.training import _batches, infonce, recall_sum
 from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from editing_world import WIDTH, quiet, sae_fixture, world  # noqa: F401
@@ -41,7 +42,7 @@ def test_loss_is_symmetric_infonce():
     scores = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
     target = torch.arange(6)
     expected = (F.cross_entropy(scores, target) + F.cross_entropy(scores.t(), target)) / 2
-    torch.testing.assert_close(contrastive_loss(scores, target, ~torch.eye(6, dtype=torch.bool)), expected)
+    torch.testing.assert_close(infonce(scores, target, ~torch.eye(6, dtype=torch.bool)), expected)
 
 
 def test_loss_leaves_out_pairs_that_are_neither():
@@ -49,7 +50,7 @@ def test_loss_leaves_out_pairs_that_are_neither():
     owners = torch.tensor([0, 0, 1, 2])
     negative = owners.unsqueeze(0) != torch.arange(3).unsqueeze(1)
     negative[1, 3] = negative[2, 2] = False
-    contrastive_loss(scores, owners, negative).backward()
+    infonce(scores, owners, negative).backward()
     assert float(scores.grad[1, 3]) == float(scores.grad[2, 2]) == 0
     expected = 0.0
     for j, i in enumerate(owners.tolist()):
@@ -57,11 +58,11 @@ def test_loss_leaves_out_pairs_that_are_neither():
             expected += (torch.cat([scores[i, j : j + 1], others]).logsumexp(0) - scores[i, j]).item() / (
                 2 * len(owners)
             )
-    assert contrastive_loss(scores, owners, negative).item() == pytest.approx(expected, abs=1e-6)
+    assert infonce(scores, owners, negative).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_lone_pair_without_negatives_costs_nothing():
-    assert float(contrastive_loss(torch.randn(1, 1), torch.tensor([0]), torch.zeros(1, 1, dtype=torch.bool))) == 0
+    assert float(infonce(torch.randn(1, 1), torch.tensor([0]), torch.zeros(1, 1, dtype=torch.bool))) == 0
 
 
 @settings(max_examples=40, deadline=None)
@@ -95,7 +96,7 @@ def test_batches_draw_own_captions_and_spare_shared_texts(sae):
     strings = list(embeddings.captions)
     strings[0] = strings[7] = strings[20] = "the same words"
     embeddings = replace(embeddings, captions=strings)
-    batches = _batches(embeddings, TrainingOptions(batch_size=20, captions_per_image=2))
+    batches = _batches(embeddings, EditorFit(batch_size=20, captions_per_image=2))
     seen = set()
     for _ in range(12):
         rows, captions, owners, negative = next(batches)
@@ -227,6 +228,8 @@ def test_bad_input_is_named(sae, sets):
         CaptionEditor.fit(sae, train, validation, batch_size=1)
     with pytest.raises(InputError, match="sparsity is -1"):
         CaptionEditor.fit(sae, train, validation, sparsity=-1)
+    with pytest.raises(InputError, match="There is no option 'rate'; choose from form, memory, text, seed, mask"):
+        CaptionEditor.fit(sae, train, validation, rate=1.0)
     with pytest.raises(InputError, match="no mask 'fog'"):
         CaptionEditor.fit(sae, train, validation, mask="fog")
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.sae import SaeMeasures, SparseAutoencoder, measure_sae, retrieval_kept, stability
-from boresight.sae.config import make_config
+from boresight.sae.config import SaeConfig
 
 
 def random_sae(width: int = 6, n_latents: int = 20, k: int = 3, seed: int = 0) -> SparseAutoencoder:
     generator = torch.Generator().manual_seed(seed)
-    sae = SparseAutoencoder(make_config(width, n_latents, k))
+    sae = SparseAutoencoder(SaeConfig(width=width, n_latents=n_latents, k=k))
     sae.encoder_weight.copy_(torch.randn(n_latents, width, generator=generator))
     sae.encoder_bias.copy_(0.3 * torch.randn(n_latents, generator=generator))
     sae.directions.copy_(torch.nn.functional.normalize(torch.randn(n_latents, width, generator=generator), dim=1))
@@ -50,7 +50,7 @@ def test_measures_are_their_definitions(count: int, seed: int, offset: float, bl
 def test_the_constant_mean_explains_nothing() -> None:
     # Features of very different means: a variance taken over features would call this a good reconstruction.
     x = rows(200) + torch.tensor([50.0, -30.0, 10.0, 0.0, 5.0, -7.0])
-    sae = SparseAutoencoder(make_config(6, 20, 3))
+    sae = SparseAutoencoder(SaeConfig(width=6, n_latents=20, k=3))
     sae.bias.copy_(x.mean(0))
     assert abs(measure_sae(sae, x).explained_variance) < 1e-5
 
@@ -64,11 +64,11 @@ def test_unknown_measures_stay_out_of_the_dictionary() -> None:
 def test_retrieval_kept_is_one_for_a_perfect_autoencoder_and_falls_for_a_blind_one() -> None:
     x = rows(60)
     embeddings = Embeddings.from_arrays(x, x + 0.1 * rows(60, seed=3), np.arange(60))
-    perfect = SparseAutoencoder(make_config(6, 12, 6))
+    perfect = SparseAutoencoder(SaeConfig(width=6, n_latents=12, k=6))
     perfect.encoder_weight.copy_(torch.cat([torch.eye(6), -torch.eye(6)]))
     perfect.directions.copy_(perfect.encoder_weight)
     assert retrieval_kept(perfect, embeddings) == pytest.approx({1: 1.0, 10: 1.0})
-    blind = SparseAutoencoder(make_config(6, 12, 6))
+    blind = SparseAutoencoder(SaeConfig(width=6, n_latents=12, k=6))
     blind.bias.fill_(1.0)
     kept = retrieval_kept(blind, embeddings)
     assert kept[1] == pytest.approx(1 / 60)  # all images tied: chance

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from scipy.stats import binom
 from torch import Tensor
 
-from boresight.data import Collection
 from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
-from boresight.sae import LatentNames, SparseAutoencoder, contact_sheet, name_latents, vocabulary_from_captions
-from boresight.sae.config import make_config
+from boresight.sae import LatentNames, SparseAutoencoder, name_latents, vocabulary_from_captions
+from boresight.sae.config import SaeConfig
 from boresight.sae.names import _surprise, strongest_images
-from boresight.sae.start import Rows
+from boresight.sae.rows import Rows
 from boresight.sae.vocabulary import terms, terms_by_image
 
 CONCEPTS = ["dog", "red car", "beach", "guitar", "snow"]
@@ -30,7 +26,7 @@ WIDTH = 8
 
 def planted_sae() -> SparseAutoencoder:
     """Latent i is axis i; latents 5 and 6 never fire, 7 fires rarely on nothing in common."""
-    sae = SparseAutoencoder(make_config(WIDTH, WIDTH, 3))
+    sae = SparseAutoencoder(SaeConfig(width=WIDTH, n_latents=WIDTH, k=3))
     sae.encoder_weight.copy_(torch.eye(WIDTH))
     sae.directions.copy_(torch.eye(WIDTH))
     sae.encoder_bias.copy_(torch.tensor([0.0] * 5 + [-100.0] * 2 + [0.0]))
@@ -214,47 +210,3 @@ def test_captions_without_words_name_nothing() -> None:
     images = planted_embeddings(10)[0].images
     embeddings = Embeddings.from_arrays(images, images, range(10), captions=["12"] * 10)
     assert set(name_latents(planted_sae(), embeddings=embeddings).names) == {""}
-
-
-def test_contact_sheet_shows_the_strongest_images_in_order() -> None:
-    embeddings, _ = planted_embeddings()
-    names = name_latents(planted_sae(), embeddings=embeddings)
-    asked = []
-
-    def picture(row: int) -> Image.Image:
-        asked.append(row)
-        return Image.new("RGB", (40, 20), (row % 256, 10, 200))
-
-    sheet = contact_sheet(picture, names, [2, 0, 5], columns=4, cell=32)
-    assert asked == [*names.examples[2, :4].tolist(), *names.examples[0, :4].tolist()]
-    assert sheet.width == 6 + 4 * 38
-    colours = {colour for _, colour in sheet.getcolors(100_000)}
-    assert all((row % 256, 10, 200) in colours for row in asked)
-    with pytest.raises(InputError, match="no latent 8; they run from 0 to 7"):
-        contact_sheet(picture, names, [8])
-    with pytest.raises(InputError, match="columns is 9"):
-        contact_sheet(picture, names, [0], columns=9)
-    with pytest.raises(InputError, match="No latents to show"):
-        contact_sheet(picture, names, [])
-
-
-def test_contact_sheet_finds_images_of_a_collection_by_id() -> None:
-    embeddings, _ = planted_embeddings(12)
-    names = name_latents(planted_sae(), embeddings=embeddings)
-    blobs = []
-    for row in range(12):
-        held = io.BytesIO()
-        Image.new("RGB", (8, 8), (20 * row, 5, 5)).save(held, "PNG")
-        blobs.append({"bytes": held.getvalue(), "path": None})
-    backwards = {
-        "id": [f"p{row}" for row in reversed(range(12))],
-        "image": blobs[::-1],
-        "captions": [[] for _ in range(12)],
-        "split": ["all"] * 12,
-    }
-    collection = Collection(Dataset.from_dict(backwards))
-    sheet = contact_sheet(collection, names, [0], columns=1, cell=8)
-    strongest = int(names.examples[0, 0])
-    assert (20 * strongest, 5, 5) in {colour for _, colour in sheet.getcolors(10_000)}
-    with pytest.raises(InputError, match="The collection lacks image"):
-        contact_sheet(collection.select([11 - row for row in range(12) if row != strongest]), names, [0])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from boresight.sae import objective
-from boresight.sae.config import SaeConfig, make_config
+from boresight.sae.config import SaeConfig
 from boresight.sae.objective import Weights
 from boresight.sae.sparse_ops import (
     Pattern,
@@ -106,7 +106,7 @@ def sparse_loss(
 @settings(max_examples=15, deadline=None)
 @given(rows=st.integers(1, 9), seed=st.integers(0, 10_000), n_dead=st.integers(0, 9), aux_k=st.integers(1, 4))
 def test_sparse_pass_equals_dense_pass(name: str, rows: int, seed: int, n_dead: int, aux_k: int) -> None:
-    config = make_config(6, 24, 5, **CONFIGS[name])
+    config = SaeConfig(width=6, n_latents=24, k=5, **CONFIGS[name])
     weights = weights_for(config, seed)
     x = torch.randn(rows, 6, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
     dead = torch.randperm(24, generator=torch.Generator().manual_seed(seed + 2))[:n_dead].sort().values
@@ -126,7 +126,7 @@ def test_sparse_pass_equals_dense_pass(name: str, rows: int, seed: int, n_dead: 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_parameter_receives_a_gradient(name: str) -> None:
-    config = make_config(6, 24, 5, **CONFIGS[name])
+    config = SaeConfig(width=6, n_latents=24, k=5, **CONFIGS[name])
     weights = weights_for(config, 3)
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     total, _ = sparse_loss(x, weights, config, torch.empty(0, dtype=torch.int64), 0, 0.0)
@@ -137,7 +137,7 @@ def test_every_parameter_receives_a_gradient(name: str) -> None:
 
 
 def test_auxiliary_loss_reaches_the_encoder_and_ignores_the_pre_bias() -> None:
-    config = make_config(6, 24, 2)
+    config = SaeConfig(width=6, n_latents=24, k=2)
     weights = weights_for(config, 5)
     x = torch.randn(30, 6, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
     dead = torch.tensor([20, 21, 22, 23])

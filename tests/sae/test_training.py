@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from boresight.sae import SparseAutoencoder, measure_sae, training
-from boresight.sae.config import make_config, make_options
+from boresight.sae.config import Plan, SaeConfig, SaeFit
 from boresight.sae.start import geometric_median
 
 ARCHITECTURES = ["topk", "batchtopk", "jumprelu", "matryoshka"]
@@ -202,18 +203,18 @@ def test_geometric_median_is_robust_and_minimal() -> None:
 
 
 def test_options_follow_the_data() -> None:
-    config = make_config(8, 64, 4)
-    assert [make_options(rows, config).batch_size for rows in (30, 500, 6000, 10**6)] == [30, 64, 512, 4096]
-    assert make_options(500, config).steps == 2000
-    assert make_options(10**8, config).steps == -(-(10**8) // 4096)
-    assert make_options(1000, config, epochs=3, batch_size=100).steps == 30
-    options = make_options(1000, config, steps=1000, learning_rate=1.0)
-    rates = [options.rate(step) for step in range(1000)]
+    fit = SaeFit(n_latents=64, k=4)
+    assert [Plan.of(fit, rows).batch_size for rows in (30, 500, 6000, 10**6)] == [30, 64, 512, 4096]
+    assert Plan.of(fit, 500).steps == 2000
+    assert Plan.of(fit, 10**8).steps == -(-(10**8) // 4096)
+    assert Plan.of(replace(fit, epochs=3, batch_size=100), 1000).steps == 30
+    plan = Plan.of(replace(fit, steps=1000, learning_rate=1.0), 1000)
+    rates = [plan.rate(step) for step in range(1000)]
     assert max(rates) == 1.0
     assert rates[0] == pytest.approx(1 / 50)
     assert rates[500] == 1.0
     assert rates[-1] == pytest.approx(1 / 300)
-    assert make_config(8, 64, 4, "matryoshka").matryoshka_sizes == (8, 16, 32, 64)
+    assert SaeConfig(width=8, n_latents=64, k=4, architecture="matryoshka").matryoshka_sizes == (8, 16, 32, 64)
 
 
 DATA = sparse_mixtures(40)
@@ -250,6 +251,7 @@ def with_value(row: int, value: float) -> Tensor:
         ({"architecture": "matryoshka", "matryoshka_sizes": [4, 16]}, "ascend from at least 1 to exactly 32"),
         ({"max_active": 2}, "max_active is 2; choose between k"),
         ({"checkpoint_every": 0}, "checkpoint_every is 0"),
+        ({"latents": 8}, "There is no option 'latents'; choose from n_latents, k, architecture, seed, selection"),
         ({"device": "cuda:99"}, "Device 'cuda:99' cannot be used"),
     ],
 )

@@ -14,7 +14,7 @@ from boresight.editing.config import EditorConfig
 from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from boresight.evaluation import evaluate_retrieval
-from boresight.sae.config import make_config
+from boresight.sae.config import SaeConfig
 
 BASE = ablations.Setting()
 TINY = ablations.Options(
@@ -42,7 +42,7 @@ def test_every_factor_has_the_default_and_what_fits_together():
         assert list(of.values()).count(BASE) == 1, factor
         assert len(set(of.values())) == len(of), factor
     for setting in (one for of in levels.values() for one in of.values()):
-        make_config(256, **setting.of_sae)
+        SaeConfig(width=256, **setting.of_sae)
         chosen = {name: value for name, value in setting.of_editor.items() if value is not None}
         EditorConfig(**chosen)
     assert [one.n_latents for one in levels["latents"].values()] == [256, 512, 1024, 2048, 4096]
@@ -120,9 +120,9 @@ def test_every_setting_runs_and_is_kept(tmp_path, monkeypatch, capsys):
     assert {tuple(found["tests"]) for found in kept.values()} == {("test", "test-combination")}
 
     # A row is its kept editor on the test it names.
-    editor = ablations.CaptionEditor.load(tmp_path / "models" / "scenes-0" / "mask-tokens")
+    editor = ablations.CaptionEditor.load(tmp_path / "models" / "scenes-0" / "mask-mlp")
     test = Embeddings.load(tmp_path / "embeddings" / "scenes").split("test-combination")
-    assert evaluate_retrieval(test, editor).to_dict() == kept["mask-tokens"]["tests"]["test-combination"]
+    assert evaluate_retrieval(test, editor).to_dict() == kept["mask-mlp"]["tests"]["test-combination"]
     order = torch.randperm(12, generator=ablations.generator(0, ablations.SHUFFLED))
     shuffled = replace(test, images=test.images[order])
     default = ablations.CaptionEditor.load(tmp_path / "models" / "scenes-0" / "default")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from boresight.embeddings import Embeddings
 from boresight.sae import SparseAutoencoder
-from boresight.sae.config import make_config
+from boresight.sae.config import SaeConfig
 
 ATTRIBUTES = 48
 WIDTH = 24
@@ -32,7 +32,7 @@ def world_sae(seed: int = 0, bias: float = 0.02) -> SparseAutoencoder:
     """An autoencoder whose latents are the world's attributes: random directions, tied encoder, k = PRESENT."""
     draw = torch.Generator().manual_seed(seed)
     directions = F.normalize(torch.randn(ATTRIBUTES, WIDTH, generator=draw), dim=1)
-    sae = SparseAutoencoder(make_config(WIDTH, ATTRIBUTES, PRESENT), {"encoder": "world"})
+    sae = SparseAutoencoder(SaeConfig(width=WIDTH, n_latents=ATTRIBUTES, k=PRESENT), {"encoder": "world"})
     state = sae.state_dict()
     state["directions"], state["encoder_weight"] = directions, directions
     state["bias"] = bias * torch.randn(WIDTH, generator=draw)

@@ -1,12 +1,14 @@
-"""boresight editor"""
+"""The command `boresight editor`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
+
+from boresight.editing.config import EditorOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +25,11 @@ class Editor:
     """Split to fit on; never the images that the encoder was fitted on."""
     validation: str = "validation"
     """Split to choose on."""
-    form: Literal["gated", "residual", "reconstruct", "raw", "plain"] | None = None
-    """Form of the edit; 'raw' and 'plain' are the opponents without an autoencoder and without an edit."""
-    memory: Literal["none", "text", "both"] | None = None
-    """Whether the editor keeps training pairs and moves captions ('text') or images too ('both') by them."""
-    text: Literal["frozen", "finetuned"] = "finetuned"
-    seed: int = 0
+    options: Annotated[EditorOptions, tyro.conf.arg(name="")] = field(default_factory=EditorOptions)
     device: str | None = None
 
     def run(self) -> None:
+        """Fit and save."""
         from boresight.editing import CaptionEditor
         from boresight.embeddings import Embeddings
         from boresight.sae import SparseAutoencoder
@@ -43,11 +41,8 @@ class Editor:
             SparseAutoencoder.load(self.sae),
             embeddings.split(self.train),
             embeddings.split(self.validation),
-            form=self.form,
-            memory=self.memory,
-            text=self.text,
-            seed=self.seed,
             device=self.device,
+            **vars(self.options),
         )
         editor.save(self.out)
         print(f"Editor: {self.out}")

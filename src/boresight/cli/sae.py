@@ -1,12 +1,14 @@
-"""boresight sae"""
+"""The command `boresight sae`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
+
+from boresight.sae.config import SaeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +20,11 @@ class Sae:
     out: Path
     """Folder for the autoencoder; until it is there, OUT.checkpoint beside it holds what was done."""
     split: str = "train"
-    n_latents: int = 4096
-    k: int = 32
-    """Active latents of an image."""
-    architecture: Literal["topk", "batchtopk", "jumprelu", "matryoshka"] = "topk"
-    seed: int = 0
+    options: Annotated[SaeOptions, tyro.conf.arg(name="")] = field(default_factory=SaeOptions)
     device: str | None = None
 
     def run(self) -> None:
+        """Fit, save, measure."""
         import shutil
 
         from boresight.embeddings import Embeddings
@@ -33,17 +32,11 @@ class Sae:
         from boresight.storage import check_place
 
         check_place(self.out, "sae")
-        place = self.out.resolve()
-        checkpoint = place.with_name(f"{place.name}.checkpoint")
+        folder = self.out.resolve()
+        checkpoint = folder.with_name(f"{folder.name}.checkpoint")
         embeddings = Embeddings.load(self.embeddings)
         sae = SparseAutoencoder.fit(
-            embeddings.split(self.split),
-            n_latents=self.n_latents,
-            k=self.k,
-            architecture=self.architecture,
-            seed=self.seed,
-            device=self.device,
-            checkpoint=checkpoint,
+            embeddings.split(self.split), device=self.device, checkpoint=checkpoint, **vars(self.options)
         )
         sae.save(self.out)
         shutil.rmtree(checkpoint, ignore_errors=True)

@@ -1,4 +1,5 @@
 from .config import EditorConfig as EditorConfig
+from .config import EditorFit as EditorFit
 from .editor import CaptionEditor as CaptionEditor
 from .explanation import Explanation as Explanation
 from .explanation import LatentEffect as LatentEffect
@@ -6,3 +7,4 @@ from .scorer import PlainScorer as PlainScorer
 from .scorer import PreparedImages as PreparedImages
 from .scorer import PreparedTexts as PreparedTexts
 from .scorer import Scorer as Scorer
+from .scorer import ways as ways

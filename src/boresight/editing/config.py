@@ -1,9 +1,10 @@
-"""What a caption editor is."""
+"""What a caption editor is, and how one is fitted: every option once. Imports no torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from boresight.errors import InputError
 
@@ -11,12 +12,8 @@ Form = Literal["gated", "residual", "reconstruct", "raw", "plain"]
 MaskKind = Literal["bilinear", "mlp", "ones"]
 TextKind = Literal["finetuned", "frozen"]
 MemoryKind = Literal["none", "text", "both"]
-_CHOICES = {
-    "form": get_args(Form),
-    "mask": get_args(MaskKind),
-    "text": get_args(TextKind),
-    "memory": get_args(MemoryKind),
-}
+_CHOICES = {"form": Form, "mask": MaskKind, "text": TextKind, "memory": MemoryKind}
+_RATES = ("learning_rate", "mask_learning_rate", "gate_learning_rate", "memory_learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,18 +42,21 @@ class EditorConfig:
     memory: MemoryKind = "none"
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(f"There is no {name} '{getattr(self, name)}'; choose one of {', '.join(choices)}.")
+        for name, kind in _CHOICES.items():
+            if getattr(self, name) not in get_args(kind):
+                choices = ", ".join(get_args(kind))
+                raise InputError(f"There is no {name} '{getattr(self, name)}'; choose one of {choices}.")
         if not 0 <= self.length_exponent <= 1:
             raise InputError(f"length_exponent is {self.length_exponent}; choose between 0 (undivided) and 1 (cosine).")
 
     @property
     def has_latents(self) -> bool:
+        """Whether the edit reads the autoencoder's code."""
         return self.form in ("gated", "residual", "reconstruct")
 
     @property
     def has_gate(self) -> bool:
+        """Whether the edit has a gate over the dimensions."""
         return self.form in ("gated", "raw")
 
     @property
@@ -73,3 +73,96 @@ class EditorConfig:
     def needs_terms(self) -> bool:
         """Whether the length of an edit depends on the latents that are dropped."""
         return self.has_latents and not self.has_gate and self.divides
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditorOptions:
+    """The options of a fit that `boresight editor` takes; `EditorFit` has all."""
+
+    form: Form | None = None
+    """Form of the edit; 'raw' and 'plain' are the opponents without an autoencoder and without an edit. Left out, it
+    is 'gated'; without a memory 'residual' is trained too, and the better on validation is returned: it wins where
+    images hold much that captions leave out and the autoencoder has found it. The loop is the same for all."""
+    memory: MemoryKind | None = None
+    """Whether the editor keeps training pairs and moves captions ('text') or images too ('both') by them. Left out,
+    it is 'both' for the form 'gated' and 'none' for the others; where the form is left out too, 'gated' is also
+    trained without one, and the better on validation is returned."""
+    text: TextKind = "finetuned"
+    """Whether a linear head on the caption embedding is learnt."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditorFit(EditorOptions):
+    """How a caption editor is fitted. What is left out (None) is chosen on validation or by the data.
+
+    Raises InputError naming the option that does not fit.
+    """
+
+    mask: MaskKind = "bilinear"
+    """Network of the mask, see `boresight.editing.masks`."""
+    length_exponent: float | None = None
+    """See `EditorConfig`. Left out, both 0 and 1 are trained (only 1 of what is tried beside the default) and the
+    better on validation is returned: undivided is a reweighting of the caption, and wins where images hold little that
+    captions leave out. 'plain' has no length to divide by."""
+    batch_size: int = 256
+    """Images a step, at most as many as there are."""
+    steps: int | None = None
+    """Left out, 30 epochs, at least 300 and at most 2,000 steps. 0 trains nothing."""
+    learning_rate: float = 5e-4
+    """Of the head; this and the next three by AdamW, on a cosine schedule."""
+    mask_learning_rate: float = 5e-3
+    """Of the mask; a fifth of it beside a gate."""
+    gate_learning_rate: float = 5e-3
+    """Of the gate."""
+    memory_learning_rate: float = 1e-2
+    """Of the memory's strengths and sharpness."""
+    weight_decay: float = 0.1
+    """Pulls the head towards the identity and the mask towards one that no caption changes."""
+    sparsity: float = 0.0
+    """Weight of the mean mask in the loss."""
+    captions_per_image: int = 1
+    """Captions drawn for each image and step; all of them are positives."""
+    evaluations: int = 10
+    """Looks at validation after the one before the first step."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 2), ("steps", 0), ("captions_per_image", 1), ("evaluations", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; choose at least {least}.")
+        for name in (*_RATES, "weight_decay", "sparsity"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)}; choose 0 or more.")
+        self.candidates()
+
+    def candidates(self) -> list[EditorConfig]:
+        """What `CaptionEditor.fit` tries, the cheaper first; the best on validation is returned."""
+        exponents = (0.0, 1.0) if self.length_exponent is None else (self.length_exponent,)
+        tried: list[tuple[Form, float, MemoryKind]]
+        if self.form is None:
+            tried = [("gated", p, self.memory or "both") for p in exponents]
+            if self.memory is None:
+                tried.append(("gated", exponents[-1], "none"))
+            elif self.memory == "none":
+                tried.append(("residual", exponents[-1], "none"))
+        else:
+            usual: MemoryKind = "both" if self.form == "gated" else "none"
+            tried = [
+                (self.form, p, self.memory or usual) for p in (exponents[-1:] if self.form == "plain" else exponents)
+            ]
+        return [
+            EditorConfig(form=form, mask=self.mask, text=self.text, length_exponent=p, memory=memory)
+            for form, p, memory in tried
+        ]
+
+    def of_training(self) -> dict[str, Any]:
+        """The options that say how any candidate is trained, by name."""
+        of_editor = (*_CHOICES, "length_exponent")
+        return {name: value for name, value in asdict(self).items() if name not in of_editor}
+
+    def steps_for(self, images: int) -> int:
+        """`steps`, or 30 epochs, at least 300 and at most 2,000 steps."""
+        if self.steps is not None:
+            return self.steps
+        return min(2000, max(300, 30 * images // min(self.batch_size, images)))

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from boresight.editing.model import EditModel
 from boresight.errors import InputError
-from boresight.sae import LatentNames
-
-if TYPE_CHECKING:
-    from boresight.editing.editor import CaptionEditor
+from boresight.sae.names import LatentNames
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ class Explanation:
 
 @torch.no_grad()
 def explain_edit(
-    editor: CaptionEditor,
+    editor: EditModel,
     image: Tensor,
     text: Tensor,
     *,
@@ -93,8 +90,7 @@ def explain_edit(
     top: int = 10,
 ) -> Explanation:
     """`CaptionEditor.explain_edit`. image, text: (1, d)."""
-    if isinstance(names, LatentNames):
-        names.require_same_autoencoder(editor.sae)
+    image, text = editor.checked(image, "the image"), editor.checked(text, "the text")
     if names is not None and len(names) != editor.sae.n_latents:
         raise InputError(f"There are {len(names)} names for {editor.sae.n_latents} latents; give one for each.")
     query = editor.text(text)[0]

@@ -5,7 +5,7 @@ reads the mask off the caption with an MLP and a sigmoid; its widths are not kno
 so are all the other masks.
 
 A trainable mask starts *open*: its last layer is zero under a bias of 20, where the sigmoid is exactly 1 in float32,
-so an untrained editor keeps everything. Training begins from `start`, a little below.
+so an untrained editor keeps everything. Training begins from `start(seed)`, a little below.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class MlpMask(nn.Module):
         nn.init.constant_(self.last.bias, OPEN)
 
     def start(self, seed: int) -> None:
+        """Where training begins."""
         draw = generator(seed, "mask")
         for layer in (self.first, self.last):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=draw)
@@ -45,6 +46,7 @@ class MlpMask(nn.Module):
         nn.init.constant_(self.last.bias, START)
 
     def forward(self, texts: Tensor) -> Tensor:
+        """(T, n) in [0, 1]. texts: (T, d), unit."""
         hidden = F.gelu(self.first(texts * texts.shape[1] ** 0.5))
         return torch.addmm(self.last.bias.unsqueeze(1), self.last.weight, hidden.t()).sigmoid().t()
 
@@ -68,10 +70,12 @@ class BilinearMask(nn.Module):
         self.bias = nn.Parameter(torch.full((n_latents,), OPEN))
 
     def start(self, seed: int) -> None:
+        """Where training begins."""
         nn.init.normal_(self.map, std=0.02, generator=generator(seed, "mask"))
         nn.init.constant_(self.bias, self.start_bias)
 
     def forward(self, texts: Tensor) -> Tensor:
+        """(T, n) in [0, 1]. texts: (T, d), unit."""
         asked = texts @ self.map.t() * self.SCALE
         return torch.addmm(self.bias.unsqueeze(1), self.directions, asked.t()).sigmoid().t()
 
@@ -84,6 +88,7 @@ class OnesMask(nn.Module):
         self.n_latents = n_latents
 
     def forward(self, texts: Tensor) -> Tensor:
+        """(T, n) in [0, 1]. texts: (T, d), unit."""
         return texts.new_ones(len(texts), self.n_latents)
 
 
@@ -98,6 +103,7 @@ class RandomMask(nn.Module):
         self.mask, self.seed = mask, seed
 
     def forward(self, texts: Tensor) -> Tensor:
+        """(T, n) in [0, 1]. texts: (T, d), unit."""
         kept = self.mask(texts)
         rows = texts.detach().float().cpu().numpy()
         order = [torch.randperm(kept.shape[1], generator=generator(self.seed, row.tobytes().hex())) for row in rows]

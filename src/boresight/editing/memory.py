@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boresight.embeddings import Embeddings
+from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.seeds import generator
 
@@ -113,11 +113,11 @@ def _nearest(queries: Tensor, remembered: Tensor, skip: Tensor | None) -> Neighb
     indices = torch.empty(len(queries), count, dtype=torch.int64, device=queries.device)
     for start in range(0, len(queries), block):
         rows = slice(start, start + block)
-        found = F.normalize(queries[rows] - centre, dim=1) @ keys
+        similar = F.normalize(queries[rows] - centre, dim=1) @ keys
         if skip is not None:
             seen = (skip[rows] >= 0).nonzero()[:, 0]
-            found[seen, skip[rows][seen]] = _HIDDEN
-        cosines[rows], indices[rows] = found.topk(count, dim=1)
+            similar[seen, skip[rows][seen]] = _HIDDEN
+        cosines[rows], indices[rows] = similar.topk(count, dim=1)
     return Neighbours(cosines, indices)
 
 
@@ -127,7 +127,7 @@ def remember(train_set: Embeddings, seed: int) -> tuple[Memory, Tensor]:
     The same picture under several ids (equal embeddings) is one image with all of their captions.
 
     Returns:
-        The memory, and (N,) the place of each image in it, or -1.
+        The memory, and (N,) the slot of each image in it, or -1.
     """
     numbers: dict[bytes, int] = {}
     same = torch.tensor([numbers.setdefault(row.numpy().tobytes(), len(numbers)) for row in train_set.images])
@@ -135,16 +135,16 @@ def remember(train_set: Embeddings, seed: int) -> tuple[Memory, Tensor]:
     captioned = counts.nonzero()[:, 0]
     draw = generator(seed, "editor memory")
     drawn = captioned[torch.randperm(len(captioned), generator=draw)[:REMEMBERED]].sort().values
-    place_of = torch.full((len(numbers),), -1)
-    place_of[drawn] = torch.arange(len(drawn))
-    place = place_of[same]
+    slot_of = torch.full((len(numbers),), -1)
+    slot_of[drawn] = torch.arange(len(drawn))
+    slots = slot_of[same]
     texts = torch.zeros(len(drawn), train_set.texts.shape[1])
     for start in range(0, len(train_set.owners), _BLOCK):
-        kept = place[train_set.owners[start : start + _BLOCK]]
+        kept = slots[train_set.owners[start : start + _BLOCK]]
         chosen = F.normalize(train_set.texts[start : start + _BLOCK].float(), dim=1)[kept >= 0]
         texts.index_add_(0, kept[kept >= 0], chosen)
     first = torch.full((len(drawn),), len(same))
-    known = (place >= 0).nonzero()[:, 0]
-    first.scatter_reduce_(0, place[known], known, "amin")
+    known = (slots >= 0).nonzero()[:, 0]
+    first.scatter_reduce_(0, slots[known], known, "amin")
     images = F.normalize(train_set.images[first].float(), dim=1)
-    return Memory(images, texts / counts[drawn].unsqueeze(1)), place
+    return Memory(images, texts / counts[drawn].unsqueeze(1)), slots

@@ -108,14 +108,17 @@ class PlainScorer:
         """Any embeddings will do."""
 
     def prepare_images(self, images: Tensor) -> PreparedImages:
+        """Unit images, without codes. images: (N, d)."""
         rows = F.normalize(images.to(self.device).float(), dim=1)
         none = rows.new_empty(len(rows), 0)
         return PreparedImages(rows, none.long(), none)
 
     def prepare_texts(self, texts: Tensor) -> PreparedTexts:
+        """Unit captions. texts: (T, d)."""
         return PreparedTexts(F.normalize(texts.to(self.device).float(), dim=1))
 
     def score_prepared(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
+        """(N, T) cosines."""
         return images.base @ texts.query.t()
 
 

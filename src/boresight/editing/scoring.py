@@ -17,15 +17,15 @@ N x T x d is ever held.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-
-from boresight.editing.threads import in_threads
 
 MIN_LENGTH = 1e-3
 """Relative lengths are clamped here: of an edit shorter than this, rounding decides the direction."""
@@ -33,6 +33,7 @@ _JITTER = 1e-12
 _BLOCK_IMAGES = 128
 _BLOCK_TEXTS = 64
 _GRADIENT_FLOATS = 2**24
+Share = TypeVar("Share")
 
 
 @dataclass(frozen=True)
@@ -156,3 +157,28 @@ def _lengths_plain(terms: LengthTerms, indices: Tensor, weights: Tensor) -> Tens
 def gated_lengths(base: Tensor, gate: Tensor) -> Tensor:
     """(N, T) relative lengths |r_t * base_i| of images behind a gate. base: (N, d), over |x_i|; gate: (T, d)."""
     return (base.square() @ gate.square().t()).clamp_min(MIN_LENGTH**2).sqrt()
+
+
+def in_threads(work: Callable[[Share], None], shares: Sequence[Share]) -> None:
+    """work(share) for each share, each in a thread of its own whose tensor operations stay on one core.
+
+    Split over the cores, every operation ends at a barrier where all wait for the slowest core. A long row of small
+    operations then crawls as soon as anything else runs on the machine; threads that never meet do not.
+    No gradients flow. Raises what `work` raises.
+    """
+    if len(shares) == 1:
+        with torch.no_grad():
+            return work(shares[0])
+    cores, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+
+    def run(share: Share) -> None:
+        torch.set_num_threads(1)  # holds for the calling thread, and is the default of threads yet to start
+        try:
+            with torch.inference_mode(inference), torch.no_grad():
+                work(share)
+        finally:
+            torch.set_num_threads(cores)
+
+    with ThreadPoolExecutor(len(shares)) as pool:
+        for future in [pool.submit(run, share) for share in shares]:
+            future.result()

@@ -5,24 +5,21 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boresight.editing.config import EditorFit
 from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, joined, remember
+from boresight.editing.model import EditModel
 from boresight.editing.scorer import PreparedImages
-from boresight.embeddings import Embeddings
-from boresight.embeddings.embeddings import check_rows
+from boresight.embeddings.embeddings import Embeddings, check_rows
 from boresight.errors import InputError
 from boresight.progress import progress
 from boresight.recall import count_image_to_text, count_text_to_image
 from boresight.seeds import generator
-
-if TYPE_CHECKING:
-    from boresight.editing.editor import CaptionEditor
 
 CHOOSING_IMAGES = 1000
 CHOOSING_CAPTIONS = 10000
@@ -32,46 +29,7 @@ _PREPARED_FLOATS = 2**26
 _RECALLED_AT_ONCE = 8192
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """How an editor is trained; see `CaptionEditor.fit`."""
-
-    batch_size: int = 256
-    steps: int | None = None
-    learning_rate: float = 5e-4
-    mask_learning_rate: float = 5e-3
-    gate_learning_rate: float = 5e-3
-    memory_learning_rate: float = 1e-2
-    weight_decay: float = 0.1
-    sparsity: float = 0.0
-    captions_per_image: int = 1
-    evaluations: int = 10
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("batch_size", 2), ("steps", 0), ("captions_per_image", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} is {value}; choose at least {least}.")
-        for name in (
-            "learning_rate",
-            "mask_learning_rate",
-            "gate_learning_rate",
-            "memory_learning_rate",
-            "weight_decay",
-            "sparsity",
-        ):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}; choose 0 or more.")
-
-    def steps_for(self, images: int) -> int:
-        """`steps`, or 30 epochs, at least 300 and at most 2,000 steps."""
-        if self.steps is not None:
-            return self.steps
-        return min(2000, max(300, 30 * images // min(self.batch_size, images)))
-
-
-def contrastive_loss(scores: Tensor, owners: Tensor, negative: Tensor) -> Tensor:
+def infonce(scores: Tensor, owners: Tensor, negative: Tensor) -> Tensor:
     """Symmetric InfoNCE of a matrix of scaled scores; a pair that is neither positive nor negative is left out.
 
     The score of image i with caption j is that of image i *edited by caption j*: editing only the diagonal and
@@ -107,8 +65,8 @@ def recall_sum(scores: Tensor, owners: Tensor) -> float:
     return sum(100 * float(counts.recall(k)[counts.asked].mean()) for counts in directions for k in (1, 5, 10))
 
 
-def train(
-    editor: CaptionEditor, train_set: Embeddings, validation: Embeddings, options: TrainingOptions
+def train_editor(
+    editor: EditModel, train_set: Embeddings, validation: Embeddings, options: EditorFit
 ) -> list[dict[str, float]]:
     """Train `editor` in place and leave the best state on validation in it.
 
@@ -116,11 +74,11 @@ def train(
         One entry for each look at validation: `step`, `recall_sum`, and `loss` (mean since the last look).
     """
     check_sets(train_set, validation)
-    recall: _Recall | None = None
+    recall: TrainingNeighbours | None = None
     if editor.memory is not None:
-        memory, place = remember(train_set, options.seed)
+        memory, slots = remember(train_set, options.seed)
         editor.memory = memory.to(editor.device)
-        recall = _Recall(editor.memory, train_set, place, moves_images=editor.config.memory == "both")
+        recall = TrainingNeighbours(editor.memory, train_set, slots, moves_images=editor.config.memory == "both")
     chooser = _Chooser(editor, validation, options.seed)
     history = [{"step": 0.0, "recall_sum": chooser.recall_sum()}]
     best = copy.deepcopy(editor.state_dict())
@@ -153,22 +111,22 @@ def check_sets(train_set: Embeddings, validation: Embeddings) -> None:
 
 def require_apart(first: Embeddings, second: Embeddings, first_name: str, second_name: str) -> None:
     """Raises InputError when an image is in both: one set is for fitting, one for choosing, one for reporting."""
-    place = {name: row for row, name in enumerate(first.ids)}
+    row_of = {name: row for row, name in enumerate(first.ids)}
     for row, name in enumerate(second.ids):
         # Ids may be mere row numbers of two arrays, so the embeddings must agree as well.
-        if name in place and torch.equal(first.images[place[name]].float(), second.images[row].float()):
+        if name in row_of and torch.equal(first.images[row_of[name]].float(), second.images[row].float()):
             raise InputError(
                 f"Image '{name}' is in both {first_name} and {second_name}; each image serves one of them."
             )
 
 
 def _descend(
-    editor: CaptionEditor,
+    editor: EditModel,
     train_set: Embeddings,
-    recall: _Recall | None,
+    recall: TrainingNeighbours | None,
     groups: list[dict[str, Any]],
     steps: int,
-    options: TrainingOptions,
+    options: EditorFit,
 ) -> Iterator[tuple[int, float]]:
     """Trains, and stops to yield (step, mean loss) whenever validation is due."""
     log_scale = torch.nn.Parameter(torch.tensor(math.log(_START_SCALE), device=editor.device))
@@ -189,7 +147,7 @@ def _descend(
         captioned = train_set.texts[captions].to(editor.device).float()
         texts = editor.prepare_texts(captioned, near=near_texts)
         scores = editor.score_prepared(images, texts) * log_scale.exp().clamp(max=_MAX_SCALE)
-        loss = contrastive_loss(scores, owners.to(editor.device), negative.to(editor.device))
+        loss = infonce(scores, owners.to(editor.device), negative.to(editor.device))
         if options.sparsity and network is not None:
             loss = loss + options.sparsity * network(F.normalize(captioned, dim=1)).mean()
         optimizer.zero_grad(set_to_none=True)
@@ -210,7 +168,7 @@ def _descend(
             losses = []
 
 
-def _batches(train_set: Embeddings, options: TrainingOptions) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def _batches(train_set: Embeddings, options: EditorFit) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Endless epochs of (image rows (B,), caption rows (T,), owners (T,) in 0..B-1, negative (B, T) bool)."""
     draw = generator(options.seed, "editor batches")
     same = _same_text(train_set)
@@ -247,7 +205,7 @@ def _same_text(train_set: Embeddings) -> Tensor:
     return torch.tensor([numbers.setdefault(hash(row.tobytes()), len(numbers)) for row in train_set.texts.numpy()])
 
 
-def _parameter_groups(editor: CaptionEditor, options: TrainingOptions) -> list[dict[str, Any]]:
+def _parameter_groups(editor: EditModel, options: EditorFit) -> list[dict[str, Any]]:
     """What is trained: head, mask, gate and memory, each at its own rate; vectors are not decayed."""
     groups = []
     # A mask as fast as the gate overfits a few thousand captions before the gate has settled.
@@ -272,7 +230,7 @@ def _parameters(network: Any) -> list[torch.nn.Parameter]:
     return [] if network is None else list(network.parameters())
 
 
-def _prepare_all(editor: CaptionEditor, train_set: Embeddings) -> PreparedImages | None:
+def _prepare_all(editor: EditModel, train_set: Embeddings) -> PreparedImages | None:
     """The static side of every training image where training leaves it alone and it is small enough, else None."""
     config = editor.sae.config
     if editor.config.memory == "both":
@@ -282,20 +240,20 @@ def _prepare_all(editor: CaptionEditor, train_set: Embeddings) -> PreparedImages
     return editor.prepare_images(train_set.images) if len(train_set) * each <= _PREPARED_FLOATS else None
 
 
-class _Recall:
+class TrainingNeighbours:
     """Neighbours of training pairs in the memory: none sees its own pair there, which would tell it its answer.
 
     Of the means that are taken off first, the own pair is one part in R.
     """
 
-    def __init__(self, memory: Memory, train_set: Embeddings, place: Tensor, *, moves_images: bool) -> None:
-        self.memory, self.train_set, self.place, self.moves_images = memory, train_set, place, moves_images
+    def __init__(self, memory: Memory, train_set: Embeddings, slots: Tensor, *, moves_images: bool) -> None:
+        self.memory, self.train_set, self.slots, self.moves_images = memory, train_set, slots, moves_images
         self.whole: tuple[Neighbours | None, Neighbours] | None = None
         if (len(train_set) + len(train_set.owners)) * NEIGHBOURS <= _PREPARED_FLOATS // 4:
             images = torch.arange(len(train_set) if moves_images else 0).split(_RECALLED_AT_ONCE)
             texts = torch.arange(len(train_set.owners)).split(_RECALLED_AT_ONCE)
-            found = joined([self.of_images(rows) for rows in images]) if moves_images else None
-            self.whole = found, joined([self.of_texts(rows) for rows in texts])
+            near = joined([self.of_images(rows) for rows in images]) if moves_images else None
+            self.whole = near, joined([self.of_texts(rows) for rows in texts])
 
     def __call__(self, rows: Tensor, captions: Tensor) -> tuple[Neighbours | None, Neighbours]:
         """Of some images (B,), where the memory moves images, and of some captions (T,), by their rows."""
@@ -305,18 +263,20 @@ class _Recall:
         return (None if images is None else images[rows]), texts[captions]
 
     def of_images(self, rows: Tensor) -> Neighbours:
+        """Of the images at `rows` (B,)."""
         unit = F.normalize(self.train_set.images[rows].to(self.memory.images.device).float(), dim=1)
-        return self.memory.near_images(unit, self.place[rows].to(unit.device))
+        return self.memory.near_images(unit, self.slots[rows].to(unit.device))
 
     def of_texts(self, rows: Tensor) -> Neighbours:
+        """Of the captions at `rows` (T,)."""
         unit = F.normalize(self.train_set.texts[rows].to(self.memory.texts.device).float(), dim=1)
-        return self.memory.near_texts(unit, self.place[self.train_set.owners[rows]].to(unit.device))
+        return self.memory.near_texts(unit, self.slots[self.train_set.owners[rows]].to(unit.device))
 
 
 class _Chooser:
     """The sum of recalls of the editor as it stands, on a bounded sample of validation."""
 
-    def __init__(self, editor: CaptionEditor, validation: Embeddings, seed: int) -> None:
+    def __init__(self, editor: EditModel, validation: Embeddings, seed: int) -> None:
         rows = torch.randperm(len(validation), generator=generator(seed, "editor validation"))[:CHOOSING_IMAGES]
         counts = torch.bincount(validation.owners, minlength=len(validation))[rows]
         kept = max(2, int((counts.cumsum(0) <= CHOOSING_CAPTIONS).sum()))

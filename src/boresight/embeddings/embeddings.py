@@ -207,17 +207,20 @@ def _matrix(values: Tensor | np.ndarray, label: str) -> Tensor:
     return rows
 
 
-def check_rows(rows: Tensor, label: str, block: int = 65536) -> None:
-    """Raises InputError naming the first row that holds NaN or infinity, or is all zero. rows: (N, d)."""
+def check_rows(rows: Tensor, label: str, block: int = 65536, first: int = 0) -> None:
+    """Raises InputError naming the first row that holds NaN or infinity, or is all zero.
+
+    rows: (N, d), of which the first one is number `first`.
+    """
     for start in range(0, len(rows), block):
         part = rows[start : start + block].float()
         bad = ~torch.isfinite(part).all(1)
         if bad.any():
-            row = start + int(bad.nonzero()[0])
+            row = first + start + int(bad.nonzero()[0])
             raise InputError(f"Row {row} of {label} holds NaN or infinity; drop it or compute it again.")
         zero = part.abs().amax(1) == 0
         if zero.any():
-            row = start + int(zero.nonzero()[0])
+            row = first + start + int(zero.nonzero()[0])
             raise InputError(f"Row {row} of {label} is all zero, so it has no direction; drop it or compute it again.")
 
 

@@ -14,14 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from boresight.editing import CaptionEditor, Scorer
-from boresight.editing.editor import candidates
+from boresight.editing.config import EditorFit
 from boresight.editing.training import require_apart
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
@@ -34,7 +33,6 @@ from boresight.seeds import generator
 from boresight.storage import MANIFEST, fingerprint, replace_json
 
 _FIGURES_NEED = ("images", "texts", "owners")
-_DEFAULTS = {name: parameter.default for name, parameter in signature(CaptionEditor.fit).parameters.items()}
 UNSEEDED = "-"
 FINISHED = "finished.json"
 
@@ -254,7 +252,7 @@ def _digest(
     data = {"train": train, "validation": validation, **{f"test {name}": held for name, held in tests.items()}}
     prints = {name: fingerprint({key: getattr(part, key) for key in _FIGURES_NEED}) for name, part in data.items()}
     captions = hashlib.sha256(json.dumps([part.captions for part in data.values()]).encode()).hexdigest()
-    code = [version("boresight"), _DEFAULTS, candidates(None, None, None), *CHANGES.values()]
+    code = [version("boresight"), EditorFit(), EditorFit().candidates(), *CHANGES.values()]
     whole = [settings, prints, captions, {name: list(labels) for name, labels in kinds.items()}, code]
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

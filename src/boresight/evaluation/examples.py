@@ -16,7 +16,7 @@ from boresight.errors import InputError
 from boresight.evaluation.retrieval import RetrievalScores, evaluate_retrieval
 from boresight.sae import SparseAutoencoder
 from boresight.sae.names import strongest_images
-from boresight.sae.start import as_rows
+from boresight.sae.rows import as_rows
 from boresight.seeds import generator
 
 Names = Mapping[int, str] | Sequence[str]

@@ -1,10 +1,11 @@
 from .autoencoder import SparseAutoencoder as SparseAutoencoder
 from .codes import SparseCodes as SparseCodes
+from .config import SaeConfig as SaeConfig
+from .config import SaeFit as SaeFit
 from .measures import SaeMeasures as SaeMeasures
 from .measures import measure_sae as measure_sae
 from .measures import retrieval_kept as retrieval_kept
 from .measures import stability as stability
 from .names import LatentNames as LatentNames
 from .names import name_latents as name_latents
-from .sheet import contact_sheet as contact_sheet
 from .vocabulary import vocabulary_from_captions as vocabulary_from_captions

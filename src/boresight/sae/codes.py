@@ -41,6 +41,7 @@ class SparseCodes:
         return self.indices.shape[1]
 
     def to(self, device: str | torch.device) -> SparseCodes:
+        """The same on another device."""
         return SparseCodes(self.indices.to(device), self.values.to(device), self.n_latents)
 
     def dense(self) -> Tensor:

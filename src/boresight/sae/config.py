@@ -1,24 +1,34 @@
-"""What a sparse autoencoder is, and how one is fitted."""
+"""What a sparse autoencoder is, and how one is fitted: every option once. Imports no torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar, get_args
 
 from boresight.errors import InputError
 
 Architecture = Literal["topk", "batchtopk", "jumprelu", "matryoshka"]
 Selection = Literal["topk", "batchtopk"]
 Prebias = Literal["geometric_median", "mean", "zero"]
-PREBIASES = ("geometric_median", "mean", "zero")
-ARCHITECTURES = ("topk", "batchtopk", "jumprelu", "matryoshka")
+ARCHITECTURES = get_args(Architecture)
+Options = TypeVar("Options")
+
+
+def with_options(config: Options, options: Mapping[str, Any]) -> Options:
+    """The dataclass `config` with some fields changed. Raises InputError naming one that it has not."""
+    names = [field.name for field in fields(config)]  # type: ignore[arg-type]
+    if unknown := [name for name in options if name not in names]:
+        raise InputError(f"There is no option '{unknown[0]}'; choose from {', '.join(names)}.")
+    return replace(config, **options)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaeConfig:
     """The shape of a sparse autoencoder and its rule of activation.
+
+    Raises InputError naming the option that does not fit.
 
     Attributes:
         width: d, of the embeddings.
@@ -27,8 +37,9 @@ class SaeConfig:
         architecture: 'topk' (the k largest of each row), 'batchtopk' (the B k largest of a training batch, then one
             threshold), 'jumprelu' (a learnt threshold per latent), 'matryoshka' (nested prefixes of the dictionary).
         selection: how 'matryoshka' selects, 'topk' or 'batchtopk'.
-        matryoshka_sizes: ascending prefixes of the dictionary that must each reconstruct alone, the last one n.
-        max_active: where the rule is a threshold, the most latents kept of a row, the largest.
+        matryoshka_sizes: ascending prefixes of the dictionary that must each reconstruct alone, the last one n; left
+            out, n/8, n/4, n/2 and n. Empty for the other architectures.
+        max_active: where the rule is a threshold, the most latents kept of a row, the largest; left out, 4 k.
     """
 
     width: int
@@ -36,15 +47,38 @@ class SaeConfig:
     k: int
     architecture: Architecture = "topk"
     selection: Selection = "topk"
-    matryoshka_sizes: tuple[int, ...] = ()
-    max_active: int = 0
+    matryoshka_sizes: Sequence[int] = ()
+    max_active: int = -1
+
+    def __post_init__(self) -> None:
+        n = self.n_latents
+        if self.architecture not in ARCHITECTURES:
+            raise InputError(f"No architecture '{self.architecture}'; choose one of {', '.join(ARCHITECTURES)}.")
+        if self.selection not in get_args(Selection):
+            raise InputError(f"No selection '{self.selection}'; choose topk or batchtopk.")
+        if self.width < 1:
+            raise InputError("Embeddings of width 0 have nothing to code; pass a matrix (rows, width).")
+        if n < 1:
+            raise InputError(f"n_latents is {n}; a dictionary needs at least 1 latent.")
+        if not 1 <= self.k <= n:
+            raise InputError(f"k is {self.k}; choose between 1 and n_latents, which is {n}.")
+        sizes = tuple(self.matryoshka_sizes)
+        if self.architecture != "matryoshka" and (sizes or self.selection != "topk"):
+            raise InputError("matryoshka_sizes and selection belong to architecture='matryoshka'; leave them out.")
+        if self.architecture == "matryoshka" and not sizes:
+            sizes = tuple(sorted({max(1, n // part) for part in (8, 4, 2, 1)}))
+        if sizes and (sizes[0] < 1 or sizes[-1] != n or list(sizes) != sorted(set(sizes))):
+            raise InputError(f"matryoshka_sizes is {list(sizes)}; it must ascend from at least 1 to exactly {n}.")
+        most = min(n, 4 * self.k) if self.max_active < 0 else self.max_active
+        if not self.k <= most <= n:
+            raise InputError(f"max_active is {most}; choose between k ({self.k}) and n_latents ({n}).")
+        object.__setattr__(self, "matryoshka_sizes", sizes)
+        object.__setattr__(self, "max_active", most)
 
     @property
     def thresholded(self) -> bool:
         """Whether codes come from a threshold, and so are ragged, at inference."""
-        return self.architecture in ("batchtopk", "jumprelu") or (
-            self.architecture == "matryoshka" and self.selection == "batchtopk"
-        )
+        return self.architecture in ("batchtopk", "jumprelu") or self.selection == "batchtopk"
 
     @property
     def depth(self) -> int:
@@ -52,73 +86,59 @@ class SaeConfig:
         return max(1, len(self.matryoshka_sizes))
 
 
-def make_config(
-    width: int,
-    n_latents: int,
-    k: int,
-    architecture: Architecture = "topk",
-    *,
-    selection: Selection = "topk",
-    matryoshka_sizes: Sequence[int] | None = None,
-    max_active: int | None = None,
-) -> SaeConfig:
-    """A checked `SaeConfig` with its defaults: prefixes n/8, n/4, n/2, n, and max_active 4 k.
+@dataclass(frozen=True, kw_only=True)
+class SaeOptions:
+    """The options of a fit that `boresight sae` takes; `SaeFit` has all."""
 
-    Raises InputError naming the option that does not fit.
-    """
-    if architecture not in ARCHITECTURES:
-        raise InputError(f"No architecture '{architecture}'; choose one of {', '.join(ARCHITECTURES)}.")
-    if selection not in ("topk", "batchtopk"):
-        raise InputError(f"No selection '{selection}'; choose topk or batchtopk.")
-    if width < 1:
-        raise InputError("Embeddings of width 0 have nothing to code; pass a matrix (rows, width).")
-    if n_latents < 1:
-        raise InputError(f"n_latents is {n_latents}; a dictionary needs at least 1 latent.")
-    if not 1 <= k <= n_latents:
-        raise InputError(f"k is {k}; choose between 1 and n_latents, which is {n_latents}.")
-    sizes = tuple(matryoshka_sizes or ())
-    if architecture != "matryoshka" and (sizes or selection != "topk"):
-        raise InputError("matryoshka_sizes and selection belong to architecture='matryoshka'; leave them out.")
-    if architecture == "matryoshka" and not sizes:
-        sizes = tuple(sorted({max(1, n_latents // part) for part in (8, 4, 2, 1)}))
-    if sizes and (sizes[0] < 1 or sizes[-1] != n_latents or list(sizes) != sorted(set(sizes))):
-        raise InputError(f"matryoshka_sizes is {list(sizes)}; it must ascend from at least 1 to exactly {n_latents}.")
-    most = min(n_latents, 4 * k) if max_active is None else max_active
-    if not k <= most <= n_latents:
-        raise InputError(f"max_active is {most}; choose between k ({k}) and n_latents ({n_latents}).")
-    return SaeConfig(
-        width=width,
-        n_latents=n_latents,
-        k=k,
-        architecture=architecture,
-        selection=selection,
-        matryoshka_sizes=sizes,
-        max_active=most,
-    )
+    n_latents: int = 4096
+    """Latents of the dictionary."""
+    k: int = 32
+    """Active latents of an image."""
+    architecture: Architecture = "topk"
+    """Rule of activation, see `SaeConfig`."""
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """How a sparse autoencoder is fitted; see `SparseAutoencoder.fit` for the defaults that depend on the data."""
+class SaeFit(SaeOptions):
+    """How a sparse autoencoder is fitted. What is left out (None) follows from the data, see `Plan.of`."""
 
-    seed: int
-    steps: int
-    batch_size: int
-    learning_rate: float
-    prebias: Prebias
-    aux_coefficient: float
-    aux_k: int
-    dead_after: int
-    l0_coefficient: float
-    warmup: float = 0.05
-    decay: float = 0.3
-    clip: float = 1.0
+    selection: Selection = "topk"
+    """This and the next two: see `SaeConfig`."""
+    matryoshka_sizes: Sequence[int] | None = None
+    max_active: int | None = None
+    epochs: float | None = None
+    """How long, in passes over the rows; at most one of this and `steps`."""
+    steps: int | None = None
+    """How long, in batches; left out, `default_steps`."""
+    batch_size: int | None = None
+    """Rows a step; left out, `default_batch_size`."""
+    learning_rate: float | None = None
+    """Of Adam at its height; left out, `default_learning_rate`. It rises over the first 5 % of the steps and falls to 0
+    over the last 30 %."""
+    prebias: Prebias = "geometric_median"
+    """Where b starts; the geometric median and the mean are taken over at most 16,384 rows."""
+    aux_coefficient: float = 1 / 32
+    """Weight of the auxiliary loss of Gao et al. 2024 (arXiv 2406.04093), whose default this is."""
+    aux_k: int | None = None
+    """How many dead latents a row the auxiliary loss may use; left out, 2 k."""
+    dead_after: int | None = None
+    """Rows without activity after which a latent counts as dead; left out, 4 batches or half of the rows, whichever is
+    more, at most 1,000,000."""
+    l0_coefficient: float = 3.0
+    """How strongly 'jumprelu' is pulled to k active latents."""
 
-    def rate(self, step: int) -> float:
-        """Learning rate of a step: linear from 0 over the first `warmup` of them, linear to 0 over the last `decay`."""
-        rise = (step + 1) / max(1.0, self.warmup * self.steps)
-        fall = (self.steps - step) / max(1.0, self.decay * self.steps)
-        return self.learning_rate * min(1.0, rise, fall)
+    def shape(self, width: int) -> SaeConfig:
+        """What is fitted to embeddings of this width. Raises InputError as `SaeConfig` says."""
+        return SaeConfig(
+            width=width,
+            n_latents=self.n_latents,
+            k=self.k,
+            architecture=self.architecture,
+            selection=self.selection,
+            matryoshka_sizes=self.matryoshka_sizes or (),
+            max_active=-1 if self.max_active is None else self.max_active,
+        )
 
 
 def default_batch_size(rows: int) -> int:
@@ -136,51 +156,59 @@ def default_learning_rate(n_latents: int) -> float:
     return 3e-3 * min(1.0, math.sqrt(4096 / n_latents))
 
 
-def make_options(
-    rows: int,
-    config: SaeConfig,
-    *,
-    seed: int = 0,
-    epochs: float | None = None,
-    steps: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    prebias: Prebias = "geometric_median",
-    aux_coefficient: float = 1 / 32,
-    aux_k: int | None = None,
-    dead_after: int | None = None,
-    l0_coefficient: float = 3.0,
-) -> FitOptions:
-    """Checked `FitOptions` for this many rows, what was left out filled in by the rules of `SparseAutoencoder.fit`.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """`SaeFit` for given data: nothing of it is left out."""
 
-    Raises InputError naming the option that does not fit.
-    """
-    if epochs is not None and steps is not None:
-        raise InputError("Choose either epochs or steps, not both.")
-    if prebias not in PREBIASES:
-        raise InputError(f"No pre-bias '{prebias}'; choose one of {', '.join(PREBIASES)}.")
-    if epochs is not None and not 0 < epochs < math.inf:
-        raise InputError(f"epochs is {epochs}; choose more than 0.")
-    batch = default_batch_size(rows) if batch_size is None else min(batch_size, rows)
-    if epochs is not None and batch > 0:
-        steps = math.ceil(epochs * rows / batch)
-    options = FitOptions(
-        seed=seed,
-        steps=default_steps(rows, max(1, batch)) if steps is None else steps,
-        batch_size=batch,
-        learning_rate=default_learning_rate(config.n_latents) if learning_rate is None else learning_rate,
-        prebias=prebias,
-        aux_coefficient=aux_coefficient,
-        aux_k=min(config.n_latents, 2 * config.k) if aux_k is None else aux_k,
-        dead_after=min(1_000_000, max(4 * batch, rows // 2)) if dead_after is None else dead_after,
-        l0_coefficient=l0_coefficient,
-    )
-    for name, least in (("steps", 1), ("batch_size", 1), ("aux_k", 0), ("dead_after", 1)):
-        if getattr(options, name) < least:
-            raise InputError(f"{name} is {getattr(options, name)}; choose at least {least}.")
-    for name in ("aux_coefficient", "l0_coefficient"):
-        if not 0 <= getattr(options, name) < math.inf:
-            raise InputError(f"{name} is {getattr(options, name)}; choose 0 or more.")
-    if not 0 < options.learning_rate < math.inf:
-        raise InputError(f"learning_rate is {options.learning_rate}; choose more than 0.")
-    return options
+    seed: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    prebias: Prebias
+    aux_coefficient: float
+    aux_k: int
+    dead_after: int
+    l0_coefficient: float
+    warmup: float = 0.05
+    decay: float = 0.3
+    clip: float = 1.0
+
+    @classmethod
+    def of(cls, fit: SaeFit, rows: int) -> Plan:
+        """What `fit` means for this many rows. Raises InputError naming the option that does not fit."""
+        if fit.epochs is not None and fit.steps is not None:
+            raise InputError("Choose either epochs or steps, not both.")
+        if fit.prebias not in get_args(Prebias):
+            raise InputError(f"No pre-bias '{fit.prebias}'; choose one of {', '.join(get_args(Prebias))}.")
+        if fit.epochs is not None and not 0 < fit.epochs < math.inf:
+            raise InputError(f"epochs is {fit.epochs}; choose more than 0.")
+        batch = default_batch_size(rows) if fit.batch_size is None else min(fit.batch_size, rows)
+        steps = default_steps(rows, max(1, batch)) if fit.steps is None else fit.steps
+        if fit.epochs is not None and batch > 0:
+            steps = math.ceil(fit.epochs * rows / batch)
+        plan = cls(
+            seed=fit.seed,
+            steps=steps,
+            batch_size=batch,
+            learning_rate=default_learning_rate(fit.n_latents) if fit.learning_rate is None else fit.learning_rate,
+            prebias=fit.prebias,
+            aux_coefficient=fit.aux_coefficient,
+            aux_k=min(fit.n_latents, 2 * fit.k) if fit.aux_k is None else fit.aux_k,
+            dead_after=min(1_000_000, max(4 * batch, rows // 2)) if fit.dead_after is None else fit.dead_after,
+            l0_coefficient=fit.l0_coefficient,
+        )
+        for name, least in (("steps", 1), ("batch_size", 1), ("aux_k", 0), ("dead_after", 1)):
+            if getattr(plan, name) < least:
+                raise InputError(f"{name} is {getattr(plan, name)}; choose at least {least}.")
+        for name in ("aux_coefficient", "l0_coefficient"):
+            if not 0 <= getattr(plan, name) < math.inf:
+                raise InputError(f"{name} is {getattr(plan, name)}; choose 0 or more.")
+        if not 0 < plan.learning_rate < math.inf:
+            raise InputError(f"learning_rate is {plan.learning_rate}; choose more than 0.")
+        return plan
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: linear from 0 over the first `warmup` of them, linear to 0 over the last `decay`."""
+        rise = (step + 1) / max(1.0, self.warmup * self.steps)
+        fall = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return self.learning_rate * min(1.0, rise, fall)

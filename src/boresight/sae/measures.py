@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn import functional as F
 
-from boresight.embeddings import Embeddings
+from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.recall import count_text_to_image
-from boresight.sae.start import as_rows
-
-if TYPE_CHECKING:
-    from boresight.sae.autoencoder import SparseAutoencoder
+from boresight.sae.model import SaeModel
+from boresight.sae.rows import as_rows
 
 HUNGARIAN_UP_TO = 4096
 
@@ -47,7 +45,7 @@ class SaeMeasures:
         return {name: value for name, value in asdict(self).items() if value is not None and math.isfinite(value)}
 
 
-def measure_sae(sae: SparseAutoencoder, images: Tensor | np.ndarray | Embeddings, *, block: int = 16384) -> SaeMeasures:
+def measure_sae(sae: SaeModel, images: Tensor | np.ndarray | Embeddings, *, block: int = 16384) -> SaeMeasures:
     """Measures on (N, d) embeddings, a block at a time, summed in float64; with captions, also the retrieval kept."""
     rows = as_rows(images, least=1)
     error = active = cosines = squares = 0.0
@@ -66,7 +64,7 @@ def measure_sae(sae: SparseAutoencoder, images: Tensor | np.ndarray | Embeddings
         on = codes.values > 0
         active += int(on.sum())
         seen[codes.indices[on]] = True
-        cosines += float(torch.nn.functional.cosine_similarity(x, decoded, dim=1).double().sum())
+        cosines += float(F.cosine_similarity(x, decoded, dim=1).double().sum())
     variance = squares - float(total.square().sum()) / len(rows)
     kept: dict[int, float | None] = {1: None, 10: None}
     if isinstance(images, Embeddings) and len(images.texts):
@@ -82,7 +80,7 @@ def measure_sae(sae: SparseAutoencoder, images: Tensor | np.ndarray | Embeddings
 
 
 def retrieval_kept(
-    sae: SparseAutoencoder, embeddings: Embeddings, *, ks: tuple[int, ...] = (1, 10), at_most: int = 5000
+    sae: SaeModel, embeddings: Embeddings, *, ks: tuple[int, ...] = (1, 10), at_most: int = 5000
 ) -> dict[int, float]:
     """Text-to-image R@k by cosine with reconstructed images over R@k with the images as they are, for each k.
 
@@ -101,16 +99,16 @@ def retrieval_kept(
 
 
 def _text_to_image_recalls(images: Tensor, embeddings: Embeddings, ks: tuple[int, ...]) -> dict[int, float]:
-    unit = torch.nn.functional.normalize(images.float(), dim=1)
-    found = dict.fromkeys(ks, 0.0)
+    unit = F.normalize(images.float(), dim=1)
+    recalls = dict.fromkeys(ks, 0.0)
     for texts, owners in zip(embeddings.texts.split(1024), embeddings.owners.split(1024), strict=True):
-        counts = count_text_to_image(unit @ torch.nn.functional.normalize(texts.float(), dim=1).T, owners)
+        counts = count_text_to_image(unit @ F.normalize(texts.float(), dim=1).T, owners)
         for k in ks:
-            found[k] += float(counts.recall(k).sum()) / len(embeddings.owners)
-    return found
+            recalls[k] += float(counts.recall(k).sum()) / len(embeddings.owners)
+    return recalls
 
 
-def stability(first: SparseAutoencoder, second: SparseAutoencoder) -> float:
+def stability(first: SaeModel, second: SaeModel) -> float:
     """How far two fits, say of two seeds, found the same directions: mean |cosine| of matched directions, in [0, 1].
 
     Up to 4,096 latents the matching is one to one and the best there is (Hungarian); above, every direction of

@@ -16,10 +16,11 @@ from scipy.special import rel_entr
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from boresight.embeddings import Embeddings
+from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from boresight.sae.autoencoder import SparseAutoencoder
-from boresight.sae.start import Rows, as_rows
+from boresight.sae.model import SaeModel
+from boresight.sae.rows import Rows, as_rows
 from boresight.sae.vocabulary import terms_by_image
 from boresight.sae.vocabulary import vocabulary_from_captions as vocabulary_from_captions
 from boresight.storage import load_artefact, save_artefact
@@ -203,10 +204,12 @@ def name_latents(
 
 
 def strongest_images(
-    sae: SparseAutoencoder, images: Rows, count: int = EVIDENCE, block: int = 16384
+    sae: SaeModel, images: Rows, count: int = EVIDENCE, block: int = 16384
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (n, count) of the images that activate each latent most, -1 where fewer do, their activations (n, count),
-    and the mean image (d,). Holds one block of codes beside the result; of equal activations the earlier row leads.
+    """Rows (n, count) of the images that activate each latent most, how strongly (n, count), and the mean image (d,).
+
+    A row is -1 where fewer images do; of equal activations the earlier row leads. Holds one block of codes beside the
+    result.
     """
     n = sae.n_latents
     rows = torch.full((n, count), -1)
@@ -225,10 +228,10 @@ def strongest_images(
         order = order[latents[order].argsort(stable=True)]
         latents, values, owners = latents[order], values[order], owners[order]
         counts = torch.bincount(latents, minlength=n)
-        place = torch.arange(len(latents)) - (counts.cumsum(0) - counts)[latents]
-        keep = place < count
-        rows[latents[keep], place[keep]] = owners[keep]
-        strength[latents[keep], place[keep]] = values[keep]
+        rank = torch.arange(len(latents)) - (counts.cumsum(0) - counts)[latents]
+        keep = rank < count
+        rows[latents[keep], rank[keep]] = owners[keep]
+        strength[latents[keep], rank[keep]] = values[keep]
     return rows, strength, (total / max(1, len(images))).float()
 
 
@@ -268,9 +271,9 @@ def _name_by_captions(rows: Tensor, spoken: sparse.csr_array, least_score: float
 
 
 def _surprise(inside: np.ndarray, of_inside: np.ndarray, outside: np.ndarray, of_outside: np.ndarray) -> np.ndarray:
-    """Signed root of the log-likelihood ratio that two shares differ, `inside` of `of_inside` and `outside` of
-    `of_outside`: about standard normal where they do not, positive where the first is larger, and trustworthy for
-    rare words.
+    """Signed root of the log-likelihood ratio that `inside` of `of_inside` and `outside` of `of_outside` differ.
+
+    About standard normal where they do not, positive where the first is larger, and trustworthy for rare words.
     """
     share = (inside + outside) / (of_inside + of_outside)
     ratio = np.zeros_like(share)

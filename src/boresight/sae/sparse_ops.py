@@ -73,11 +73,13 @@ def decode_at(values: Tensor, directions: Tensor, pattern: Pattern) -> Tensor:
 
 
 def plain_pre_activations_at(x: Tensor, weight: Tensor, weight_bias: Tensor, bias: Tensor, pattern: Pattern) -> Tensor:
+    """`pre_activations_at` in plain autograd."""
     products = (x[pattern.rows] - bias) * weight[pattern.latents]
     return products.sum(1) + weight_bias[pattern.latents]
 
 
 def plain_decode_at(values: Tensor, directions: Tensor, pattern: Pattern) -> Tensor:
+    """`decode_at` in plain autograd."""
     out = directions.new_zeros(pattern.n_bags, directions.shape[1])
     return out.index_add(0, pattern.bags, values[:, None] * directions[pattern.latents])
 

@@ -7,7 +7,6 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,33 +15,40 @@ from boresight.errors import InputError
 from boresight.progress import progress
 from boresight.sae import objective
 from boresight.sae.activations import top_of_batch
-from boresight.sae.config import FitOptions, SaeConfig
+from boresight.sae.config import Plan, SaeConfig
 from boresight.sae.matmul import pre_activations
-from boresight.sae.start import SAMPLE, Rows, data_scale, starting_bias, starting_directions
+from boresight.sae.model import SaeModel
+from boresight.sae.rows import SAMPLE, Rows, data_scale
+from boresight.sae.start import starting_bias, starting_directions
 from boresight.seeds import generator
 from boresight.storage import MANIFEST, load_artefact, save_artefact
-
-if TYPE_CHECKING:
-    from boresight.sae.autoencoder import SparseAutoencoder
 
 _THRESHOLD_MEMORY = 0.99  # of BatchTopK's running threshold, over steps
 _THRESHOLD_HASTE = 10.0  # learning rate of JumpReLU's thresholds, logarithms that have far to go, over the others'
 _WINDOW = 0.25  # width of JumpReLU's window as a share of the starting threshold
 
 
-def train(sae: SparseAutoencoder, rows: Rows, options: FitOptions, checkpoint: Path | None, every: int) -> None:
+def train_sae(sae: SaeModel, rows: Rows, plan: Plan, checkpoint: Path | None, every: int) -> None:
     """Fit `sae` in place, on its device.
 
     The data is divided by the root of its mean squared norm while training and the weights multiplied back at the
     end, so that one learning rate serves embeddings of every length.
     """
     scale, variance = data_scale(rows)
-    state = start_state(sae, rows, options, scale)
-    settings = _settings(sae.config, options, rows)
+    state = start_state(sae, rows, plan, scale)
+    weights, settings = state.weights, _settings(sae.config, plan, rows)
     if checkpoint is not None:
         _resume(checkpoint, state, settings)
-    _loop(state, sae.config, rows, options, scale, variance / scale**2, checkpoint, every, settings)
-    weights = state.weights
+    out = torch.empty(min(plan.batch_size, len(rows)), sae.n_latents, device=sae.bias.device)
+    with progress(total=plan.steps, initial=state.step, what="sparse autoencoder", unit="step") as bar:
+        while state.step < plan.steps:
+            x = (rows[batch_rows(len(rows), plan.batch_size, plan.seed, state.step)] / scale).to(sae.bias.device)
+            loss = train_step(state, sae.config, plan, x, variance / scale**2, out[: len(x)])
+            bar.update(1)
+            if state.step % 100 == 0:
+                bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+            if checkpoint is not None and (state.step % every == 0 or state.step == plan.steps):
+                save_artefact(checkpoint, "sae-checkpoint", state.tensors(), {"step": state.step, **settings})
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.tensors().values()):
         raise InputError("Training diverged (a weight is not finite); choose a smaller learning_rate.")
     with torch.no_grad():
@@ -57,12 +63,12 @@ def train(sae: SparseAutoencoder, rows: Rows, options: FitOptions, checkpoint: P
 class State:
     """All that changes while training, and so all that a checkpoint holds."""
 
-    def __init__(self, weights: objective.Weights, options: FitOptions) -> None:
+    def __init__(self, weights: objective.Weights, learning_rate: float, bandwidth: float) -> None:
         self.weights = weights
         self.step = 0
         self.idle = torch.zeros(len(weights.encoder_bias), dtype=torch.int64, device=weights.bias.device)
         self.threshold = torch.zeros((), device=weights.bias.device)
-        self.bandwidth = 0.0
+        self.bandwidth = bandwidth
         self.parameters = {name: tensor for name, tensor in vars(weights).items() if tensor is not None}
         for tensor in self.parameters.values():
             tensor.requires_grad_(True)
@@ -70,7 +76,7 @@ class State:
             {"params": [tensor], "times": _THRESHOLD_HASTE if name == "log_threshold" else 1.0}
             for name, tensor in self.parameters.items()
         ]
-        self.optimizer = torch.optim.Adam(groups, lr=options.learning_rate, fused=True)
+        self.optimizer = torch.optim.Adam(groups, lr=learning_rate, fused=True)
         for tensor in self.parameters.values():
             self.optimizer.state[tensor] = {
                 "step": torch.zeros((), device=tensor.device),
@@ -87,13 +93,13 @@ class State:
         return held
 
 
-def start_state(sae: SparseAutoencoder, rows: Rows, options: FitOptions, scale: float) -> State:
+def start_state(sae: SaeModel, rows: Rows, plan: Plan, scale: float) -> State:
+    """The state before the first step, for rows that are divided by `scale`."""
     config, device = sae.config, sae.bias.device
-    sample = rows.sample(SAMPLE, options.seed) / scale
-    bias = starting_bias(sample, options.prebias).to(device)
-    directions = starting_directions(config.n_latents, config.width, options.seed).to(device)
-    log_threshold = None
-    bandwidth = 0.0
+    sample = rows.sample(SAMPLE, plan.seed) / scale
+    bias = starting_bias(sample, plan.prebias).to(device)
+    directions = starting_directions(config.n_latents, config.width, plan.seed).to(device)
+    log_threshold, bandwidth = None, 0.0
     encoder_bias = torch.zeros(config.n_latents, device=device)
     if config.architecture == "jumprelu":
         # The threshold at which the untrained code already has k active latents a row.
@@ -101,66 +107,39 @@ def start_state(sae: SparseAutoencoder, rows: Rows, options: FitOptions, scale: 
         _, smallest = top_of_batch(pre_activations(some - bias, directions, encoder_bias), config.k * len(some))
         log_threshold = torch.full((config.n_latents,), math.log(max(smallest, 1e-4)), device=device)
         bandwidth = _WINDOW * max(smallest, 1e-4)
-    state = State(
-        objective.Weights(directions.clone(), encoder_bias, directions.clone(), bias.clone(), log_threshold), options
-    )
-    state.bandwidth = bandwidth
-    return state
+    weights = objective.Weights(directions.clone(), encoder_bias, directions.clone(), bias.clone(), log_threshold)
+    return State(weights, plan.learning_rate, bandwidth)
 
 
-def _loop(
-    state: State,
-    config: SaeConfig,
-    rows: Rows,
-    options: FitOptions,
-    scale: float,
-    variance: float,
-    checkpoint: Path | None,
-    every: int,
-    settings: dict,
-) -> None:
-    device = state.weights.bias.device
-    out = torch.empty(min(options.batch_size, len(rows)), config.n_latents, device=device)
-    with progress(total=options.steps, initial=state.step, what="sparse autoencoder", unit="step") as bar:
-        while state.step < options.steps:
-            x = (rows[batch_rows(len(rows), options.batch_size, options.seed, state.step)] / scale).to(device)
-            loss = train_step(state, config, options, x, variance, out[: len(x)])
-            bar.update(1)
-            if state.step % 100 == 0:
-                bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-            if checkpoint is not None and (state.step % every == 0 or state.step == options.steps):
-                save_artefact(checkpoint, "sae-checkpoint", state.tensors(), {"step": state.step, **settings})
-
-
-def train_step(state: State, config: SaeConfig, options: FitOptions, x: Tensor, variance: float, out: Tensor) -> Tensor:
+def train_step(state: State, config: SaeConfig, plan: Plan, x: Tensor, variance: float, out: Tensor) -> Tensor:
     """One step on x (B, d), with `out` (B, n) to hold the pre-activations; returns the loss, detached."""
     weights = state.weights
     for group in state.optimizer.param_groups:
-        group["lr"] = group["times"] * options.rate(state.step)
+        group["lr"] = group["times"] * plan.rate(state.step)
     done = objective.run(
         x,
         weights,
         config,
         bandwidth=state.bandwidth,
-        dead=(state.idle > options.dead_after).nonzero()[:, 0],
-        aux_k=options.aux_k if options.aux_coefficient > 0 else 0,
+        dead=(state.idle > plan.dead_after).nonzero()[:, 0],
+        aux_k=plan.aux_k if plan.aux_coefficient > 0 else 0,
         guess=0.8 * float(state.threshold),
         out=out,
     )
-    total = objective.loss(x, done, variance, options.aux_coefficient)
+    total = objective.loss(x, done, variance, plan.aux_coefficient)
     if weights.log_threshold is not None:
-        total = total + objective.sparsity_loss(done, config.k, options.l0_coefficient)
+        total = total + objective.sparsity_loss(done, config.k, plan.l0_coefficient)
     state.optimizer.zero_grad(set_to_none=True)
     total.backward()
-    _update(state, options)
+    _update(state, plan)
     _remember(state, done, len(x))
     state.step += 1
     return total.detach()
 
 
-def _update(state: State, options: FitOptions) -> None:
+def _update(state: State, plan: Plan) -> None:
     """One step of Adam that keeps the directions at unit length."""
-    torch.nn.utils.clip_grad_norm_(state.parameters.values(), options.clip)
+    torch.nn.utils.clip_grad_norm_(state.parameters.values(), plan.clip)
     directions = state.weights.directions
     with torch.no_grad():
         gradient = directions.grad
@@ -195,8 +174,8 @@ def _order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator(seed, f"sae epoch {epoch}"))
 
 
-def _settings(config: SaeConfig, options: FitOptions, rows: Rows) -> dict:
-    settings = {"config": asdict(config), "options": asdict(options), "data": rows.fingerprint()}
+def _settings(config: SaeConfig, plan: Plan, rows: Rows) -> dict:
+    settings = {"config": asdict(config), "options": asdict(plan), "data": rows.fingerprint()}
     return json.loads(json.dumps(settings))
 
 
