@@ -129,7 +129,7 @@ def test_a_picture_too_oblong_is_refused(encoder) -> None:
 
 def test_a_long_caption_keeps_its_end(encoder) -> None:
     caption = "a red star and a blue ring and a green cross " * 3
-    encoder.truncated = 0
+    encoder._warned = False
     with pytest.warns(UserWarning, match="longer than the 16 tokens"):
         found = explain(encoder, pictures(1), caption)
     assert len(found.tokens[0]) == 16

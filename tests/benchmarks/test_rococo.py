@@ -144,6 +144,9 @@ class ByHand:
         harm = [0.5 * any(word in text for word in ("weapon", "criminal")) for text in texts]
         return F.normalize(torch.tensor([[*row, bad] for row, bad in zip(rows, harm, strict=True)]) + 1e-3, dim=1)
 
+    def embed_texts_counted(self, texts):
+        return self.embed_texts(texts), 0
+
 
 def test_the_rates_by_another_route(tmp_path):
     """Against ranks taken from the full matrix of scores, in the way of the published code, ties counted by hand."""
@@ -154,7 +157,7 @@ def test_the_rates_by_another_route(tmp_path):
         images, encoder.embed_texts(rococo.collection.texts), rococo.collection.owners,
         ids=rococo.collection.ids, captions=rococo.collection.texts,
     )  # fmt: skip
-    altered = embed_altered(encoder, rococo, embeddings)
+    altered, _ = embed_altered(encoder, rococo, embeddings)
     assert torch.equal(altered[10], embeddings.texts[rococo.rows[10]])
     found = evaluate_rococo(rococo, embeddings, altered)["plain"]
     scores = images @ torch.cat([embeddings.texts, altered]).T

@@ -109,10 +109,12 @@ def test_long_text_is_cut_loudly_once_and_keeps_the_end_token(family, folders):
     ids = encoder.tokenize(["word " * 10_000])["input_ids"]
     assert ids.shape == (1, encoder.token_limit)
     assert ids[0, -1] == end
-    assert encoder.truncated == 3
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        encoder.embed_texts(["another " * 50])
+        rows = encoder.embed_texts(["another " * 50, "short"])
+        counted, cut = encoder.embed_texts_counted(["another " * 50, "short"])
+    assert cut == 1
+    assert torch.equal(rows, counted)
     torch.testing.assert_close(encoder.embed_texts(["ab " * 40]), encoder.embed_texts(["ab " * 400]))
 
 

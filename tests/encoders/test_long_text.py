@@ -98,23 +98,21 @@ def test_a_tiny_clip_by_hand(tmp_path: Path) -> None:
 
 def test_what_fits_is_bitwise_the_same_and_nothing_is_warned_of(encoder) -> None:
     texts = ["a dog", "word " * 30, "b", "two cats", "long " * 20]
-    encoder.truncated = 0
+    encoder._warned = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         got, long = embed_texts_in_windows(encoder, texts, batch_size=4)
         all_long, both = embed_texts_in_windows(encoder, [texts[1], texts[4]], batch_size=4)
         short, none = embed_texts_in_windows(encoder, texts[2:4], batch_size=4)
-    assert (long, both, none, encoder.truncated) == (2, 2, 0, 0)
+    assert (long, both, none) == (2, 2, 0)
     with pytest.warns(UserWarning, match="2 of these 5 captions were longer"):
         cut = encoder.embed_texts(texts)
-    assert encoder.truncated == 2
+    assert encoder.embed_texts_counted(texts)[1] == 2
     fits = [0, 2, 3]
     assert torch.equal(got[fits], cut[fits])
     assert (got[[1, 4]] - cut[[1, 4]]).norm(dim=1).min() > 1e-3
     torch.testing.assert_close(all_long, got[[1, 4]], atol=1e-5, rtol=0)
     assert torch.equal(short, encoder.embed_texts(texts[2:4]))
-    embed_texts_in_windows(encoder, texts, batch_size=4)
-    assert encoder.truncated == 2
 
 
 def captions(row: int) -> list[str]:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from boresight.encoders import precision
 from boresight.encoders.hf import _patch, _unpatch
+from boresight.encoders.long_text import truncate
 from boresight.encoders.precision import bfloat16_speedup, pick_dtype
 from boresight.encoders.protocol import unit_rows
-from boresight.encoders.truncation import truncate
 from boresight.errors import InputError
 
 

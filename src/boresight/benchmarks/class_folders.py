@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, left_out, stamp
+from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, left_out, long_captions, stamp
 from boresight.benchmarks.record import PLAIN
 from boresight.data.assemble import Table
 from boresight.data.collection import Collection
@@ -112,6 +112,7 @@ def run_class_folders(job: BenchmarkJob) -> BenchmarkResult:
     plain = results[PLAIN]
     empty = [problem.where for problem in plain.problems if problem.what == EMPTY_CLASS]
     facts = {
+        **long_captions(plain.counts.get("cut captions", 0)),
         "images": f"{plain.counts['images']:,}",
         "classes": f"{len(labelled.classes):,}{f', without pictures: {listed(empty)}' if empty else ''}",
         "templates": f"{len(templates)}{'' if job.templates is None else f', of {job.templates.name}'}",

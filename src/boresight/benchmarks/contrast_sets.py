@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, left_out, not_as_published
+from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, left_out, long_captions, not_as_published
 from boresight.benchmarks.record import PLAIN
 from boresight.data.files import Find
 from boresight.data.problems import Problem, is_unicode, summary
@@ -75,6 +75,11 @@ def run_contrasts(job: BenchmarkJob, items: Contrasts, *, macro_only: bool) -> B
     scores = {way: {**({} if macro_only else result.groups), **result.values} for way, result in results.items()}
     plain = results[PLAIN]
     n, chance = plain.counts["items"], plain.chance["micro accuracy"]
-    facts = {"items": f"{n:,}", "chance": f"{chance:.1f}", **left_out(plain.problems)}
+    facts = {
+        **long_captions(plain.counts.get("cut captions", 0)),
+        "items": f"{n:,}",
+        "chance": f"{chance:.1f}",
+        **left_out(plain.problems),
+    }
     facts |= not_as_published("items", n, items.published)
     return BenchmarkResult(scores=scores, charts=("macro accuracy",), facts=facts)

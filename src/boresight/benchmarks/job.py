@@ -21,6 +21,7 @@ from boresight.encoders import Encoder
 from boresight.errors import InputError
 
 LONG, ALL_SPLITS = "captions longer than the model reads", "left out, in all splits"
+READING: dict[str, str] = {"truncate": "cut", "windows": "read in windows"}
 ScoresByWay = dict[str, dict[str, float]]
 """'plain', and 'edited' where there is an editor -> measure -> value."""
 
@@ -118,13 +119,17 @@ def stamp(what: Any) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
 
 
+def long_captions(count: int, how: str = "cut") -> dict[str, str]:
+    """What became of captions longer than the model reads; nothing where there was none."""
+    return {LONG: f"{count:,}, {how}"} if count else {}
+
+
 def size_facts(embeddings: Embeddings, problems: Sequence[Problem] = ()) -> dict[str, str]:
     """How many images and captions there were, how many captions were too long, and what was left out."""
     unread = [Problem("unreadable picture", "")] * len(embeddings.manifest.get("problems", ()))
     facts = {"images": f"{len(embeddings):,}", "captions": f"{len(embeddings.owners):,}"}
     for count, what in (("truncated_captions", "cut"), ("windowed_captions", "read in windows")):
-        if embeddings.manifest.get(count):
-            facts[LONG] = f"{embeddings.manifest[count]:,}, {what}"
+        facts |= long_captions(embeddings.manifest.get(count, 0), what)
     return facts | left_out([*problems, *unread])
 
 

@@ -7,7 +7,16 @@ from dataclasses import replace
 from functools import partial
 
 from boresight.benchmarks.contrast_sets import against_orders, run_contrasts
-from boresight.benchmarks.job import ALL_SPLITS, BenchmarkJob, BenchmarkResult, ScoresByWay, left_out, size_facts
+from boresight.benchmarks.job import (
+    ALL_SPLITS,
+    READING,
+    BenchmarkJob,
+    BenchmarkResult,
+    ScoresByWay,
+    left_out,
+    long_captions,
+    size_facts,
+)
 from boresight.benchmarks.record import EDITED, PLAIN
 from boresight.benchmarks.retrieval import run_retrieval
 from boresight.benchmarks.rococo import attack_result, run_mixes
@@ -49,7 +58,7 @@ def run_own_retrieval(job: BenchmarkJob) -> BenchmarkResult:
 def run_swaps(job: BenchmarkJob) -> BenchmarkResult:
     """Captions with one wrong word, four kinds of them."""
     embeddings = job.embedded(job.collection)
-    facts = _facts(job, embeddings) | {"seed": str(job.seed)}
+    facts, long = _facts(job, embeddings) | {"seed": str(job.seed)}, 0
     scores: ScoresByWay = {way: {} for way in job.ways}
     for kind in KINDS:
         swapped = swap_words(list(embeddings.captions or ()), kind, owners=embeddings.owners, seed=job.seed)
@@ -57,7 +66,8 @@ def run_swaps(job: BenchmarkJob) -> BenchmarkResult:
         if not swapped.rows:
             continue
         texts = [swapped.captions[row] for row in swapped.rows]
-        rows = embed_captions(job.encoder, texts, long_text=job.long_text)
+        rows, cut = embed_captions(job.encoder, texts, long_text=job.long_text)
+        long += cut
         for way, editor in job.ways.items():
             values = evaluate_robustness(embeddings, rows, swapped.rows, editor).values
             scores[way] |= {f"{kind}: {name}": value for name, value in values.items()}
@@ -66,6 +76,7 @@ def run_swaps(job: BenchmarkJob) -> BenchmarkResult:
             f"No caption of {job.subject} has a word that can be exchanged: that takes words which stand "
             "in at least two captions, with spaces or signs between them; pass more captions."
         )
+    facts = long_captions(long, READING[job.long_text]) | facts
     return attack_result(scores, "false rate", facts=facts)
 
 

@@ -22,7 +22,7 @@ from boresight.benchmarks import (
     urban1k,
     winoground,
 )
-from boresight.benchmarks.job import LONG, Benchmark, BenchmarkJob, BenchmarkResult, stamp
+from boresight.benchmarks.job import Benchmark, BenchmarkJob, BenchmarkResult, stamp
 from boresight.benchmarks.record import FILE, BenchmarkRun, defined
 from boresight.benchmarks.retrieval import PublishedRetrieval, run_published
 from boresight.data import Collection
@@ -82,12 +82,9 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
     subject = job.subject if benchmark.any_collection or benchmark.any_folder else ""
     data = _data(job)
     _require_folder(name, job, subject, data)
-    before = job.encoder.truncated
     result = benchmark.run(job)
-    cut = job.encoder.truncated - before
     scores, undefined = defined(result.scores)
     facts = {
-        **({LONG: f"{cut:,}, cut"} if cut else {}),
         **result.facts,
         **({"not defined on these data": ", ".join(undefined)} if undefined else {}),
     }

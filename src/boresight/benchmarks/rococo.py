@@ -20,7 +20,7 @@ from torch import Tensor
 
 from boresight.benchmarks.coco import KARPATHY_5K
 from boresight.benchmarks.files import PublishedFiles
-from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, ScoresByWay, size_facts
+from boresight.benchmarks.job import READING, BenchmarkJob, BenchmarkResult, ScoresByWay, long_captions, size_facts
 from boresight.benchmarks.record import PLAIN
 from boresight.data.assemble import Table
 from boresight.data.collection import Collection
@@ -165,8 +165,8 @@ def embed_altered(
     *,
     long_text: LongText = "truncate",
     batch_size: int = 64,
-) -> Tensor:
-    """(S, d) float32 embeddings of the altered captions.
+) -> tuple[Tensor, int]:
+    """(S, d) float32 embeddings of the altered captions, and how many of these were longer than the model reads.
 
     One that reads like a true caption takes its embedding, so that the two are a tie whatever an encoder's rounding
     does. `long_text` is what `embeddings` were made with. Raises InputError unless they are of the set's own images
@@ -176,13 +176,16 @@ def embed_altered(
     true = {caption: row for row, caption in enumerate(rococo.collection.texts)}
     new = sorted({caption for caption in rococo.altered if caption not in true}, key=lambda caption: len(caption))
     place = {caption: row for row, caption in enumerate(new)}
-    rows = embed_captions(encoder, new, long_text=long_text, batch_size=batch_size) if new else torch.empty(0)
-    return torch.stack(
+    rows, long = torch.empty(0), 0
+    if new:
+        rows, long = embed_captions(encoder, new, long_text=long_text, batch_size=batch_size)
+    altered = torch.stack(
         [
             rows[place[caption]] if caption in place else embeddings.texts[true[caption]].float()
             for caption in rococo.altered
         ]
     )
+    return altered, long
 
 
 def evaluate_rococo(
@@ -242,9 +245,10 @@ def run_texts(job: BenchmarkJob, which: RococoSet) -> BenchmarkResult:
     """Image to caption with the altered captions of one set in the gallery."""
     rococo = read_rococo(job.folder, which, images=job.images)
     embeddings = job.embedded(rococo.collection, "refuse")
-    altered = embed_altered(job.encoder, rococo, embeddings, long_text=job.long_text)
+    altered, long = embed_altered(job.encoder, rococo, embeddings, long_text=job.long_text)
     scores = evaluate_rococo(rococo, embeddings, altered, job.editor)
-    facts = size_facts(embeddings) | KARPATHY_5K.facts(embeddings) | {"altered captions": f"{len(rococo.altered):,}"}
+    facts = long_captions(long, READING[job.long_text]) | size_facts(embeddings) | KARPATHY_5K.facts(embeddings)
+    facts |= {"altered captions": f"{len(rococo.altered):,}"}
     return attack_result(scores, "I2T R@1", "false rate", facts=facts)
 
 

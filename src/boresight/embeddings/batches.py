@@ -4,36 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from boresight.encoders.long_text import embed_texts_in_windows
+from boresight.encoders.long_text import LongText, embed_texts_in_windows, warn_of_truncation
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
 from boresight.progress import progress
 
-LongText = Literal["truncate", "windows"]
 Open = Callable[[], Image.Image]
 
 
 def embed_captions(
     encoder: Encoder, texts: Sequence[str], *, long_text: LongText = "truncate", batch_size: int = 64
-) -> Tensor:
-    """(S, d) float32 of captions that were altered, long ones read as `boresight.embeddings.embed` read the true ones.
+) -> tuple[Tensor, int]:
+    """(S, d) float32 of captions that were altered, and how many were longer than the model reads.
 
-    Another reading would tell the two apart. Raises InputError for no caption or a batch size below 1.
+    These are read as `boresight.embeddings.embed` read the true ones: another reading would tell the two apart.
+    Raises InputError for no caption or a batch size below 1.
     """
     if not len(texts) or batch_size < 1:
         raise InputError(f"There are {len(texts)} captions to embed by {batch_size}; both must be at least 1.")
-    rows = []
+    rows, long = [], 0
     for start in progress(range(0, len(texts), batch_size), what="altered captions", unit="batch", delay=1.0):
         some = texts[start : start + batch_size]
-        in_windows = long_text == "windows"
-        rows.append(embed_texts_in_windows(encoder, some, batch_size)[0] if in_windows else encoder.embed_texts(some))
-    return torch.cat(rows)
+        windows = long_text == "windows"
+        part, cut = embed_texts_in_windows(encoder, some, batch_size) if windows else encoder.embed_texts_counted(some)
+        rows.append(part)
+        long += cut
+    if long and long_text == "truncate":
+        warn_of_truncation(encoder, long)
+    return torch.cat(rows), long
 
 
 def embed_batches(

@@ -21,7 +21,7 @@ from boresight.data.collection import Collection
 from boresight.embeddings import store
 from boresight.embeddings.embeddings import Embeddings
 from boresight.embeddings.rowfile import RowFile
-from boresight.encoders.long_text import embed_texts_in_windows
+from boresight.encoders.long_text import embed_texts_in_windows, warn_of_truncation
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
 from boresight.prefetch import ahead
@@ -178,6 +178,7 @@ def _run_parts(folder: Path, job: _Job, run: Run) -> dict[str, dict[str, Any]]:
     start = run.parts[-1]["stop"] if run.parts else 0
     with ExitStack() as stack:
         files: dict[str, RowFile] = {}
+        warned = False
         for name, (width, dtype) in columns.items():
             with writing(folder, GO_ON):
                 said = [part["files"][name] for part in run.parts]
@@ -192,6 +193,9 @@ def _run_parts(folder: Path, job: _Job, run: Run) -> dict[str, dict[str, Any]]:
             captions = job.rows(start, stop)["captions"]
             kept = [c for row, cs in zip(range(start, stop), captions, strict=True) if row not in left_out for c in cs]
             long = _embed_texts(folder, job, files[store.TEXTS], kept, bar) if kept else 0
+            if long and not job.windows and not warned:
+                warn_of_truncation(job.encoder, long, len(kept))
+                warned = True
             with writing(folder, GO_ON):
                 sealed = {name: file.seal() for name, file in files.items()}
             run.add({"stop": stop, "files": sealed, "skipped": skipped, "truncated": long})
@@ -234,12 +238,10 @@ def _embed_texts(folder: Path, job: _Job, file: RowFile, captions: list[str], ba
         for at in range(0, len(some), job.batch_size):
             places = order[at : at + job.batch_size]
             batch = [some[j] for j in places]
-            before = job.encoder.truncated
             if job.windows:
                 texts[places], cut = embed_texts_in_windows(job.encoder, batch, job.batch_size)
             else:
-                texts[places] = job.encoder.embed_texts(batch)
-                cut = job.encoder.truncated - before
+                texts[places], cut = job.encoder.embed_texts_counted(batch)
             long += cut
         with writing(folder, GO_ON):
             file.append(texts)

@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
+from boresight.encoders.long_text import truncate, warn_of_truncation
 from boresight.encoders.model_files import check_folder, file_fingerprint, model_folder
 from boresight.encoders.precision import pick_dtype
 from boresight.encoders.protocol import check_batch, check_image, check_texts, unit_rows
 from boresight.encoders.tokens import TokenizedTexts, fast_tokens
 from boresight.encoders.towers.hf import hf_towers
 from boresight.encoders.towers.tower import Towers
-from boresight.encoders.truncation import truncate, warn_of_truncation
 from boresight.errors import InputError
 
 FAMILIES = {
@@ -62,7 +62,7 @@ class TransformersEncoder:
         self.dtype = dtype
         self.family: str = model.config.model_type
         self.token_limit = _token_limit(model, tokenizer)
-        self.truncated = 0
+        self._warned = False
         # SigLIP 2 was trained on lower-cased text; of its two tokenizers only the plain Gemma one does not do it.
         self.lower_case = self.family in _FIXED_LENGTH and "Gemma" in type(tokenizer).__name__
         self.width = self.embed_texts(["a"]).shape[1]
@@ -87,10 +87,13 @@ class TransformersEncoder:
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask` (B, T) int64 as the model was trained on; the mask is 1 on real tokens."""
+        inputs, cut = self._tokenize(texts)
+        self._warn(cut, len(texts))
+        return inputs
+
+    def _tokenize(self, texts: Sequence[str]) -> tuple[dict[str, Tensor], int]:
+        """What `tokenize` gives, and how many captions were cut."""
         rows, cut = truncate(self._ids(texts), self.token_limit, set(self.tokenizer.all_special_ids))
-        if cut and not self.truncated:
-            warn_of_truncation(self.name, cut, len(rows), self.token_limit)
-        self.truncated += cut
         length = self.token_limit if self.family in _FIXED_LENGTH else max(map(len, rows))
         ids = torch.full((len(rows), length), self.tokenizer.pad_token_id or 0, dtype=torch.int64)
         mask = torch.zeros_like(ids)
@@ -98,7 +101,12 @@ class TransformersEncoder:
             span = slice(length - len(row), None) if self.tokenizer.padding_side == "left" else slice(len(row))
             ids[place, span] = torch.tensor(row, dtype=torch.int64)
             mask[place, span] = 1
-        return {"input_ids": ids, "attention_mask": mask}
+        return {"input_ids": ids, "attention_mask": mask}, cut
+
+    def _warn(self, cut: int, total: int) -> None:
+        if cut and not self._warned:
+            self._warned = True
+            warn_of_truncation(self, cut, total)
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each caption before it is cut to `token_limit`, start and end included."""
@@ -128,7 +136,15 @@ class TransformersEncoder:
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
-        return unit_rows(self._text_output(self.tokenize(texts)).pooler_output, self.name, "caption")
+        rows, cut = self.embed_texts_counted(texts)
+        self._warn(cut, len(texts))
+        return rows
+
+    @torch.inference_mode()
+    def embed_texts_counted(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        """What `embed_texts` gives, and how many captions were cut, of which no warning is given."""
+        inputs, cut = self._tokenize(texts)
+        return unit_rows(self._text_output(inputs).pooler_output, self.name, "caption"), cut
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each caption, uncut."""

@@ -1,9 +1,11 @@
-"""Captions longer than a text tower reads, read window by window."""
+"""Captions longer than a text tower reads: cut to what it reads, or read window by window."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +13,34 @@ from torch import Tensor
 from boresight.encoders.protocol import Encoder, unit_rows
 from boresight.errors import InputError
 
+LongText = Literal["truncate", "windows"]
 Count = Callable[[list[str]], list[int]]
+
+
+def truncate(rows: Sequence[Sequence[int]], limit: int, special: Collection[int]) -> tuple[list[list[int]], int]:
+    """Token ids of captions, none longer than `limit`, and how many were cut.
+
+    A row that ends in one of the `special` ids keeps it as its last: many text towers read the caption at its
+    end token, and without it the embedding means nothing.
+    """
+    out, cut = [], 0
+    for row in rows:
+        if len(row) > limit:
+            cut += 1
+            row = [*row[: limit - 1], row[-1]] if row[-1] in special else row[:limit]
+        out.append(list(row))
+    return out, cut
+
+
+def warn_of_truncation(encoder: Encoder, cut: int, total: int | None = None) -> None:
+    """The loud word on truncation; the caller sees to it that it is said once."""
+    were, of = "was" if cut == 1 else "were", "" if total is None else f" of these {total}"
+    warnings.warn(
+        f"{cut}{of} captions {were} longer than the {encoder.token_limit} tokens that {encoder.name} reads and lost "
+        "the end of the text (the end token is kept); this is said once.",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def embed_texts_in_windows(encoder: Encoder, texts: Sequence[str], batch_size: int) -> tuple[Tensor, int]:
@@ -30,17 +59,17 @@ def embed_texts_in_windows(encoder: Encoder, texts: Sequence[str], batch_size: i
         )
     long = [row for row, tokens in enumerate(encoder.token_counts(texts)) if tokens > encoder.token_limit]
     if not long:
-        return encoder.embed_texts(texts), 0
+        return encoder.embed_texts_counted(texts)[0], 0
     whole = torch.empty(len(texts), encoder.width)
     fits = sorted(set(range(len(texts))) - set(long))
     if fits:  # together with the long ones: another batch would be rounded otherwise
-        whole[fits] = _unheard(encoder, texts)[fits]
+        whole[fits] = encoder.embed_texts_counted(texts)[0][fits]
     special = encoder.token_counts([""])[0]
     cut = [windows(texts[row], encoder.token_limit, encoder.token_counts) for row in long]
     pieces = [piece for parts in cut for piece in parts]
     owners = torch.tensor([place for place, parts in enumerate(cut) for _ in parts])
     weights = torch.tensor(encoder.token_counts(pieces), dtype=torch.float32).sub(special).clamp(min=1)
-    rows = [encoder.embed_texts(pieces[at : at + batch_size]) for at in range(0, len(pieces), batch_size)]
+    rows = [encoder.embed_texts_counted(pieces[at : at + batch_size])[0] for at in range(0, len(pieces), batch_size)]
     sums = torch.zeros(len(long), encoder.width).index_add_(0, owners, torch.cat(rows) * weights[:, None])
     whole[long] = unit_rows(sums, encoder.name, "long caption")
     return whole, len(long)
@@ -89,13 +118,3 @@ def _halves(text: str, start: int, end: int) -> list[tuple[int, int]]:
     gaps = [(start + match.start(), start + match.end()) for match in re.finditer(r"\s+", text[start:end])]
     stop, resume = min(gaps, key=lambda gap: abs(gap[0] - middle), default=(middle, middle))
     return [(start, stop), (resume, end)]
-
-
-def _unheard(encoder: Encoder, texts: Sequence[str]) -> Tensor:
-    """`embed_texts` without its count and warning of captions that are cut, which are not kept."""
-    before = encoder.truncated
-    encoder.truncated = max(before, 1)  # the warning is given while none has been cut
-    try:
-        return encoder.embed_texts(texts)
-    finally:
-        encoder.truncated = before

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from boresight.encoders.long_text import warn_of_truncation
 from boresight.encoders.precision import pick_dtype
 from boresight.encoders.protocol import check_batch, check_image, check_texts, unit_rows
 from boresight.encoders.tokens import Token, TokenizedTexts, aligned_tokens, fast_tokens
 from boresight.encoders.towers.openclip import openclip_towers
 from boresight.encoders.towers.tower import Towers
-from boresight.encoders.truncation import warn_of_truncation
 from boresight.errors import InputError
 
 _LOCAL, _HUB = "local-dir:", "hf-hub:"
@@ -46,7 +46,7 @@ class OpenClipEncoder:
         self.device = device
         self.dtype = dtype
         self.token_limit: int = tokenizer.context_length
-        self.truncated = 0
+        self._warned = False
         self.width = self.embed_texts(["a"]).shape[1]
 
     def preprocess(self, image: Image.Image) -> Tensor:
@@ -64,7 +64,8 @@ class OpenClipEncoder:
 
     def tokenized(self, texts: Sequence[str]) -> TokenizedTexts:
         """The text tower's inputs, padded to the context as open_clip does."""
-        ids, lengths = self._tokenize(texts)
+        ids, lengths, cut = self._tokenize(texts)
+        self._warn(cut, len(texts))
         real = torch.arange(ids.shape[1]) < lengths[:, None]
         rows = [row[:length].tolist() for row, length in zip(ids.cpu(), lengths.tolist(), strict=True)]
         tokens = [_tokens(self.tokenizer, caption, row) for caption, row in zip(texts, rows, strict=True)]
@@ -83,16 +84,27 @@ class OpenClipEncoder:
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
-        return unit_rows(self.model.encode_text(self._tokenize(texts)), self.name, "caption")
+        rows, cut = self.embed_texts_counted(texts)
+        self._warn(cut, len(texts))
+        return rows
 
-    def _tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Token ids (B, context) on the device, cut and padded by open_clip's tokenizer."""
+    @torch.inference_mode()
+    def embed_texts_counted(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        """What `embed_texts` gives, and how many captions were cut, of which no warning is given."""
+        ids, _, cut = self._tokenize(texts)
+        return unit_rows(self.model.encode_text(ids), self.name, "caption"), cut
+
+    def _tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, int]:
+        """Token ids (B, context) on the device, cut and padded by open_clip; real lengths (B,); how many were cut."""
         captions = check_texts(texts)
-        cut = sum(length > self.token_limit for length in _lengths(self.tokenizer, captions))
-        if cut and not self.truncated:
-            warn_of_truncation(self.name, cut, len(captions), self.token_limit)
-        self.truncated += cut
-        return self.tokenizer(captions).to(self.device)
+        whole = torch.tensor(_lengths(self.tokenizer, captions))
+        cut = int((whole > self.token_limit).sum())
+        return self.tokenizer(captions).to(self.device), whole.clamp(max=self.token_limit), cut
+
+    def _warn(self, cut: int, total: int) -> None:
+        if cut and not self._warned:
+            self._warned = True
+            warn_of_truncation(self, cut, total)
 
 
 def _lengths(tokenizer: Any, captions: list[str]) -> list[int]:

@@ -23,7 +23,6 @@ class Encoder(Protocol):
         width: d, the width of the shared space.
         logit_scale: what the model multiplies a cosine by before its loss (already exponentiated).
         device, dtype: where and in what precision it computes; what it returns is always float32 on the CPU.
-        truncated: captions cut to the model's limit since it was loaded.
         token_limit: tokens of a caption that it reads, start and end included.
     """
 
@@ -33,7 +32,6 @@ class Encoder(Protocol):
     logit_scale: float
     device: torch.device
     dtype: torch.dtype
-    truncated: int
     token_limit: int
 
     def preprocess(self, image: Image.Image) -> Tensor:
@@ -57,6 +55,10 @@ class Encoder(Protocol):
         a warning says so. Raises InputError for an empty list, an entry that is not a string, or an output that
         is not finite.
         """
+        ...
+
+    def embed_texts_counted(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        """What `embed_texts` gives, and how many captions were cut, of which no warning is given."""
         ...
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:

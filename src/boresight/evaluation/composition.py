@@ -15,6 +15,7 @@ from boresight.data.problems import Problem, summary
 from boresight.editing import PlainScorer, Scorer
 from boresight.editing.scorer import Editors, check_batches
 from boresight.embeddings.batches import embed_batches
+from boresight.encoders.long_text import warn_of_truncation
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
 from boresight.evaluation.contrasts import Contrast, Contrasts
@@ -94,12 +95,12 @@ def contrasts_by_editor(
     encoder: Encoder, contrasts: Contrasts, editors: Editors, *, batch_size: int = 64, workers: int = 2
 ) -> dict[str, CompositionScores]:
     """`evaluate_contrasts` for each of the editors, with pictures and captions embedded once for all."""
-    scored, problems = _scored(encoder, contrasts, editors, batch_size, workers)
-    return {name: _composition(contrasts, scores, problems) for name, scores in scored.items()}
+    scored, problems, cut = _scored(encoder, contrasts, editors, batch_size, workers)
+    return {name: _composition(contrasts, scores, problems, cut) for name, scores in scored.items()}
 
 
 def _composition(
-    contrasts: Contrasts, scores: Sequence[Tensor | None], problems: Sequence[Problem]
+    contrasts: Contrasts, scores: Sequence[Tensor | None], problems: Sequence[Problem], cut: int
 ) -> CompositionScores:
     scored = [(item, own) for item, own in zip(contrasts.items, scores, strict=True) if own is not None]
     items = [item for item, _ in scored]
@@ -116,7 +117,7 @@ def _composition(
         values={"macro accuracy": macro, "micro accuracy": 100 * float(right.mean())},
         main="macro accuracy",
         name=contrasts.name or "composition",
-        counts={"items": len(items), "left out": len(problems)},
+        counts={"items": len(items), "left out": len(problems), **({"cut captions": cut} if cut else {})},
         chance={"micro accuracy": 100 * float(np.mean([1 / len(item.captions) for item in items]))},
         problems=problems,
         groups=accuracy,
@@ -157,8 +158,8 @@ def winoground_by_editor(
             raise InputError(f"Example '{group}' is not two pictures that each have one of two captions; mend it.")
         if both[0].captions != both[1].captions:
             raise InputError(f"The two pictures of example '{group}' have different captions; mend it.")
-    scored, problems = _scored(encoder, contrasts, editors, batch_size, workers)
-    return {name: _winoground(contrasts, examples, scores, problems) for name, scores in scored.items()}
+    scored, problems, cut = _scored(encoder, contrasts, editors, batch_size, workers)
+    return {name: _winoground(contrasts, examples, scores, problems, cut) for name, scores in scored.items()}
 
 
 def _winoground(
@@ -166,6 +167,7 @@ def _winoground(
     examples: Mapping[str, Sequence[int]],
     scores: Sequence[Tensor | None],
     problems: Sequence[Problem],
+    cut: int,
 ) -> Scores:
     text, image = [], []
     for rows in examples.values():
@@ -182,7 +184,7 @@ def _winoground(
         values={name: 100 * float(np.mean(right)) for name, right in hits.items()},
         main="group",
         name=contrasts.name or "Winoground",
-        counts={"examples": len(text), "left out": len(problems)},
+        counts={"examples": len(text), "left out": len(problems), **({"cut captions": cut} if cut else {})},
         chance={"text": 25, "image": 25, "group": 100 / 6},
         problems=problems,
     )
@@ -195,8 +197,11 @@ def _is_right(item: Contrast, scores: Tensor) -> bool:
 
 def _scored(
     encoder: Encoder, contrasts: Contrasts, editors: Editors, batch_size: int, workers: int
-) -> tuple[dict[str, list[Tensor | None]], list[Problem]]:
-    """By editor, of each item the scores of its captions (C,), None where its picture cannot be read; all problems."""
+) -> tuple[dict[str, list[Tensor | None]], list[Problem], int]:
+    """By editor, of each item the scores of its captions (C,), None where its picture cannot be read.
+
+    Also all problems, and how many captions were longer than the model reads.
+    """
     if not len(contrasts):
         raise InputError(f"{contrasts.name or 'This benchmark'} has no items; there is nothing to score.")
     for editor in editors.values():
@@ -204,6 +209,7 @@ def _scored(
     scorers: dict[str, Scorer] = {name: PlainScorer() if one is None else one for name, one in editors.items()}
     scores: dict[str, list[Tensor | None]] = {name: [None] * len(contrasts) for name in editors}
     unread: list[Problem] = []
+    cut = 0
     batches = list(_by_picture(contrasts.items, batch_size))
     pictures = ([contrasts.items[rows[0]].picture.open for rows in batch] for batch in batches)
     with (
@@ -215,15 +221,17 @@ def _scored(
                 unread += [] if error is None else [Problem("unreadable picture", str(error))] * len(rows)
             readable = [rows for rows, error in zip(batch, wrong, strict=True) if error is None]
             if readable:
-                _score_batch(encoder, contrasts.items, readable, embedded, scorers, batch_size, scores)
+                cut += _score_batch(encoder, contrasts.items, readable, embedded, scorers, batch_size, scores)
             bar.update(sum(map(len, batch)))
     if unread:
         say(f"{contrasts.name or 'contrasts'}: left out {summary(unread)}")
+    if cut:
+        warn_of_truncation(encoder, cut)
     if len(unread) == len(contrasts):
         raise InputError(
             f"No picture of {contrasts.name or 'this benchmark'} can be read, the first: {unread[0].where}"
         )
-    return scores, [*contrasts.problems, *unread]
+    return scores, [*contrasts.problems, *unread], cut
 
 
 def _score_batch(
@@ -234,15 +242,20 @@ def _score_batch(
     scorers: Mapping[str, Scorer],
     batch_size: int,
     scores: Mapping[str, list[Tensor | None]],
-) -> None:
-    """Fill in the scores of the items at `batch`, rows by picture; embedded: (K, d), a row a picture."""
+) -> int:
+    """Fill in the scores of the items at `batch`, rows by picture; embedded: (K, d), a row a picture.
+
+    Returns how many captions were longer than the model reads.
+    """
+    cut = 0
     captions = list(dict.fromkeys(caption for rows in batch for row in rows for caption in items[row].captions))
     column = {caption: place for place, caption in enumerate(captions)}
     tables = {name: torch.empty(len(embedded), len(captions)) for name in scorers}
     images = {name: scorer.prepare_images(embedded) for name, scorer in scorers.items()}
     for start in range(0, len(captions), batch_size):
         some = captions[start : start + batch_size]
-        texts = encoder.embed_texts(some)
+        texts, long = encoder.embed_texts_counted(some)
+        cut += long
         for name, scorer in scorers.items():
             prepared = scorer.prepare_texts(texts)
             tables[name][:, start : start + len(some)] = scorer.score_prepared(images[name], prepared).cpu()
@@ -251,6 +264,7 @@ def _score_batch(
             columns = [column[caption] for caption in items[row].captions]
             for name, of_scorer in tables.items():
                 scores[name][row] = of_scorer[picture, columns]
+    return cut
 
 
 def _by_picture(items: Sequence[Contrast], batch_size: int) -> Iterator[list[list[int]]]:

@@ -19,6 +19,7 @@ from boresight.data.problems import summary
 from boresight.editing import PlainScorer, Scorer
 from boresight.editing.scorer import Editors, check_batches
 from boresight.embeddings.batches import Open, embed_batches
+from boresight.encoders.long_text import warn_of_truncation
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
 from boresight.evaluation.results import Scores
@@ -111,7 +112,7 @@ def zero_shot_by_editor(
         else [partial(open_picture, one) for one in pictures]
     )
     truth = _labels(labels, len(openers), len(classes))
-    names = class_embeddings(encoder, classes, templates, batch_size=batch_size)
+    names, cut = _embedded_classes(encoder, classes, templates, batch_size)
     rows, kept, problems = _embedded(encoder, openers, batch_size, workers)
     label = name or (pictures.name if isinstance(pictures, Collection) else "")
     if problems:
@@ -120,7 +121,7 @@ def zero_shot_by_editor(
         raise InputError(f"No picture can be read, the first: {problems[0].where}")
     every = [*(pictures.problems if isinstance(pictures, Collection) else ()), *problems]
     counts = {way: count_classes(rows, names, truth[kept], editor) for way, editor in editors.items()}
-    return {way: _result(of, truth[kept].numpy(), classes, label, every) for way, of in counts.items()}
+    return {way: _result(of, truth[kept].numpy(), classes, label, every, cut) for way, of in counts.items()}
 
 
 def class_embeddings(
@@ -130,6 +131,13 @@ def class_embeddings(
 
     Raises InputError for fewer than two classes, an empty name, or a template without `{}`.
     """
+    return _embedded_classes(encoder, classes, templates, batch_size)[0]
+
+
+def _embedded_classes(
+    encoder: Encoder, classes: Sequence[str], templates: Sequence[str], batch_size: int
+) -> tuple[Tensor, int]:
+    """`class_embeddings`, and how many sentences were longer than the model reads."""
     if isinstance(classes, str) or len(classes) < 2 or not all(isinstance(one, str) and one.strip() for one in classes):
         raise InputError("classes must be at least two names, none of them empty.")
     if isinstance(templates, str) or not len(templates):
@@ -138,12 +146,15 @@ def class_embeddings(
         if "{}" not in template:
             raise InputError(f"Template {number}, '{template}', has no {{}} where the name of the class goes.")
     said = [template.replace("{}", one) for one in classes for template in templates]
-    sums = torch.zeros(len(classes), encoder.width)
+    sums, cut = torch.zeros(len(classes), encoder.width), 0
     owners = torch.arange(len(classes)).repeat_interleave(len(templates))
     for start in range(0, len(said), batch_size):
-        rows = F.normalize(encoder.embed_texts(said[start : start + batch_size]), dim=1)
-        sums.index_add_(0, owners[start : start + batch_size], rows)
-    return F.normalize(sums, dim=1)
+        rows, long = encoder.embed_texts_counted(said[start : start + batch_size])
+        sums.index_add_(0, owners[start : start + batch_size], F.normalize(rows, dim=1))
+        cut += long
+    if cut:
+        warn_of_truncation(encoder, cut)
+    return F.normalize(sums, dim=1), cut
 
 
 def count_classes(images: Tensor, classes: Tensor, labels: Tensor, editor: Scorer | None = None) -> Counts:
@@ -202,7 +213,7 @@ def _labels(labels: Tensor | np.ndarray | Sequence[int], n_images: int, n_classe
 
 
 def _result(
-    counts: Counts, truth: np.ndarray, classes: Sequence[str], name: str, problems: Sequence[Problem]
+    counts: Counts, truth: np.ndarray, classes: Sequence[str], name: str, problems: Sequence[Problem], cut: int
 ) -> ZeroShotScores:
     first = 100 * counts.recall(1)
     sizes = np.bincount(truth, minlength=len(classes))
@@ -215,7 +226,12 @@ def _result(
         values={**values, "mean per class": float(np.nanmean(per_class))},
         main="top-1",
         name=name or "zero-shot classification",
-        counts={"images": len(truth), "classes": len(classes), "left out": len(problems)},
+        counts={
+            "images": len(truth),
+            "classes": len(classes),
+            "left out": len(problems),
+            **({"cut captions": cut} if cut else {}),
+        },
         chance={"top-1": 100 / len(classes), "mean per class": 100 / len(classes)},
         problems=problems,
         per_class=per_class,
