@@ -33,8 +33,8 @@ def write_benchmark_report(
     if not runs:
         raise InputError("There is no run to report; pass the folders that 'boresight evaluate --out' wrote.")
     together: dict[tuple[str, str, str], list[BenchmarkRun]] = {}
-    for place, run in enumerate(runs):
-        if run not in runs[:place]:
+    for number, run in enumerate(runs):
+        if run not in runs[:number]:
             together.setdefault((run.benchmark, run.subject, run.data), []).append(run)
     headings = Counter(each[0].heading for each in together.values())
     sections = [
@@ -51,9 +51,6 @@ def _section(heading: str, runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
     measures = list(dict.fromkeys(name for run in runs for values in run.scores.values() for name in values))
     others = [each for each in published_figures() if each.benchmark == runs[0].benchmark and each.measure in measures]
     sources = list(dict.fromkeys(each.source for each in others))
-    by_model: dict[tuple[str, int], dict[str, float]] = {}
-    for each in others:
-        by_model.setdefault((each.model, 1 + sources.index(each.source)), {})[each.measure] = each.value
     rows = [
         {
             "name": label if way == PLAIN else f"{label}, {way}",
@@ -64,16 +61,7 @@ def _section(heading: str, runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
         for run, label, differs in named
         for way in run.scores
     ]
-    rows = [row for place, row in enumerate(rows) if row not in rows[:place]]  # plain, of each editor's run
-    rows += [
-        {
-            "name": model,
-            "note": f"published [{source}]",
-            "role": PUBLISHED,
-            "cells": [{"text": f"{values[name]:.1f}" if name in values else "", "sign": ""} for name in measures],
-        }
-        for (model, source), values in by_model.items()
-    ]
+    rows = [row for number, row in enumerate(rows) if row not in rows[:number]]  # plain, of each editor's run
     whose = [
         (", ".join(filter(None, (label, f"edited by {run.editor}" if run.editor else "", differs))), run)
         for run, label, differs in named
@@ -82,7 +70,7 @@ def _section(heading: str, runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
     return {
         "title": heading,
         "measures": [f"{name} ↓" if any(name in run.lower for run in runs) else name for name in measures],
-        "rows": rows,
+        "rows": rows + _published_rows(others, sources, measures),
         "sources": list(enumerate(sources, 1)),
         "charts": [_chart(name, whose, others) for name in drawn if any(_dots(run, name) for run in runs)],
         "figures": [_alignment(name, run) for name, run in whose if run.pairs],
@@ -93,6 +81,24 @@ def _section(heading: str, runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
             for example in run.examples
         ],
     }
+
+
+def _published_rows(
+    figures: Sequence[PublishedFigure], sources: Sequence[str], measures: Sequence[str]
+) -> list[dict[str, Any]]:
+    """A row for each model and source, which goes by its number."""
+    by_model: dict[tuple[str, int], dict[str, float]] = {}
+    for each in figures:
+        by_model.setdefault((each.model, 1 + sources.index(each.source)), {})[each.measure] = each.value
+    return [
+        {
+            "name": model,
+            "note": f"published [{source}]",
+            "role": PUBLISHED,
+            "cells": [{"text": f"{values[name]:.1f}" if name in values else "", "sign": ""} for name in measures],
+        }
+        for (model, source), values in by_model.items()
+    ]
 
 
 def _labels(runs: Sequence[BenchmarkRun]) -> list[str]:
@@ -125,7 +131,7 @@ def _cell(run: BenchmarkRun, way: str, name: str) -> dict[str, str]:
     if not math.isfinite(value):
         return {"text": "", "sign": ""}
     digits = 1 if abs(value) >= 10 else 2
-    gain = value - run.scores["plain"].get(name, value)
+    gain = value - run.scores[PLAIN].get(name, value)
     better = gain < 0 if name in run.lower else gain > 0
     level = name in run.neutral or not abs(gain) > 0.5 * 10**-digits
     return {"text": f"{value:.{digits}f}", "sign": "" if level else "gain" if better else "loss"}
@@ -175,7 +181,7 @@ def _chart(name: str, whose: Sequence[tuple[str, BenchmarkRun]], others: Sequenc
 
 
 def _dots(run: BenchmarkRun, name: str) -> list[tuple[str, str, Spread]]:
-    found = {way: values[name] for way, values in run.scores.items() if name in values}
+    values = {way: of_way.get(name, math.nan) for way, of_way in run.scores.items()}
     return [
-        (way, ROLES.get(way, "control"), Spread.of([value])) for way, value in found.items() if math.isfinite(value)
+        (way, ROLES.get(way, "control"), Spread.of([value])) for way, value in values.items() if math.isfinite(value)
     ]
