@@ -14,6 +14,7 @@ from typing import Any
 
 from boresight.errors import ArtefactError
 from boresight.storage import replace_json
+from boresight.tables import table
 
 FILE, PICTURES = "benchmark.json", "pictures"
 FORMAT = 2
@@ -120,15 +121,10 @@ class BenchmarkRun(BenchmarkResult):
 
     def __str__(self) -> str:
         measures = list(dict.fromkeys(name for values in self.scores.values() for name in values))
-        label = max(12, *(len(name) + 2 for name in measures))
         heading = f"{self.heading}, {self.model}" + (f", edited by {self.editor}" if self.editor else "")
-        width = max(10, *(len(name) + 2 for name in self.scores))
-        lines = [heading, " " * label + "".join(f"{name:>{width}}" for name in self.scores)]
-        lines += [
-            f"{name:<{label}}" + "".join(f"{_shown(values.get(name)):>{width}}" for values in self.scores.values())
-            for name in measures
-        ]
-        return "\n".join([*lines, *(f"{name}: {value}" for name, value in self.facts.items())])
+        rows = [[name, *(_shown(values.get(name)) for values in self.scores.values())] for name in measures]
+        facts = [f"{name}: {value}" for name, value in self.facts.items()]
+        return "\n".join([table(["", *self.scores], rows, heading), *facts])
 
 
 def _shown(value: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS
 from boresight.reports.charts import DotFigure, dot_figure
 from boresight.reports.page import Thumbnail, page_from, shelf_of, thumbnails
 from boresight.storage import replace_text
+from boresight.tables import Spread
 
 LATENTS_SHOWN = 6
 LEAST_SHARE = 0.05
@@ -62,7 +64,7 @@ def write_report(
     page = page_from(
         "comparison_page.html",
         title=title,
-        lead=_lead(comparison),
+        seeds=len(comparison.seeds),
         version=version("boresight"),
         headlines=[_headline(comparison, test) for test in comparison.tests],
         facts=list({**(facts or {}), **_facts(comparison)}.items()),
@@ -90,33 +92,15 @@ def _contrast(comparison: Comparison) -> list[Row]:
     return _rows(comparison, "baseline")[:1] + _rows(comparison, "opponent")[:1] + ours
 
 
-def _lead(comparison: Comparison) -> str:
-    seeds = len(comparison.seeds)
-    return (
-        "A caption says which part of an image it is about. Plain retrieval compares it with the whole image "
-        "embedding; edited retrieval first moves the embedding towards what people wrote of images like it, and turns "
-        "down what the caption does not describe. "
-        f"Both, and every control, over {seeds} seed{'s' if seeds != 1 else ''}."
-    )
-
-
 def _headline(comparison: Comparison, test: HeldOut) -> dict[str, Any]:
     plain, ours = _rows(comparison, "baseline")[0].name, _rows(comparison, "ours")[0].name
     lines = []
     for direction, words in DIRECTIONS.items():
-        before = comparison.spread(test.name, plain, f"{direction} R@1")
-        after = comparison.spread(test.name, ours, f"{direction} R@1")
+        before, after = (comparison.spread(test.name, row, f"{direction} R@1").mean for row in (plain, ours))
         gain = comparison.gain(test.name, ours, plain, f"{direction} R@1")
-        spread = "" if gain.deviation is None else f" ± {gain.deviation:.1f}"
-        lines.append(
-            {
-                "words": words,
-                "before": f"{before.mean:.1f}",
-                "after": f"{after.mean:.1f}",
-                "gain": f"{gain.mean:+.1f}{spread}".replace("-", "−"),
-                "sign": "even" if abs(gain.mean) < 0.05 else "gain" if gain.mean > 0 else "loss",
-            }
-        )
+        sign = "even" if abs(gain.mean) < 0.05 else "gain" if gain.mean > 0 else "loss"
+        texts = {"before": f"{before:.1f}", "after": f"{after:.1f}", "gain": gain.text(sign="+").replace("-", "−")}
+        lines.append({"words": words, **texts, "sign": sign})
     return {"test": test.name, "lines": lines}
 
 
@@ -127,38 +111,32 @@ def _facts(comparison: Comparison) -> dict[str, str]:
 
 
 def _section(comparison: Comparison, test: HeldOut) -> dict[str, Any]:
-    cells = {
-        (row.name, direction, metric): comparison.spread(test.name, row.name, f"{direction} {metric}")
-        for row in comparison.rows
-        for direction in DIRECTIONS
-        for metric in COLUMNS
+    columns = [(f"{direction} {metric}", _digits(metric)) for direction in DIRECTIONS for metric in COLUMNS]
+    spreads = {
+        row.name: [comparison.spread(test.name, row.name, measure) for measure, _ in columns] for row in comparison.rows
     }
     compared = {row.name for row in _rows(comparison, *COMPARED)}
-    best = {
-        (direction, metric): max(round(cells[name, direction, metric].mean, _digits(metric)) for name in compared)
-        for direction in DIRECTIONS
-        for metric in COLUMNS
-    }
-    rows = []
-    for row in comparison.rows:
-        line = []
-        for direction in DIRECTIONS:
-            for number, metric in enumerate(COLUMNS):
-                value, digits = cells[row.name, direction, metric], _digits(metric)
-                top = row.name in compared and round(value.mean, digits) == best[direction, metric]
-                line.append(
-                    {
-                        "mean": f"{value.mean:.{digits}f}",
-                        "deviation": None if value.deviation is None else f"{value.deviation:.{digits}f}",
-                        "best": top,
-                        "start": number == 0,
-                    }
-                )
-        rows.append({"name": row.name, "role": row.role, "meaning": row.meaning, "cells": line})
+    best = [
+        max(round(spreads[name][column].mean, digits) for name in compared)
+        for column, (_, digits) in enumerate(columns)
+    ]
+
+    def cell(name: str, column: int) -> dict[str, Any]:
+        value, digits = spreads[name][column], columns[column][1]
+        return {
+            "mean": f"{value.mean:.{digits}f}",
+            "deviation": None if value.deviation is None else f"{value.deviation:.{digits}f}",
+            "best": name in compared and round(value.mean, digits) == best[column],
+            "start": column % len(COLUMNS) == 0,
+        }
+
     return {
         "title": test.name,
         "caption": f"{test.n_images:,} images, {test.n_texts:,} captions. Recall in percent; MRR from 0 to 1.",
-        "rows": rows,
+        "rows": [
+            {**asdict(row), "cells": [cell(row.name, column) for column in range(len(columns))]}
+            for row in comparison.rows
+        ],
         "charts": [_chart(comparison, test, direction) for direction in DIRECTIONS],
         "richness": [_richness(comparison, test, direction) for direction in DIRECTIONS] if test.kinds else [],
     }
@@ -169,27 +147,20 @@ def _digits(metric: str) -> int:
 
 
 def _chart(comparison: Comparison, test: HeldOut, direction: str) -> DotFigure:
-    plain = _rows(comparison, "baseline")[0]
-    tracks = [
-        (row.name, [(row.name, row.role, comparison.spread(test.name, row.name, f"{direction} R@1"))])
-        for row in _rows(comparison, *COMPARED)
-    ]
-    reference = comparison.spread(test.name, plain.name, f"{direction} R@1").mean
-    return dot_figure(f"{_sentence(DIRECTIONS[direction])}, R@1 in %; dashed: {plain.name}", tracks, reference)
+    plain, measure = _rows(comparison, "baseline")[0], f"{direction} R@1"
+    spreads = {row: comparison.spread(test.name, row.name, measure) for row in _rows(comparison, *COMPARED)}
+    tracks = [(row.name, [(row.name, row.role, value)]) for row, value in spreads.items()]
+    return dot_figure(
+        f"{_sentence(DIRECTIONS[direction])}, R@1 in %; dashed: {plain.name}", tracks, spreads[plain].mean
+    )
 
 
 def _richness(comparison: Comparison, test: HeldOut, direction: str) -> DotFigure:
-    tracks = [
-        (
-            f"{kind} ({count:,})",
-            [
-                (row.name, row.role, comparison.spread(test.name, row.name, f"{direction} R@1", kind))
-                for row in _contrast(comparison)
-            ],
-        )
-        for kind, count in test.kinds.items()
-        if kind != ALL_KINDS
-    ]
+    def dots(kind: str) -> list[tuple[str, str, Spread]]:
+        rows = _contrast(comparison)
+        return [(row.name, row.role, comparison.spread(test.name, row.name, f"{direction} R@1", kind)) for row in rows]
+
+    tracks = [(f"{kind} ({count:,})", dots(kind)) for kind, count in test.kinds.items() if kind != ALL_KINDS]
     return dot_figure(f"{_sentence(DIRECTIONS[direction])}, R@1 in %, by kind of caption", tracks)
 
 
