@@ -14,8 +14,7 @@ import clips
 from boresight.data import Collection
 from boresight.data.assemble import dataset_of
 from boresight.data.images import png
-from boresight.data.worlds.emoji.captions import KINDS, captions_of
-from boresight.data.worlds.emoji.concepts import Concept
+from boresight.data.worlds.emoji.concepts import KINDS, Concept, captions_of
 from boresight.data.worlds.scene_world import HELD_OUT
 from boresight.data.worlds.scenes import make_scenes
 from boresight.errors import ArtefactError, InputError

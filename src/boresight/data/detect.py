@@ -14,16 +14,8 @@ from boresight.data.splits import FOLDERS
 from boresight.errors import InputError
 
 FORMATS = ("jsonl", "csv", "tsv", "coco", "karpathy", "webdataset", "parquet", "text-files", "saved", "hub")
-_SUFFIXES = {
-    "jsonl": "jsonl",
-    "jsonlines": "jsonl",
-    "ndjson": "jsonl",
-    "csv": "csv",
-    "tsv": "tsv",
-    "json": "json",
-    "tar": "webdataset",
-    "parquet": "parquet",
-}
+_SUFFIXES = {kind: kind for kind in ("jsonl", "csv", "tsv", "json", "parquet")}
+_SUFFIXES |= {"jsonlines": "jsonl", "ndjson": "jsonl", "tar": "webdataset"}
 _STEMS = FOLDERS | {"captions", "metadata"}
 _KINDS = {"coco": "json", "karpathy": "json"}
 

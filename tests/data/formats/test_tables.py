@@ -9,7 +9,7 @@ import pytest
 
 from boresight.data import Collection, Problem, load_collection
 from boresight.errors import InputError
-from collection_files import picture, put_pictures
+from collection_files import put_pictures
 
 
 def by_id(collection: Collection) -> dict[str, list[str]]:
@@ -22,9 +22,6 @@ def lines(*rows: object) -> str:
 
 def whats(collection: Collection) -> list[str]:
     return [problem.what for problem in collection.problems]
-
-
-# Json lines
 
 
 def test_json_lines_with_ragged_captions_and_further_columns(tmp_path: Path) -> None:
@@ -174,9 +171,6 @@ def test_composed_and_decomposed_accents_mean_the_same_file(tmp_path: Path) -> N
     assert load_collection(tmp_path).captions == [["coffee"]]
 
 
-# Csv and tsv
-
-
 def test_csv_with_mark_windows_newlines_commas_and_quotes(tmp_path: Path) -> None:
     put_pictures(tmp_path, ["a.png", "b, c.png"])
     text = (
@@ -301,9 +295,6 @@ def test_columns_of_one_name_are_refused(suffix: str, comma: str, tmp_path: Path
     assert load_collection(tmp_path).texts == ["one"]
 
 
-# Text files
-
-
 def test_a_text_file_for_each_picture(tmp_path: Path) -> None:
     put_pictures(tmp_path, ["train/a.png", "val/a.png", "train/b.png", "train/c.png"])
     (tmp_path / "train/a.txt").write_bytes(b"\xef\xbb\xbf one, two \r\n\r\nthree\r\n")
@@ -336,65 +327,3 @@ def test_links_to_nowhere_and_unreadable_texts_are_named(tmp_path: Path) -> None
         InputError, match=r"\(a text file for each picture\) has no columns to choose from; leave out id"
     ):
         load_collection(tmp_path, id_column="x")
-
-
-# Choices that hold for all
-
-
-def test_pictures_are_checked_as_deeply_as_asked(tmp_path: Path) -> None:
-    put_pictures(tmp_path, ["a.png"])
-    whole = picture(format="BMP")
-    (tmp_path / "cut.bmp").write_bytes(whole[:-20])
-    (tmp_path / "text.jpg").write_text("no picture")
-    rows = [{"image": name, "text": name} for name in ("cut.bmp", "a.png", "text.jpg")]
-    (tmp_path / "captions.jsonl").write_text(lines(*rows))
-    assert load_collection(tmp_path).ids == ["cut.bmp", "a.png", "text.jpg"]
-    opened = load_collection(tmp_path, check_images="open")
-    assert opened.ids == ["cut.bmp", "a.png"]
-    assert list(opened.problems) == [Problem("corrupt image", "text.jpg")]
-    decoded = load_collection(tmp_path, check_images="decode")
-    assert decoded.ids == ["a.png"]
-    assert whats(decoded) == ["corrupt image", "corrupt image"]
-    assert decoded.image(0).size == (4, 3)
-    with pytest.raises(InputError, match=r"has 2 rows: 2 corrupt images \(cut.bmp, text.jpg\); mend them"):
-        load_collection(tmp_path, check_images="decode", on_error="refuse")
-
-
-def test_a_clean_source_passes_the_strictest_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    put_pictures(tmp_path, ["a.png"])
-    (tmp_path / "captions.jsonl").write_text(lines({"file_name": "a.png", "text": "a"}))
-    collection = load_collection(tmp_path, on_error="refuse", check_images="decode", name="mine")
-    assert (len(collection), collection.name, collection.problems) == (1, "mine", ())
-    assert capsys.readouterr().err == ""
-
-
-def test_unusable_sources_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    put_pictures(tmp_path, ["only/a.png", "two/a.png"])
-    with pytest.raises(InputError, match=r"only holds no captions: neither captions\.jsonl"):
-        load_collection(tmp_path / "only")
-    with pytest.raises(InputError, match="holds no captions as parquet"):
-        load_collection(tmp_path / "only", format="parquet")
-    with pytest.raises(InputError, match="gone does not exist; check the path"):
-        load_collection(tmp_path / "gone")
-    with pytest.raises(InputError, match=r"a\.png has no suffix that says what it is; pass format, one of jsonl"):
-        load_collection(tmp_path / "only/a.png")
-    with pytest.raises(InputError, match="format='excel' is unknown; choose one of jsonl"):
-        load_collection(tmp_path / "only", format="excel")
-    with pytest.raises(InputError, match="on_error='ignore' is unknown"):
-        load_collection(tmp_path / "only", on_error="ignore")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="check_images='all' is unknown"):
-        load_collection(tmp_path / "only", check_images="all")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="cannot be read from list"):
-        load_collection([1, 2])  # type: ignore[arg-type]
-
-    for name in ("captions.jsonl", "captions.csv"):
-        (tmp_path / "two" / name).write_text(lines({"file_name": "a.png", "text": "a"}))
-    with pytest.raises(
-        InputError, match=r"in several ways: captions\.csv \(csv\), captions\.jsonl \(jsonl\); pass one"
-    ):
-        load_collection(tmp_path / "two")
-    assert len(load_collection(tmp_path / "two", format="jsonl")) == 1
-
-    (tmp_path / "empty.jsonl").write_text("\n\n")
-    with pytest.raises(InputError, match="Nothing of empty can be used: it holds no rows"):
-        load_collection(tmp_path / "empty.jsonl")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from boresight.data import Problem, load_collection
-from boresight.data.files import expand
+from boresight.data.formats.tar import DAMAGE, members, open_stream, picture_in
 from boresight.errors import InputError
 from collection_files import picture, write_tar
 
@@ -63,12 +63,6 @@ def test_one_shard_a_glob_and_braces(tmp_path: Path) -> None:
     assert (gap.texts, list(gap.problems)) == (["of 11"], [Problem("missing shard", "s-12.tar")])
     with pytest.raises(InputError, match="No file matches"):
         load_collection(f"{tmp_path}/t-*.tar")
-
-
-def test_braces_expand_as_in_a_shell() -> None:
-    assert [str(file) for file in expand("a{9..11}.tar")] == ["a9.tar", "a10.tar", "a11.tar"]
-    assert [str(file) for file in expand("{a,b}{00..01}")] == ["a00", "a01", "b00", "b01"]
-    assert [str(file) for file in expand("{098..101}")] == ["098", "099", "100", "101"]
 
 
 def test_named_columns_pick_members_and_keys(tmp_path: Path) -> None:
@@ -180,3 +174,27 @@ def test_pictures_in_shards_are_checked(tmp_path: Path) -> None:
     assert len(load_collection(tmp_path / "x.tar")) == 2
     collection = load_collection(tmp_path / "x.tar", check_images="open")
     assert (collection.ids, list(collection.problems)) == (["x/a"], [Problem("corrupt image", "x/b")])
+
+
+def test_a_stream_never_ends_in_silence_where_it_is_damaged(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", {**sample("a"), **sample("b")})
+    whole = (tmp_path / "x.tar").read_bytes()
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        starts = [member.offset for member in tar]
+    expected = [(0, "a", "png"), (0, "a", "txt"), (1, "b", "png"), (1, "b", "txt")]
+    assert [one[:3] for one in members(open_stream(io.BytesIO(whole), "x.tar"))] == expected
+    for count in (1, 2, 3):
+        cut, torn = whole[: starts[count]], bytearray(whole)
+        torn[starts[count] : starts[count] + 200] = b"x" * 200
+        for damaged in (cut, bytes(torn)):
+            stream = members(open_stream(io.BytesIO(damaged), "x.tar"))
+            assert [next(stream)[:3] for _ in range(count)] == expected[:count]
+            with pytest.raises(DAMAGE):
+                next(stream)
+    with pytest.raises(InputError, match=r"The shard x\.tar is no tar file \(.*\); restore it, then resume"):
+        open_stream(io.BytesIO(b"no tar at all" * 100), "x.tar")
+
+
+def test_the_picture_of_a_sample_has_the_plainest_suffix() -> None:
+    assert picture_in(["seg.png", "txt", "jpg", "png"]) == "jpg"
+    assert picture_in(["json", "txt"]) is None

@@ -17,11 +17,10 @@ import pyarrow as pa
 
 from boresight.data.assemble import dataset_of
 from boresight.data.collection import Collection
-from boresight.data.worlds.emoji.captions import KINDS, captions_of
-from boresight.data.worlds.emoji.concepts import Concept, read_concepts
+from boresight.data.worlds.emoji.concepts import KINDS, Concept, captions_of, read_concepts
 from boresight.data.worlds.emoji.npm import read_emoji_packages
 from boresight.data.worlds.emoji.pictures import STYLES, load_pictures
-from boresight.data.worlds.emoji.splits import Assignment, assign_splits
+from boresight.data.worlds.emoji.splits import assign_splits
 from boresight.errors import InputError
 
 
@@ -73,7 +72,7 @@ def load_emoji(*, cache: str | Path | None = None, size: int = 96, styles: Seque
             "label": [row.concept.label for row in rows],
             "family": [row.concept.family for row in rows],
             "held_out": [row.held_out for row in rows],
-            "attributes": [_attributes(row) for row in rows],
+            "attributes": [_attributes(row.concept) for row in rows],
             "caption_kinds": [list(KINDS)] * len(rows),
         }
     )
@@ -90,17 +89,6 @@ def _distinct(table: pa.Table, concepts: Sequence[Concept]) -> dict[str, bytes]:
     return {code: picture for picture, code in owners.items()}
 
 
-def _attributes(row: Assignment) -> str:
-    concept = row.concept
-    return json.dumps(
-        {
-            "skin_tones": concept.tones,
-            "gender": concept.gender,
-            "hair": concept.hair,
-            "group": concept.group,
-            "subgroup": concept.subgroup,
-            "tags": concept.tags,
-            "aliases": concept.aliases,
-        },
-        ensure_ascii=False,
-    )
+def _attributes(concept: Concept) -> str:
+    rest = {name: getattr(concept, name) for name in ("gender", "hair", "group", "subgroup", "tags", "aliases")}
+    return json.dumps({"skin_tones": concept.tones, **rest}, ensure_ascii=False)

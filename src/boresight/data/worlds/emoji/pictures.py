@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -56,23 +56,18 @@ def load_pictures(style: str, size: int, cache: str | Path | None = None) -> pa.
 
 
 def _render(style: str, size: int, modules: Path) -> pa.Table:
+    sources: dict[str, Callable[[], bytes]]
     if style == "fluent-3d":
         files = (modules / "@lobehub" / "fluent-emoji-3d" / "assets").glob("*.webp")
-        sources: dict[str, Any] = {plain_code(file.stem): file for file in sorted(files)}
-
-        def draw(code: str) -> bytes:
-            return _on_white(sources[code].read_bytes(), size)
+        sources = {plain_code(file.stem): file.read_bytes for file in sorted(files)}
     else:
-        sources = dict(_drawings(modules / "@iconify-json" / ("noto" if style == "noto" else "fluent-emoji-flat")))
+        drawings = _drawings(modules / "@iconify-json" / ("noto" if style == "noto" else "fluent-emoji-flat"))
         rasterise = _rasteriser()
-
-        def draw(code: str) -> bytes:
-            return _on_white(bytes(rasterise(svg_string=sources[code], width=size)), size)
-
-    codes = list(sources)
+        sources = {code: partial(rasterise, svg_string=drawing, width=size) for code, drawing in drawings}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pictures = list(progress(pool.map(draw, codes), total=len(codes), what=f"Rendering {style}", unit="picture"))
-    return pa.table([codes, pictures], schema=SCHEMA)
+        drawn = pool.map(lambda source: _on_white(bytes(source()), size), sources.values())
+        pictures = list(progress(drawn, total=len(sources), what=f"Rendering {style}", unit="picture"))
+    return pa.table([list(sources), pictures], schema=SCHEMA)
 
 
 def _drawings(package: Path) -> Iterator[tuple[str, str]]:

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from boresight.data.collection import Collection
-from boresight.data.worlds.emoji.captions import captions_of
-from boresight.data.worlds.emoji.concepts import HAIR, Concept, read_concepts
+from boresight.data.worlds.emoji.concepts import HAIR, Concept, captions_of, read_concepts
 from boresight.data.worlds.emoji.load import load_emoji
 from boresight.data.worlds.emoji.npm import install_emoji_packages
 from boresight.data.worlds.emoji.splits import SPLITS
