@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from boresight.data.collection import Problem
+from boresight.data.problems import Problem
 from boresight.errors import InputError
 from boresight.evaluation import Scores
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from boresight.data.collection import Problem
+from boresight.data.problems import Problem
 from boresight.errors import InputError
 from boresight.tables import table
 
