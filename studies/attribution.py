@@ -26,22 +26,15 @@ import numpy as np
 import torch
 import tyro
 from PIL import Image
+from torch import Tensor
 
+from attribution_figures import TEXTUAL_AND_PHRASES, AttributionRuns, markdown, phrase_figures
 from boresight import load_encoder
 from boresight.attribution import METHODS
-from boresight.attribution.measures.comparison import evaluate_attribution, randomisation
-from boresight.attribution.measures.grounding import GroundedPairs, emoji_pairs, scene_pairs
-from boresight.attribution.measures.pairs import CaptionedImages, engines_of, maps_of, read_pairs
-from boresight.attribution.measures.roar import remove_and_retrain
-from boresight.attribution.measures.tables import (
-    FAITHFUL,
-    GROUNDED,
-    TEXTUAL,
-    AttributionFigures,
-    AttributionRuns,
-    markdown,
-)
-from boresight.attribution.measures.texts import GroundedTexts, emoji_texts, scene_texts
+from boresight.attribution.measures.comparison import checked_rows, evaluate_attribution, maps_of
+from boresight.attribution.measures.figures import FAITHFUL, GROUNDED
+from boresight.attribution.measures.grounding import CaptionedImages, GroundedPairs, scene_pairs
+from boresight.attribution.measures.randomisation import randomisation
 from boresight.data import Collection
 from boresight.data.images import to_rgb
 from boresight.data.worlds.emoji.load import load_emoji
@@ -53,6 +46,9 @@ from boresight.seeds import generator
 from boresight.storage import replace_text
 from boresight.tables import Spread
 from kept import keep, kept
+from remove_and_retrain import remove_and_retrain
+from worlds.collages import emoji_pairs
+from worlds.phrases import GroundedTexts, emoji_texts, scene_texts
 
 Part = Literal["image", "text", "randomisation", "roar"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -114,15 +110,15 @@ def main(options: Options) -> None:
     encoder = load_encoder(str(default_model_path()), dtype="float32")
     report: list[str] = []
     for world in worlds:
-        found: dict[str, dict[str, list[Any]]] = {}
+        results: dict[str, dict[str, list[Any]]] = {}
         for seed in options.seeds:
             for part in options.parts:
                 if world != PHOTOGRAPHS or part in ("image", "text"):
                     by_row = {row: measured(encoder, world, seed, part, row, options) for row in options.methods}
                     for row, values in by_row.items():
-                        found.setdefault(part, {}).setdefault(row, []).append(values)
+                        results.setdefault(part, {}).setdefault(row, []).append(values)
             say(f"{world}, seed {seed} done")
-        made = tables(world, found, options)
+        made = tables(world, results, options)
         report += made
         print("\n".join(["", *made]), flush=True)
         replace_text(options.out / options.split / "attribution.md", "\n".join(report))
@@ -143,21 +139,30 @@ def measured(encoder: Encoder, world: str, seed: int, part: Part, row: str, opti
     file = options.out / options.split / f"{world}-{seed}" / part / f"{name}.json"
     if (done := kept(file, settings)) is not None:
         return done
-    found = RUNS[part](encoder, world, seed, {row: ROWS[row]}, options)
-    keep(file, settings, found)
+    values = RUNS[part](encoder, world, seed, {row: ROWS[row]}, options)
+    keep(file, settings, values)
     say(f"{world}, seed {seed}, {part}: {row}")
-    return found
+    return values
 
 
 def run_image(encoder: Encoder, world: str, seed: int, method: Any, options: Options) -> Any:
     pairs = pairs_of(world, options.n_pairs, seed, options.split, options.photographs)
-    return evaluate_attribution(encoder, pairs, method, target="image", seed=seed).to_dict()
+    return plain(evaluate_attribution(encoder, pairs, method, target="image", seed=seed).values)
 
 
 def run_text(encoder: Encoder, world: str, seed: int, method: Any, options: Options) -> Any:
     pairs = pairs_of(world, options.n_pairs, seed, options.split, options.photographs)
     texts = texts_of(world, options.n_pairs, seed, options.split)
-    return evaluate_attribution(encoder, pairs, method, texts=texts, target="text", seed=seed).to_dict()
+    values = plain(evaluate_attribution(encoder, pairs, method, target="text", seed=seed).values)
+    if texts is not None:
+        for row, measured_so in plain(phrase_figures(encoder, texts, method, seed=seed)).items():
+            values[row] |= measured_so
+    return values
+
+
+def plain(values: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, list[float]]]:
+    """For json."""
+    return {row: {measure: of_pairs.tolist() for measure, of_pairs in by.items()} for row, by in values.items()}
 
 
 def run_randomisation(encoder: Encoder, world: str, seed: int, method: Any, options: Options) -> Any:
@@ -170,10 +175,10 @@ def run_roar(encoder: Encoder, world: str, seed: int, method: Any, options: Opti
     sides, maps = [], []
     for count, split in ((options.n_train, "train"), (options.n_pairs, options.split)):
         pairs = pairs_of(world, count, seed, split, None)
-        inputs = read_pairs(encoder, pairs.images, pairs.captions, batch_size=16)
-        [engine] = engines_of(method, inputs.towers, batch_size=16).values()
-        maps.append(maps_of(engine, inputs, inputs.own_pairs, "image", seed)[0])
-        sides.append({"pixel_values": inputs.pixels, **inputs.texts.inputs})
+        [row] = checked_rows(method, batch_size=16).values()
+        own = torch.arange(len(pairs.images))[:, None].expand(-1, 2)
+        maps.append(maps_of(encoder, row, pairs.images, pairs.captions, own, "image", seed))
+        sides.append({**encoder.collate(pairs.images), **encoder.tokenized(pairs.captions).inputs})
     before, after = remove_and_retrain(
         encoder.model,
         *sides,
@@ -236,22 +241,22 @@ def photographs(folder: Path, n: int, seed: int) -> CaptionedImages:
     return CaptionedImages(images, captions, PHOTOGRAPHS)
 
 
-def tables(world: str, found: Mapping[str, Mapping[str, Sequence[Any]]], options: Options) -> list[str]:
+def tables(world: str, results: Mapping[str, Mapping[str, Sequence[Any]]], options: Options) -> list[str]:
     """A table for each kind of figures: part -> row -> one finding a seed."""
     parts: dict[str, str] = {}
     for part in ("image", "text"):
-        if part in found:
-            runs = AttributionRuns([joined(of_seed) for of_seed in zip(*found[part].values(), strict=True)])
-            there = runs.runs[0].measures()
-            for title, group in (("image", GROUNDED), ("model", FAITHFUL), ("text", TEXTUAL)):
+        if part in results:
+            runs = AttributionRuns([joined(of_seed) for of_seed in zip(*results[part].values(), strict=True)])
+            there = runs.measures()
+            for title, group in (("image", GROUNDED), ("model", FAITHFUL), ("text", TEXTUAL_AND_PHRASES)):
                 if measures := [measure for measure in group if measure in there]:
                     parts[title] = runs.table(measures)
     for part in ("randomisation", "roar"):
-        if part in found:
-            columns = list(next(iter(found[part].values()))[0])
+        if part in results:
+            columns = list(next(iter(results[part].values()))[0])
             cells = {
                 row: [Spread.of([values[column] for values in by_seed]).text(3) for column in columns]
-                for row, by_seed in found[part].items()
+                for row, by_seed in results[part].items()
             }
             parts[part] = markdown(columns, cells)
     counts = {title: options.n_randomised if title == "randomisation" else options.n_pairs for title in TITLES}
@@ -265,10 +270,9 @@ def tables(world: str, found: Mapping[str, Mapping[str, Sequence[Any]]], options
     ]
 
 
-def joined(of_rows: Sequence[Mapping[str, Any]]) -> AttributionFigures:
+def joined(of_rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of one seed, whose rows were measured one by one."""
-    figures = [AttributionFigures.from_dict(row) for row in of_rows]
-    return AttributionFigures(figures[0].name, {row: told for each in figures for row, told in each.values.items()})
+    return {row: values for measured_row in of_rows for row, values in measured_row.items()}
 
 
 if __name__ == "__main__":

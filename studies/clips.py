@@ -51,8 +51,8 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
+from attribution_figures import markdown
 from boresight import load_encoder
-from boresight.attribution.measures.tables import markdown
 from boresight.data import Collection
 from boresight.data.assemble import dataset_of
 from boresight.data.worlds.emoji.load import load_emoji

@@ -26,7 +26,7 @@ import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boresight.attribution.measures.tables import markdown
+from attribution_figures import markdown
 from boresight.evaluation.retrieval import evaluate_retrieval
 from boresight.progress import say
 from boresight.seeds import generator

@@ -13,9 +13,11 @@ from PIL import Image
 
 import boresight
 from boresight.attribution import M2IB, METHODS, explain
-from boresight.attribution.batch import explain_csv, save_figure
-from boresight.attribution.explain import make_method, seen_box
-from boresight.attribution.maps import normalized
+from boresight.attribution.batch import explain_csv
+from boresight.attribution.grids import normalized
+from boresight.attribution.inputs import seen_box
+from boresight.attribution.methods.registry import make_method
+from boresight.attribution.plots import save_figure
 from boresight.encoders import load_encoder
 from boresight.encoders.tokens import Token, aligned_tokens, words_of
 from boresight.errors import ArtefactError, InputError
@@ -295,9 +297,9 @@ def test_csv(encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row["problem"] == "" for row in summary] == [True] * 5 + [False] * 2
     assert "broken.png" in summary[5]["problem"]
     assert "empty" in summary[6]["problem"]
-    with pytest.raises(ArtefactError, match="of other options"):
+    with pytest.raises(ArtefactError, match=r"was made with the options .* and this run has .*occlusion"):
         explain_csv(encoder, file, out, method="occlusion")
-    assert json.loads((out / "settings.json").read_text())["encoder"] == "clip"
+    assert json.loads((out / "journal.jsonl").read_text().splitlines()[0])["encoder"] == "clip"
 
 
 def test_csv_bad_input(encoder, tmp_path: Path) -> None:

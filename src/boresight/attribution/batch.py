@@ -6,24 +6,26 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from boresight.attribution.explain import explain
 from boresight.attribution.maps import Attribution
 from boresight.encoders import Encoder
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import InputError
 from boresight.progress import progress, say
+from boresight.runs import open_run
 from boresight.storage import replace_file
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-SETTINGS = "settings.json"
 SUMMARY = "explanations.csv"
+LABELS = {
+    "encoder_fingerprint": "an encoder of fingerprint",
+    "table": "a table of fingerprint",
+    "options": "the options",
+}
 COLUMNS = ("row", "image", "caption", "score", "strongest word", "problem")
 
 
@@ -40,7 +42,7 @@ def explain_csv(
 
     Row i leaves `<i>.npz` (`image` (gh, gw), `text` (T,), `tokens`, `special`, `words`, `weights`, `score`, `box`, as
     in `Attribution`, without padding) and `<i>.png`; `explanations.csv` sums up, with what was wrong with a row that
-    could not be explained. Rows whose arrays are there already are not explained again.
+    could not be explained. Rows that are finished already are not explained again.
 
     Args:
         table: paths in it are relative to its folder.
@@ -48,44 +50,58 @@ def explain_csv(
 
     Raises:
         InputError: no such table, a column is missing, no rows, or an option that `explain` refuses.
-        ArtefactError: the folder holds explanations of another table, model or of other options, or is not writable.
+        ArtefactError: the folder holds explanations of another table, model or of other options, is being written by
+            another run, or is not writable.
+
+    Relations:
+        For pictures and captions at hand, and maps in memory, use `explain`.
     """
     table, folder = Path(table), Path(folder)
     rows = _read(table)
-    settings = _settings(encoder, rows, options)
-    _check_folder(folder, settings)
     problems: dict[int, str] = {}
-    todo = [row for row in range(len(rows)) if not (folder / f"{row:06d}.npz").is_file()]
-    if len(todo) < len(rows):
-        say(f"{len(rows) - len(todo)} of {len(rows)} rows are there already.")
-    with progress(total=len(rows), initial=len(rows) - len(todo), what="explaining", unit="row") as bar:
-        for start in range(0, len(todo), batch_size):
-            batch = todo[start : start + batch_size]
-            try:
-                _save(_explained(encoder, table, rows, batch, batch_size, options), batch, folder, settings, figures)
-            except InputError:
-                for row in batch:  # one bad row spoils its batch: find it, and do the others
-                    try:
-                        _save(_explained(encoder, table, rows, [row], 1, options), [row], folder, settings, figures)
-                    except InputError as error:
-                        problems[row] = str(error)
-                        say(f"Row {row} is left out: {error}")
-            bar.update(len(batch))
-    if len(problems) == len(rows):
-        raise InputError(f"No row of {table} can be explained, the first because: {problems[0]}")
-    _sum_up(folder, rows, problems)
+
+    def explained(chosen: list[int]) -> list[tuple[int, Attribution, int]]:
+        images, captions = ([rows[row][column] for row in chosen] for column in ("image", "caption"))
+        files = [table.parent / image for image in images]
+        answer = explain(encoder, files, captions, batch_size=batch_size, **options)
+        return [(row, answer, index) for index, row in enumerate(chosen)]
+
+    with open_run(folder, _made_from(encoder, rows, options), LABELS) as run:
+        done = {part["row"] for part in run.parts}
+        if done:
+            say(f"{len(done)} of {len(rows)} rows are there already.")
+        todo = [row for row in range(len(rows)) if row not in done]
+        try:
+            with progress(total=len(rows), initial=len(done), what="explaining", unit="row") as bar:
+                for start in range(0, len(todo), batch_size):
+                    chosen = todo[start : start + batch_size]
+                    for row, answer, index in _one_by_one_where_refused(explained, chosen, problems):
+                        run.add(_save(answer, index, row, folder, figures))
+                    bar.update(len(chosen))
+        finally:
+            if not run.parts:  # a mistyped option must not claim the folder
+                run.finish()
+        if len(problems) == len(rows):
+            raise InputError(f"No row of {table} can be explained, the first because: {problems[0]}")
+        _sum_up(folder, rows, run.parts, problems)
     return len(rows) - len(problems)
 
 
-def save_figure(figure: Figure, file: Path) -> None:
-    """Write a figure whole or not at all, in the format of its suffix. Raises InputError for a suffix unknown."""
-    kind = file.suffix.lower().removeprefix(".")
-    known = figure.canvas.get_supported_filetypes()
-    if kind not in known:
-        raise InputError(f"A figure cannot be written as '{file.name}'; end the name in .png, .svg or .pdf.")
-    out = io.BytesIO()
-    figure.savefig(out, format=kind, dpi=130)
-    replace_file(file, out.getvalue())
+def _one_by_one_where_refused(
+    explained: Callable[[list[int]], list[tuple[int, Attribution, int]]], chosen: list[int], problems: dict[int, str]
+) -> list[tuple[int, Attribution, int]]:
+    """What `explained` gives of the chosen rows; one bad row spoils its batch, so then each by itself."""
+    try:
+        return explained(chosen)
+    except InputError:
+        answers = []
+        for row in chosen:
+            try:
+                answers += explained([row])
+            except InputError as error:
+                problems[row] = str(error)
+                say(f"Row {row} is left out: {error}")
+        return answers
 
 
 def _read(table: Path) -> list[dict[str, str]]:
@@ -104,77 +120,50 @@ def _read(table: Path) -> list[dict[str, str]]:
     return [{"image": row["image"] or "", "caption": row["caption"] or ""} for row in rows]
 
 
-def _settings(encoder: Encoder, rows: Sequence[dict[str, str]], options: dict[str, Any]) -> dict[str, Any]:
+def _made_from(encoder: Encoder, rows: Sequence[dict[str, str]], options: dict[str, Any]) -> dict[str, Any]:
     """What explanations in one folder must have in common."""
-    told = {name: getattr(value, "fingerprint", None) or str(value) for name, value in options.items()}
-    table = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
-    return {"encoder": encoder.name, "encoder_fingerprint": encoder.fingerprint, "table": table, **told}
+    return {
+        "encoder": encoder.name,
+        "encoder_fingerprint": encoder.fingerprint,
+        "table": hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16],
+        "options": {name: getattr(value, "fingerprint", None) or str(value) for name, value in options.items()},
+    }
 
 
-def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Raises ArtefactError unless the folder is new, empty, or holds explanations under these very settings."""
-    file = folder / SETTINGS
-    if file.is_file():
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            found = None
-        if found != settings:
-            raise ArtefactError(
-                f"{folder} holds explanations of another table, model or of other options; choose another folder."
-            )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtefactError(f"{folder} holds files that boresight did not write; choose an empty or new folder.")
+def _save(answer: Attribution, index: int, row: int, folder: Path, figures: bool) -> dict[str, Any]:
+    """Write the figure and the arrays of pair `index`; what the summary says of it."""
+    if figures:
+        from boresight.attribution.plots import save_figure
+
+        save_figure(answer.plot(index), folder / f"{row:06d}.png")
+    length = len(answer.tokens[index])
+    words = answer.words[index] if answer.words else []
+    arrays: dict[str, Any] = {
+        "score": answer.score[index].numpy(),
+        "box": answer.boxes[index].numpy(),
+        "tokens": np.array(answer.tokens[index]),
+        "special": answer.special[index, :length].numpy(),
+        "words": np.array([word.text for word in words], dtype=str),
+        "weights": np.array([word.weight for word in words], dtype=np.float32),
+    }
+    if answer.image is not None:
+        arrays["image"] = answer.image[index].numpy()
+    if answer.text is not None:
+        arrays["text"] = answer.text[index, :length].numpy()
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    replace_file(folder / f"{row:06d}.npz", out.getvalue())
+    strongest = max(words, key=lambda word: word.weight).text if words else ""
+    return {"row": row, "score": f"{float(answer.score[index]):.4f}", "strongest word": strongest}
 
 
-def _explained(
-    encoder: Encoder,
-    table: Path,
-    rows: Sequence[dict[str, str]],
-    batch: Sequence[int],
-    size: int,
-    options: dict[str, Any],
-) -> Attribution:
-    images = [table.parent / rows[row]["image"] for row in batch]
-    return explain(encoder, images, [rows[row]["caption"] for row in batch], batch_size=size, **options)
-
-
-def _save(found: Attribution, batch: Sequence[int], folder: Path, settings: dict[str, Any], figures: bool) -> None:
-    if not (folder / SETTINGS).is_file():  # only now: a mistyped option must not claim the folder
-        replace_file(folder / SETTINGS, (json.dumps(settings, indent=1) + "\n").encode())
-    for place, row in enumerate(batch):
-        if figures:
-            save_figure(found.plot(place), folder / f"{row:06d}.png")
-        length = len(found.tokens[place])
-        words = found.words[place] if found.words else []
-        arrays: dict[str, Any] = {
-            "score": found.score[place].numpy(),
-            "box": found.boxes[place].numpy(),
-            "tokens": np.array(found.tokens[place]),
-            "special": found.special[place, :length].numpy(),
-            "words": np.array([word.text for word in words], dtype=str),
-            "weights": np.array([word.weight for word in words], dtype=np.float32),
-        }
-        if found.image is not None:
-            arrays["image"] = found.image[place].numpy()
-        if found.text is not None:
-            arrays["text"] = found.text[place, :length].numpy()
-        out = io.BytesIO()
-        np.savez(out, **arrays)
-        replace_file(folder / f"{row:06d}.npz", out.getvalue())
-
-
-def _sum_up(folder: Path, rows: Sequence[dict[str, str]], problems: dict[int, str]) -> None:
+def _sum_up(
+    folder: Path, rows: Sequence[dict[str, str]], parts: Sequence[Mapping[str, Any]], problems: Mapping[int, str]
+) -> None:
     out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(COLUMNS)
+    writer = csv.DictWriter(out, COLUMNS, restval="")
+    writer.writeheader()
+    finished = {part["row"]: part for part in parts}
     for number, row in enumerate(rows):
-        score = strongest = ""
-        if number not in problems:
-            with np.load(folder / f"{number:06d}.npz", allow_pickle=False) as arrays:
-                score = f"{float(arrays['score']):.4f}"
-                if arrays["weights"].size:
-                    strongest = str(arrays["words"][arrays["weights"].argmax()])
-        writer.writerow([number, row["image"], row["caption"], score, strongest, problems.get(number, "")])
+        writer.writerow({"row": number, **row, **finished.get(number, {}), "problem": problems.get(number, "")})
     replace_file(folder / SUMMARY, out.getvalue().encode())

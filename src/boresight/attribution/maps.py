@@ -1,27 +1,25 @@
-"""The answer of `explain`: raw maps, words, and the pictures drawn of them."""
+"""The answer of `explain`: raw maps and words; numbers only, which `plots` draws."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from boresight.attribution.grids import Normalize, normalized, own_grid, resized
 from boresight.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Normalize = Literal["minmax", "maxabs"]
-
 
 @dataclass(frozen=True)
 class Word:
-    """A whole word of a caption: the sum over its tokens, and their places in the caption's tokens."""
+    """A whole word of a caption: the sum over its tokens, and their numbers among the caption's tokens."""
 
     text: str
     weight: float
@@ -83,32 +81,9 @@ class Attribution:
 
         Of a signed map what speaks for the match is drawn, and what speaks against it is left dark.
 
-        word: a place in `words[index]`; the heat map is then that word's part of `interaction`.
+        word: an index of `words[index]`; the heat map is then that word's part of `interaction`.
         Raises InputError for a pair or word that is not there.
         """
-        from boresight.attribution.plots import draw_pair
+        from boresight.attribution.plots import draw_pair  # matplotlib only where something is drawn
 
         return draw_pair(self, index, word)
-
-
-def resized(raw: Tensor, size: tuple[int, int]) -> Tensor:
-    """(gh, gw) -> size, bilinear."""
-    return F.interpolate(raw[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
-
-
-def normalized(values: Tensor, how: Normalize | None) -> Tensor:
-    """Into [0, 1] ('minmax') or [-1, 1] ('maxabs'); a constant becomes zeros."""
-    if how is None:
-        return values
-    if how not in ("minmax", "maxabs"):
-        raise InputError(f"normalize '{how}' is unknown; choose 'minmax', 'maxabs' or None.")
-    shifted = values - values.min() if how == "minmax" else values
-    top = shifted.abs().max()
-    flat = values.max() - values.min() <= 1e-6 * values.abs().max()
-    return torch.zeros_like(values) if bool(flat) else shifted / top
-
-
-def own_grid(raw: Tensor) -> Tensor:
-    """A map without the rows and columns that are all NaN."""
-    there = ~raw.isnan()
-    return raw[there.any(1)][:, there.any(0)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,12 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from boresight.attribution.maps import Attribution, Word, normalized, own_grid, resized
+from boresight.attribution.grids import normalized, own_grid, resized
 from boresight.data.images import open_picture
 from boresight.errors import InputError
+from boresight.storage import replace_file
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from boresight.attribution.maps import Attribution, Word
 
 _HEAT = "inferno"
 _WORDS = "Oranges"
@@ -54,6 +59,16 @@ def draw_pair(attribution: Attribution, index: int, word: int | None = None) -> 
     return figure
 
 
+def save_figure(figure: Figure, file: Path) -> None:
+    """Write a figure whole or not at all, in the format of its suffix. Raises InputError for a suffix unknown."""
+    kind = file.suffix.lower().removeprefix(".")
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise InputError(f"A figure cannot be written as '{file.name}'; end the name in .png, .svg or .pdf.")
+    out = io.BytesIO()
+    figure.savefig(out, format=kind, dpi=130)
+    replace_file(file, out.getvalue())
+
+
 def _map_of(attribution: Attribution, index: int, word: int | None) -> tuple[Tensor | None, str]:
     name = str(attribution.method.get("method", "map"))
     if word is None:
@@ -86,23 +101,23 @@ def _shade(axes: Axes, words: list[Word], lines: list[list[int]], chosen: int | 
     axes.set_ylim(len(lines), 0)
     for row, line in enumerate(lines):
         x = 0.01
-        for place in line:
-            shade = colormaps[_WORDS](0.85 * float(weights[place]))
-            frame = "black" if chosen is not None and place == chosen % len(words) else "none"
+        for index in line:
+            shade = colormaps[_WORDS](0.85 * float(weights[index]))
+            frame = "black" if chosen is not None and index == chosen % len(words) else "none"
             box = {"facecolor": shade, "edgecolor": frame, "boxstyle": "round,pad=0.2", "alpha": 0.9}
-            axes.text(x, row + 0.5, words[place].text, va="center", family="monospace", fontsize=11, bbox=box)
-            x += _LETTER * len(words[place].text) + _GAP
+            axes.text(x, row + 0.5, words[index].text, va="center", family="monospace", fontsize=11, bbox=box)
+            x += _LETTER * len(words[index].text) + _GAP
 
 
 def _lines(words: list[str], width: int) -> list[list[int]]:
-    """Places of the words, broken into lines of at most `width` letters."""
+    """The words' indices, broken into lines of at most `width` letters."""
     lines: list[list[int]] = [[]]
     used = 0
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         if lines[-1] and used + len(word) > width:
             lines.append([])
             used = 0
-        lines[-1].append(place)
+        lines[-1].append(index)
         used += len(word) + 1
     return lines
 

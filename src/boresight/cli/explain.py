@@ -41,8 +41,9 @@ class Explain:
     """Whether a batch draws a figure for every row, beside the arrays."""
 
     def run(self) -> None:
-        from boresight.attribution.batch import explain_csv, save_figure
+        from boresight.attribution.batch import explain_csv
         from boresight.attribution.explain import explain
+        from boresight.attribution.plots import save_figure
         from boresight.editing import CaptionEditor
         from boresight.encoders import load_encoder
         from boresight.errors import InputError
@@ -63,11 +64,11 @@ class Explain:
             **options,
         }
         if self.csv is not None:
-            done = explain_csv(encoder, self.csv, self.out, figures=self.figures, **settings)
-            print(f"{done} pairs: {self.out}")
+            count = explain_csv(encoder, self.csv, self.out, figures=self.figures, **settings)
+            print(f"{count} pairs: {self.out}")
             return
-        found = explain(encoder, *self.pair, **settings)
-        save_figure(found.plot(), self.out)
-        strongest = sorted(found.words[0], key=lambda word: -word.weight)[:3] if found.words else []
-        told = ", ".join(f"'{word.text}'" for word in strongest)
-        print(f"score {float(found.score[0]):.3f}{f', strongest words {told}' if told else ''}: {self.out}")
+        answer = explain(encoder, *self.pair, **settings)
+        save_figure(answer.plot(), self.out)
+        strongest = sorted(answer.words[0], key=lambda word: -word.weight)[:3] if answer.words else []
+        words = ", ".join(f"'{word.text}'" for word in strongest)
+        print(f"score {float(answer.score[0]):.3f}{f', strongest words {words}' if words else ''}: {self.out}")

@@ -71,13 +71,13 @@ def test_closed_up_captions() -> None:
 def test_which_tokens_may_go_without_a_mask(encoders: dict, ids: list, options: dict, places: list) -> None:
     tower = hf_towers(encoders["siglip"].model).text
     hidden = tower.lower({"input_ids": torch.tensor([ids])}, 0)
-    assert units_of(tower, hidden, 0, **options).places.tolist() == places
+    assert units_of(tower, hidden, 0, **options).columns.tolist() == places
     closed = replace(tower, blocks=(), pooling="cls")
     if len(set(ids[-2:])) == 1:  # a black box takes only repetition for padding
-        assert units_of(closed, hidden, 0).places.tolist() == [k for k in range(5) if ids[k] != ids[-1]]
+        assert units_of(closed, hidden, 0).columns.tolist() == [k for k in range(5) if ids[k] != ids[-1]]
     else:
-        assert units_of(closed, hidden, 0).places.tolist() == [0, 1, 2, 3, 4]
-    assert units_of(closed, hidden, 0, padding_id=8).places.tolist() == [
+        assert units_of(closed, hidden, 0).columns.tolist() == [0, 1, 2, 3, 4]
+    assert units_of(closed, hidden, 0, padding_id=8).columns.tolist() == [
         k for k in range(5) if ids[3:] != [8, 8] or k < 3
     ]
 

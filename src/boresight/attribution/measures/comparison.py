@@ -1,45 +1,42 @@
-"""Attribution methods side by side on the same pairs: against known truth, and against the model's own scores."""
+"""Attribution methods side by side on the same pairs: against known pixels, and against the model's own scores.
+
+Maps are those of `explain`; the model is asked for embeddings of what is left of a picture or a caption.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from boresight.attribution.measures.faithfulness import confidence, deletion_insertion, randomised_copies, soft_mask
-from boresight.attribution.measures.grounding import GroundedPairs
+from boresight.attribution.explain import explain
+from boresight.attribution.grids import padded
+from boresight.attribution.inputs import seen_box
+from boresight.attribution.measures.faithfulness import confidence, deletion_insertion, soft_mask
+from boresight.attribution.measures.figures import AttributionFigures
+from boresight.attribution.measures.grounding import CaptionedImages, GroundedPairs
 from boresight.attribution.measures.localisation import (
     energy_in_mask,
     iou,
     pointing_game,
     roc_auc,
-    spearman,
     swap_test,
     target_vs_distractor,
 )
-from boresight.attribution.measures.pairs import (
-    CaptionedImages,
-    PairInputs,
-    Rows,
-    engines_of,
-    maps_of,
-    read_pairs,
-    seen_masks,
-)
-from boresight.attribution.measures.tables import AttributionFigures
-from boresight.attribution.measures.texts import GroundedTexts, Span
-from boresight.attribution.measures.withheld import blurred, deletable, embedded, with_patches, with_tokens
-from boresight.attribution.methods.base import Method, Target
-from boresight.attribution.methods.masking import Words
+from boresight.attribution.measures.scores import ScoredPairs, blurred, read_pairs
+from boresight.attribution.methods.base import Target, check_target
+from boresight.attribution.methods.registry import make_method
 from boresight.encoders import Encoder
-from boresight.encoders.tokens import TokenizedTexts, words_of
-from boresight.encoders.towers.hf import hf_towers
 from boresight.errors import InputError
 from boresight.progress import progress
+from boresight.seeds import generator
 
+Rows = Mapping[str, Mapping[str, Any] | tuple[str, Mapping[str, Any]]]
+"""Name of a row -> options of the method of that name, or (name of a method, its options)."""
 ONE_MASK = {"pointing_game": pointing_game, "energy_in_mask": energy_in_mask, "iou": iou, "roc_auc": roc_auc}
 
 
@@ -48,7 +45,6 @@ def evaluate_attribution(
     pairs: GroundedPairs | CaptionedImages,
     methods: Rows,
     *,
-    texts: GroundedTexts | None = None,
     target: Target = "both",
     seed: int = 0,
     batch_size: int = 16,
@@ -56,18 +52,16 @@ def evaluate_attribution(
     """What is known of the maps of each method, pair by pair.
 
     Of image maps, against truth (for `GroundedPairs`): pointing_game, energy_in_mask, iou, roc_auc,
-    target_vs_distractor and swap_test, as `faithfulness` has them. Against the model: deletion and insertion, patch by
-    patch (`perturbation.deletion_insertion`), of which 'mean' leaves the mean colour and 'blur' the picture under a
+    target_vs_distractor and swap_test, as `localisation` has them. Against the model: deletion and insertion, patch by
+    patch (`faithfulness.deletion_insertion`), of which 'mean' leaves the mean colour and 'blur' the picture under a
     Gaussian as wide as a patch; image_drop and image_increase, M2IB's Confidence Drop and Increase, in percent
-    (`perturbation.confidence`, pixels times `soft_mask`); mismatch, the chance that a map of the caption has a larger
+    (`faithfulness.confidence`, pixels times `soft_mask`); mismatch, the chance that a map of the caption has a larger
     sum than one of the next pair's caption on any of the images, so that 0.5 says nothing. Image_seconds is the time of
-    its maps, the towers' forward pass included.
+    its maps, reading the picture and the towers' forward pass included.
 
     Of text maps, over tokens without the special ones: text_deletion and text_insertion, tokens being deleted so that
     the caption closes up; text_drop and text_increase with the tokens at or below the median weight deleted (all of
-    them where weights are equal); text_seconds. With `texts`: phrase_auc, the chance that a token of the true phrase
-    has more weight than one of the false phrase; top_word, 1 where the word of the largest sum of weights is in the
-    true phrase, and top_word_chance, the share of words that are.
+    them where weights are equal); text_seconds.
 
     Values are float64. Ties are shared, so a map that takes no notice of the caption has 0.5 in swap_test. What is
     random in a method is the same for all pairs, so read the spread over seeds beside the standard error; of 'random'
@@ -77,153 +71,147 @@ def evaluate_attribution(
         encoder: one that opens layer by layer and reads pictures of one grid.
         pairs: P >= 2 of them. Memory holds their pixels a few times over.
         methods: rows of the figures.
-        texts: for the measures with known phrases; pictures and captions of their own.
         target: 'image', 'text' or 'both', the maps to look at.
         seed: of what is random in the methods and of the order among units of equal weight.
         batch_size: inputs that go through the model at once, where a method's options do not say otherwise.
 
     Raises:
         InputError: fewer than two pairs, an encoder that does not open or whose pictures have grids of their own, an
-            unknown method or option, a caption that is cut before both of its phrases are told, a mask that lies
-            outside of what the model sees.
+            unknown method or option, a mask that lies outside of what the model sees.
+
+    Example:
+        >>> pairs = scene_pairs(100, seed=0)
+        >>> print(evaluate_attribution(encoder, pairs, {"m2ib": {}, "legrad": {}, "random": {}}).table())
+
+    Relations:
+        For maps that were made elsewhere call the measures of `localisation` and `faithfulness` themselves.
     """
-    if target not in ("both", "image", "text"):
-        raise InputError(f"target '{target}' is unknown; choose 'both', 'image' or 'text'.")
-    grounded = isinstance(pairs, GroundedPairs) and target != "text"
-    others = pairs.other_captions if isinstance(pairs, GroundedPairs) and grounded else []
-    inputs = read_pairs(encoder, pairs.images, [*pairs.captions, *others], batch_size)
-    looks: list[Callable[[Method], dict[str, Tensor]]] = []
-    if target != "text":
-        if len(inputs) < 2:
-            raise InputError(f"{pairs.name} has {len(inputs)} pairs, and a mismatch needs 2; pass more.")
-        masks = seen_masks(encoder, pairs) if isinstance(pairs, GroundedPairs) else None
-        fillings = {"mean": torch.zeros(()), "blur": blurred(inputs.pixels, min(inputs.patch))}
-        looks.append(lambda method: _image_figures(method, inputs, masks, fillings, seed))
-    if target != "image":
-        captions = deletable(inputs.towers.text, inputs.own_texts, inputs.free[: len(inputs)])
-        looks.append(lambda method: _text_figures(method, inputs, captions, seed))
-        if texts is not None:
-            told = read_pairs(encoder, texts.images, texts.captions, batch_size)
-            true, false = (_phrases(told.texts, texts, spans) for spans in (texts.true, texts.false))
-            looks.append(lambda method: _phrase_figures(method, told, texts.captions, true, false, seed))
-    engines = engines_of(methods, inputs.towers, batch_size)
+    check_target(target)
+    rows = checked_rows(methods, batch_size)
+    scored = read_pairs(encoder, pairs.images, pairs.captions, batch_size)
+    if target != "text" and len(pairs.images) < 2:
+        raise InputError(f"{pairs.name} has {len(pairs.images)} pairs, and a mismatch needs 2; pass more.")
     values: dict[str, dict[str, Tensor]] = {}
-    rows = engines.items()
-    for row, engine in progress(rows, what="attribution", unit="method", delay=2.0) if len(rows) > 1 else rows:
-        values[row] = {key: found for look in looks for key, found in look(engine).items()}
+    items = rows.items()
+    for row, method in progress(items, what="attribution", unit="method", delay=2.0) if len(rows) > 1 else items:
+        values[row] = {} if target == "text" else _image_figures(encoder, pairs, method, scored, seed)
+        if target != "image":
+            values[row] |= _text_figures(encoder, pairs, method, scored, seed)
     return AttributionFigures(pairs.name, values)
 
 
-def randomisation(
-    encoder: Encoder, pairs: GroundedPairs | CaptionedImages, methods: Rows, *, seed: int = 0, batch_size: int = 16
-) -> dict[str, dict[str, float]]:
-    """Row -> stage -> mean rank correlation of its raw image maps before and after the model is scrambled so far.
+def checked_rows(methods: Rows, batch_size: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Row -> (method, options, `batch_size` among them). Raises InputError for no rows, an unknown method or option."""
+    if not methods:
+        raise InputError("There are no methods to evaluate; name at least one.")
+    rows = {}
+    for row, method in methods.items():
+        name, options = method if isinstance(method, tuple) else (row, method)
+        rows[row] = (name, {"batch_size": batch_size, **options})
+        make_method(name, None, **options)
+    return rows
 
-    Cascading randomisation (Adebayo et al. 2018, arXiv 1810.03292), with the stages of `randomised_copies`. What is
-    random in a method is the same at all stages, so that all of 'random' survives: a map that does has nothing to do
-    with what the model learnt. Constant maps correlate with nothing and have 0.
 
-    Raises InputError as `evaluate_attribution` does, and for a model that is not of transformers.
+def maps_of(
+    encoder: Encoder,
+    method: tuple[str, Mapping[str, Any]],
+    images: Sequence[Image.Image],
+    captions: Sequence[str],
+    pairs: Tensor,
+    target: Target,
+    seed: int,
+) -> Tensor:
+    """Raw maps of one side of `pairs` (Q, 2), rows of images and captions: (Q, gh, gw), or (Q, T) real tokens first.
+
+    A random map is drawn anew for every picture: one that is the same for all would be no chance level but one guess.
     """
-    inputs = read_pairs(encoder, pairs.images, pairs.captions, batch_size)
-    model = getattr(encoder, "model", None)
-    engines = engines_of(methods, hf_towers(model), batch_size)
-    own = inputs.own_pairs
-    before = {row: maps_of(engine, inputs, own, "image", seed)[0] for row, engine in engines.items()}
-    found: dict[str, dict[str, float]] = {row: {} for row in engines}
-    for stage, scrambled in randomised_copies(cast(Any, model), seed):
-        towers = hf_towers(scrambled)
-        for row, engine in engines.items():
-            after, _ = maps_of(replace(engine, model=towers), inputs, own, "image", seed)
-            found[row][stage] = float(spearman(before[row], after).mean())
-    return found
+    name, options = method
+    groups = [(pairs, seed)]
+    if name == "random":
+        numbers = pairs[:, 0].unique_consecutive().tolist()
+        groups = [(pairs[pairs[:, 0] == number], _seed_of(number, seed)) for number in numbers]
+    parts: list[Tensor] = []
+    for rows, drawn in groups:
+        shown, said = [images[row] for row in rows[:, 0].tolist()], [captions[row] for row in rows[:, 1].tolist()]
+        answer = explain(encoder, shown, said, method=name, target=target, seed=drawn, **options)
+        parts.append(cast(Tensor, answer.image if target == "image" else answer.text))
+    size = tuple(max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim))
+    return torch.cat([padded(part, size) for part in parts])
 
 
 def _image_figures(
-    method: Method,
-    inputs: PairInputs,
-    masks: tuple[Tensor, Tensor] | None,
-    fillings: Mapping[str, Tensor],
+    encoder: Encoder,
+    pairs: GroundedPairs | CaptionedImages,
+    method: tuple[str, dict[str, Any]],
+    scored: ScoredPairs,
     seed: int,
 ) -> dict[str, Tensor]:
-    maps, seconds = maps_of(method, inputs, inputs.own_pairs, "image", seed)
-    own = torch.arange(len(inputs))
-    # All captions of a picture in one batch, where perturbed pictures and layers below are computed for them together.
-    beside = torch.stack([own, (own + 1) % len(own), *([] if masks is None else [own + len(own)])], dim=1)
-    rows = torch.stack([own[:, None].expand_as(beside), beside], dim=2).flatten(0, 1)
-    together = replace(method, batch_size=beside.shape[1] * max(1, method.batch_size // beside.shape[1]))
-    told, foreign, *others = maps_of(together, inputs, rows, "image", seed)[0].unflatten(0, beside.shape).unbind(1)
-    found = {} if masks is None else {name: measure(maps, masks[0]) for name, measure in ONE_MASK.items()}
+    own, captions, masks = torch.arange(len(pairs.images)), list(pairs.captions), None
+    start = time.perf_counter()
+    maps = maps_of(encoder, method, pairs.images, captions, torch.stack([own, own], 1), "image", seed)
+    seconds = (time.perf_counter() - start) / len(own)
+    # All captions of a picture in one batch, where perturbed pictures are run through the model for them together.
+    beside = [own, (own + 1) % len(own)]
+    if isinstance(pairs, GroundedPairs):
+        masks = _seen_masks(encoder, pairs)
+        captions += pairs.other_captions
+        beside.append(own + len(own))
+    rows = torch.stack([own.repeat_interleave(len(beside)), torch.stack(beside, 1).flatten()], 1)
+    name, options = method
+    together = (name, {**options, "batch_size": len(beside) * max(1, options["batch_size"] // len(beside))})
+    by_caption = maps_of(encoder, together, pairs.images, captions, rows, "image", seed)
+    of_own, of_next, *of_other = by_caption.unflatten(0, (-1, len(beside))).unbind(1)
+    figures = {}
     if masks is not None:
-        found["target_vs_distractor"] = target_vs_distractor(maps, *masks)
-        found["swap_test"] = swap_test(told, others[0], *masks)
-    found["mismatch"] = _placed_above(*(total.double().sum((1, 2)) for total in (told, foreign)))
-    for name, filling in fillings.items():
+        figures = {measure: compute(maps, masks[0]) for measure, compute in ONE_MASK.items()}
+        figures["target_vs_distractor"] = target_vs_distractor(maps, *masks)
+        figures["swap_test"] = swap_test(of_own, of_other[0], *masks)
+    figures["mismatch"] = _placed_above(*(total.double().sum((1, 2)) for total in (of_own, of_next)))
+    size, grid = (scored.pixels.shape[2], scored.pixels.shape[3]), maps.shape[1:]
+    patch = min(side // count for side, count in zip(size, grid, strict=True))
+    for label, filling in (("mean", torch.zeros(())), ("blur", blurred(scored.pixels, patch))):
 
         def score(keep: Tensor, filling: Tensor = filling) -> Tensor:
-            shown = with_patches(inputs.pixels, keep.unflatten(1, inputs.grid), filling)
-            return (inputs.embed_images(shown) * inputs.text_embeddings).sum(1)
+            return scored.of_patches(keep.unflatten(1, grid), filling)
 
         curves = deletion_insertion(maps.flatten(1), score, seed=seed)
-        found |= {f"deletion_{name}": curves.deletion, f"insertion_{name}": curves.insertion}
-    height, width = inputs.pixels.shape[2:]
-    masked = inputs.embed_images(inputs.pixels * soft_mask(maps, (height, width))[:, None])
-    scores = ((seen * inputs.text_embeddings).sum(1) for seen in (inputs.image_embeddings, masked))
-    found["image_drop"], found["image_increase"] = confidence(*scores)
-    return {**found, "image_seconds": seconds}
+        figures |= {f"deletion_{label}": curves.deletion, f"insertion_{label}": curves.insertion}
+    masked = scored.of_images(scored.pixels * soft_mask(maps, size)[:, None])
+    figures["image_drop"], figures["image_increase"] = confidence(scored.of_images(scored.pixels), masked)
+    return {**figures, "image_seconds": torch.full_like(figures["mismatch"], seconds)}
 
 
-def _text_figures(method: Method, inputs: PairInputs, captions: Sequence[Words], seed: int) -> dict[str, Tensor]:
-    maps, seconds = maps_of(method, inputs, inputs.own_pairs, "text", seed)
-    weights = maps.masked_fill(~inputs.free[: len(inputs)], torch.nan)
-
-    def score(keep: Tensor) -> Tensor:
-        texts = embedded(inputs.towers.text, with_tokens(captions, keep), inputs.batch_size)
-        return (texts * inputs.image_embeddings).sum(1)
-
-    curves = deletion_insertion(weights, score, seed=seed)
+def _text_figures(
+    encoder: Encoder,
+    pairs: GroundedPairs | CaptionedImages,
+    method: tuple[str, dict[str, Any]],
+    scored: ScoredPairs,
+    seed: int,
+) -> dict[str, Tensor]:
+    own = torch.arange(len(pairs.images))
+    start = time.perf_counter()
+    maps = maps_of(encoder, method, pairs.images, pairs.captions, torch.stack([own, own], 1), "text", seed)
+    seconds = (time.perf_counter() - start) / len(own)
+    weights = scored.by_column(list(maps), torch.nan).masked_fill(~scored.free, torch.nan)
+    curves = deletion_insertion(weights, scored.of_tokens, seed=seed)
     kept = weights > weights.nanmedian(1, keepdim=True).values
-    drop, increase = confidence(score(torch.ones_like(kept)), score(kept))
+    drop, increase = confidence(scored.of_tokens(torch.ones_like(kept)), scored.of_tokens(kept))
     return {
         "text_deletion": curves.deletion,
         "text_insertion": curves.insertion,
         "text_drop": drop,
         "text_increase": increase,
-        "text_seconds": seconds,
+        "text_seconds": torch.full_like(drop, seconds),
     }
 
 
-def _phrase_figures(
-    method: Method, inputs: PairInputs, captions: Sequence[str], true: Tensor, false: Tensor, seed: int
-) -> dict[str, Tensor]:
-    maps, _ = maps_of(method, inputs, inputs.own_pairs, "text", seed)
-    words = []
-    for caption, tokens, real, weights, told in zip(
-        captions, inputs.texts.tokens, inputs.texts.real, maps.double(), true, strict=True
-    ):
-        members = [list(places) for _, places in words_of(caption, tokens)]
-        sums = torch.stack([weights[real][places].sum() for places in members])
-        right = torch.stack([told[real][places].any() for places in members])
-        top = sums == sums.max()
-        words.append(((top & right).sum() / top.sum(), right.double().mean()))
-    found, chance = (torch.stack(column).double() for column in zip(*words, strict=True))
-    # A caption is a picture of one row here; tokens of neither phrase never count, whatever stands there.
-    sides = (part[:, None] for part in (maps.nan_to_num(), true, false))
-    return {"phrase_auc": target_vs_distractor(*sides), "top_word": found, "top_word_chance": chance}
-
-
-def _phrases(texts: TokenizedTexts, told: GroundedTexts, spans: Sequence[Span]) -> Tensor:
-    """(P, T) bool, the tokens that reach into each caption's span."""
-    out = torch.zeros_like(texts.real)
-    for row, (tokens, (start, end)) in enumerate(zip(texts.tokens, spans, strict=True)):
-        inside = [not token.special and token.start < end and start < token.end for token in tokens]
-        if not any(inside):
-            raise InputError(
-                f"Caption {row} of {told.name} is cut before its phrase '{told.captions[row][start:end]}'; "
-                "use shorter captions."
-            )
-        out[row, texts.real[row]] = torch.tensor(inside)
-    return out
+def _seen_masks(encoder: Encoder, pairs: GroundedPairs) -> tuple[Tensor, Tensor]:
+    """The targets and the distractors within the part of the pictures that the model sees."""
+    width, height = pairs.images[0].size
+    left, top, right, bottom = seen_box(encoder, (width, height)).tolist()
+    rows = slice(round(top * height), round(bottom * height))
+    columns = slice(round(left * width), round(right * width))
+    return pairs.targets[:, rows, columns], pairs.distractors[:, rows, columns]
 
 
 def _placed_above(first: Tensor, second: Tensor) -> Tensor:
@@ -234,3 +222,7 @@ def _placed_above(first: Tensor, second: Tensor) -> Tensor:
     """
     won = (first[:, None] > second).double() + (first[:, None] == second).double() / 2
     return won.mean(1) + won.mean(0) - won.mean()
+
+
+def _seed_of(picture: int, seed: int) -> int:
+    return int(torch.randint(2**31, (), generator=generator(seed, f"picture {picture}")))

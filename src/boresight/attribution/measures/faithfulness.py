@@ -1,28 +1,24 @@
-"""Attribution put to the test on the model itself: parts of the input taken away, and weights of the model scrambled.
+"""Attribution put to the test on the model itself: what becomes of its score as parts of the input are taken away.
 
-The model comes in through closures over pairs, or as a module to copy; nothing here knows how it scores. A measure
-that needs no truth is easily flattered: read each beside the same measure of a random and of a uniform map.
+The model comes in through closures over pairs; nothing here knows how it scores. A measure that needs no truth is
+easily flattered: read each beside the same measure of a random and of a uniform map.
 """
 
 from __future__ import annotations
 
-import copy
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from boresight.attribution.maps import resized
-from boresight.attribution.measures.localisation import Array, as_maps, own_grids
+from boresight.attribution.grids import own_grids, resized
+from boresight.attribution.measures.localisation import Array, as_maps
 from boresight.errors import InputError
 from boresight.indexing import as_tensor
 from boresight.seeds import generator
 
 SINGLY = 50
-_BLOCK = re.compile(r"\.layers?\.(\d+)\.")
-_ENTRY = re.compile(r"embed|pre_?la?y")  # `pre_layrnorm` is how transformers spells CLIP's norm before the first block
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +63,7 @@ def deletion_insertion(
         raise InputError(f"Units cannot go in {steps} steps; ask for 1 or more, or leave `steps` out.")
     values = as_maps(values[:, None], "weights")[:, 0]
     device = weights.device if isinstance(weights, Tensor) else torch.device("cpu")
-    unit, place = ~values.isnan(), places(values, seed, "equal weights")
+    unit, rank = ~values.isnan(), ranks(values, seed, "equal weights")
     count = unit.sum(1)
     groups = count.clamp(max=SINGLY if steps is None else steps)
     points = torch.arange(int(groups.max()) + 1)
@@ -75,18 +71,18 @@ def deletion_insertion(
     moved = points.minimum(groups[:, None]) * count[:, None] // groups[:, None]
 
     def ask(keep: Tensor) -> Tensor:
-        found = as_tensor(score(keep.to(device)), "score")
-        if found.shape != (len(values),) or not bool(torch.isfinite(found).all()):
+        scores = as_tensor(score(keep.to(device)), "score")
+        if scores.shape != (len(values),) or not bool(torch.isfinite(scores).all()):
             raise InputError(
-                f"score gave shape {tuple(found.shape)} or a number that is not finite; "
+                f"score gave shape {tuple(scores.shape)} or a number that is not finite; "
                 f"it must give {len(values)} finite numbers, one a pair."
             )
-        return found.double()
+        return scores.double()
 
     full, empty = ask(torch.ones_like(unit)), ask(~unit)
     between = moved.T[1:-1, :, None]
-    gone = torch.stack([full, *(ask(~unit | (place >= some)) for some in between), empty], 1)
-    come = torch.stack([empty, *(ask(~unit | (place < some)) for some in between), full], 1)
+    gone = torch.stack([full, *(ask(~unit | (rank >= some)) for some in between), empty], 1)
+    come = torch.stack([empty, *(ask(~unit | (rank < some)) for some in between), full], 1)
     share, after = moved.double() / count[:, None], points > groups[:, None]
     return Curves(
         deletion=torch.trapezoid(gone, share),
@@ -120,7 +116,7 @@ def soft_mask(maps: Array, size: tuple[int, int]) -> Tensor:
 
     Each map (gh, gw) is resized bilinearly and then brought to [0, 1] by its least and its largest value; a constant
     map becomes ones. A pair's own grid fills the whole of `size`; a NaN inside it counts as its least value.
-    Raises InputError as `faithfulness.as_maps` does, or for a size without pixels.
+    Raises InputError as `localisation.as_maps` does, or for a size without pixels.
     """
     if min(size) < 1:
         raise InputError(f"A mask of {size[0]} x {size[1]} has no pixels; pass the height and width of the pictures.")
@@ -136,51 +132,8 @@ def soft_mask(maps: Array, size: tuple[int, int]) -> Tensor:
     return masks
 
 
-def randomised_copies(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
-    """Copies of a dual encoder, scrambled from the top down: 'head', 'block -1', 'block -2', ..., 'embeddings'.
-
-    For the cascading randomisation of Adebayo et al. 2018 (arXiv 1810.03292): every copy has all that the one before it
-    has scrambled, and one part more. Blocks of both towers go together, counted from the top, so a tower that has run
-    out of them waits for the other; projections, poolers and norms after the last block are the head; embeddings and
-    norms before the first block go last. Each parameter's entries are permuted, rather than drawn anew, so that every
-    scale stays as training left it; a constant one therefore stays. A map that survives does not explain this model.
-
-    The order of a parameter's entries depends on the seed and on its name. The copies share nothing with one another or
-    with `model`, which is never touched.
-
-    Args:
-        model: a transformers `CLIPModel`, `SiglipModel` or alike, whose blocks are numbered lists called layer(s).
-        seed: of the permutations.
-
-    Raises InputError when the model has no such blocks.
-    """
-    names = [name for name, _ in model.named_parameters()]
-    found = [(match.string[: match.start()], int(match[1])) for match in map(_BLOCK.search, names) if match]
-    if not found:
-        raise InputError(f"{type(model).__name__} has no numbered blocks called layers; pass a CLIPModel or alike.")
-    top = {tower: max(number for owner, number in found if owner == tower) for tower, _ in found}
-    stages: dict[str, list[str]] = {"head": [], **{f"block -{depth + 1}": [] for depth in range(max(top.values()) + 1)}}
-    stages["embeddings"] = []
-    for name in names:
-        if match := _BLOCK.search(name):
-            stages[f"block -{top[name[: match.start()]] - int(match[1]) + 1}"].append(name)
-        else:
-            stages["embeddings" if _ENTRY.search(name) else "head"].append(name)
-    return _scrambled(copy.deepcopy(model), stages, seed)
-
-
-def _scrambled(working: nn.Module, stages: dict[str, list[str]], seed: int) -> Iterator[tuple[str, nn.Module]]:
-    for stage, names in stages.items():
-        for name in names:
-            values = working.get_parameter(name).data
-            order = torch.randperm(values.numel(), generator=generator(seed, f"randomised {name}"))
-            values.copy_(values.flatten()[order.to(values.device)].view_as(values))
-        # A copy of the copy, so that what is done to one stage's model cannot reach the next.
-        yield stage, copy.deepcopy(working)
-
-
-def places(values: Tensor, seed: int, stream: str) -> Tensor:
-    """(P, n) int64, each unit's place when the heaviest comes first; equal ones in random order, NaN behind all.
+def ranks(values: Tensor, seed: int, stream: str) -> Tensor:
+    """(P, n) int64, each unit's rank from 0 when the heaviest comes first; equal ones in random order, NaN behind all.
 
     seed, stream: of that order, as `seeds.generator` takes them.
     """

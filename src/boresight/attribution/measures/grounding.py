@@ -7,17 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from boresight.data.collection import Collection
 from boresight.data.worlds.scene_pictures import render
 from boresight.data.worlds.scene_world import ATTRIBUTES, PLACES, Described, Scene, caption_of, draw_scene, shuffled
 from boresight.data.worlds.scenes import check_drawing
 from boresight.errors import InputError
-from boresight.seeds import generator
 
-RICH = ("medium", "long")  # kinds of captions that are preferred, where a collection tells kinds apart
+
+@dataclass(frozen=True, eq=False)
+class CaptionedImages:
+    """P pictures of any size with a caption each, of which nothing more is known."""
+
+    images: list[Image.Image]
+    captions: list[str]
+    name: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +66,8 @@ class GroundedPairs:
             (masks.shape[2], masks.shape[1]) for masks in (self.targets, self.distractors)
         }
         if len(sizes) > 1:
-            told = ", ".join(f"{width} x {height}" for width, height in sorted(sizes))
-            raise InputError(f"Images and masks of {self.name} have several sizes ({told}); make them one size.")
+            listed = ", ".join(f"{width} x {height}" for width, height in sorted(sizes))
+            raise InputError(f"Images and masks of {self.name} have several sizes ({listed}); make them one size.")
         if bool((self.targets & self.distractors).any()):
             raise InputError(f"A target and its distractor in {self.name} share pixels; make their masks disjoint.")
 
@@ -108,48 +113,6 @@ def scene_pairs(
     )
 
 
-def emoji_pairs(n: int, *, seed: int, collection: Collection, size: int = 96) -> GroundedPairs:
-    """`n` collages of 2 x 2 pictures of size / 2 pixels; the caption is of one quarter, the other caption of another.
-
-    The grid pointing game of Boehle et al. 2021 (arXiv 2104.00032, 'localisation metric'), with captions for classes.
-    No two pictures of a collage share a caption. A caption is drawn among its picture's medium and long ones, where the
-    column `caption_kinds` tells, else among all. Pictures that are not square stand on white. Pair i depends on the
-    seed, i and the collection. Restrict the collection to a split that the model has not seen.
-
-    Raises InputError for n < 1, a size that is odd or below 16, fewer than four pictures of different captions.
-    """
-    if n < 1 or size < 16 or size % 2:
-        raise InputError(f"{n} collages of {size} pixels cannot be made; ask for 1 or more of an even size from 16 up.")
-    said = [{" ".join(caption.lower().split()) for caption in captions} for captions in collection.captions]
-    choices = _rich_captions(collection)
-    half = size // 2
-    quarters = torch.zeros(4, 2, half, 2, half, dtype=torch.bool)
-    for quarter, mask in enumerate(quarters):
-        mask[quarter // 2, :, quarter % 2] = True
-    images: list[Image.Image] = []
-    captions: tuple[list[str], list[str]] = ([], [])
-    chosen: tuple[list[int], list[int]] = ([], [])
-    for index in range(n):
-        random = generator(seed, f"collages/{index}")
-        rows = _strangers(said, torch.randperm(len(said), generator=random).tolist())
-        if rows is None:
-            raise InputError(
-                f"{collection.name or 'The collection'} ({len(said)} pictures) holds no four pictures that share no "
-                "caption; pass more of it."
-            )
-        collage = Image.new("RGB", (size, size), "white")
-        for quarter, row in enumerate(rows):
-            picture = ImageOps.pad(collection.image(row), (half, half), Image.Resampling.BICUBIC, color="white")
-            collage.paste(picture, (quarter % 2 * half, quarter // 2 * half))
-        images.append(collage)
-        for quarter, texts, shown in zip(torch.randperm(4, generator=random).tolist(), captions, chosen, strict=False):
-            from_these = choices[rows[quarter]]
-            texts.append(from_these[int(torch.randint(len(from_these), (), generator=random))])
-            shown.append(quarter)
-    targets, distractors = (quarters.view(4, size, size)[shown] for shown in chosen)
-    return GroundedPairs(images, captions[0], targets, captions[1], distractors, f"{collection.name} collages".strip())
-
-
 def check_scenes(n: int, size: int, objects: tuple[int, int], split: str, *, least: int) -> None:
     """Raises InputError unless `n` pairs can be drawn on scenes of `size` pixels with `objects`, `least` or more."""
     fewest, most = objects
@@ -162,29 +125,3 @@ def _told_apart(scene: Scene, attributes: Sequence[str]) -> list[int]:
     """The objects that no other object of the scene equals in shape and `attributes`."""
     looks = [(thing.shape, *(getattr(thing, attribute) for attribute in attributes)) for thing in scene.things]
     return [row for row, look in enumerate(looks) if looks.count(look) == 1]
-
-
-def _rich_captions(collection: Collection) -> list[list[str]]:
-    """Each picture's captions of a kind in RICH; all of them where it has none, or where kinds are not told."""
-    captions = collection.captions
-    if "caption_kinds" not in collection.dataset.column_names:
-        return captions
-    kinds = collection.dataset["caption_kinds"][:]
-    return [
-        [text for text, kind in zip(texts, told, strict=True) if kind in RICH] or texts
-        for texts, told in zip(captions, kinds, strict=True)
-    ]
-
-
-def _strangers(said: Sequence[set[str]], order: Sequence[int]) -> list[int] | None:
-    """The first four pictures in `order` that have captions and share none, begun anew further on where that fails."""
-    for start in range(len(order)):
-        rows: list[int] = []
-        taken: set[str] = set()
-        for row in order[start:]:
-            if said[row] and not said[row] & taken:
-                rows.append(row)
-                taken |= said[row]
-            if len(rows) == 4:
-                return rows
-    return None

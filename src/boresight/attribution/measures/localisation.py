@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boresight.attribution.grids import own_grids
 from boresight.errors import InputError
 from boresight.indexing import as_tensor
 
@@ -29,22 +30,14 @@ def patch_cover(masks: Array, grid: tuple[int, int]) -> Tensor:
     H and W need not be multiples of the grid: a pixel on a border counts for either patch by its area there.
     Raises InputError for masks that are not (P, H, W) booleans or a grid without patches.
     """
-    told = _masks(masks)
+    regions = _masks(masks)
     if min(grid) < 1:
         raise InputError(f"A grid of {grid[0]} x {grid[1]} has no patches; pass the rows and columns of the map.")
-    height, width = told.shape[1:]
+    height, width = regions.shape[1:]
     down, across = _overlaps(height, grid[0]), _overlaps(width, grid[1])
     # Overlaps are whole numbers, so sums are exact and a patch that is half covered is so without rounding.
-    parts = [down @ part.double() @ across.T / (height * width) for part in told.split(PAIRS_AT_ONCE)]
+    parts = [down @ part.double() @ across.T / (height * width) for part in regions.split(PAIRS_AT_ONCE)]
     return torch.cat(parts) if parts else torch.zeros(0, *grid, dtype=torch.float64)
-
-
-def own_grids(maps: Tensor) -> Tensor:
-    """(P, 2) int64, rows and columns of each pair's own grid within maps (P, gh, gw)."""
-    present = ~maps.isnan()
-    rows = present.any(2) * torch.arange(1, maps.shape[1] + 1)
-    columns = present.any(1) * torch.arange(1, maps.shape[2] + 1)
-    return torch.stack([rows.amax(1), columns.amax(1)], 1)
 
 
 def as_maps(maps: Array, label: str = "maps") -> Tensor:
@@ -92,11 +85,11 @@ def iou(maps: Array, masks: Array) -> Tensor:
     n = truth.sum(1, keepdim=True)
     last = _lowered(values).sort(1, descending=True).values.gather(1, n - 1)
     above, tied = values > last, values == last
-    sure, places = (above & truth).sum(1, keepdim=True), n - above.sum(1, keepdim=True)
+    sure, left = (above & truth).sum(1, keepdim=True), n - above.sum(1, keepdim=True)
     right, all_tied = (tied & truth).sum(1, keepdim=True), tied.sum(1, keepdim=True)
     drawn = torch.arange(int(right.max()) + 1 if len(right) else 1)
     # How many of the covered patches among the tied come along is hypergeometric; impossible numbers get weight 0.
-    ways = _log_choose(right, drawn) + _log_choose(all_tied - right, places - drawn) - _log_choose(all_tied, places)
+    ways = _log_choose(right, drawn) + _log_choose(all_tied - right, left - drawn) - _log_choose(all_tied, left)
     both = sure + drawn
     return (ways.exp() * both / (2 * n - both).clamp(min=1)).sum(1)
 
@@ -170,13 +163,13 @@ def _read(maps: Array, *masks: Array) -> tuple[Tensor, ...]:
     values = as_maps(maps)
     grids = own_grids(values)
     covers = []
-    for told in map(_masks, masks):
-        if len(told) != len(values):
-            raise InputError(f"There are {len(values)} maps and {len(told)} masks; pass one mask for each map.")
+    for regions in map(_masks, masks):
+        if len(regions) != len(values):
+            raise InputError(f"There are {len(values)} maps and {len(regions)} masks; pass one mask for each map.")
         cover = torch.full_like(values, torch.nan)
         for rows, columns in grids.unique(dim=0).tolist():
             here = ((grids[:, 0] == rows) & (grids[:, 1] == columns)).nonzero()[:, 0]
-            cover[here, :rows, :columns] = patch_cover(told[here], (rows, columns))
+            cover[here, :rows, :columns] = patch_cover(regions[here], (rows, columns))
         cover = cover.masked_fill(values.isnan(), torch.nan).flatten(1)
         _refuse(~(cover > 0).any(1), "touches no patch of its map; drop the pair")
         covers.append(cover)
@@ -184,22 +177,24 @@ def _read(maps: Array, *masks: Array) -> tuple[Tensor, ...]:
 
 
 def _masks(masks: Array) -> Tensor:
-    told = as_tensor(masks, "masks")
-    if told.ndim != 3 or told.dtype != torch.bool or 0 in told.shape[1:]:
+    tensor = as_tensor(masks, "masks")
+    if tensor.ndim != 3 or tensor.dtype != torch.bool or 0 in tensor.shape[1:]:
         raise InputError(
-            f"masks has shape {tuple(told.shape)} and dtype {told.dtype}; pass booleans, (pairs, height, width)."
+            f"masks has shape {tuple(tensor.shape)} and dtype {tensor.dtype}; pass booleans, (pairs, height, width)."
         )
-    return told
+    return tensor
 
 
 def _floats(values: Array, label: str) -> Tensor:
-    told = as_tensor(values, label)
-    if told.ndim < 2 or not told.is_floating_point() or 0 in told.shape[1:]:
-        raise InputError(f"{label} has shape {tuple(told.shape)} and dtype {told.dtype}; pass floats, a row a pair.")
-    rows = told.flatten(1)
+    tensor = as_tensor(values, label)
+    if tensor.ndim < 2 or not tensor.is_floating_point() or 0 in tensor.shape[1:]:
+        raise InputError(
+            f"{label} has shape {tuple(tensor.shape)} and dtype {tensor.dtype}; pass floats, a row a pair."
+        )
+    rows = tensor.flatten(1)
     _refuse(rows.isinf().any(1), f"of {label} holds infinity; look at the method that made it", "Map")
     _refuse(rows.isnan().all(1), f"of {label} holds no number; drop the pair", "Map")
-    return told.double()
+    return tensor.double()
 
 
 def _refuse(bad: Tensor, reason: str, what: str = "The mask of pair") -> None:

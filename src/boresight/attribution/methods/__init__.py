@@ -1,0 +1,1 @@
+"""Attribution methods over towers, one family a file."""

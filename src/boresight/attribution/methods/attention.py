@@ -33,12 +33,13 @@ class Chefer(Method):
     Attributes:
         layer: the lowest hidden states: blocks from there on count. -2 is the last block only, the default of the
             authors' notebook for CLIP.
+
+    Relations:
+        Weights and gradients of one or a few blocks at the top, at the cost of one gradient; use `LeGrad` to sum over
+        the matches of all blocks, `AttentionRollout` for attention alone.
     """
 
     layer: int = -2
-
-    def start(self, tower: Tower) -> int:
-        return self.layer
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         """(B, N), none below 0. Raises InputError where no attention lies above `layer`."""
@@ -66,6 +67,10 @@ class LeGrad(Method):
 
     Attributes:
         layers: so many blocks, counted from the top; None for all of them, as the paper has it.
+
+    Relations:
+        The best map for its cost in our measurements, one gradient a block; use `BottleneckPath` or `KernelShap` where
+        signs and sums matter.
     """
 
     layers: int | None = None
@@ -75,6 +80,7 @@ class LeGrad(Method):
             raise InputError(f"LeGrad over {self.layers} layers has no map; ask for 1 or more, or None for all.")
 
     def start(self, tower: Tower) -> int:
+        """Below the blocks that count."""
         return 0 if self.layers is None else -1 - self.layers
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
@@ -87,18 +93,21 @@ class LeGrad(Method):
             with torch.enable_grad():
                 hidden = tower.climb(below, layer + 1, maps)
                 fit = F.cosine_similarity(tower.pool(hidden, maps), other, dim=-1).sum()
-            found = torch.autograd.grad(fit, maps[-1])[0].relu().mean(-3)
+            slopes = torch.autograd.grad(fit, maps[-1])[0].relu().mean(-3)
             if tower.probe is None and hidden.keep is not None:
-                found = (found * hidden.keep[..., None]).sum(-2) / hidden.keep.sum(-1, keepdim=True)
+                total = total + (slopes * hidden.keep[..., None]).sum(-2) / hidden.keep.sum(-1, keepdim=True)
             else:
-                found = found.mean(-2)
-            total = total + found
+                total = total + slopes.mean(-2)
         return total
 
 
 @dataclass(frozen=True)
 class AttentionRollout(Method):
-    """Attention rollout, read at the row that is pooled; the same whatever the other side says."""
+    """Attention rollout, read at the row that is pooled; the same whatever the other side says.
+
+    Relations:
+        A control as much as a method: what `Chefer` and `LeGrad` gain over it is what the match tells.
+    """
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         """(B, N); a row sums to 1."""

@@ -1,9 +1,12 @@
-"""What every attribution method shares: pairs in batches, one side explained against the other's embedding."""
+"""What every attribution method shares: pairs in batches, one side explained against the other's embedding.
+
+A method sees `Towers` and hidden states, and knows no library of models.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,12 +14,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boresight.encoders.towers.hf import hf_towers
+from boresight.attribution.grids import on_grid, padded
+from boresight.encoders.towers.opening import towers_of
 from boresight.encoders.towers.parts import WAY_OUT
 from boresight.encoders.towers.tower import Hidden, Tower, Towers
 from boresight.errors import InputError
 
 Target = Literal["both", "image", "text"]
+
+
+def check_target(target: str) -> None:
+    """Raises InputError for a target unknown."""
+    if target not in ("both", "image", "text"):
+        raise InputError(f"target '{target}' is unknown; choose 'both', 'image' or 'text'.")
 
 
 @dataclass(frozen=True)
@@ -39,8 +49,8 @@ class Method(ABC):
     """A way to tell which patches and tokens a match rests on; a dataclass whose fields are its options.
 
     Attributes:
-        model: a transformers dual encoder, or its `Towers`. It is read only: no weight, gradient, hook, training flag
-            or global random state of it changes, whatever happens.
+        model: a transformers dual encoder, an encoder of `load_encoder`, or its `Towers`. It is read only: no weight,
+            gradient, hook, training flag or global random state of it changes, whatever happens.
         batch_size: pairs at once; memory grows with it and not with the number of pairs.
     """
 
@@ -48,8 +58,8 @@ class Method(ABC):
     batch_size: int = 8
 
     def start(self, tower: Tower) -> int:
-        """The layer whose hidden states `scores` is given, of this tower."""
-        return 0
+        """The layer whose hidden states `scores` is given, of this tower: the option `layer`, or 0 without one."""
+        return getattr(self, "layer", 0)
 
     @abstractmethod
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
@@ -81,39 +91,23 @@ class Method(ABC):
         Raises:
             InputError: a model that this method cannot open, a layer it does not have, sides of different length,
                 nothing to explain, or inputs that are not finite.
+
+        Relations:
+            For pictures and captions as they are, use `explain`.
         """
-        towers = self.model if isinstance(self.model, Towers) else hf_towers(self.model)
+        towers = towers_of(self.model)
         texts = {"input_ids": input_ids} | ({} if attention_mask is None else {"attention_mask": attention_mask})
         if len(pixel_values) != len(input_ids):
             raise InputError(
                 f"There are {len(pixel_values)} images and {len(input_ids)} captions; give one caption for each image."
             )
-        pairs = torch.arange(len(input_ids))[:, None].expand(-1, 2)
-        parts = list(
-            attribute_pairs(self, towers, {"pixel_values": pixel_values, **image_inputs}, texts, pairs, target, seed)
-        )
-        found = joined(parts, input_ids.shape[1])
-        return found.image, found.text
-
-
-def attribute_pairs(
-    method: Method,
-    towers: Towers,
-    images: Mapping[str, Tensor],
-    texts: Mapping[str, Tensor],
-    pairs: Tensor,
-    target: Target,
-    seed: int,
-) -> Iterator[Maps]:
-    """Maps of the pairs (image row, text row) of `pairs` (P, 2) int64, `method.batch_size` pairs at a time, on the CPU.
-
-    An image or text that stands in several pairs of a batch goes through its tower once.
-    Raises InputError as `Method.attribute` does.
-    """
-    if len(pairs) == 0:
-        raise InputError("There are no pairs to explain; pass at least one image and one caption.")
-    for rows in pairs.split(max(1, method.batch_size)):
-        yield attribute_batch(method, towers, images, texts, rows, target, seed)
+        if len(input_ids) == 0:
+            raise InputError("There are no pairs to explain; pass at least one image and one caption.")
+        images = {"pixel_values": pixel_values, **image_inputs}
+        pairs = torch.arange(len(input_ids))[:, None].expand(-1, 2).split(max(1, self.batch_size))
+        parts = [attribute_batch(self, towers, images, texts, rows, target, seed) for rows in pairs]
+        maps = joined(parts, input_ids.shape[1])
+        return maps.image, maps.text
 
 
 @torch.no_grad()
@@ -126,27 +120,32 @@ def attribute_batch(
     target: Target,
     seed: int,
 ) -> Maps:
-    """Maps of all pairs of `rows` (P, 2) at once, else as `attribute_pairs`."""
-    if target not in ("both", "image", "text"):
-        raise InputError(f"target '{target}' is unknown; choose 'both', 'image' or 'text'.")
+    """Maps of the pairs (image row, text row) of `rows` (P, 2) int64, all at once, on the CPU.
+
+    An image or text that stands in several pairs goes through its tower once.
+    Raises InputError as `Method.attribute` does.
+    """
+    check_target(target)
     sides = []
     for tower, inputs, column in ((towers.image, images, rows[:, 0]), (towers.text, texts, rows[:, 1])):
-        once, place = column.unique(return_inverse=True)
+        once, inverse = column.unique(return_inverse=True)
         layer = method.start(tower) if target in ("both", tower.modality) else 0
         hidden = trimmed(tower.lower({name: value[once] for name, value in inputs.items()}, layer))
         embedding = tower.upper(hidden)
-        if not bool(torch.isfinite(embedding).all()):
-            row = int(once[(~torch.isfinite(embedding).all(1)).nonzero()[0, 0].cpu()])
+        finite = torch.isfinite(embedding).all(1)
+        if not bool(finite.all()):
+            row = int(once[(~finite).nonzero()[0, 0].cpu()])
             raise InputError(f"The model gives no finite embedding for {tower.modality} {row}; check that input.")
-        sides.append((tower, hidden.select(place), F.normalize(embedding, dim=1)[place]))
-    (image, image_hidden, seen), (text, text_hidden, told) = sides
-    found: list[Tensor | None] = [None, None]
+        sides.append((tower, hidden.select(inverse), F.normalize(embedding, dim=1)[inverse]))
+    (image, image_hidden, image_unit), (text, text_hidden, text_unit) = sides
+    image_maps = text_maps = None
     if target != "text":
-        found[0] = on_grid(method.scores(image, image_hidden, told, seed), image_hidden, image.prefix).cpu()
+        scores = method.scores(image, image_hidden, text_unit, seed)
+        image_maps = on_grid(scores, image_hidden.grids, image.prefix).cpu()
     if target != "image":
-        scores = method.scores(text, text_hidden, seen, seed)
-        found[1] = (scores if text_hidden.keep is None else scores.masked_fill(~text_hidden.keep, torch.nan)).cpu()
-    return Maps(found[0], found[1], (seen * told).sum(1).cpu())
+        scores = method.scores(text, text_hidden, image_unit, seed)
+        text_maps = (scores if text_hidden.keep is None else scores.masked_fill(~text_hidden.keep, torch.nan)).cpu()
+    return Maps(image_maps, text_maps, (image_unit * text_unit).sum(1).cpu())
 
 
 def trimmed(hidden: Hidden) -> Hidden:
@@ -157,17 +156,6 @@ def trimmed(hidden: Hidden) -> Hidden:
     if hidden.row is not None:
         last = max(last, int(hidden.row.max()) + 1)
     return replace(hidden, states=hidden.states[..., :last, :], keep=hidden.keep[:, :last])
-
-
-def on_grid(scores: Tensor, hidden: Hidden, prefix: int) -> Tensor:
-    """(B, ..., gh, gw) of scores (B, ..., N), the first `prefix` of them left out; NaN outside smaller grids."""
-    assert hidden.grids is not None
-    height, width = max(rows for rows, _ in hidden.grids), max(columns for _, columns in hidden.grids)
-    out = scores.new_full((*scores.shape[:-1], height, width), torch.nan)
-    for row, (rows, columns) in enumerate(hidden.grids):
-        patches = scores[row, ..., prefix : prefix + rows * columns]
-        out[row, ..., :rows, :columns] = patches.unflatten(-1, (rows, columns))
-    return out
 
 
 def joined(parts: list[Maps], length: int) -> Maps:
@@ -182,11 +170,9 @@ def joined(parts: list[Maps], length: int) -> Maps:
     )
 
 
-def padded(values: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(P, ...) -> (P, *size), NaN behind the values."""
-    out = values.new_full((len(values), *size), torch.nan)
-    out[(slice(None), *(slice(extent) for extent in values.shape[1:]))] = values
-    return out
+def cosine(tower: Tower, hidden: Hidden, states: Tensor, other: Tensor) -> Tensor:
+    """(..., B): what the layers above make of `states` (..., B, N, D) in place of the hidden ones, with `other`."""
+    return F.cosine_similarity(tower.upper(hidden.with_states(states)), other, dim=-1)
 
 
 def require_layers(tower: Tower, name: str) -> None:

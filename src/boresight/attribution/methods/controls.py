@@ -14,7 +14,11 @@ from boresight.seeds import generator
 
 @dataclass(frozen=True)
 class RandomMap(Method):
-    """Uniform random numbers, the same for all pairs."""
+    """Uniform random numbers, the same for all pairs.
+
+    Relations:
+        What any method must beat; read it beside `UniformMap`, which some measures flatter.
+    """
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         """(B, N) in [0, 1)."""
@@ -24,7 +28,11 @@ class RandomMap(Method):
 
 @dataclass(frozen=True)
 class UniformMap(Method):
-    """One everywhere."""
+    """One everywhere.
+
+    Relations:
+        The control for measures that a spread-out map does well in, Confidence Drop for one; beside `RandomMap`.
+    """
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         """(B, N) ones."""

@@ -4,21 +4,22 @@ With x the hidden states, f(x) the cosine that the layers above make of them wit
 over the channels of a token:
 
 - Gradient x input: x . df/dx, the first-order estimate of what f would lose if the token's states were zero.
-- Integrated gradients (Sundararajan, Taly and Yan 2017, arXiv 1703.01365): x . the mean of df/dx over the straight path
-  from zero to x. Over all tokens it adds up to f(x) - f(0).
-- Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391): channels weighted by their mean gradient, negative sums cut off.
+- Integrated gradients (Sundararajan, Taly and Yan 2017, arXiv 1703.01365, section 3): x . the mean of df/dx over the
+  straight path from zero to x. Over all tokens it adds up to f(x) - f(0).
+- Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391, section 3): channels weighted by their mean gradient, negative sums
+  cut off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boresight.attribution.methods.base import Method, require_layers
+from boresight.attribution.methods.base import Method, cosine, require_layers
 from boresight.encoders.towers.tower import Hidden, Tower
 from boresight.errors import InputError
 
@@ -29,24 +30,18 @@ class GradientXInput(Method):
 
     Attributes:
         layer: whose hidden states, numbered as `Tower.lower` does; 0 are the embedded patches and tokens.
+
+    Relations:
+        One gradient, and noisy; use `IntegratedGradients` where values should add up, `LeGrad` for a better map at
+        the same cost.
     """
 
     layer: int = 0
 
-    def start(self, tower: Tower) -> int:
-        return self.layer
-
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         """(B, N) signed."""
-        from captum.attr import InputXGradient
-
         require_layers(tower, "Gradient times input")
-        return (
-            InputXGradient(_cosine(tower, hidden, other))
-            .attribute(hidden.states.clone().requires_grad_())
-            .detach()
-            .sum(-1)
-        )
+        return (hidden.states * _slope(tower, hidden, hidden.states, other)).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,10 @@ class IntegratedGradients(Method):
         steps: points of the Gauss-Legendre rule along the path. A pre-norm block at layer 0 is nearly blind to the
             length of its input, so that the gradient changes fast near zero; few steps suffice higher up.
         rows_at_once: inputs times steps that go through the layers together; memory grows with it.
+
+    Relations:
+        Values add up to the cosine less that of zeros. `BottleneckPath` starts from noise like the input instead, and
+        `KernelShap` needs no gradient.
     """
 
     layer: int = 0
@@ -68,18 +67,16 @@ class IntegratedGradients(Method):
         if self.steps < 1 or self.rows_at_once < 1:
             raise InputError(f"{self.steps} steps, {self.rows_at_once} rows at once; ask for at least 1 of each.")
 
-    def start(self, tower: Tower) -> int:
-        return self.layer
-
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         """(B, N) signed."""
-        from captum.attr import IntegratedGradients as Engine
-
         require_layers(tower, "Integrated gradients")
-        engine = Engine(_cosine(tower, hidden, other))
-        at_once = len(hidden) * max(1, self.rows_at_once // len(hidden))
-        found = engine.attribute(hidden.states, n_steps=self.steps, internal_batch_size=at_once)
-        return found.detach().sum(-1)
+        x = hidden.states
+        nodes, areas = np.polynomial.legendre.leggauss(self.steps)
+        shares, weights = (torch.from_numpy(part / 2).to(x)[:, None, None, None] for part in (1 + nodes, areas))
+        total = torch.zeros_like(x)
+        for points in torch.arange(self.steps, device=x.device).split(max(1, self.rows_at_once // len(hidden))):
+            total += (weights[points] * _slope(tower, hidden, shares[points] * x, other)).sum(0) * x
+        return total.sum(-1)
 
 
 @dataclass(frozen=True)
@@ -88,9 +85,13 @@ class GradCam(Method):
 
     The gradient is the one through the attention; the residual path around it carries the row that is read alone. For
     a block whose norms come last, as BERT's do, what its attention reads is the hidden states themselves.
+
+    Relations:
+        One gradient through the last block, nothing below 0; use `LeGrad` to hear from all blocks.
     """
 
     def start(self, tower: Tower) -> int:
+        """Below the last block."""
         return -2
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
@@ -108,11 +109,8 @@ class GradCam(Method):
         return torch.einsum("bnd,bd->bn", read.detach(), channels).relu()
 
 
-def _cosine(tower: Tower, hidden: Hidden, other: Tensor) -> Callable[[Tensor], Tensor]:
-    """States (S B, N, D), S versions of the B inputs one behind the other -> their cosines (S B,)."""
-
-    def cosine(states: Tensor) -> Tensor:
-        versions = hidden.with_states(states.unflatten(0, (-1, len(hidden))))
-        return F.cosine_similarity(tower.upper(versions), other, dim=-1).flatten()
-
-    return cosine
+def _slope(tower: Tower, hidden: Hidden, states: Tensor, other: Tensor) -> Tensor:
+    """The gradient d cosine / d states, of the shape of `states` (..., B, N, D)."""
+    with torch.enable_grad():
+        at = states.detach().requires_grad_()
+        return torch.autograd.grad(cosine(tower, hidden, at, other).sum(), at)[0]

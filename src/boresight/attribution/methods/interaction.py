@@ -22,7 +22,8 @@ from torch.func import jvp, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from boresight.attribution.methods.base import on_grid, padded, require_layers, trimmed
+from boresight.attribution.grids import on_grid, padded
+from boresight.attribution.methods.base import require_layers, trimmed
 from boresight.encoders.towers.tower import Hidden, Tower, Towers
 from boresight.errors import InputError
 
@@ -48,6 +49,9 @@ def interaction(
             order at the input; with more of them the sum comes to meet the identity above, slowly where a norm comes
             first, as that sees nothing of its input's length but in the first thousandth of the path.
 
+    Relations:
+        The only map of both sides at once; `explain(..., interaction=True)` gives it beside those of a method.
+
     Raises:
         InputError: towers without layers, a layer that is not there, sides of different length or none, steps below 1.
     """
@@ -65,13 +69,11 @@ def interaction(
                 trimmed(tower.lower({name: value[rows] for name, value in inputs.items()}, layer))
                 for tower, inputs in ((towers.image, image_inputs), (towers.text, text_inputs))
             )
-            seen, told = (
-                contributions(tower, hidden, steps) for tower, hidden in ((towers.image, image), (towers.text, text))
-            )
-        pairs = torch.einsum("ibd,jbd->bij", told, seen)
+            of_patches, of_tokens = contributions(towers.image, image, steps), contributions(towers.text, text, steps)
+        pairs = torch.einsum("ibd,jbd->bij", of_tokens, of_patches)
         if text.keep is not None:
             pairs = pairs.masked_fill(~text.keep[:, :, None], torch.nan)
-        parts.append(on_grid(pairs, image, towers.image.prefix).cpu())
+        parts.append(on_grid(pairs, image.grids, towers.image.prefix).cpu())
     size = (texts.shape[1], *(max(part.shape[axis] for part in parts) for axis in (2, 3)))
     return torch.cat([padded(part, size) for part in parts])
 

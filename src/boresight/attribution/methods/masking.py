@@ -1,13 +1,14 @@
-"""One image or caption with some of its units gone, as the model would be given it; nothing but its inputs is needed.
+"""Images and captions with some of their units gone, as the model would be given them; only inputs are needed.
 
-Patches that go turn to zero, which in normalised pixels is the mean colour. Tokens that go are deleted and the caption
-closes up, so that it stays one that somebody could have written; what it lacks in length is padding.
+Patches that go turn to zero, which in normalised pixels is the mean colour, or to a filling. Tokens that go are deleted
+and the caption closes up, so that it stays one that somebody could have written; what it lacks in length is padding.
+`Patches` and `Words` hide units of one input many times, `with_patches` and `with_tokens` those of many inputs once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,15 +24,16 @@ class Patches:
     Attributes:
         inputs: of a batch of one; `pixel_values` (1, C, H, W), or (1, n, side * side * 3) cut into patches (NaFlex).
         grid: rows and columns of patches, `count` in all.
-        places: (count,) int64, where their scores go.
+        columns: (count,) int64, where their scores go.
     """
 
     inputs: Mapping[str, Tensor]
     grid: tuple[int, int]
-    places: Tensor
+    columns: Tensor
 
     @property
     def count(self) -> int:
+        """Of patches."""
         return self.grid[0] * self.grid[1]
 
     @property
@@ -53,11 +55,7 @@ class Patches:
 
     def hide(self, keep: Tensor) -> dict[str, Tensor]:
         """Keep (K, count) bool -> the inputs of K images with only those patches."""
-        rows, columns = (
-            (torch.arange(extent, device=keep.device) // step).clamp(max=last - 1)
-            for extent, step, last in zip(self.size, self.patch, self.grid, strict=True)
-        )
-        return self.fade(keep.unflatten(1, self.grid)[:, rows[:, None], columns].float())
+        return self.fade(_by_pixel(keep.unflatten(1, self.grid), self.size).float())
 
     def fade(self, masks: Tensor) -> dict[str, Tensor]:
         """Masks (K, height, width) float32 in [0, 1] -> the inputs of K images with their pixels times that."""
@@ -83,21 +81,22 @@ class Words:
 
     Attributes:
         inputs: of a batch of one; `input_ids` (1, T) and whatever else has its shape.
-        places: (count,) int64, the columns of those tokens; the others stay.
+        columns: (count,) int64, those of the tokens; the others stay.
         filler: the token that padding is made of.
         left: padding stands before the caption, and not behind it.
         masked: whether padding is to be masked out where the inputs come without an attention mask.
     """
 
     inputs: Mapping[str, Tensor]
-    places: Tensor
+    columns: Tensor
     filler: int
     left: bool
     masked: bool
 
     @property
     def count(self) -> int:
-        return len(self.places)
+        """Of tokens that may go."""
+        return len(self.columns)
 
     def hide(self, keep: Tensor) -> dict[str, Tensor]:
         """Keep (K, count) bool -> the inputs of K captions with only those tokens and the ones that always stay."""
@@ -105,7 +104,7 @@ class Words:
         if self.masked:
             inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
         gone = torch.zeros(len(keep), inputs["input_ids"].shape[1], dtype=torch.bool, device=keep.device)
-        gone[:, self.places] = ~keep
+        gone[:, self.columns] = ~keep
         order = (gone ^ self.left).int().argsort(dim=1, stable=True)
         gone = gone.gather(1, order)
         closed_up = {name: value.expand(len(keep), -1).gather(1, order) for name, value in inputs.items()}
@@ -124,8 +123,8 @@ def units_of(tower: Tower, hidden: Hidden, row: int, padding_id: int | None = No
     if tower.modality == "image":
         assert hidden.grids is not None
         rows, columns = hidden.grids[row]
-        places = tower.prefix + torch.arange(rows * columns, device=inputs["pixel_values"].device)
-        return Patches(inputs, (rows, columns), places)
+        device = inputs["pixel_values"].device
+        return Patches(inputs, (rows, columns), tower.prefix + torch.arange(rows * columns, device=device))
     ids, mask = inputs["input_ids"][0], inputs.get("attention_mask")
     left = mask is not None and not bool(mask[0, 0])
     may_go = alive(tower, hidden, row, padding_id).clone()
@@ -158,3 +157,39 @@ def alive(tower: Tower, hidden: Hidden, row: int, padding_id: int | None = None)
     if padding_id is None and run == 1 and not tower.blocks:
         run = 0
     return torch.arange(len(ids), device=ids.device) < len(ids) - run
+
+
+def with_patches(pixels: Tensor, keep: Tensor, filling: Tensor | float = 0.0) -> Tensor:
+    """Pixels (P, C, H, W) where the patches keep (P, gh, gw) are True, elsewhere `filling`, of the same shape or one.
+
+    0 is the mean colour, as pixels are normalised. What the grid leaves over of a picture belongs to its last patches.
+    """
+    return torch.where(_by_pixel(keep, (pixels.shape[2], pixels.shape[3]))[:, None], pixels, filling)
+
+
+def deletable(tower: Tower, inputs: Mapping[str, Tensor], free: Tensor) -> list[Words]:
+    """Each of P captions, of which the tokens free (P, T) bool may be deleted; `inputs` are those of a text tower."""
+    captions = []
+    for row, tokens in enumerate(free):
+        units = units_of(tower, tower.lower({name: value[row : row + 1] for name, value in inputs.items()}, 0), 0)
+        assert isinstance(units, Words)
+        captions.append(replace(units, columns=tokens.nonzero()[:, 0]))
+    return captions
+
+
+def with_tokens(captions: Sequence[Words], keep: Tensor) -> dict[str, Tensor]:
+    """The text tower's inputs for P captions closed up over the deletable tokens that keep (P, T) bool does not name.
+
+    A pair's order in `captions` is its row in `keep`; tokens that cannot be deleted stay whatever `keep` says.
+    """
+    parts = [words.hide(row[None, words.columns]) for words, row in zip(captions, keep, strict=True)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _by_pixel(keep: Tensor, size: tuple[int, int]) -> Tensor:
+    """(K, gh, gw) of patches -> (K, H, W) of the pixels of a picture of size = (H, W)."""
+    rows, columns = (
+        (torch.arange(extent, device=keep.device) // (extent // count)).clamp(max=count - 1)
+        for extent, count in zip(size, keep.shape[1:], strict=True)
+    )
+    return keep[:, rows[:, None], columns]

@@ -23,9 +23,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from boresight.attribution.methods.base import Method, require_layers
+from boresight.attribution.methods.base import Method, cosine, require_layers
 from boresight.attribution.methods.bottleneck import draw_noise, in_blocks, moments
 from boresight.encoders.towers.tower import Hidden, Tower
 from boresight.errors import InputError
@@ -40,6 +39,10 @@ class BottleneckPath(Method):
             and 0, the embedded tokens, of a text tower: higher up a word's information has moved to other tokens.
         steps: points on the way (midpoints of equal parts). The sum converges, so more of them refine the same map.
         n_samples: draws of noise a step, each with its negative; an even number.
+
+    Relations:
+        At M2IB's cost, better than it where a map should be about the caption. Use `IntegratedGradients` for a
+        baseline of zeros, `KernelShap` where only scores are at hand.
     """
 
     layer: int | None = None
@@ -54,6 +57,7 @@ class BottleneckPath(Method):
             )
 
     def start(self, tower: Tower) -> int:
+        """`layer`, or what this modality has for it."""
         if self.layer is not None:
             return self.layer
         return len(tower.blocks) // 2 if tower.modality == "image" else 0
@@ -66,12 +70,12 @@ class BottleneckPath(Method):
     def _of_block(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         x = hidden.states
         mean, deviation = moments(x, hidden.keep)
-        found = x.new_zeros(x.shape[:-1])
+        total = x.new_zeros(x.shape[:-1])
         for step in range(self.steps):
             noise = draw_noise(tower, x, "antithetic", self.n_samples, seed, step)
             gates = torch.full_like(x[..., :1], (step + 0.5) / self.steps).requires_grad_()
             with torch.enable_grad():
                 z = mean + gates * (x - mean) + (1 - gates) * deviation * noise
-                fit = F.cosine_similarity(tower.upper(hidden.with_states(z)), other, dim=-1).mean(0).sum()
-            found += torch.autograd.grad(fit, gates)[0][..., 0] / self.steps
-        return found
+                fit = cosine(tower, hidden, z, other).mean(0).sum()
+            total += torch.autograd.grad(fit, gates)[0][..., 0] / self.steps
+        return total

@@ -49,24 +49,24 @@ class Perturbation(Method):
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         """(B, N) signed, 0 for what always stays; N is the number of units where the tower has no layers."""
-        found = other.new_zeros(len(hidden), columns(tower, hidden))
+        out = other.new_zeros(len(hidden), columns(tower, hidden))
         for rows in _equal(hidden.inputs):
             if tower.modality == "text" and not tower.blocks:
                 padding = ~alive(tower, hidden, rows[0], self.padding_id)
-                found[rows] = found[rows].masked_fill(padding.to(found.device), torch.nan)
+                out[rows] = out[rows].masked_fill(padding.to(out.device), torch.nan)
             units = units_of(tower, hidden, rows[0], self.padding_id)
             if units.count:
 
                 def ask(inputs: Mapping[str, Tensor], others: Tensor = other[rows]) -> Tensor:
                     return F.normalize(tower.upper(tower.lower(inputs, 0)), dim=-1) @ others.T
 
-                weights = self.weigh(units, ask, seed).to(found)
-                found[torch.tensor(rows, device=found.device)[:, None], units.places.to(found.device)] = weights
-        return found
+                weights = self.weigh(units, ask, seed).to(out)
+                out[torch.tensor(rows, device=out.device)[:, None], units.columns.to(out.device)] = weights
+        return out
 
     def asked(self, units: Patches | Words, ask: Ask, keep: Tensor) -> Tensor:
         """Keep (K, count) bool -> (K, G) cosines with only those units."""
-        keep = keep.to(units.places.device)
+        keep = keep.to(units.columns.device)
         return torch.cat([ask(units.hide(part)) for part in keep.split(self.rows_at_once)])
 
 
@@ -77,6 +77,10 @@ class Occlusion(Perturbation):
     Attributes:
         window: side of the block in patches, one patch apart; a patch gets the mean over the blocks that cover it.
             Tokens go one at a time.
+
+    Relations:
+        One run of the model a unit, and no chance; blind where one unit stands in for another, which `KernelShap` and
+        `Rise` see.
     """
 
     window: int = 1
@@ -87,6 +91,7 @@ class Occlusion(Perturbation):
             raise InputError(f"A window of {self.window} patches hides nothing; ask for 1 or more.")
 
     def weigh(self, units: Patches | Words, ask: Ask, seed: int) -> Tensor:
+        """Mean drop over the blocks that cover a patch, or of the token alone."""
         gone = _windows(units.grid, self.window) if isinstance(units, Patches) else torch.eye(units.count).bool()
         whole, without = self.asked(units, ask, torch.cat([torch.ones_like(gone[:1]), ~gone])).split([1, len(gone)])
         covering = gone.to(whole)
@@ -104,6 +109,10 @@ class Rise(Perturbation):
         n_masks: the published ones are 4,000 to 8,000; 200 find the objects of our scenes.
         grid: cells of a mask along each side, which are blown up bilinearly and shifted at random.
         probability: of a cell, or a token, to be seen.
+
+    Relations:
+        Smooth maps from hundreds of runs of the model; use `Occlusion` for a cheap answer, `KernelShap` for values
+        that add up.
     """
 
     n_masks: int = 200
@@ -119,16 +128,17 @@ class Rise(Perturbation):
             )
 
     def weigh(self, units: Patches | Words, ask: Ask, seed: int) -> Tensor:
+        """Masked means of the cosine above its mean."""
         if isinstance(units, Patches):
-            found, shown = self._through_soft_masks(units, ask, seed)
+            cosines, shown = self._through_soft_masks(units, ask, seed)
         else:
             source = generator(seed, f"rise {units.count} tokens")
             keep = torch.rand(self.n_masks, units.count, generator=source) < self.probability
-            found = self.asked(units, ask, keep)
-            shown = keep.to(found)
-        seen = shown.sum(0)
-        centred = found - found.mean(0)
-        return torch.where(seen > 0, centred.T @ shown / seen.clamp(min=1e-9), 0.0)
+            cosines = self.asked(units, ask, keep)
+            shown = keep.to(cosines)
+        total = shown.sum(0)
+        centred = cosines - cosines.mean(0)
+        return torch.where(total > 0, centred.T @ shown / total.clamp(min=1e-9), 0.0)
 
     def _through_soft_masks(self, units: Patches, ask: Ask, seed: int) -> tuple[Tensor, Tensor]:
         """(n, G) cosines and (n, count), how much of each patch a mask shows."""
@@ -137,16 +147,16 @@ class Rise(Perturbation):
         source = generator(seed, f"rise {height} x {width} pixels")
         cells = (torch.rand(self.n_masks, 1, self.grid, self.grid, generator=source) < self.probability).float()
         shifts = torch.stack([torch.randint(side, (self.n_masks,), generator=source) for side in cell], 1)
-        found, shown = [], []
+        cosines, shown = [], []
         for part, by in zip(cells.split(self.rows_at_once), shifts.split(self.rows_at_once), strict=True):
             size = [(self.grid + 1) * side for side in cell]
-            large = F.interpolate(part.to(units.places.device), size, mode="bilinear", align_corners=False)[:, 0]
+            large = F.interpolate(part.to(units.columns.device), size, mode="bilinear", align_corners=False)[:, 0]
             masks = torch.stack(
                 [mask[y : y + height, x : x + width] for mask, (y, x) in zip(large, by.tolist(), strict=True)]
             )
-            found.append(ask(units.fade(masks)))
+            cosines.append(ask(units.fade(masks)))
             shown.append(units.shares(masks))
-        return torch.cat(found), torch.cat(shown).to(found[0])
+        return torch.cat(cosines), torch.cat(shown).to(cosines[0])
 
 
 @dataclass(frozen=True)
@@ -154,12 +164,15 @@ class KernelShap(Perturbation):
     """Shapley values of the units by weighted least squares (Lundberg and Lee 2017, arXiv 1705.07874, section 4.1).
 
     They add up to what the cosine of the whole is above that of nothing. Exact where n_samples reach all coalitions;
-    too few for as many units give the smallest solution. captum's KernelShap explains one pair at a time, draws its
-    coalitions one by one from the global generator and anew for each pair.
+    too few for as many units give the smallest solution.
 
     Attributes:
         n_samples: coalitions, beside none and all. Those of few or almost all units come in full as far as their share
             reaches, the rest are drawn with their complements.
+
+    Relations:
+        Best at telling what the model's score hangs on, and the dearest; use `BottleneckPath` or `IntegratedGradients`
+        for signed values that add up from a few gradients.
     """
 
     n_samples: int = 512
@@ -170,14 +183,15 @@ class KernelShap(Perturbation):
             raise InputError(f"{self.n_samples} coalitions tell nothing; ask for 2 or more, better twice the units.")
 
     def weigh(self, units: Patches | Words, ask: Ask, seed: int) -> Tensor:
+        """Least squares over coalitions."""
         source = generator(seed, f"kernelshap {units.count} units")
         keep, weights = coalitions(units.count, self.n_samples, source)
         ends = torch.tensor([[False], [True]]).expand(-1, units.count)
-        found = self.asked(units, ask, torch.cat([ends, keep])).cpu().double()
-        nothing, gain = found[0], found[1] - found[0]
+        cosines = self.asked(units, ask, torch.cat([ends, keep])).cpu().double()
+        nothing, gain = cosines[0], cosines[1] - cosines[0]
         share = keep.double().mean(1, keepdim=True)
         # With the gain spread evenly, what is left of the values adds up to 0, as the rows of the design do.
-        design, rest = keep.double() - share, found[2:] - nothing - share * gain
+        design, rest = keep.double() - share, cosines[2:] - nothing - share * gain
         root = weights.sqrt()[:, None]
         return (gain / units.count + torch.linalg.pinv(root * design) @ (root * rest)).T
 

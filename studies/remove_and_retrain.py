@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boresight.attribution.measures.faithfulness import places
+from boresight.attribution.measures.faithfulness import ranks
 from boresight.attribution.measures.localisation import Array, as_maps
-from boresight.attribution.measures.withheld import with_patches
+from boresight.attribution.methods.masking import with_patches
 from boresight.errors import InputError
 from boresight.seeds import generator
 from boresight.training.contrastive import clamp_scale, infonce_loss
@@ -89,7 +89,7 @@ def _degraded(pairs: Mapping[str, Tensor], weights: Array, share: float, seed: i
             "maps; pass as many of each, 2 or more."
         )
     flat = maps.flatten(1)
-    keep = places(flat, seed, f"roar {label} equal weights") >= round(share * flat.shape[1])
+    keep = ranks(flat, seed, f"roar {label} equal weights") >= round(share * flat.shape[1])
     return {**pairs, "pixel_values": with_patches(pairs["pixel_values"].float(), keep.view(maps.shape))}
 
 

@@ -1,0 +1,122 @@
+"""Copies scrambled from the top down, and what is left of the maps."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+import transformers as hf
+from torch import Tensor
+
+from boresight.attribution import explain
+from boresight.attribution.measures.grounding import scene_pairs
+from boresight.attribution.measures.localisation import (
+    spearman,
+)
+from boresight.attribution.measures.randomisation import randomisation, randomised_copies
+from boresight.encoders import load_encoder
+from boresight.models import default_model_path
+from tiny_encoders import save_tiny
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable:
+    """An encoder of random weights of a family, made once."""
+    made: dict = {}
+
+    def of(family: str):
+        if family not in made:
+            made[family] = load_encoder(save_tiny(family, tmp_path_factory.mktemp(family)), dtype="float32")
+        return made[family]
+
+    return of
+
+
+def test_randomisation_is_the_correlation_with_maps_of_scrambled_copies(tiny) -> None:
+    encoder, pairs = tiny("clip"), scene_pairs(4, seed=0, size=48)
+    kept = copy.deepcopy(encoder.model.state_dict())
+    found = randomisation(encoder, pairs, {"legrad": {}, "random": {}, "uniform": {}}, seed=5)
+    assert list(found["legrad"]) == ["head", "block -1", "block -2", "embeddings"]
+    assert set(found["random"].values()) == {1.0}
+    assert set(found["uniform"].values()) == {0.0}
+    own = explain(encoder, pairs.images, pairs.captions, method="legrad", target="image").image
+    for stage, scrambled in randomised_copies(encoder.model, 5):
+        other = copy.copy(encoder)
+        other.model = scrambled
+        again = explain(other, pairs.images, pairs.captions, method="legrad", target="image").image
+        assert found["legrad"][stage] == pytest.approx(float(spearman(own, again).mean()), abs=1e-9)
+    assert found["legrad"]["embeddings"] < 0.9
+    assert all(torch.equal(value, kept[name]) for name, value in encoder.model.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def clip() -> hf.CLIPModel:
+    return hf.CLIPModel.from_pretrained(default_model_path()).eval()
+
+
+def tiny_siglip() -> hf.SiglipModel:
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**tower, "vocab_size": 50, "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3}
+    return hf.SiglipModel(hf.SiglipConfig(text_config=text, vision_config={**tower, "image_size": 16, "patch_size": 8}))
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a, b)
+
+
+def test_copies_are_scrambled_from_the_top_down_and_the_original_is_not(clip: hf.CLIPModel) -> None:
+    before = copy.deepcopy(clip.state_dict())
+    stages = list(randomised_copies(clip, 0))
+    assert [name for name, _ in stages] == ["head", *(f"block -{i}" for i in range(1, 7)), "embeddings"]
+    assert all(same(before[name], values) for name, values in clip.state_dict().items())
+    changed = [
+        {name for name, values in model.state_dict().items() if not same(values, before[name])} for _, model in stages
+    ]
+    assert changed[0] == {
+        "visual_projection.weight",
+        "text_projection.weight",
+        *(f"text_model.final_layer_norm.{part}" for part in ("weight", "bias")),
+        *(f"vision_model.post_layernorm.{part}" for part in ("weight", "bias")),
+    }
+    for i, (now, then) in enumerate(itertools.pairwise(changed[1:-1]), start=2):  # 3 text blocks, 6 vision blocks
+        assert now < then
+        fresh = {name.split("layers.")[0] + name.split("layers.")[1].split(".")[0] for name in then - now}
+        assert fresh == {f"vision_model.encoder.{6 - i}"} | ({f"text_model.encoder.{3 - i}"} if i <= 3 else set())
+    last = changed[-1] - changed[-2]
+    assert all("embedding" in name or "pre_layrnorm" in name for name in last)
+    untouched = set(before) - changed[-1]
+    assert untouched == {"logit_scale"}
+    for name, values in stages[-1][1].state_dict().items():
+        assert same(values.flatten().sort().values, before[name].flatten().sort().values)
+
+
+def test_copies_are_reproducible_and_apart(clip: hf.CLIPModel) -> None:
+    def heads(seed: int, spoil: bool = False) -> list[Tensor]:
+        found = []
+        for _, model in itertools.islice(randomised_copies(clip, seed), 3):
+            found.append(model.text_projection.weight.detach().clone())
+            if spoil:
+                torch.nn.init.zeros_(model.text_projection.weight)
+        return found
+
+    plain = heads(0)
+    assert all(same(a, b) for a, b in zip(plain, heads(0, spoil=True), strict=True))
+    assert same(plain[0], plain[2])
+    assert not same(plain[0], heads(1)[0])
+
+
+def test_siglips_pooling_head_is_of_the_head() -> None:
+    model = tiny_siglip()
+    stages = dict(randomised_copies(model, 0))
+    assert list(stages) == ["head", "block -1", "block -2", "embeddings"]
+    before, after = model.state_dict(), stages["head"].state_dict()
+    changed = {name for name in before if not same(before[name], after[name])}
+    assert {
+        "vision_model.head.probe",
+        "vision_model.head.attention.in_proj_weight",
+        "text_model.head.weight",
+    } <= changed
+    assert not any("layers" in name or "embeddings" in name for name in changed)
