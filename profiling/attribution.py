@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import torch
 from scipy.stats import spearmanr
@@ -88,14 +88,14 @@ def main() -> None:
     print(f"\nrank correlation of the patches with {arguments.reference} samples, {arguments.pairs} pairs x 4 seeds")
     truth = many.attribute(pixels[: arguments.pairs], ids[: arguments.pairs], target="image", seed=99)[0]
     for name, method in few.items():
-        found = [
+        correlations = [
             rank_correlation(
                 method.attribute(pixels[row][None], ids[row][None], target="image", seed=seed)[0], truth[row]
             )
             for row in range(arguments.pairs)
             for seed in range(4)
         ]
-        print(f"{name:30} {min(found):.3f} to {max(found):.3f}, mean {sum(found) / len(found):.3f}")
+        print(f"{name:30} {min(correlations):.3f} to {max(correlations):.3f}, mean {fmean(correlations):.3f}")
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     antithetic.attribute(pixels.repeat(8, 1, 1, 1)[:64], ids.repeat(8, 1)[:64])
@@ -147,8 +147,8 @@ def equal(model: CLIPModel, method: M2IB, pixels: Tensor, ids: Tensor) -> None:
                 raise SystemExit("The engines disagree.")
 
 
-def rank_correlation(found: Tensor, truth: Tensor) -> float:
-    return float(spearmanr(found.flatten(), truth.flatten()).statistic)
+def rank_correlation(values: Tensor, truth: Tensor) -> float:
+    return float(spearmanr(values.flatten(), truth.flatten()).statistic)
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ def _rich_captions(collection: Collection) -> list[list[str]]:
         return captions
     kinds = collection.dataset["caption_kinds"][:]
     return [
-        [text for text, kind in zip(texts, told, strict=True) if kind in RICH] or texts
-        for texts, told in zip(captions, kinds, strict=True)
+        [text for text, kind in zip(texts, of_texts, strict=True) if kind in RICH] or texts
+        for texts, of_texts in zip(captions, kinds, strict=True)
     ]
 
 

@@ -72,7 +72,7 @@ def scene_texts(
     """
     check_scenes(n, size, objects, split, least=1)
     images: list[Image.Image] = []
-    told: list[tuple[str, Span, Span]] = []
+    made: list[tuple[str, Span, Span]] = []
     for index in itertools.count():
         if len(images) == n:
             break
@@ -84,8 +84,8 @@ def scene_texts(
         thing = scene.things[pick(len(scene.things), numbers)]
         colour, shape = absent[pick(len(absent), numbers)]
         phrases = (thing_phrase(each, ("colour",)) for each in (thing, replace(thing, colour=colour, shape=shape)))
-        told.append(_joined(*phrases, true_first=next(numbers) < 0.5))
-    return _texts(images, told, f"scenes, {split}")
+        made.append(_joined(*phrases, true_first=next(numbers) < 0.5))
+    return _texts(images, made, f"scenes, {split}")
 
 
 def emoji_texts(n: int, *, seed: int, collection: Collection) -> GroundedTexts:
@@ -107,13 +107,13 @@ def emoji_texts(n: int, *, seed: int, collection: Collection) -> GroundedTexts:
     for index in range(n):
         random = generator(seed, f"emoji texts/{index}")
         order = [row for row in torch.randperm(len(phrases), generator=random).tolist() if said[row]]
-        found = next(((row, other) for row in order for other in order if not known[row] & said[other]), None)
-        if found is None:
+        strangers = next(((row, other) for row in order for other in order if not known[row] & said[other]), None)
+        if strangers is None:
             raise InputError(
                 f"{collection.name or 'The collection'} ({len(phrases)} pictures) holds no two pictures whose captions "
                 "share no word; pass more of it."
             )
-        row, other = found
+        row, other = strangers
         images.append(collection.image(row))
         made.append(_joined(phrases[row], phrases[other], true_first=bool(torch.rand((), generator=random) < 0.5)))
     return _texts(images, made, collection.name)
@@ -133,8 +133,8 @@ def _joined(true: str, false: str, *, true_first: bool) -> tuple[str, Span, Span
     return f"{first}{_BETWEEN}{second}", spans[not true_first], spans[true_first]
 
 
-def _texts(images: list[Image.Image], told: Sequence[tuple[str, Span, Span]], label: str) -> GroundedTexts:
-    captions, true, false = map(list, zip(*told, strict=True))
+def _texts(images: list[Image.Image], made: Sequence[tuple[str, Span, Span]], label: str) -> GroundedTexts:
+    captions, true, false = map(list, zip(*made, strict=True))
     return GroundedTexts(images, captions, true, false, label)
 
 
@@ -148,8 +148,8 @@ def _short_captions(collection: Collection) -> list[str]:
     '' for a picture without captions.
     """
     captions = collection.captions
-    told = "caption_kinds" in collection.dataset.column_names
-    kinds = collection.dataset["caption_kinds"][:] if told else [[""] * len(texts) for texts in captions]
+    has_kinds = "caption_kinds" in collection.dataset.column_names
+    kinds = collection.dataset["caption_kinds"][:] if has_kinds else [[""] * len(texts) for texts in captions]
     chosen = []
     for texts, of_texts in zip(captions, kinds, strict=True):
         short = [text for text, kind in zip(texts, of_texts, strict=True) if kind == "short"]

@@ -23,8 +23,8 @@ from boresight.attribution.measures.localisation import (
     patch_cover,
 )
 from boresight.attribution.methods.registry import make_method
-from boresight.data.collection import Collection
 from boresight.data.assemble import dataset_of
+from boresight.data.collection import Collection
 from boresight.data.worlds.scene_world import HELD_OUT, draw_scene
 from boresight.encoders import load_encoder
 from boresight.errors import ArtefactError, InputError

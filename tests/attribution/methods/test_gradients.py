@@ -34,20 +34,25 @@ def test_gradients_against_hooks(encoders: dict, family: str, layer: int) -> Non
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_integrated_gradients_are_captums(encoders: dict, family: str) -> None:
+def test_gradients_are_captums(encoders: dict, family: str) -> None:
     captum = pytest.importorskip("captum.attr")
     encoder = encoders[family]
     towers = hf_towers(encoder.model)
-    for side, inputs, other, found in both_sides(encoder, IntegratedGradients(encoder.model, layer=1, steps=6)):
-        tower = getattr(towers, side)
-        hidden = tower.lower(inputs, 1)
+    for method, engine, options in (
+        (GradientXInput(encoder.model, layer=1), captum.InputXGradient, {}),
+        (IntegratedGradients(encoder.model, layer=1, steps=6), captum.IntegratedGradients, {"n_steps": 6}),
+    ):
+        for side, inputs, other, found in both_sides(encoder, method):
+            tower = getattr(towers, side)
+            hidden = tower.lower(inputs, 1)
 
-        def fit(states, tower=tower, hidden=hidden, other=other):
-            copies = hidden.select(torch.zeros(len(states), dtype=torch.int64))
-            return F.cosine_similarity(tower.upper(copies.with_states(states)), other)
+            def fit(states, tower=tower, hidden=hidden, other=other):
+                copies = hidden.select(torch.zeros(len(states), dtype=torch.int64))
+                return F.cosine_similarity(tower.upper(copies.with_states(states)), other)
 
-        expected = captum.IntegratedGradients(fit).attribute(hidden.states.detach(), n_steps=6).sum(-1)[0]
-        torch.testing.assert_close(found, expected.float()[tower.prefix :], atol=1e-5, rtol=1e-4)
+            states = hidden.states.detach().requires_grad_()
+            expected = engine(fit).attribute(states, **options).detach().sum(-1)[0]
+            torch.testing.assert_close(found, expected.float()[tower.prefix :], atol=1e-6, rtol=1e-5)
 
 
 def test_integrated_gradients_add_up(encoders: dict) -> None:
