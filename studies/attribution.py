@@ -28,7 +28,7 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
-from attribution_figures import TEXTUAL_AND_PHRASES, AttributionRuns, markdown, phrase_figures
+from attribution_figures import TEXTUAL_AND_PHRASES, AttributionRuns, phrase_figures
 from boresight import load_encoder
 from boresight.attribution import METHODS
 from boresight.attribution.measures.comparison import checked_rows, evaluate_attribution, maps_of
@@ -44,7 +44,7 @@ from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.seeds import generator
 from boresight.storage import replace_text
-from boresight.tables import Spread
+from boresight.tables import Spread, markdown
 from kept import keep, kept
 from remove_and_retrain import remove_and_retrain
 from worlds.collages import emoji_pairs
@@ -254,11 +254,11 @@ def tables(world: str, results: Mapping[str, Mapping[str, Sequence[Any]]], optio
     for part in ("randomisation", "roar"):
         if part in results:
             columns = list(next(iter(results[part].values()))[0])
-            cells = {
-                row: [Spread.of([values[column] for values in by_seed]).text(3) for column in columns]
+            rows = [
+                [row, *(Spread.of([values[column] for values in by_seed]).text(3) for column in columns)]
                 for row, by_seed in results[part].items()
-            }
-            parts[part] = markdown(columns, cells)
+            ]
+            parts[part] = markdown(["method", *columns], rows)
     counts = {title: options.n_randomised if title == "randomisation" else options.n_pairs for title in TITLES}
     over = f"pairs of {options.split} a seed, seeds {', '.join(map(str, options.seeds))}"
     if world == PHOTOGRAPHS:

@@ -13,7 +13,7 @@ from boresight.attribution.measures.figures import FAITHFUL, GROUNDED, TEXTUAL
 from boresight.attribution.measures.localisation import target_vs_distractor
 from boresight.encoders.tokens import Token, words_of
 from boresight.errors import InputError
-from boresight.evaluation.results import Spread
+from boresight.tables import Spread, markdown
 from worlds.phrases import GroundedTexts, Span
 
 PHRASES = {
@@ -94,14 +94,5 @@ class AttributionRuns:
 
     def table(self, measures: Sequence[str]) -> str:
         """Markdown, a row a method: mean ± sample standard deviation over the seeds."""
-        headings = [MEASURES[measure][0] for measure in measures]
-        cells = {
-            row: [self.spread(row, measure).text(MEASURES[measure][1]) for measure in measures] for row in self.runs[0]
-        }
-        return markdown(headings, cells)
-
-
-def markdown(headings: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
-    """A table: the name of a row, then its cells under `headings`."""
-    lines = [f"| method | {' | '.join(headings)} |", "|---" * (1 + len(headings)) + "|"]
-    return "\n".join([*lines, *(f"| {row} | {' | '.join(cells)} |" for row, cells in rows.items())])
+        rows = [[row, *(self.spread(row, name).text(MEASURES[name][1]) for name in measures)] for row in self.runs[0]]
+        return markdown(["method", *(MEASURES[name][0] for name in measures)], rows)

@@ -51,7 +51,6 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from attribution_figures import markdown
 from boresight import load_encoder
 from boresight.data import Collection
 from boresight.data.assemble import dataset_of
@@ -63,7 +62,7 @@ from boresight.errors import InputError
 from boresight.evaluation.retrieval import evaluate_retrieval
 from boresight.progress import say
 from boresight.storage import replace_text
-from boresight.tables import Spread
+from boresight.tables import Spread, markdown
 from boresight.training.checkpoints import CHECKPOINT, MODEL
 from boresight.training.config import CaptionerShape, Captions, Loss, PretrainConfig, Stage, Strategy, StreamConfig
 from boresight.training.recipe import train_on
@@ -352,7 +351,7 @@ def table(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]], options:
     headings = [f"{name}: {measure}" for name in names for measure in MEASURES]
     over = f"{options.steps} steps of {options.batch_size} pictures, seeds {', '.join(map(str, options.seeds))}"
     headings += ["CPU s a step", "text tokens a step"]
-    return f"### {world}: R@1 in percent ({over})\n\n{markdown(headings, cells)}\n"
+    return f"### {world}: R@1 in percent ({over})\n\n{markdown(['method', *headings], rows)}\n"
 
 
 def figure(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure | None:

@@ -26,12 +26,11 @@ import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attribution_figures import markdown
 from boresight.evaluation.retrieval import evaluate_retrieval
 from boresight.progress import say
 from boresight.seeds import generator
 from boresight.storage import replace_json, replace_text
-from boresight.tables import Spread
+from boresight.tables import Spread, markdown
 from boresight.training.contrastive import clamp_scale, clips_loss, infonce_loss, multi_positive_loss
 from boresight.training.parameters import rate_share
 from boresight.training.subcaptions import reduce
@@ -85,7 +84,8 @@ def main(options: Options) -> None:
         say(f"{name}: {found[name]}")
     cells = {name: [Spread.of(column).text() for column in zip(*runs, strict=True)] for name, runs in found.items()}
     told = f"{options.steps} steps of {options.batch_size}, half '{options.half}' of dev, {len(held)} photographs"
-    report = f"### Flickr8k, heads on frozen features: R@1 in percent ({told})\n\n{markdown(list(MEASURES), cells)}\n"
+    table = markdown(["method", *MEASURES], [[name, *row] for name, row in cells.items()])
+    report = f"### Flickr8k, heads on frozen features: R@1 in percent ({told})\n\n{table}\n"
     print(report)
     replace_text(options.out / f"clips-{options.half}.md", report)
     replace_json(options.out / f"clips-{options.half}.json", {"steps": options.steps, "found": found})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from boresight.errors import InputError
+from boresight.tables import Spread, markdown
 
 GROUNDED = {
     "pointing_game": ("pointing ↑", 3),
@@ -73,14 +74,11 @@ class AttributionFigures:
         if unknown := [measure for measure in shown if measure not in MEASURES]:
             raise InputError(f"There is no measure '{unknown[0]}'; choose from {', '.join(MEASURES)}.")
 
-        def cell(method: str, measure: str) -> str:
-            digits = MEASURES[measure][1]
-            return f"{self.mean(method, measure):.{digits}f} ± {self.error(method, measure):.{digits}f}"
+        rows = [[method, *(self._cell(method, measure) for measure in shown)] for method in self.values]
+        return markdown(["method", *(MEASURES[measure][0] for measure in shown)], rows)
 
-        headings = " | ".join(MEASURES[measure][0] for measure in shown)
-        lines = [f"| method | {headings} |", "|---" * (1 + len(shown)) + "|"]
-        rows = {method: " | ".join(cell(method, measure) for measure in shown) for method in self.values}
-        return "\n".join([*lines, *(f"| {method} | {cells} |" for method, cells in rows.items())])
+    def _cell(self, method: str, measure: str) -> str:
+        return Spread(self.mean(method, measure), self.error(method, measure)).text(MEASURES[measure][1])
 
     def _of(self, method: str, measure: str) -> Tensor:
         if measure not in self.values.get(method, {}):
