@@ -351,6 +351,7 @@ def table(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]], options:
     headings = [f"{name}: {measure}" for name in names for measure in MEASURES]
     over = f"{options.steps} steps of {options.batch_size} pictures, seeds {', '.join(map(str, options.seeds))}"
     headings += ["CPU s a step", "text tokens a step"]
+    rows = [[name, *row] for name, row in cells.items()]
     return f"### {world}: R@1 in percent ({over})\n\n{markdown(['method', *headings], rows)}\n"
 
 
