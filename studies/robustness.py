@@ -32,7 +32,7 @@ from boresight.editing import CaptionEditor, Scorer
 from boresight.embeddings import Embeddings, embed
 from boresight.encoders import Encoder
 from boresight.errors import InputError
-from boresight.evaluation.attacks import evaluate_robustness
+from boresight.evaluation.attacks import evaluate_attack
 from boresight.evaluation.word_swaps import KINDS, Kind, swap_words
 from boresight.models import default_model_path
 from boresight.progress import say
@@ -42,7 +42,7 @@ from boresight.tables import Spread
 COLLECTIONS: dict[str, Callable[[], Collection]] = {"emoji": load_emoji, "scenes": load_scenes}
 COLUMNS = ("accuracy", "false rate")
 Figures = dict[str, dict[Kind, dict[str, float]]]
-"""Row of the table -> kind of swap -> what `evaluate_robustness` found."""
+"""Row of the table -> kind of swap -> what `evaluate_attack` found."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def measure(
         scorers: name -> scorer, None for the plain cosine.
         rows: the captions that may be swapped; left out, all.
 
-    Raises InputError where `test` has no strings, and as `swap_words` and `evaluate_robustness` do.
+    Raises InputError where `test` has no strings, and as `swap_words` and `evaluate_attack` do.
     """
     if test.captions is None:
         raise InputError(f"{test.name or 'These embeddings'} came without captions; swaps need their strings.")
@@ -132,7 +132,7 @@ def measure(
             raise InputError(f"No caption of {test.name or 'these'} could be swapped ({kind}); pass more captions.")
         texts = texts_of([swapped.captions[row] for row in chosen]).to(test.texts.dtype)  # rounded as the true ones are
         for name, scorer in scorers.items():
-            figures[name][kind] = dict(evaluate_robustness(test, texts, chosen, scorer).values)
+            figures[name][kind] = dict(evaluate_attack(test, texts, chosen, scorer, side="texts").values)
     return figures
 
 

@@ -18,7 +18,7 @@ from boresight.editing import CaptionEditor
 from boresight.editing.config import EditorConfig
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.attacks import evaluate_image_attack, evaluate_robustness
+from boresight.evaluation.attacks import evaluate_attack
 from boresight.evaluation.word_swaps import DANGER, KINDS, swap_words, word_vectors
 from editing_world import sae_fixture as sae_fixture
 
@@ -180,7 +180,7 @@ def image_reference(embeddings: Embeddings, altered, rows) -> dict[str, float]:
 @pytest.mark.parametrize("blocks", [(2048, 1024), (2, 3)])
 def test_against_the_reference(seed, blocks):
     embeddings, swapped, rows = world(seed)
-    found = evaluate_robustness(embeddings, swapped, rows, block_images=blocks[0], block_texts=blocks[1])
+    found = evaluate_attack(embeddings, swapped, rows, block_images=blocks[0], block_texts=blocks[1], side="texts")
     expected = reference(embeddings, swapped, rows)
     assert list(found.values) == list(expected)
     assert found.values == pytest.approx(expected, abs=1e-4)
@@ -195,7 +195,9 @@ def test_altered_pictures_against_the_reference(seed, count, block_images, block
     rows[0] = embeddings.owners[0]
     altered = embeddings.images[rows] + 0.5 * torch.randn(count, 6, generator=draw)
     altered[0] = embeddings.images[rows[0]]
-    found = evaluate_image_attack(embeddings, altered, rows, block_images=block_images, block_texts=block_texts)
+    found = evaluate_attack(
+        embeddings, altered, rows, block_images=block_images, block_texts=block_texts, side="images"
+    )
     expected = image_reference(embeddings, altered, rows)
     assert list(found.values) == list(expected)
     assert found.values == pytest.approx(expected, abs=1e-4, nan_ok=True)
@@ -203,13 +205,13 @@ def test_altered_pictures_against_the_reference(seed, count, block_images, block
 
 def test_altered_pictures_that_were_not_changed_are_ties():
     embeddings = Embeddings.from_arrays(torch.eye(3), torch.eye(3), [0, 1, 2])
-    found = evaluate_image_attack(embeddings, torch.eye(3), [0, 1, 2])
+    found = evaluate_attack(embeddings, torch.eye(3), [0, 1, 2], side="images")
     assert (found["accuracy"], found["T2I R@1"], found["false rate"], found["drop rate"]) == (0.0, 50.0, 100.0, 50.0)
 
 
 def test_altered_pictures_of_no_captioned_image_compare_with_nothing():
     embeddings = Embeddings.from_arrays(torch.eye(3), torch.eye(3)[:2], [0, 1])
-    found = evaluate_image_attack(embeddings, torch.eye(3)[2:], [2])
+    found = evaluate_attack(embeddings, torch.eye(3)[2:], [2], side="images")
     assert math.isnan(found["accuracy"])
     assert (found["T2I R@1"], found["false rate"], found["drop rate"]) == (100.0, 0.0, 0.0)
 
@@ -228,12 +230,12 @@ def test_an_editor_is_asked_pair_by_pair(sae, form):
     altered = F.normalize(0.9 * test.images + 0.1 * test.images.roll(1, 0), dim=1)
     swapped = F.normalize(test.texts + 0.05 * torch.randn(test.texts.shape, generator=draw), dim=1)
     on_images = editor.score(torch.cat([test.images, altered]), test.texts)
-    found = evaluate_image_attack(test, altered, range(12), editor, block_images=5, block_texts=4)
+    found = evaluate_attack(test, altered, range(12), editor, block_images=5, block_texts=4, side="images")
     top = on_images.argmax(0)
     assert found["T2I R@1"] == pytest.approx(percent(top == test.owners), abs=1e-4)
     assert found["false rate"] == pytest.approx(percent(top >= 12), abs=1e-4)
     on_texts = editor.score(test.images, torch.cat([test.texts, swapped]))
-    found = evaluate_robustness(test, swapped, range(len(test.owners)), editor, block_images=5, block_texts=4)
+    found = evaluate_attack(test, swapped, range(len(test.owners)), editor, block_images=5, block_texts=4, side="texts")
     top = on_texts.argmax(1)
     own = torch.cat([test.owners, torch.full((len(swapped),), -1)])
     assert found["I2T R@1"] == pytest.approx(percent(own[top] == torch.arange(12)), abs=1e-4)
@@ -245,13 +247,13 @@ def test_what_was_not_altered_is_a_tie_in_any_precision(dtype):
     draw = torch.Generator().manual_seed(0)
     images, texts = (F.normalize(torch.randn(20, 16, generator=draw), dim=1) for _ in range(2))
     stored = Embeddings.from_arrays(images.to(dtype), texts.to(dtype), range(20))
-    assert evaluate_robustness(stored, texts, range(20))["accuracy"] == 0.0
-    assert evaluate_image_attack(stored, images, range(20))["accuracy"] == 0.0
+    assert evaluate_attack(stored, texts, range(20), side="texts")["accuracy"] == 0.0
+    assert evaluate_attack(stored, images, range(20), side="images")["accuracy"] == 0.0
 
 
 def test_captions_that_were_not_changed_are_ties():
     embeddings = Embeddings.from_arrays(torch.eye(3), torch.eye(3), [0, 1, 2])
-    found = evaluate_robustness(embeddings, torch.eye(3).numpy(), [0, 1, 2])
+    found = evaluate_attack(embeddings, torch.eye(3).numpy(), [0, 1, 2], side="texts")
     assert found.values == {
         "accuracy": 0.0,
         "I2T R@1": 50.0,
@@ -265,29 +267,31 @@ def test_captions_that_were_not_changed_are_ties():
 
 def test_no_recall_to_lose():
     embeddings = Embeddings.from_arrays(torch.eye(2), torch.eye(2), [1, 0])
-    assert math.isnan(evaluate_robustness(embeddings, torch.eye(2)[:1], [0])["drop rate"])
+    assert math.isnan(evaluate_attack(embeddings, torch.eye(2)[:1], [0], side="texts")["drop rate"])
 
 
 def test_bad_embeddings():
     embeddings, swapped, rows = world()
-    with pytest.raises(InputError, match=r"swapped_texts has shape \(18, 5\)"):
-        evaluate_robustness(embeddings, swapped[:, :5], rows)
+    with pytest.raises(InputError, match=r"altered has shape \(18, 5\)"):
+        evaluate_attack(embeddings, swapped[:, :5], rows, side="texts")
     with pytest.raises(InputError, match=r"rows \(17,\)"):
-        evaluate_robustness(embeddings, swapped, rows[:17])
+        evaluate_attack(embeddings, swapped, rows[:17], side="texts")
     with pytest.raises(InputError, match="at least 1"):
-        evaluate_robustness(embeddings, swapped[:0], rows[:0])
+        evaluate_attack(embeddings, swapped[:0], rows[:0], side="texts")
     with pytest.raises(InputError, match="to 99 and there are 27 captions"):
-        evaluate_robustness(embeddings, swapped[:2], [0, 99])
-    with pytest.raises(InputError, match="Row 1 of swapped_texts holds NaN"):
-        evaluate_robustness(embeddings, torch.tensor([[1.0] * 6, [math.nan] * 6]), [0, 1])
+        evaluate_attack(embeddings, swapped[:2], [0, 99], side="texts")
+    with pytest.raises(InputError, match="Row 1 of altered holds NaN"):
+        evaluate_attack(embeddings, torch.tensor([[1.0] * 6, [math.nan] * 6]), [0, 1], side="texts")
     with pytest.raises(InputError, match="block_images and block_texts"):
-        evaluate_robustness(embeddings, swapped, rows, block_texts=0)
+        evaluate_attack(embeddings, swapped, rows, block_texts=0, side="texts")
+    with pytest.raises(InputError, match="There is no side 'text'; choose from texts, images"):
+        evaluate_attack(embeddings, swapped, rows, side="text")
     bare = Embeddings.from_arrays(torch.eye(6), torch.empty(0, 6), [], name="bare")
     with pytest.raises(InputError, match="bare has no captions"):
-        evaluate_robustness(bare, swapped, rows)
-    with pytest.raises(InputError, match=r"altered_images has shape \(2, 5\)"):
-        evaluate_image_attack(embeddings, swapped[:2, :5], [0, 1])
+        evaluate_attack(bare, swapped, rows, side="texts")
+    with pytest.raises(InputError, match=r"altered has shape \(2, 5\)"):
+        evaluate_attack(embeddings, swapped[:2, :5], [0, 1], side="images")
     with pytest.raises(InputError, match="to 9 and there are 9 images"):
-        evaluate_image_attack(embeddings, swapped[:2], [0, 9])
+        evaluate_attack(embeddings, swapped[:2], [0, 9], side="images")
     with pytest.raises(InputError, match="bare has no captions"):
-        evaluate_image_attack(bare, torch.eye(6), range(6))
+        evaluate_attack(bare, torch.eye(6), range(6), side="images")

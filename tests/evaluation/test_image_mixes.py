@@ -18,7 +18,7 @@ from boresight.data.worlds.scenes import make_scenes
 from boresight.embeddings import embed
 from boresight.encoders import load_encoder
 from boresight.errors import InputError
-from boresight.evaluation.attacks import evaluate_image_attack, evaluate_robustness
+from boresight.evaluation.attacks import evaluate_attack
 from boresight.evaluation.image_mixes import PUBLISHED_SEEDS, embed_mixes, mix_pictures
 from boresight.evaluation.word_swaps import swap_words
 from boresight.models import default_model_path
@@ -160,28 +160,28 @@ def test_text_attacks_on_the_shipped_model(scenes_and_encoder, scene_embeddings)
     scenes, encoder = scenes_and_encoder
     swapped = swap_words(scenes.texts, "random", owners=scenes.owners, seed=1)
     texts = encoder.embed_texts([swapped.captions[row] for row in swapped.rows])
-    found = evaluate_robustness(scene_embeddings, texts, swapped.rows)
+    found = evaluate_attack(scene_embeddings, texts, swapped.rows, side="texts")
     assert found["accuracy"] > 60  # chance is 50
     assert found["I2T R@1"] > 10 * 100 * 3 / (len(scenes.texts) + len(swapped.rows))
     assert found["I2T R@1"] < found["I2T R@5"] <= found["I2T R@10"]
     assert 0 < found["false rate"] < 100 * len(swapped.rows) / (len(swapped.rows) + len(scenes.texts))
     again = encoder.embed_texts([swap_words(scenes.texts, "random", owners=scenes.owners, seed=1).captions[row]
                                  for row in swapped.rows])  # fmt: skip
-    assert evaluate_robustness(scene_embeddings, again, swapped.rows) == found
+    assert evaluate_attack(scene_embeddings, again, swapped.rows, side="texts") == found
 
 
 @pytest.mark.parametrize("kind", ["mix", "patch"])
 def test_picture_attacks_on_the_shipped_model(scenes_and_encoder, scene_embeddings, kind):
     scenes, encoder = scenes_and_encoder
     mixed = embed_mixes(encoder, mix_pictures(scenes, kind, 0.6, seed=1), batch_size=16)
-    found = evaluate_image_attack(scene_embeddings, mixed, range(len(scenes)))
+    found = evaluate_attack(scene_embeddings, mixed, range(len(scenes)), side="images")
     assert found["accuracy"] > 60  # chance is 50
     assert found["T2I R@1"] > 10 * 100 / (2 * len(scenes))
     assert found["T2I R@1"] < found["T2I R@5"] < found["T2I R@10"]
     assert 0 < found["false rate"] < 50
     assert 0 < found["drop rate"] < 100
     again = embed_mixes(encoder, mix_pictures(scenes, kind, 0.6, seed=1), batch_size=16)
-    assert evaluate_image_attack(scene_embeddings, again, range(len(scenes))) == found
+    assert evaluate_attack(scene_embeddings, again, range(len(scenes)), side="images") == found
 
 
 def test_the_published_course_on_the_shipped_model(scenes_and_encoder, scene_embeddings):

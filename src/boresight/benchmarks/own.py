@@ -25,7 +25,7 @@ from boresight.embeddings import Embeddings
 from boresight.embeddings.batches import embed_captions
 from boresight.errors import InputError
 from boresight.evaluation.alignment import alignment_report
-from boresight.evaluation.attacks import evaluate_robustness
+from boresight.evaluation.attacks import evaluate_attack
 from boresight.evaluation.contrasts import Contrast, Contrasts, Picture
 from boresight.evaluation.image_mixes import KINDS as MIXES
 from boresight.evaluation.image_mixes import Kind, MixedPictures, mix_pictures
@@ -69,7 +69,7 @@ def run_swaps(job: BenchmarkJob) -> BenchmarkResult:
         rows, cut = embed_captions(job.encoder, texts, long_text=job.long_text)
         long += cut
         for way, editor in job.ways.items():
-            values = evaluate_robustness(embeddings, rows, swapped.rows, editor).values
+            values = evaluate_attack(embeddings, rows, swapped.rows, editor, side="texts").values
             scores[way] |= {f"{kind}: {name}": value for name, value in values.items()}
     if not scores[PLAIN]:
         raise InputError(

@@ -33,7 +33,7 @@ from boresight.embeddings import Embeddings
 from boresight.embeddings.batches import LongText, embed_captions
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
-from boresight.evaluation.attacks import evaluate_image_attack, evaluate_robustness
+from boresight.evaluation.attacks import evaluate_attack
 from boresight.evaluation.image_mixes import (
     PUBLISHED_SEEDS,
     PUBLISHED_SIZE,
@@ -191,7 +191,7 @@ def embed_altered(
 def evaluate_rococo(
     rococo: Rococo, embeddings: Embeddings, altered: Tensor, editor: Scorer | None = None
 ) -> ScoresByWay:
-    """Image to caption with the altered captions in the gallery, plain and edited, by `evaluate_robustness`.
+    """Image to caption with the altered captions in the gallery, plain and edited, by `evaluate_attack`.
 
     The published figures are 'I2T R@1', 'I2T R@5', 'I2T R@10' and 'false rate'; published code takes no notice of
     ties, of which there are next to none but the altered captions that were left as they were.
@@ -200,11 +200,11 @@ def evaluate_rococo(
         embeddings: of `rococo.collection`.
         altered: (S, d), from `embed_altered`.
 
-    Raises InputError unless `embeddings` are of the set's own images and captions, and as `evaluate_robustness`.
+    Raises InputError unless `embeddings` are of the set's own images and captions, and as `evaluate_attack`.
     """
     _require_same(rococo, embeddings)
     return {
-        name: dict(evaluate_robustness(embeddings, altered, rococo.rows, scorer).values)
+        name: dict(evaluate_attack(embeddings, altered, rococo.rows, scorer, side="texts").values)
         for name, scorer in ways(editor).items()
     }
 
@@ -214,14 +214,14 @@ def evaluate_rococo_images(
     altered: Sequence[Embeddings | Tensor],
     editor: Scorer | None = None,
 ) -> ScoresByWay:
-    """Caption to image with the altered pictures in the gallery, plain and edited, by `evaluate_image_attack`.
+    """Caption to image with the altered pictures in the gallery, plain and edited, by `evaluate_attack`.
 
     Args:
         embeddings: of the N originals and their captions.
         altered: for each seed the embeddings of the N altered pictures, in the same order; the figures are means over
             the seeds (published: 1, 10 and 100).
 
-    Raises InputError for no seed, altered pictures of other images, and as `evaluate_image_attack`.
+    Raises InputError for no seed, altered pictures of other images, and as `evaluate_attack`.
     """
     if isinstance(altered, (Tensor, Embeddings)) or not len(altered):
         raise InputError("altered is a list, the embeddings of one seed each; pass at least one.")
@@ -236,7 +236,9 @@ def evaluate_rococo_images(
     images = [one.images if isinstance(one, Embeddings) else one for one in altered]
     figures: ScoresByWay = {}
     for name, scorer in ways(editor).items():
-        runs = [evaluate_image_attack(embeddings, rows, range(len(embeddings)), scorer).values for rows in images]
+        runs = [
+            evaluate_attack(embeddings, rows, range(len(embeddings)), scorer, side="images").values for rows in images
+        ]
         figures[name] = {measure: sum(run[measure] for run in runs) / len(runs) for measure in runs[0]}
     return figures
 

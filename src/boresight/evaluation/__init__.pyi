@@ -1,6 +1,5 @@
 from .alignment import alignment_report as alignment_report
-from .attacks import evaluate_image_attack as evaluate_image_attack
-from .attacks import evaluate_robustness as evaluate_robustness
+from .attacks import evaluate_attack as evaluate_attack
 from .comparison import compare as compare
 from .comparison_figures import Comparison as Comparison
 from .composition import evaluate_contrasts as evaluate_contrasts

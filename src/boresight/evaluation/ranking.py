@@ -7,9 +7,8 @@ products per direction, little beside the scores themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +25,15 @@ LONG_WORK = 2e8
 
 @dataclass(frozen=True)
 class RetrievalCounts:
-    """Counts of both directions: `t2i` over M captions, `i2t` over N images, and I2T within each kind of caption."""
+    """Counts of both directions: `t2i` over M captions, `i2t` over N images, and I2T within each kind of caption.
+
+    own: (M,) float32, the score of each caption with its image.
+    """
 
     t2i: Counts
     i2t: Counts
     i2t_of_kind: dict[str, Counts]
+    own: Tensor
 
 
 def count_competitors(
@@ -40,7 +43,6 @@ def count_competitors(
     kinds: Sequence[str] | None = None,
     block_images: int = 2048,
     block_texts: int = 1024,
-    device: torch.device | None = None,
 ) -> RetrievalCounts:
     """Counts, for each caption and each image, of the competitors that score above or tie with the right answer.
 
@@ -55,132 +57,113 @@ def count_competitors(
     Raises:
         InputError: a score that is not finite, naming caption and image.
     """
-    owners = embeddings.owners.cpu()
-    labels = np.zeros(len(owners), np.int64)
-    names: list[str] = []
-    if kinds is not None:
-        names, labels = _labels(kinds)
-    order = torch.from_numpy(np.lexsort((owners.numpy(), labels)))
-    blocks = _text_blocks(order, torch.from_numpy(labels)[order], block_texts)
-    work = _Work(embeddings, scorer, block_images, device or torch.device("cpu"))
+    owners, m, n = embeddings.owners.cpu(), len(embeddings.owners), len(embeddings)
+    names = [] if kinds is None else list(dict.fromkeys(kinds))
+    number = {name: i for i, name in enumerate(names)}
+    labels = torch.zeros(m, dtype=torch.int64) if kinds is None else torch.tensor([number[kind] for kind in kinds])
+    order = torch.from_numpy(np.lexsort((owners.numpy(), labels.numpy())))
+    blocks = [part for label in labels.unique() for part in order[labels[order] == label].split(block_texts)]
+    scored = ScoreBlocks(embeddings.images, scorer, block_images, embeddings.ids)
 
-    m, n = len(owners), len(embeddings)
     own = torch.empty(m)
-    for columns, _ in work.watched(blocks, "own scores"):
-        texts, owner = work.texts(columns), owners[columns]
-        for start, scores in work.scores(texts, columns, int(owner.min()), int(owner.max()) + 1):
-            here = ((owner >= start) & (owner < start + len(scores))).nonzero()[:, 0].to(scores.device)
-            own[columns[here.cpu()]] = scores[owner.to(scores.device)[here] - start, here].cpu()
+    for columns in _watched(blocks, n * m, "own scores"):
+        owner = owners[columns]
+        for rows, scores in scored.of(embeddings.texts, columns, int(owner.min()), int(owner.max()) + 1):
+            image, here = _own_cells(owner, rows)
+            own[columns[here]] = scores[image, here].cpu()
 
-    tally = _TextTally(own)
-    overall = _ImageTally(own, owners, n)
-    per_kind = [_ImageTally(own, owners, n, torch.from_numpy(labels) == label) for label in range(len(names))]
-    for columns, label in work.watched(blocks, "ranks"):
-        texts, owner = work.texts(columns), owners[columns]
-        for start, scores in work.scores(texts, columns, 0, n):
-            here = ((owner >= start) & (owner < start + len(scores))).nonzero()[:, 0].to(scores.device)
-            scores[owner.to(scores.device)[here] - start, here] = -torch.inf  # the answer does not compete with itself
-            tally.add(scores, columns)
-            overall.add(scores, start)
+    t2i = Tally(own, torch.ones(m, dtype=torch.int64))
+    i2t = _image_tally(own, owners, n)
+    of_kind = [_image_tally(own[labels == label], owners[labels == label], n) for label in range(len(names))]
+    for columns in _watched(blocks, n * m, "ranks"):
+        for rows, scores in scored.of(embeddings.texts, columns):
+            scores[_own_cells(owners[columns], rows)] = -torch.inf  # the answer does not compete with itself
+            t2i.add(scores, columns, 0)
+            i2t.add(scores, rows, 1)
             if names:
-                per_kind[label].add(scores, start)
+                of_kind[int(labels[columns[0]])].add(scores, rows, 1)
     return RetrievalCounts(
-        tally.counts(), overall.counts(), {name: part.counts() for name, part in zip(names, per_kind, strict=True)}
+        t2i.counts(), i2t.counts(), {name: tally.counts() for name, tally in zip(names, of_kind, strict=True)}, own
     )
 
 
-def _labels(kinds: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The distinct kinds in order of first appearance, and the number of each caption's kind."""
-    names = list(dict.fromkeys(kinds))
-    number = {name: i for i, name in enumerate(names)}
-    return names, np.array([number[kind] for kind in kinds], np.int64)
+class ScoreBlocks:
+    """Scores of N images against captions, a block at a time. Images (N, d) are prepared once and kept."""
 
+    def __init__(self, images: Tensor, scorer: Scorer, size: int, ids: Sequence[object]) -> None:
+        self.scorer, self.size, self.ids = scorer, size, ids
+        self.images = [scorer.prepare_images(self._moved(rows)) for rows in images.split(size)]
 
-def _text_blocks(order: Tensor, labels: Tensor, size: int) -> list[tuple[Tensor, int]]:
-    """Blocks of at most `size` captions of one kind each, in `order`: their rows and the number of their kind."""
-    return [
-        (part, label) for label in labels.unique().tolist() for part in order[labels == label].split(size) if len(part)
-    ]
+    def of(
+        self, texts: Tensor, columns: Tensor, first: int = 0, last: int | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Rows of images and their scores, on the scorer's device, with the captions at `columns` of texts (M, d).
 
-
-class _Work:
-    """Prepares and scores blocks."""
-
-    def __init__(self, embeddings: Embeddings, scorer: Scorer, block_images: int, device: torch.device) -> None:
-        self.embeddings, self.scorer, self.size, self.device = embeddings, scorer, block_images, device
-        self.images = [
-            scorer.prepare_images(rows.to(device=device, dtype=torch.float32))
-            for rows in embeddings.images.split(block_images)
-        ]
-
-    def watched(self, blocks: list[tuple[Tensor, int]], what: str) -> Iterator[tuple[Tensor, int]]:
-        if len(self.embeddings) * len(self.embeddings.owners) < LONG_WORK:
-            return iter(blocks)
-        return iter(progress(blocks, what=what, unit="block"))
-
-    def texts(self, columns: Tensor) -> Any:
-        rows = self.embeddings.texts[columns].to(device=self.device, dtype=torch.float32)
-        return self.scorer.prepare_texts(rows)
-
-    def scores(self, texts: Any, columns: Tensor, first: int, last: int) -> Iterator[tuple[int, Tensor]]:
-        """(row of the first image, scores) for the blocks that cover images first to last - 1."""
+        Only the blocks that cover images first to last - 1. Raises InputError for a score that is not finite.
+        """
+        prepared = self.scorer.prepare_texts(self._moved(texts[columns]))
+        last = len(self.ids) if last is None else last
         for number in range(first // self.size, (last - 1) // self.size + 1):
             start = number * self.size
             low, high = max(first - start, 0), min(last - start, len(self.images[number]))
-            scores = self.scorer.score_prepared(self.images[number][low:high], texts)
+            scores = self.scorer.score_prepared(self.images[number][low:high], prepared)
             if not bool(torch.isfinite(scores.sum())):
                 self._refuse(scores, columns, start + low)
-            yield start + low, scores
+            yield slice(start + low, start + high), scores
+
+    def _moved(self, rows: Tensor) -> Tensor:
+        return rows.to(device=self.scorer.device, dtype=torch.float32)
 
     def _refuse(self, scores: Tensor, columns: Tensor, start: int) -> None:
         bad = (~torch.isfinite(scores)).nonzero()
         if len(bad):
             image, text = int(bad[0, 0]) + start, int(columns[int(bad[0, 1])])
             raise InputError(
-                f"The score of caption {text} and image {image} ('{self.embeddings.ids[image]}') is not a finite "
+                f"The score of caption {text} and image {image} ('{self.ids[image]}') is not a finite "
                 "number; look at these two embeddings and at the editor's training."
             )
 
 
-class _TextTally:
-    """Competitors of each caption's image."""
+class Tally:
+    """Competitors of the best right answer of each of Q queries.
 
-    def __init__(self, own: Tensor) -> None:
-        self.low, self.high = limits(own)
-        self.above = torch.zeros(len(own), dtype=torch.int64)
-        self.at_least = torch.zeros(len(own), dtype=torch.int64)
+    best: (Q,) float32, its score, -inf where there is none; answers: (Q,) int64, how many tie with it, itself included.
+    """
 
-    def add(self, scores: Tensor, columns: Tensor) -> None:
-        self.above[columns] += _count(scores, self.high[columns].to(scores.device), torch.gt, 0)
-        self.at_least[columns] += _count(scores, self.low[columns].to(scores.device), torch.ge, 0)
-
-    def counts(self) -> Counts:
-        return Counts(self.above.numpy(), (self.at_least - self.above).numpy(), np.ones(len(self.above), np.int64))
-
-
-class _ImageTally:
-    """Competitors of each image's best caption among the captions where `member` is true."""
-
-    def __init__(self, own: Tensor, owners: Tensor, n: int, member: Tensor | None = None) -> None:
-        if member is not None:
-            own, owners = own[member], owners[member]
-        best = torch.full((n,), -torch.inf).scatter_reduce_(0, owners, own, "amax")
+    def __init__(self, best: Tensor, answers: Tensor) -> None:
         self.low, self.high = limits(torch.where(best.isinf(), torch.inf, best))
         self.low[best.isinf()] = self.high[best.isinf()] = torch.inf
-        self.answers = torch.zeros(n, dtype=torch.int64).index_add_(0, owners, (own >= self.low[owners]).long())
-        self.above = torch.zeros(n, dtype=torch.int64)
-        self.at_least = torch.zeros(n, dtype=torch.int64)
+        self.answers = answers
+        self.above, self.at_least = torch.zeros(2, len(best), dtype=torch.int64)
 
-    def add(self, scores: Tensor, start: int) -> None:
-        rows = slice(start, start + len(scores))
-        self.above[rows] += _count(scores, self.high[rows].to(scores.device)[:, None], torch.gt, 1)
-        self.at_least[rows] += _count(scores, self.low[rows].to(scores.device)[:, None], torch.ge, 1)
+    def add(self, scores: Tensor, queries: Tensor | slice, dim: int) -> None:
+        """Scores of competitors; dim: along which they stand, the queries along the other."""
+        for tally, threshold, compare in ((self.above, self.high, torch.gt), (self.at_least, self.low, torch.ge)):
+            limit = threshold[queries].to(scores.device)
+            tally[queries] += _count(scores, limit if dim == 0 else limit[:, None], compare, dim)
 
     def counts(self) -> Counts:
         return Counts(self.above.numpy(), (self.at_least - self.above).numpy(), self.answers.numpy())
 
 
-def _count(scores: Tensor, threshold: Tensor, compare: Any, dim: int) -> Tensor:
+def _image_tally(own: Tensor, owners: Tensor, n: int) -> Tally:
+    """Of N images whose captions have the scores own (M,)."""
+    best = torch.full((n,), -torch.inf).scatter_reduce_(0, owners, own, "amax")
+    answers = torch.zeros(n, dtype=torch.int64).index_add_(0, owners, (own >= limits(best)[0][owners]).long())
+    return Tally(best, answers)
+
+
+def _own_cells(owner: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """Row and column in a block of the scores of captions with their image, as far as these are in it."""
+    here = ((owner >= rows.start) & (owner < rows.stop)).nonzero()[:, 0]
+    return owner[here] - rows.start, here
+
+
+def _watched(blocks: Sequence[Tensor], scores: int, what: str) -> Iterable[Tensor]:
+    return blocks if scores < LONG_WORK else progress(blocks, what=what, unit="block")
+
+
+def _count(scores: Tensor, threshold: Tensor, compare: Callable[..., Tensor], dim: int) -> Tensor:
     """How often `compare` holds along `dim`: int64, exact for blocks up to 2^24 long.
 
     A comparison written as floats and summed by a matrix-vector product is several times faster than summing bools.

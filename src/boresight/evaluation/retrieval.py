@@ -100,9 +100,7 @@ def evaluate_retrieval(
     _check(embeddings, editor, kinds, block_images, block_texts)
     scorer: Scorer = editor if editor is not None else PlainScorer(pick_device(device))
     with torch.inference_mode():
-        counts = count_competitors(
-            embeddings, scorer, kinds=kinds, block_images=block_images, block_texts=block_texts, device=scorer.device
-        )
+        counts = count_competitors(embeddings, scorer, kinds=kinds, block_images=block_images, block_texts=block_texts)
     parts = {}
     if kinds is not None:
         labels = np.asarray(kinds, dtype=object)

@@ -22,10 +22,11 @@ from boresight.embeddings.batches import Open, embed_batches
 from boresight.encoders.long_text import warn_of_truncation
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
+from boresight.evaluation.ranking import ScoreBlocks, Tally
 from boresight.evaluation.results import Scores
 from boresight.indexing import as_tensor
 from boresight.progress import progress, say
-from boresight.recall import Counts, limits
+from boresight.recall import Counts
 
 TEMPLATES = (
     "{}",
@@ -162,25 +163,21 @@ def count_classes(images: Tensor, classes: Tensor, labels: Tensor, editor: Score
 
     images: (N, d); classes: (C, d), of `class_embeddings`; labels: (N,) int64 in [0, C). In blocks, twice over.
     """
-    scorer: Scorer = PlainScorer() if editor is None else editor
+    scored = ScoreBlocks(images, PlainScorer() if editor is None else editor, BLOCK, range(len(images)))
     own = torch.empty(len(images))
-    above, at_least = torch.zeros(2, len(images), dtype=torch.int64)
     with torch.inference_mode():
-        for comparing in (False, True):
-            for left in range(0, len(classes), BLOCK):
-                prepared = scorer.prepare_texts(classes[left : left + BLOCK])
-                for top in range(0, len(images), BLOCK):
-                    rows = slice(top, top + BLOCK)
-                    scores = scorer.score_prepared(scorer.prepare_images(images[rows]), prepared).cpu()
-                    if comparing:
-                        low, high = limits(own[rows, None])
-                        above[rows] += (scores > high).sum(1)
-                        at_least[rows] += (scores >= low).sum(1)
+        for counting in (False, True):
+            tally = Tally(own, torch.ones(len(images), dtype=torch.int64))
+            for columns in torch.arange(len(classes)).split(BLOCK):
+                for rows, scores in scored.of(classes, columns):
+                    column = labels[rows] - columns[0]
+                    here = ((column >= 0) & (column < len(columns))).nonzero()[:, 0]
+                    if counting:
+                        scores[here, column[here]] = -torch.inf  # the answer does not compete with itself
+                        tally.add(scores, rows, 1)
                     else:
-                        column = labels[rows] - left
-                        here = ((column >= 0) & (column < scores.shape[1])).nonzero()[:, 0]
-                        own[top + here] = scores[here, column[here]]
-    return Counts(above.numpy(), (at_least - above - 1).numpy(), np.ones(len(images), np.int64))
+                        own[rows][here] = scores[here, column[here]].cpu()
+    return tally.counts()
 
 
 def _embedded(
