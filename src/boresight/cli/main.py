@@ -34,7 +34,7 @@ COMMANDS: dict[str, type] = {
     "pretrain": Pretrain,
     "report": Report,
 }
-_OF_PLACES = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EEXIST)
+_CANNOT_WRITE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EEXIST)
 DESCRIPTION = (
     "Make image-text models line up with what people wrote, and show why. "
     "Any command reads its options from a yaml file too: --config FILE."
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        if error.errno not in _OF_PLACES:
+        if error.errno not in _CANNOT_WRITE:
             raise
         where = f" {error.filename}" if error.filename else ""
         _stop(f"Cannot write{where} ({error.strerror}); free space or choose a folder you may write to.", 2)
@@ -76,11 +76,11 @@ def _expand_config(arguments: list[str]) -> list[str]:
     ]
     if "--config" not in arguments:
         return arguments
-    place = arguments.index("--config")
-    if place == 0 or place + 1 == len(arguments):
+    at = arguments.index("--config")
+    if at == 0 or at + 1 == len(arguments):
         raise InputError("--config stands after the command and needs a yaml file: boresight COMMAND --config FILE.")
-    file = Path(arguments[place + 1])
-    typed = arguments[1:place] + arguments[place + 2 :]
+    file = Path(arguments[at + 1])
+    typed = arguments[1:at] + arguments[at + 2 :]
     overruled = {word.split("=")[0].replace("_", "-") for word in typed if word.startswith("--")}
     from_file = []
     for name, value in _read_yaml(file).items():

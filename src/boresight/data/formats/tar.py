@@ -93,7 +93,7 @@ def picture_in(suffixes: Iterable[str]) -> str | None:
 
 
 def read_webdataset(
-    shards: Sequence[Path], columns: Columns, *, name: str, root: Path | None = None
+    shards: Sequence[Path], columns: Columns, *, name: str, root: Path
 ) -> tuple[Dataset, list[Problem]]:
     """Tar shards as a collection. An id is the shard's path below `root`, without '.tar', and the key within it.
 
@@ -101,21 +101,20 @@ def read_webdataset(
     json's `captions`; else from the lines of the text file; else from the json's caption. The split is the json's,
     else that of the shard's folder or name. Of a truncated shard, what is whole is kept.
     """
-    if root is None:
-        root = Path(os.path.commonpath([os.path.abspath(shard.parent) for shard in shards]))
 
     def rows() -> Iterator[SourceRow | Problem]:
         seen: set[str] = set()
         for shard in progress(shards, what="scanning shards", unit="shard", delay=1.0):
-            label = os.path.relpath(os.path.abspath(shard), root)
+            file = os.path.abspath(shard)
+            label = os.path.relpath(file, root)
             try:
-                scan = _scan(os.path.abspath(shard))
+                scan = _scan(file)
             except FileNotFoundError:
                 yield Problem("missing shard", label)
             except OSError as error:
                 yield Problem("unreadable shard", f"{label}: {error.strerror}")
             else:
-                yield from _rows_of_shard(os.path.abspath(shard), scan, label, columns, seen)
+                yield from _rows_of_shard(file, scan, label, columns, seen)
         if seen:
             columns.check_named(sorted(seen), name)
 
