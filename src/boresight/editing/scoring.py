@@ -1,18 +1,17 @@
 """Exact scores of every image against every caption, without an edited embedding for each pair.
 
-Notation: N images, T captions, d width of the shared space, n latents, k slots of a code. Every form of the edit is
+Shape suffixes: N images, T captions, D width of the shared space, L latents, K slots of a code. Every form of the edit
+(`boresight.editing.model`) is, with latent weights w (m - 1, or m where the base is the pre-bias) and a gate r,
 
     x~(i, t) = r_t * (base_i + sum_l w_tl z_il d_l)
 
-with codes z, decoder directions d_l, latent weights w and a gate r over the d dimensions (1 where a form has none):
-`gated` and `residual` have base = x and w = m - 1, `reconstruct` (TEVI, arXiv 2606.07451) has base = b and w = m. With
-u the unit caption vector and l(i, t) = |x~(i, t)| / |x_i| the relative length of the edit, the score is
+so that with the unit caption vector u and the relative length l(i, t) = |x~(i, t)| / |x_i| the score is
 
     s(i, t) = <x~(i, t), u_t> / (|x_i| l(i, t)^p)
 
-so p = 1 is the cosine and p = 0 is undivided. `gated` takes l before latents are dropped, |r_t * x_i| / |x_i|: a gate
-changes every entry of an image's Gram matrix, which would then be one for each pair. Nothing of size N x T x n or
-N x T x d is ever held.
+p = 1 is the cosine and p = 0 is undivided. `gated` takes l before latents are dropped, |r_t * x_i| / |x_i|: a gate
+changes every entry of an image's Gram matrix, which would then be one for each pair. Nothing of size N x T x L or
+N x T x D is ever held.
 """
 
 from __future__ import annotations
@@ -61,21 +60,18 @@ class LengthTerms:
         return LengthTerms(self.factor[rows], self.shift[rows], self.rest[rows])
 
 
-def length_terms(base: Tensor, indices: Tensor, values: Tensor, directions: Tensor) -> LengthTerms:
+def length_terms(base_ND: Tensor, indices_NK: Tensor, values_NK: Tensor, directions_LD: Tensor) -> LengthTerms:
     """Length terms of N images; float64 inside, in blocks of bounded memory.
 
-    Args:
-        base: (N, d), base_i / |x_i|.
-        indices, values: (N, k), codes with values z_il / |x_i|; padded slots have value 0.
-        directions: (n, d).
+    Base and values are over the image's length |x_i|; padded slots have value 0.
     """
-    n_images, k = indices.shape
-    block = max(1, 2**22 // max(1, (k + 1) * base.shape[1]))
+    n_images, k = indices_NK.shape
+    block = max(1, 2**22 // max(1, (k + 1) * base_ND.shape[1]))
     parts = []
     for start in range(0, n_images, block):
         rows = slice(start, start + block)
-        atoms = directions[indices[rows]].double() * values[rows].double().unsqueeze(2)
-        stack = torch.cat([atoms, base[rows].double().unsqueeze(1)], dim=1)
+        atoms_BKD = directions_LD[indices_NK[rows]].double() * values_NK[rows].double().unsqueeze(2)
+        stack = torch.cat([atoms_BKD, base_ND[rows].double().unsqueeze(1)], dim=1)
         gram = stack @ stack.transpose(1, 2)
         # Padded slots and repeated directions make the Gram singular; the jitter is far below float32.
         scale = gram.detach().diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-30)
@@ -85,78 +81,70 @@ def length_terms(base: Tensor, indices: Tensor, values: Tensor, directions: Tens
             (lower[:, :k, :k].transpose(1, 2).float(), lower[:, k, :k].float(), lower[:, k, k].square().float())
         )
     if not parts:
-        return LengthTerms(base.new_zeros(0, k, k), base.new_zeros(0, k), base.new_zeros(0))
+        return LengthTerms(base_ND.new_zeros(0, k, k), base_ND.new_zeros(0, k), base_ND.new_zeros(0))
     factor, shift, rest = (torch.cat(column) for column in zip(*parts, strict=True))
     return LengthTerms(factor.contiguous(), shift, rest)
 
 
-def numerators(base: Tensor, indices: Tensor, values: Tensor, query: Tensor, latent_query: Tensor) -> Tensor:
+def numerators(
+    base_ND: Tensor, indices_NK: Tensor, values_NK: Tensor, query_TD: Tensor, latent_query_LT: Tensor
+) -> Tensor:
     """(N, T) inner products [base ; z] . [query ; latent_query]: the undivided score.
 
-    Args:
-        base: (N, d).
-        indices, values: (N, k) codes.
-        query: (T, d), the caption's vector r * u.
-        latent_query: (n, T), w_tl <d_l, r_t * u_t>.
+    The query is the caption's vector r * u, the latent query w_tl <d_l, r_t * u_t>.
     """
-    dense = base @ query.t()
-    if indices.numel() == 0 or dense.numel() == 0:
-        return dense
-    sparse = F.embedding_bag(indices, latent_query, per_sample_weights=values, mode="sum")
-    return sparse.add_(dense) if not sparse.requires_grad else sparse + dense
+    dense_NT = base_ND @ query_TD.t()
+    if indices_NK.numel() == 0 or dense_NT.numel() == 0:
+        return dense_NT
+    sparse_NT = F.embedding_bag(indices_NK, latent_query_LT, per_sample_weights=values_NK, mode="sum")
+    return sparse_NT.add_(dense_NT) if not sparse_NT.requires_grad else sparse_NT + dense_NT
 
 
-def relative_lengths(terms: LengthTerms, indices: Tensor, weights: Tensor) -> Tensor:
-    """(N, T) relative lengths of every edit without a gate, at least MIN_LENGTH, in blocks.
-
-    Args:
-        terms: of the N images.
-        indices: (N, k) latents of their codes.
-        weights: (n, T) latent weights w.
-    """
-    n_images, k = indices.shape
-    if weights.requires_grad or terms.shift.requires_grad:
+def relative_lengths(terms: LengthTerms, indices_NK: Tensor, weights_LT: Tensor) -> Tensor:
+    """(N, T) relative lengths of every edit without a gate, at least MIN_LENGTH, in blocks."""
+    n_images, k = indices_NK.shape
+    if weights_LT.requires_grad or terms.shift.requires_grad:
         columns = max(1, _GRADIENT_FLOATS // max(1, n_images * k))
-        if columns >= weights.shape[1]:
-            return _lengths_plain(terms, indices, weights)
+        if columns >= weights_LT.shape[1]:
+            return _lengths_plain(terms, indices_NK, weights_LT)
         # What each block of captions holds for its gradient is dropped, and computed again in the backward pass.
-        blocks = weights.split(columns, dim=1)
-        parts = [checkpoint(_lengths_plain, terms, indices, block, use_reentrant=False) for block in blocks]
+        blocks = weights_LT.split(columns, dim=1)
+        parts = [checkpoint(_lengths_plain, terms, indices_NK, block, use_reentrant=False) for block in blocks]
         return torch.cat(parts, dim=1)
-    out = weights.new_empty(n_images, weights.shape[1])
+    out = weights_LT.new_empty(n_images, weights_LT.shape[1])
 
     def fill(mine: Sequence[int]) -> None:
         # Written into buffers that stay in the cache: the same arithmetic as _lengths_plain, in a third less time.
-        gathered = weights.new_empty(_BLOCK_IMAGES * k * _BLOCK_TEXTS)
+        gathered = weights_LT.new_empty(_BLOCK_IMAGES * k * _BLOCK_TEXTS)
         reach = torch.empty_like(gathered)
         for left in mine:
-            block = weights[:, left : left + _BLOCK_TEXTS].contiguous()
+            block = weights_LT[:, left : left + _BLOCK_TEXTS].contiguous()
             width = block.shape[1]
             for top in range(0, n_images, _BLOCK_IMAGES):
                 part = terms[top : top + _BLOCK_IMAGES]
-                slots = indices[top : top + _BLOCK_IMAGES].reshape(-1)
+                slots = indices_NK[top : top + _BLOCK_IMAGES].reshape(-1)
                 size = len(slots) * width
                 active = torch.index_select(block, 0, slots, out=gathered[:size].view(len(slots), width))
                 seen = reach[:size].view(len(part), k, width)
                 torch.baddbmm(part.shift.unsqueeze(2), part.factor, active.view_as(seen), out=seen)
                 torch.sum(seen.square_(), 1, out=out[top : top + len(part), left : left + width])
 
-    lefts = range(0, weights.shape[1], _BLOCK_TEXTS)
-    threads = max(1, min(torch.get_num_threads(), len(lefts))) if weights.device.type == "cpu" else 1
+    lefts = range(0, weights_LT.shape[1], _BLOCK_TEXTS)
+    threads = max(1, min(torch.get_num_threads(), len(lefts))) if weights_LT.device.type == "cpu" else 1
     in_threads(fill, [lefts[first::threads] for first in range(threads)])
     return out.add_(terms.rest.unsqueeze(1)).clamp_min_(MIN_LENGTH**2).sqrt_()
 
 
-def _lengths_plain(terms: LengthTerms, indices: Tensor, weights: Tensor) -> Tensor:
+def _lengths_plain(terms: LengthTerms, indices_NK: Tensor, weights_LT: Tensor) -> Tensor:
     """`relative_lengths` in one piece of (N, k, T), differentiable in the weights."""
-    active = weights.index_select(0, indices.reshape(-1)).view(*indices.shape, weights.shape[1])
+    active = weights_LT.index_select(0, indices_NK.reshape(-1)).view(*indices_NK.shape, weights_LT.shape[1])
     reach = torch.baddbmm(terms.shift.unsqueeze(2), terms.factor, active)
     return (reach.square().sum(1) + terms.rest.unsqueeze(1)).clamp_min(MIN_LENGTH**2).sqrt()
 
 
-def gated_lengths(base: Tensor, gate: Tensor) -> Tensor:
-    """(N, T) relative lengths |r_t * base_i| of images behind a gate. base: (N, d), over |x_i|; gate: (T, d)."""
-    return (base.square() @ gate.square().t()).clamp_min(MIN_LENGTH**2).sqrt()
+def gated_lengths(base_ND: Tensor, gate_TD: Tensor) -> Tensor:
+    """(N, T) relative lengths |r_t * base_i| of images behind a gate, the base over |x_i|."""
+    return (base_ND.square() @ gate_TD.square().t()).clamp_min(MIN_LENGTH**2).sqrt()
 
 
 def in_threads(work: Callable[[Share], None], shares: Sequence[Share]) -> None:

@@ -1,6 +1,7 @@
 """Selection rules: which entries of a block of pre-activations are active.
 
-Every rule maps pre-activations (B, n) to *places*: (E,) int64, ascending, `row * n + latent` of each active entry.
+Every rule maps pre-activations (B, n) to the flat indices of the active *entries*: (E,) int64, ascending, `row * n +
+latent`.
 An entry that is not positive is never active (the ReLU of every architecture). On the CPU the rules are numpy's,
 whose quickselect takes half the time of `torch.topk`, a cache-sized piece at a time.
 """
@@ -31,14 +32,14 @@ def top_of_rows(pre: Tensor, k: int) -> Tensor:
         kth = np.partition(rows, n - k, axis=1)[:, n - k]
         return np.flatnonzero(rows >= np.maximum(kth, _TINY)[:, None])
 
-    places = _by_piece(search, pre)
-    crowded = (torch.bincount(places // n, minlength=len(pre)) > k).nonzero()[:, 0]
+    entries = _by_piece(search, pre)
+    crowded = (torch.bincount(entries // n, minlength=len(pre)) > k).nonzero()[:, 0]
     if len(crowded):
         # Ties at the k-th value let in too many: these rows are searched again.
         again = _sorted_top(pre[crowded], k)
-        rest = places[~torch.isin(places // n, crowded)]
-        places = torch.cat([rest, crowded[again // n] * n + again % n]).sort().values
-    return places
+        rest = entries[~torch.isin(entries // n, crowded)]
+        entries = torch.cat([rest, crowded[again // n] * n + again % n]).sort().values
+    return entries
 
 
 def _sorted_top(pre: Tensor, k: int) -> Tensor:
@@ -54,17 +55,17 @@ def top_of_batch(pre: Tensor, count: int, guess: float = 0.0) -> tuple[Tensor, f
     believed to lie below the smallest; a good one spares most of the search, a wrong one costs only time.
     """
     flat = pre.reshape(-1)
-    places = above(pre, max(guess, 0.0))
-    if len(places) < count and guess > 0:
-        places = above(pre, 0.0)
-    values = flat[places]
-    if len(places) > count:
+    entries = above(pre, max(guess, 0.0))
+    if len(entries) < count and guess > 0:
+        entries = above(pre, 0.0)
+    values = flat[entries]
+    if len(entries) > count:
         kth = _kth_largest(values, count)
         larger = values > kth
         ties = (values == kth).nonzero()[: count - int(larger.sum()), 0]
         keep = larger.index_fill(0, ties, True)
-        places, values = places[keep], values[keep]
-    return places, float(values.min()) if len(values) else 0.0
+        entries, values = entries[keep], values[keep]
+    return entries, float(values.min()) if len(values) else 0.0
 
 
 def above(pre: Tensor, threshold: Tensor | float) -> Tensor:
@@ -82,7 +83,7 @@ def _kth_largest(values: Tensor, k: int) -> Tensor:
 
 
 def _by_piece(search: Callable[[np.ndarray], np.ndarray], pre: Tensor) -> Tensor:
-    """Places found by `search` in pieces of rows, in as many threads as torch uses."""
+    """Entries that `search` gives in pieces of rows, in as many threads as torch uses."""
     block, n = pre.numpy(), pre.shape[1]
     starts = range(0, len(block), max(1, _PIECE // n))
 
@@ -91,7 +92,7 @@ def _by_piece(search: Callable[[np.ndarray], np.ndarray], pre: Tensor) -> Tensor
 
     if torch.get_num_threads() > 1 and len(starts) > 1:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            found = list(pool.map(one, starts))
+            parts = list(pool.map(one, starts))
     else:
-        found = [one(start) for start in starts]
-    return torch.from_numpy(np.concatenate(found) if found else np.zeros(0, dtype=np.int64))
+        parts = [one(start) for start in starts]
+    return torch.from_numpy(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64))

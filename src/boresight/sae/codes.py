@@ -65,20 +65,20 @@ class SparseCodes:
         )
 
 
-def pack(places: Tensor, pre: Tensor, most: int) -> SparseCodes:
-    """Codes of a block from its active places, strongest first, of which at most `most` a row are kept.
+def pack(entries: Tensor, pre: Tensor, most: int) -> SparseCodes:
+    """Codes of a block from its active entries, strongest first, of which at most `most` a row are kept.
 
-    places: (E,) int64 ascending, `row * n + latent`; pre: (B, n). As many slots as the fullest row needs.
+    entries: (E,) int64 ascending, `row * n + latent`; pre: (B, n). As many slots as the fullest row needs.
     """
     rows, n = len(pre), pre.shape[1]
-    owner = places // n
+    owner = entries // n
     counts = torch.bincount(owner, minlength=rows)
-    slots = int(counts.max()) if len(places) else 0
-    slot = torch.arange(len(places), device=pre.device) - (counts.cumsum(0) - counts)[owner]
+    slots = int(counts.max()) if len(entries) else 0
+    slot = torch.arange(len(entries), device=pre.device) - (counts.cumsum(0) - counts)[owner]
     indices = torch.zeros(rows, slots, dtype=torch.int64, device=pre.device)
     values = torch.zeros(rows, slots, dtype=pre.dtype, device=pre.device)
-    indices[owner, slot] = places % n
-    values[owner, slot] = pre.reshape(-1)[places]
+    indices[owner, slot] = entries % n
+    values[owner, slot] = pre.reshape(-1)[entries]
     values, order = values.sort(dim=1, descending=True, stable=True)
     return SparseCodes(indices.gather(1, order)[:, :most], values[:, :most], n)
 

@@ -164,19 +164,19 @@ def name_latents(
     text_mean = image_mean = torch.zeros(sae.width)
     rows = torch.full((n, EVIDENCE), -1)
     strength = torch.zeros(n, EVIDENCE)
-    found: dict[Source, tuple[Sequence[str], Named]] = {}
+    by_source: dict[Source, tuple[Sequence[str], Named]] = {}
     pictured = embeddings if embeddings is not None else images
     if pictured is not None:
         rows, strength, image_mean = strongest_images(sae, as_rows(pictured))
     if vocabulary is not None and vocabulary_embeddings is not None:
         words = vocabulary_embeddings.detach().cpu().float()
         text_mean = words.mean(0)
-        found["vocabulary"] = vocabulary, _name_by_words(sae.directions.detach().cpu(), words - text_mean)
+        by_source["vocabulary"] = vocabulary, _name_by_words(sae.directions.detach().cpu(), words - text_mean)
     if said:
         assert embeddings is not None
         assert embeddings.captions is not None
         spoken, terms = terms_by_image(embeddings.captions, embeddings.owners.tolist(), len(embeddings), vocabulary)
-        found["captions"] = terms, _name_by_captions(rows, spoken, least_score)
+        by_source["captions"] = terms, _name_by_captions(rows, spoken, least_score)
 
     order: tuple[Source, ...] = ("captions", "vocabulary") if prefer == "captions" else ("vocabulary", "captions")
     dead = (rows[:, 0] < 0).tolist() if pictured is not None else [False] * n
@@ -184,8 +184,8 @@ def name_latents(
     scores, margins = torch.zeros(n), torch.zeros(n)
     for latent in range(n):
         for origin in order:
-            if origin in found and not dead[latent] and found[origin][1].word[latent] >= 0:
-                candidates, named = found[origin]
+            if origin in by_source and not dead[latent] and by_source[origin][1].word[latent] >= 0:
+                candidates, named = by_source[origin]
                 names[latent], sources[latent] = candidates[named.word[latent]], origin
                 scores[latent], margins[latent] = float(named.score[latent]), float(named.margin[latent])
                 break

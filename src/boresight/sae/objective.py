@@ -3,6 +3,8 @@
 All four architectures share one path: select entries, take their pre-activations with gradient, make them values,
 sum directions. They differ in the rule of selection, in the activation (JumpReLU's threshold is learnt), and in
 how many nested reconstructions are asked for (Matryoshka).
+
+Shape suffixes: B rows of the batch, D width, L latents, E active entries, of nested codes and the auxiliary one too.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ class Pass:
 
 
 def run(
-    x: Tensor,
+    x_BD: Tensor,
     weights: Weights,
     config: SaeConfig,
     *,
@@ -68,52 +70,52 @@ def run(
     """One forward pass.
 
     Args:
-        x: (B, d) float32.
+        x_BD: float32.
         bandwidth: width of the window in which JumpReLU's threshold receives a gradient.
-        dead: (D,) int64, latents that may serve the auxiliary reconstruction, or None.
+        dead: (J,) int64, latents that may serve the auxiliary reconstruction, or None.
         aux_k: how many of them a row.
         guess: a value believed to be below the batch's threshold (see `top_of_batch`).
         out: (B, n) to hold the pre-activations.
     """
-    batch, n = len(x), config.n_latents
-    pre = pre_activations(
-        x - weights.bias.detach(), weights.encoder_weight.detach(), weights.encoder_bias.detach(), out
+    batch, n = len(x_BD), config.n_latents
+    pre_BL = pre_activations(
+        x_BD - weights.bias.detach(), weights.encoder_weight.detach(), weights.encoder_bias.detach(), out
     )
-    places, smallest = _select(pre, weights, config, bandwidth, guess)
-    rows, latents = places // n, places % n
-    levels = _levels(latents, config)
-    bags = levels * batch + rows
+    entries_E, smallest = _select(pre_BL, weights, config, bandwidth, guess)
+    rows_E, latents_E = entries_E // n, entries_E % n
+    levels_E = _levels(latents_E, config)
+    bags_E = levels_E * batch + rows_E
     if config.depth > 1:
-        order = bags.argsort(stable=True)
-        rows, latents, bags = rows[order], latents[order], bags[order]
-    main, depth = len(rows), config.depth
+        order = bags_E.argsort(stable=True)
+        rows_E, latents_E, bags_E = rows_E[order], latents_E[order], bags_E[order]
+    main, depth = len(rows_E), config.depth
     if dead is not None and len(dead) and aux_k:
-        extra = activations.top_of_rows(pre.index_select(1, dead), min(aux_k, len(dead)))
-        aux_rows = extra // len(dead)
-        rows = torch.cat([rows, aux_rows])
-        latents = torch.cat([latents, dead[extra % len(dead)]])
-        bags = torch.cat([bags, aux_rows + depth * batch])
+        extra_E = activations.top_of_rows(pre_BL.index_select(1, dead), min(aux_k, len(dead)))
+        aux_rows_E = extra_E // len(dead)
+        rows_E = torch.cat([rows_E, aux_rows_E])
+        latents_E = torch.cat([latents_E, dead[extra_E % len(dead)]])
+        bags_E = torch.cat([bags_E, aux_rows_E + depth * batch])
         depth += 1
-    pattern = Pattern(rows, latents, bags, depth * batch, n)
-    at = pre_activations_at(x, weights.encoder_weight, weights.encoder_bias, weights.bias, pattern, pre)
-    values, gates = at[:main], None
+    pattern = Pattern(rows_E, latents_E, bags_E, depth * batch, n)
+    at_E = pre_activations_at(x_BD, weights.encoder_weight, weights.encoder_bias, weights.bias, pattern, pre_BL)
+    values_E, gates_E = at_E[:main], None
     if weights.log_threshold is None:
-        values = values.relu()
+        values_E = values_E.relu()
     else:
-        threshold = weights.log_threshold.exp().index_select(0, latents[:main])
-        values, gates = jump_relu(values, threshold, bandwidth)
-    at = torch.cat([values, at[main:].relu()])
-    parts = decode_at(at, weights.directions, pattern).view(depth, batch, -1).unbind(0)
+        threshold_E = weights.log_threshold.exp().index_select(0, latents_E[:main])
+        values_E, gates_E = jump_relu(values_E, threshold_E, bandwidth)
+    at_E = torch.cat([values_E, at_E[main:].relu()])
+    parts = decode_at(at_E, weights.directions, pattern).view(depth, batch, -1).unbind(0)
     reconstructions = [parts[0] + weights.bias]
     for part in parts[1 : config.depth]:
         reconstructions.append(reconstructions[-1] + part)
     return Pass(
         reconstructions=reconstructions,
         auxiliary=parts[-1] if depth > config.depth else None,
-        rows=rows[:main],
-        latents=latents[:main],
-        values=values,
-        active=(gates.sum() if gates is not None else (values.detach() > 0).sum()) / batch,
+        rows=rows_E[:main],
+        latents=latents_E[:main],
+        values=values_E,
+        active=(gates_E.sum() if gates_E is not None else (values_E.detach() > 0).sum()) / batch,
         smallest=smallest,
     )
 

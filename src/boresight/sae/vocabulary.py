@@ -64,18 +64,18 @@ def terms_by_image(
 
     owners: the image of each caption, in [0, images). The terms are the vocabulary, or all that occur.
     """
-    place = {term: index for index, term in enumerate(vocabulary or ())}
+    column_of = {term: index for index, term in enumerate(vocabulary or ())}
     rows, columns = array("q"), array("q")
     for caption, owner in zip(captions, owners, strict=True):
         for term in sorted(terms(caption)):
-            index = place.get(term) if vocabulary is not None else place.setdefault(term, len(place))
+            index = column_of.get(term) if vocabulary is not None else column_of.setdefault(term, len(column_of))
             if index is not None:
                 rows.append(owner)
                 columns.append(index)
-    shape = (images, len(place))
-    found = sparse.csr_array((np.ones(len(rows)), (np.array(rows), np.array(columns))), shape=shape)
-    found.data[:] = 1.0
-    return found, list(place)
+    shape = (images, len(column_of))
+    said = sparse.csr_array((np.ones(len(rows)), (np.array(rows), np.array(columns))), shape=shape)
+    said.data[:] = 1.0
+    return said, list(column_of)
 
 
 def is_content(word: str) -> bool:
