@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -10,8 +12,11 @@ import numpy as np
 import pytest
 
 from boresight.benchmarks.aro import SYMMETRIC, read_aro
+from boresight.benchmarks.job import BenchmarkJob
+from boresight.benchmarks.registry import run_benchmark
 from boresight.data import Problem
 from boresight.errors import InputError
+from boresight.reports.benchmark_page import write_benchmark_report
 from collection_files import put_pictures
 from published_files import put_noise, write
 
@@ -117,3 +122,22 @@ def test_flickr_order_of_the_original_json(tmp_path: Path) -> None:
     ]
     write(tmp_path / "annotations" / "dataset_flickr30k.json", {"images": images})
     assert [item.captions[0] for item in read_aro(tmp_path, "flickr-order").items] == ["test has a dog with 2 legs"]
+
+
+def test_a_measure_that_is_not_defined_is_named(encoder, scenes, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    rows = []
+    for row in range(4):
+        scenes.image(row).save(tmp_path / "images" / f"{row}.png")
+        box = {f"bbox_{side}": value for side, value in zip("xywh", (0, 0, 50, 50), strict=True)}
+        said = {"true_caption": "a red ring", "false_caption": "a blue ring", "attributes": ["red", "blue"]}
+        rows.append({"image_path": f"{row}.png", **box, **said})
+    (tmp_path / "visual_genome_attribution.json").write_text(json.dumps(rows))
+    job = BenchmarkJob(encoder=encoder, data=tmp_path, out=tmp_path / "run", workers=0)
+    run = run_benchmark("aro-vg-attribution", job)
+    assert "macro accuracy" not in run.scores["plain"]
+    assert run.facts["not defined on these data"] == "macro accuracy"
+    assert "NaN" not in (tmp_path / "run" / "benchmark.json").read_text()
+    earlier = replace(run, scores={"plain": {**run.scores["plain"], "macro accuracy": float("nan")}})
+    write_benchmark_report(tmp_path / "page.html", [run, earlier])
+    assert "nan" not in (tmp_path / "page.html").read_text().split("<h3>")[0].split("<table")[1]

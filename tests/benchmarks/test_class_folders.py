@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from boresight.benchmarks.class_folders import read_class_folders, read_lines
+from boresight.benchmarks.job import BenchmarkJob
+from boresight.benchmarks.registry import run_benchmark
 from boresight.data import Problem
 from boresight.errors import InputError
 from collection_files import put_pictures
@@ -53,3 +55,17 @@ def test_bad_class_folders(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text(" \n")
     with pytest.raises(InputError, match=r"names.txt is empty"):
         read_lines(tmp_path / "names.txt")
+
+
+def test_zero_shot_counts_what_it_read(encoder, scenes, tmp_path: Path) -> None:
+    for name in ("ring", "star", "none at all"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for row in range(4):
+        scenes.image(row).save(tmp_path / "data" / ("ring", "star")[row % 2] / f"{row}.png")
+    (tmp_path / "data" / "ring" / "0.png").write_bytes(b"torn")
+    job = BenchmarkJob(encoder=encoder, data=tmp_path / "data", out=tmp_path / "run", workers=0)
+    run = run_benchmark("zero-shot", job)
+    assert run.facts["images"] == "3"
+    assert run.facts["classes"] == "3, without pictures: 'none at all'"
+    assert run.facts["left out"] == "1 x unreadable picture"
+    assert run.data

@@ -1,14 +1,21 @@
-"""Benchmarks by name."""
+"""Benchmarks by name, and what a run of one records and refuses."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from boresight.benchmarks.registry import RETRIEVAL, open_published
+from boresight.benchmarks.job import BenchmarkJob
+from boresight.benchmarks.record import BenchmarkRun
+from boresight.benchmarks.registry import BENCHMARKS, OPTIONS, RETRIEVAL, open_published, run_benchmark
 from boresight.benchmarks.retrieval import PublishedRetrieval
-from boresight.errors import InputError
+from boresight.data.worlds.scenes import make_scenes
+from boresight.editing import CaptionEditor
+from boresight.errors import ArtefactError, InputError
+from boresight.reports.benchmark_page import write_benchmark_report
+from tiny_editor import TINY_EDITOR
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +36,58 @@ def test_names_and_titles_are_apart() -> None:
     assert all(published.name == name for name, published in RETRIEVAL.items())
     with pytest.raises(InputError, match="There is no benchmark 'coco'; choose one of coco-karpathy-5k"):
         open_published("coco", ".")
+
+
+def test_a_run_says_what_it_was_run_on(encoder, scenes, job, tmp_path: Path) -> None:
+    runs = [run_benchmark("retrieval", job)]
+    other = make_scenes(len(scenes), size=96, split="validation")
+    runs.append(run_benchmark("retrieval", replace(job, data=other, out=tmp_path / "other")))
+    assert [run.subject for run in runs] == ["scenes, test", "scenes, validation"]
+    assert BenchmarkRun.load(job.out).subject == runs[0].subject
+    assert str(runs[1]).startswith("Retrieval: scenes, validation, ")
+    write_benchmark_report(tmp_path / "page.html", [*runs, runs[0]])
+    page = (tmp_path / "page.html").read_text()
+    assert "<h2>Retrieval: scenes, test</h2>" in page
+    assert "<h2>Retrieval: scenes, validation</h2>" in page
+    assert page.count(f'<th scope="row">{encoder.name}</th>') == 2  # the same figures once
+
+
+def test_a_folder_keeps_its_run(encoder, scenes, job, tmp_path: Path) -> None:
+    first = run_benchmark("composition", job)
+    assert run_benchmark("composition", job).scores == first.scores  # it may be done again
+    refused = r"run holds another run, Captions of nearly the same words: scenes, test of .*; choose another `out`"
+    others = {
+        "split": make_scenes(len(scenes), size=96, split="validation"),
+        "captions": make_scenes(len(scenes), seed=1, size=96, split="test"),
+    }
+    for name, data in (("alignment", scenes), *(("composition", data) for data in others.values())):
+        with pytest.raises(ArtefactError, match=refused):
+            run_benchmark(name, replace(job, data=data))
+    edited = replace(job, editor=CaptionEditor.load(TINY_EDITOR))
+    assert run_benchmark("composition", edited).scores["plain"] == first.scores["plain"]  # and given an editor
+    with pytest.raises(ArtefactError, match=f"edited by {edited.editor.fingerprint}; choose another"):
+        run_benchmark("composition", job)
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ArtefactError, match=r"Cannot write .*file is no folder that you may write to"):
+            run_benchmark("composition", replace(job, out=out))
+
+
+def test_an_editor_of_another_encoder_is_refused_first(job, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor = CaptionEditor.load(TINY_EDITOR)
+    editor.sae.manifest = {**editor.sae.manifest, "encoder_fingerprint": "another"}
+    monkeypatch.setattr(BenchmarkJob, "embedded", None)  # nothing is embedded before
+    for name in ("mixes", "swaps", "alignment"):
+        with pytest.raises(ArtefactError, match="encoder"):
+            run_benchmark(name, replace(job, editor=editor))
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_options_that_mean_nothing_are_refused(name: str, job, tmp_path: Path) -> None:
+    given = {"images": tmp_path, "long_text": "windows", "classes": tmp_path, "templates": tmp_path, "labels": ("a",)}
+    given["seed"] = 1
+    assert given.keys() == OPTIONS.keys()
+    for option in given.keys() - BENCHMARKS[name].takes:
+        with pytest.raises(InputError, match=f"^{name} takes no {option.replace('_', ' ')}; leave it out"):
+            run_benchmark(name, replace(job, **{option: given[option]}))
+    assert not job.out.exists()

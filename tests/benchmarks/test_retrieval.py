@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from boresight.benchmarks.registry import RETRIEVAL, open_published
+from boresight.benchmarks.job import BenchmarkJob
+from boresight.benchmarks.registry import RETRIEVAL, open_published, run_benchmark
 from boresight.errors import InputError
 from collection_files import put_pictures
 from published_files import COCO, put
@@ -73,3 +74,23 @@ def test_torn_files_are_named(benchmark: str, name: str, text: str, why: str, tm
     put(tmp_path / name, text)
     with pytest.raises(InputError, match=why):
         open_published(benchmark, tmp_path)
+
+
+def urban(scenes, folder: Path) -> Path:
+    for part in ("image", "caption"):
+        (folder / part).mkdir(parents=True)
+    for row in range(len(scenes)):
+        scenes.image(row).save(folder / "image" / f"{row}.jpg")
+        (folder / "caption" / f"{row}.txt").write_text(scenes.captions[row][2])
+    return folder
+
+
+def test_what_could_not_be_read_is_recorded(encoder, scenes, tmp_path: Path) -> None:
+    folder = urban(scenes, tmp_path)
+    (folder / "image" / "3.jpg").write_bytes(b"no picture")
+    (folder / "image" / "4.jpg").unlink()
+    job = BenchmarkJob(encoder=encoder, data=folder, out=tmp_path / "run", workers=0)
+    facts = run_benchmark("urban1k", job).facts
+    assert facts["images"] == str(len(scenes) - 2)
+    assert facts["images, not as published"] == f"{len(scenes) - 2} of 1,000"
+    assert facts["left out"] == "1 x missing file, 1 x unreadable picture"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import datasets
 import pytest
 
+from boresight.benchmarks.job import BenchmarkJob
+from boresight.benchmarks.registry import run_benchmark
 from boresight.benchmarks.sugarcrepe import GROUPS, read_sugarcrepe
 from boresight.data import Problem
 from boresight.errors import InputError
@@ -82,3 +85,19 @@ def test_bad_sugarcrepe(tmp_path: Path) -> None:
         write(tmp_path / "swap_att.json", content)
         with pytest.raises(InputError, match=said):
             read_sugarcrepe(tmp_path)
+
+
+def test_less_than_was_published_is_recorded(encoder, scenes, tmp_path: Path) -> None:
+    (tmp_path / "val2017").mkdir()
+    for row in range(2):
+        scenes.image(row).save(tmp_path / "val2017" / f"{row}.jpg")
+    (tmp_path / "val2017" / "1.jpg").write_bytes(b"torn")
+    row = {"caption": "a red ring", "negative_caption": "a blue ring"}
+    for group in GROUPS:
+        rows = {str(n): {"filename": f"{n}.jpg", **row} for n in (0, 1)} if group != "add_att" else {}
+        (tmp_path / f"{group}.json").write_text(json.dumps(rows))
+    job = BenchmarkJob(encoder=encoder, data=tmp_path, out=tmp_path / "run", workers=0)
+    facts = run_benchmark("sugarcrepe", job).facts
+    assert facts["items"] == "6"
+    assert facts["items, not as published"] == "6 of 7,511"
+    assert facts["left out"] == "6 x unreadable picture"

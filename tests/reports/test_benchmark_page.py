@@ -1,8 +1,7 @@
-"""Runs on benchmarks: what is kept, what the page says of them, and what stands in the table of published figures."""
+"""The page of runs on benchmarks: figures, published ones, pictures, and what is kept apart."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,26 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from boresight.benchmarks.record import BenchmarkRun, published_figures
+from benchmark_run import RUN
+from boresight.benchmarks.record import BenchmarkRun
 from boresight.data.images import thumbnail
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import InputError
 from boresight.reports.benchmark_page import write_benchmark_report
-
-RUN = BenchmarkRun(
-    benchmark="coco-karpathy-5k",
-    title="COCO, Karpathy test 5k",
-    model="my <clip>",
-    encoder_fingerprint="00",
-    editor="mine",
-    scores={
-        "plain": {"T2I R@1": 31.25, "false rate": 20.0, "odd": 1.0, "told": 60.0},
-        "edited": {"T2I R@1": 33.5, "false rate": 25.0, "odd": 1.004, "told": 50.0},
-    },
-    charts=("T2I R@1",),
-    lower=("false rate",),
-    neutral=("told",),
-    facts={"images": "5,000"},
-)
 
 
 def cells(page: str) -> dict[str, list[tuple[str, str]]]:
@@ -39,41 +23,6 @@ def cells(page: str) -> dict[str, list[tuple[str, str]]]:
         name = re.match(r"[^<]*", row)[0]
         rows[name] = re.findall(r"<td><b(?: class=\"(\w+)\")?>([^<]*)</b></td>", row)
     return rows
-
-
-def test_a_run_is_kept(tmp_path: Path) -> None:
-    RUN.save(tmp_path / "run")
-    assert BenchmarkRun.load(tmp_path / "run") == BenchmarkRun.load(tmp_path / "run" / "benchmark.json")
-    kept = BenchmarkRun.load(tmp_path / "run")
-    assert kept.scores == RUN.scores
-    assert list(kept.scores["plain"]) == ["T2I R@1", "false rate", "odd", "told"]
-    told = str(kept)
-    assert "COCO, Karpathy test 5k, my <clip>, edited by mine" in told
-    assert re.search(r"T2I R@1\s+31.25\s+33.50", told)
-    changes = (
-        {"scores": {"edited": {"a": 1.0}}},
-        {"scores": {"plain": {"a": "12"}}},
-        {"facts": []},
-        {"examples": [{}]},
-    )
-    content = json.loads((tmp_path / "run" / "benchmark.json").read_text())
-    misshapen = [json.dumps({**content, **change}) for change in changes]
-    for text in (
-        "{}",
-        "[1]",
-        '{"benchmark": 1',
-        json.dumps({**content, "scores": {"plain": {"a": "b"}}}),
-        *misshapen,
-    ):
-        (tmp_path / "torn.json").write_text(text)
-        with pytest.raises(ArtefactError, match=r"torn.json holds no run"):
-            BenchmarkRun.load(tmp_path / "torn.json")
-    del content["format"]
-    (tmp_path / "old.json").write_text(json.dumps(content))
-    with pytest.raises(ArtefactError, match=r"a run of format 1 and this version reads format 2; delete .*old.json"):
-        BenchmarkRun.load(tmp_path / "old.json")
-    with pytest.raises(ArtefactError, match="boresight evaluate --out"):
-        BenchmarkRun.load(tmp_path / "nowhere")
 
 
 def test_the_page(tmp_path: Path) -> None:
@@ -135,16 +84,6 @@ def test_only_what_was_published_looks_so(tmp_path: Path) -> None:
     assert re.findall(r"</i>([^<]*)</span>", legend) == ["plain", "edited", "shuffled images", "published"]
     write_benchmark_report(tmp_path / "page.html", [replace(RUN, scores=scores, benchmark="alignment")])
     assert 'class="published"' not in (tmp_path / "page.html").read_text()
-
-
-def test_published_figures_are_shares_with_a_source() -> None:
-    rows = published_figures()
-    assert len({(row.benchmark, row.model, row.measure, row.source) for row in rows}) == len(rows) > 150
-    assert all(0 <= row.value <= 100 and row.source and row.model for row in rows)
-    value = {(row.benchmark, row.model, row.measure): row.value for row in rows}
-    assert value["coco-karpathy-5k", "ViT-B/32 openai", "I2T R@1"] == 50.1
-    assert value["flickr30k-1k", "ViT-L/14 openai", "T2I R@1"] == 65.0
-    assert value["winoground", "ViT-B/32 openai", "group"] == 8.0
 
 
 def test_the_page_shows_kept_pictures_and_ids_of_others(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, left_out, long_captions, not_as_published
+from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, count_facts
 from boresight.benchmarks.record import PLAIN
 from boresight.data.files import Find
 from boresight.data.problems import Problem, is_unicode, summary
@@ -74,12 +74,5 @@ def run_contrasts(job: BenchmarkJob, items: Contrasts, *, macro_only: bool) -> B
     results = contrasts_by_editor(job.encoder, items, job.ways, workers=job.workers)
     scores = {way: {**({} if macro_only else result.groups), **result.values} for way, result in results.items()}
     plain = results[PLAIN]
-    n, chance = plain.counts["items"], plain.chance["micro accuracy"]
-    facts = {
-        **long_captions(plain.counts.get("cut captions", 0)),
-        "items": f"{n:,}",
-        "chance": f"{chance:.1f}",
-        **left_out(plain.problems),
-    }
-    facts |= not_as_published("items", n, items.published)
+    facts = count_facts(plain, "items", items.published, f"{plain.chance['micro accuracy']:.1f}")
     return BenchmarkResult(scores=scores, charts=("macro accuracy",), facts=facts)

@@ -19,9 +19,10 @@ from boresight.embeddings import Embeddings, embed
 from boresight.embeddings.batches import LongText
 from boresight.encoders import Encoder
 from boresight.errors import InputError
+from boresight.evaluation.results import Scores
 
-LONG, ALL_SPLITS = "captions longer than the model reads", "left out, in all splits"
-READING: dict[str, str] = {"truncate": "cut", "windows": "read in windows"}
+ALL_SPLITS = "left out, in all splits"
+_READ: dict[LongText, str] = {"truncate": "cut", "windows": "read in windows"}
 ScoresByWay = dict[str, dict[str, float]]
 """'plain', and 'edited' where there is an editor -> measure -> value."""
 
@@ -119,17 +120,24 @@ def stamp(what: Any) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
 
 
-def long_captions(count: int, how: str = "cut") -> dict[str, str]:
+def long_captions(count: int, how: LongText = "truncate") -> dict[str, str]:
     """What became of captions longer than the model reads; nothing where there was none."""
-    return {LONG: f"{count:,}, {how}"} if count else {}
+    return {"captions longer than the model reads": f"{count:,}, {_READ[how]}"} if count else {}
+
+
+def count_facts(scores: Scores, unit: str, published: int | None, chance: str = "") -> dict[str, str]:
+    """Of scores of items how many there were, here and where they are published (None: not known), and their chance."""
+    count = scores.counts[unit]
+    facts = {unit: f"{count:,}", **({"chance": chance} if chance else {}), **left_out(scores.problems)}
+    return long_captions(scores.counts.get("cut captions", 0)) | facts | not_as_published(unit, count, published)
 
 
 def size_facts(embeddings: Embeddings, problems: Sequence[Problem] = ()) -> dict[str, str]:
     """How many images and captions there were, how many captions were too long, and what was left out."""
     unread = [Problem("unreadable picture", "")] * len(embeddings.manifest.get("problems", ()))
     facts = {"images": f"{len(embeddings):,}", "captions": f"{len(embeddings.owners):,}"}
-    for count, what in (("truncated_captions", "cut"), ("windowed_captions", "read in windows")):
-        facts |= long_captions(embeddings.manifest.get(count, 0), what)
+    facts |= long_captions(embeddings.manifest.get("truncated_captions", 0), "truncate")
+    facts |= long_captions(embeddings.manifest.get("windowed_captions", 0), "windows")
     return facts | left_out([*problems, *unread])
 
 

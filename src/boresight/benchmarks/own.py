@@ -9,7 +9,6 @@ from functools import partial
 from boresight.benchmarks.contrast_sets import against_orders, run_contrasts
 from boresight.benchmarks.job import (
     ALL_SPLITS,
-    READING,
     BenchmarkJob,
     BenchmarkResult,
     ScoresByWay,
@@ -76,7 +75,7 @@ def run_swaps(job: BenchmarkJob) -> BenchmarkResult:
             f"No caption of {job.subject} has a word that can be exchanged: that takes words which stand "
             "in at least two captions, with spaces or signs between them; pass more captions."
         )
-    facts = long_captions(long, READING[job.long_text]) | facts
+    facts = long_captions(long, job.long_text) | facts
     return attack_result(scores, "false rate", facts=facts)
 
 

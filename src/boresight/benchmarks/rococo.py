@@ -20,7 +20,7 @@ from torch import Tensor
 
 from boresight.benchmarks.coco import KARPATHY_5K
 from boresight.benchmarks.files import PublishedFiles
-from boresight.benchmarks.job import READING, BenchmarkJob, BenchmarkResult, ScoresByWay, long_captions, size_facts
+from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, ScoresByWay, long_captions, size_facts
 from boresight.benchmarks.record import PLAIN
 from boresight.data.assemble import Table
 from boresight.data.collection import Collection
@@ -78,7 +78,7 @@ class Rococo:
     def unchanged(self) -> list[int]:
         """The altered captions that read like the one they were made of, which no scorer can tell apart."""
         true = self.collection.texts
-        return [place for place, row in enumerate(self.rows.tolist()) if self.altered[place] == true[row]]
+        return [number for number, row in enumerate(self.rows.tolist()) if self.altered[number] == true[row]]
 
 
 def normalise(caption: str) -> str:
@@ -175,13 +175,13 @@ def embed_altered(
     _require_same(rococo, embeddings)
     true = {caption: row for row, caption in enumerate(rococo.collection.texts)}
     new = sorted({caption for caption in rococo.altered if caption not in true}, key=lambda caption: len(caption))
-    place = {caption: row for row, caption in enumerate(new)}
+    row_of = {caption: row for row, caption in enumerate(new)}
     rows, long = torch.empty(0), 0
     if new:
         rows, long = embed_captions(encoder, new, long_text=long_text, batch_size=batch_size)
     altered = torch.stack(
         [
-            rows[place[caption]] if caption in place else embeddings.texts[true[caption]].float()
+            rows[row_of[caption]] if caption in row_of else embeddings.texts[true[caption]].float()
             for caption in rococo.altered
         ]
     )
@@ -249,7 +249,7 @@ def run_texts(job: BenchmarkJob, which: RococoSet) -> BenchmarkResult:
     embeddings = job.embedded(rococo.collection, "refuse")
     altered, long = embed_altered(job.encoder, rococo, embeddings, long_text=job.long_text)
     scores = evaluate_rococo(rococo, embeddings, altered, job.editor)
-    facts = long_captions(long, READING[job.long_text]) | size_facts(embeddings) | KARPATHY_5K.facts(embeddings)
+    facts = long_captions(long, job.long_text) | size_facts(embeddings) | KARPATHY_5K.facts(embeddings)
     facts |= {"altered captions": f"{len(rococo.altered):,}"}
     return attack_result(scores, "I2T R@1", "false rate", facts=facts)
 

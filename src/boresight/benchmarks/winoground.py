@@ -13,7 +13,7 @@ from PIL import Image
 
 from boresight.benchmarks.contrast_sets import gather_items, required_text
 from boresight.benchmarks.files import PublishedFiles
-from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, left_out, long_captions, not_as_published
+from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, count_facts
 from boresight.benchmarks.record import PLAIN
 from boresight.data.files import finder
 from boresight.data.formats.huggingface import load_parquet
@@ -62,10 +62,7 @@ def run_winoground(job: BenchmarkJob) -> BenchmarkResult:
     items = read_winoground(job.folder)
     results = winoground_by_editor(job.encoder, items, job.ways, workers=job.workers)
     scores = {way: result.values for way, result in results.items()}
-    plain = results[PLAIN]
-    n = plain.counts["examples"]
-    facts = {**long_captions(plain.counts.get("cut captions", 0)), "examples": f"{n:,}", **left_out(plain.problems)}
-    facts |= not_as_published("examples", n, items.published and items.published // 2)
+    facts = count_facts(results[PLAIN], "examples", items.published and items.published // 2)
     return BenchmarkResult(scores=scores, charts=("group",), facts=facts)
 
 

@@ -1,4 +1,4 @@
-"""boresight demo"""
+"""`boresight demo`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Demo:
     """What to do with a corrupt picture, a missing file, an empty caption or a duplicate id."""
 
     def run(self) -> None:
+        """Run the main job and say where its figures and page are."""
         import time
 
         from boresight.cli.sources import open_encoder

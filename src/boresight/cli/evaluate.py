@@ -1,4 +1,4 @@
-"""boresight evaluate"""
+"""`boresight evaluate`."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ class Evaluate:
     seed: int = 0
 
     def run(self) -> None:
+        """Print the figures, and keep them."""
         from boresight.benchmarks.registry import BENCHMARKS, OPTIONS, require_options, run_benchmark
         from boresight.errors import InputError
 

@@ -1,4 +1,4 @@
-"""boresight report"""
+"""`boresight report`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Report:
     title: str = "Benchmarks of the field"
 
     def run(self) -> None:
+        """Write the page and print where it is."""
         from boresight.benchmarks.record import BenchmarkRun
         from boresight.reports.benchmark_page import write_benchmark_report
 

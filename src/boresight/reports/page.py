@@ -58,7 +58,7 @@ def shelf_of(ranking: Iterable[tuple[int, bool, dict[str, Any]]]) -> list[dict[s
     """
     before, shelf = 0, []
     for rank, right, picture in ranking:
-        shelf.append({**picture, "place": rank, "right": right, "apart": rank > before + 1})
+        shelf.append({**picture, "rank": rank, "right": right, "apart": rank > before + 1})
         before = rank
     return shelf
 
