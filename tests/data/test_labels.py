@@ -19,8 +19,8 @@ from boresight.data.labels import labels_in
 from boresight.data.worlds.scenes import make_scenes
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.alignment import matched_pairs, object_bias
-from boresight.evaluation.labelled import holds, label_report
+from boresight.evaluation.pairs import matched_pairs
+from boresight.evaluation.probes import holds, label_report, object_bias
 from worlds.mad import make_mad
 
 

@@ -17,18 +17,19 @@ from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation import alignment as measures
 from boresight.evaluation import neighbours as balance
+from boresight.evaluation import pairs as drawn
 from boresight.evaluation.alignment import (
     alignment,
     alignment_report,
     l2m,
     matched_cosine,
-    matched_pairs,
-    object_bias,
     other_cosine,
     relative_modality_gap,
     uniformity,
 )
 from boresight.evaluation.neighbours import captioned_share, information_imbalance
+from boresight.evaluation.pairs import matched_pairs
+from boresight.evaluation.probes import object_bias
 from editing_world import WIDTH, quiet, sae_fixture, world  # noqa: F401
 
 SEEDS = st.integers(0, 2**31)
@@ -76,7 +77,7 @@ def test_gap_and_alignment_by_loops(seed, block):
     others = [dot(image, text) for text, owner in zip(texts, owners, strict=True)
               for row, image in enumerate(images) if row != owner]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measures, "_BLOCK", block)
+        patch.setattr(drawn, "BLOCK", block)
         patch.setattr(measures, "_FLOATS", block)
         assert l2m(embeddings) == pytest.approx(gap(*centres), abs=1e-9)
         assert relative_modality_gap(embeddings) == pytest.approx(
@@ -131,7 +132,7 @@ def test_object_bias_by_loops(seed):
         rows, [set(np.flatnonzero(row).tolist()) for row in several]
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measures, "_BLOCK", 5)
+        patch.setattr(drawn, "BLOCK", 5)
         assert object_bias(rows, objects, several) == pytest.approx(expected, abs=1e-9)
         assert object_bias(rows, several, objects) == pytest.approx(-expected, abs=1e-9)
     assert object_bias(rows, objects, objects) == 0

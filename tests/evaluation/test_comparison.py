@@ -14,6 +14,7 @@ from boresight.errors import ArtefactError, InputError
 from boresight.evaluation import compare, evaluate_retrieval, pick_examples, pick_latents
 from boresight.evaluation import comparison as module
 from boresight.evaluation.comparison_rows import CHANCE, EDITED, PLAIN, ROWS, SHUFFLED
+from boresight.runs import JOURNAL
 from boresight.sae import SparseAutoencoder
 
 WIDTH, CONCEPTS = 24, 40
@@ -97,6 +98,12 @@ def test_what_is_finished_is_not_done_again(finished, sets, monkeypatch):
     assert again.measures == found.measures
 
 
+def figures_in(folder):
+    """Test set, row and seed of what the journal holds."""
+    lines = map(json.loads, (folder / JOURNAL).read_text().splitlines())
+    return [line["figure"] for line in lines if "figure" in line]
+
+
 def test_goes_on_after_an_interruption_to_the_same_figures(finished, sets, tmp_path, monkeypatch):
     found, _ = finished
     calls = []
@@ -110,20 +117,19 @@ def test_goes_on_after_an_interruption_to_the_same_figures(finished, sets, tmp_p
     monkeypatch.setattr(module, "evaluate_retrieval", interrupted)
     with pytest.raises(KeyboardInterrupt):
         compare(*sets, **OPTIONS, folder=tmp_path)
-    done = json.loads((tmp_path / "finished.json").read_text())["figures"]
-    assert 0 < sum(len(seeds) for rows in done.values() for seeds in rows.values()) < 44
+    assert 0 < len(figures_in(tmp_path)) < 44
     before = len(calls)
     assert compare(*sets, **OPTIONS, folder=tmp_path).figures == found.figures
     assert len(calls) - before < 44 - 17
 
 
 def test_other_settings_start_anew(finished, sets, tmp_path):
-    (tmp_path / "finished.json").write_text((finished[1] / "finished.json").read_text())
+    (tmp_path / JOURNAL).write_text((finished[1] / JOURNAL).read_text())
     train, validation, tests = sets
     options = OPTIONS | {"seeds": (0,), "kinds": None}
     found = compare(train, validation, {"second": tests["second"]}, **options, folder=tmp_path)
     assert list(found.figures) == ["second"]
-    assert list(json.loads((tmp_path / "finished.json").read_text())["figures"]) == ["second"]
+    assert {test for test, *_ in figures_in(tmp_path)} == {"second"}
 
 
 def test_the_editor_that_was_kept_gives_the_figures(finished, sets):

@@ -10,7 +10,7 @@ from boresight.editing import CaptionEditor
 from boresight.editing.config import EditorConfig
 from boresight.errors import InputError
 from boresight.evaluation.alignment import alignment_report
-from boresight.evaluation.pair_plane import pairs_in_plane
+from boresight.evaluation.pairs import pairs_in_plane
 from boresight.reports import alignment_figure
 from editing_world import quiet, sae_fixture, world  # noqa: F401
 

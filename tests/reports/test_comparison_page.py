@@ -16,7 +16,7 @@ from boresight.editing.explanation import Explanation, LatentEffect
 from boresight.errors import ArtefactError, InputError
 from boresight.evaluation.comparison_figures import Comparison, HeldOut
 from boresight.evaluation.comparison_rows import Row
-from boresight.evaluation.examples import Example, LatentCard, Place
+from boresight.evaluation.examples import Example, LatentCard, RankedImage
 from boresight.reports.charts import dot_figure
 from boresight.reports.comparison_page import write_report
 from boresight.tables import Spread
@@ -61,8 +61,8 @@ def painted(image_id):
 @pytest.fixture
 def page(tmp_path, comparison):
     def places(true_rank):
-        shown = [Place(f"p{rank}", rank, rank == true_rank) for rank in range(1, 6)]
-        return shown if true_rank <= 5 else [*shown, Place("far", true_rank, True)]
+        shown = [RankedImage(f"p{rank}", rank, rank == true_rank) for rank in range(1, 6)]
+        return shown if true_rank <= 5 else [*shown, RankedImage("far", true_rank, True)]
 
     latents = (LatentEffect(3, "<b>hair</b>", 2.0, 0.9, 0.1, 0.0), LatentEffect(4, "", 1.0, 0.25, 0.0, 0.1))
     example = Example(
@@ -142,7 +142,9 @@ def test_latents_are_drawn_by_what_is_kept_and_dropped_of_them(page):
 
 def test_without_pictures_the_ids_are_shown(tmp_path, comparison):
     bare = Explanation(0.2, 0.2, 0.2, 0.2, ())
-    example = Example("a kite", "", "drawn at random", "p1", 1, 1, [Place("p1", 1, True)], [Place("p1", 1, True)], bare)
+    example = Example(
+        "a kite", "", "drawn at random", "p1", 1, 1, [RankedImage("p1", 1, True)], [RankedImage("p1", 1, True)], bare
+    )
     write_report(tmp_path / "report.html", comparison, [example])
     text = (tmp_path / "report.html").read_text()
     assert '<span class="missing">p1</span>' in text

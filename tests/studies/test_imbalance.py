@@ -13,7 +13,8 @@ from boresight.embeddings import Embeddings, embed
 from boresight.encoders import load_encoder
 from boresight.errors import ArtefactError, InputError
 from boresight.evaluation import comparison, evaluate_retrieval
-from boresight.evaluation.alignment import object_bias, relative_modality_gap
+from boresight.evaluation.alignment import relative_modality_gap
+from boresight.evaluation.probes import object_bias
 from worlds.glyphs import NAMES
 from worlds.idx import FASHION
 from worlds.mad import FACTORS, make_mad, phrase

@@ -15,7 +15,7 @@ from boresight.data import Collection
 from boresight.data.images import thumbnail
 from boresight.editing import CaptionEditor, PlainScorer, Scorer
 from boresight.embeddings import Embeddings
-from boresight.evaluation.examples import Place, first_of_each, pick, places_of, rankings
+from boresight.evaluation.examples import RankedImage, first_images, first_of_each, pick, rankings
 from boresight.evaluation.retrieval import RetrievalScores
 from boresight.seeds import generator
 from boresight.storage import replace_file
@@ -60,7 +60,7 @@ def retrieval_examples(
     examples = []
     for number, (row, rule) in enumerate(picked):
         owner = int(embeddings.owners[row])
-        shown = {way: places_of(embeddings, of_way[:, number], owner, TOP) for way, of_way in scores.items()}
+        shown = {way: first_images(embeddings, of_way[:, number], owner, TOP) for way, of_way in scores.items()}
         examples.append(
             {
                 "rule": rule,
@@ -83,7 +83,7 @@ def _extremes(ranks: np.ndarray, owners: np.ndarray, per_rule: int, seed: int) -
     return first_of_each(orders, owners, per_rule)
 
 
-def _kept(ranked: Place, write: Callable[[str], str]) -> dict[str, Any]:
+def _kept(ranked: RankedImage, write: Callable[[str], str]) -> dict[str, Any]:
     return {"id": ranked.image_id, "rank": ranked.rank, "right": ranked.right, "picture": write(ranked.image_id)}
 
 

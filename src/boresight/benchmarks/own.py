@@ -28,8 +28,8 @@ from boresight.evaluation.attacks import evaluate_attack
 from boresight.evaluation.contrasts import Contrast, Contrasts, Picture
 from boresight.evaluation.image_mixes import KINDS as MIXES
 from boresight.evaluation.image_mixes import Kind, MixedPictures, mix_pictures
-from boresight.evaluation.labelled import label_report
-from boresight.evaluation.pair_plane import pairs_in_plane
+from boresight.evaluation.pairs import pairs_in_plane
+from boresight.evaluation.probes import label_report
 from boresight.evaluation.word_swaps import KINDS, swap_words
 
 ALIGNMENT_LOWER = (

@@ -11,8 +11,9 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,15 @@ from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.comparison_figures import ALL_KINDS, Comparison, HeldOut
 from boresight.evaluation.comparison_rows import CHANCE, CHANGES, EDITED, PLAIN, RANDOM, ROWS, SHUFFLED, Row
-from boresight.evaluation.retrieval import chance, evaluate_retrieval
+from boresight.evaluation.retrieval import RetrievalScores, chance, evaluate_retrieval
 from boresight.progress import progress
+from boresight.runs import Run, open_run
 from boresight.sae import SparseAutoencoder, measure_sae
 from boresight.seeds import generator
-from boresight.storage import MANIFEST, fingerprint, replace_json
+from boresight.storage import MANIFEST, fingerprint
 
 _FIGURES_NEED = ("images", "texts", "owners")
 UNSEEDED = "-"
-FINISHED = "finished.json"
 
 
 def compare(
@@ -80,36 +81,38 @@ def compare(
         "sae": dict(sae_options or {}),
         "editor": dict(editor_options or {}),
     }
-    started = time.monotonic()
-    kept = _Kept(folder, _digest(settings, train, validation, tests, kinds))
     if unknown := [row.name for row in rows if row not in ROWS]:
         raise InputError(f"There is no row '{unknown[0]}'; choose from {', '.join(row.name for row in ROWS)}.")
     rows = [row for row in ROWS if row in rows or row in (PLAIN, CHANCE)]
-    work = [(row, seed) for seed in seeds for row in rows if row not in (PLAIN, CHANCE)]
-    with progress(total=len(work) + 2, what="comparing", unit="row") as bar:
+    started = time.monotonic()
+    made_from = {"digest": _digest(settings, train, validation, tests, kinds)}
+    keep = nullcontext(None) if folder is None else open_run(folder, made_from, start_over=True)
+    with keep as run, progress(total=len(seeds) * (len(rows) - 2) + 2, what="comparing", unit="row") as bar:
+        finished = _Finished(run)
 
-        def measure(row: Row, seed: str, score: Callable[[str, Embeddings], Any]) -> None:
+        def measure(row: Row, seed: str, score: Callable[[str, Embeddings], RetrievalScores]) -> None:
             bar.set_postfix_str(row.name if seed == UNSEEDED else f"{row.name}, seed {seed}")
-            for name, embeddings in tests.items():
-                if not kept.has(name, row, seed):
-                    kept.add(name, row, seed, score(name, embeddings).to_dict())
-            kept.write()
+            for name, held in tests.items():
+                if (name, row.name, seed) not in finished.figures:
+                    finished.add(figure=(name, row.name, seed), result=score(name, held).to_dict())
             bar.update()
 
-        measure(PLAIN, UNSEEDED, lambda name, held: evaluate_retrieval(held, kinds=kinds.get(name), device=device))
+        def retrieval(name: str, held: Embeddings, scorer: Scorer | None = None) -> RetrievalScores:
+            return evaluate_retrieval(held, scorer, kinds=kinds.get(name), device=device)
+
+        def of_row(models: _Models, row: Row, name: str, held: Embeddings) -> RetrievalScores:
+            return retrieval(name, *models.prepared(row, held))
+
+        measure(PLAIN, UNSEEDED, retrieval)
         measure(CHANCE, UNSEEDED, lambda name, held: chance(held, kinds.get(name)))
         for seed in seeds:
-            models = _Models(train, validation, seed, settings, kept, device)
-            for row in (row for row, of in work if of == seed):
-
-                def score(name: str, held: Embeddings, row: Row = row, models: _Models = models) -> Any:
-                    asked, scorer = models.prepared(row, held)
-                    return evaluate_retrieval(asked, scorer, kinds=kinds.get(name), device=device)
-
-                measure(row, str(seed), score)
-            if str(seed) not in kept.measures:
-                kept.measures[str(seed)] = measure_sae(models.sae, next(iter(tests.values()))).to_dict()
-                kept.write()
+            models = _Models(train, validation, seed, settings, finished, device)
+            for row in rows:
+                if row not in (PLAIN, CHANCE):
+                    measure(row, str(seed), partial(of_row, models, row))
+            if str(seed) not in finished.measures:
+                measures = measure_sae(models.sae, next(iter(tests.values()))).to_dict()
+                finished.add(seed=str(seed), measures=measures)
     sets = [
         HeldOut(name, len(held), len(held.owners), dict(Counter(kinds.get(name, ())))) for name, held in tests.items()
     ]
@@ -117,8 +120,8 @@ def compare(
         rows=rows,
         tests=sets,
         seeds=list(seeds),
-        figures={name: kept.ordered(name, rows, seeds) for name in tests},
-        measures={str(seed): kept.measures[str(seed)] for seed in seeds},
+        figures={name: finished.ordered(name, rows, seeds) for name in tests},
+        measures={str(seed): finished.measures[str(seed)] for seed in seeds},
         facts=_facts(train, validation, settings, time.monotonic() - started),
     )
 
@@ -132,11 +135,11 @@ class _Models:
         validation: Embeddings,
         seed: int,
         settings: Mapping[str, Any],
-        kept: _Kept,
+        finished: _Finished,
         device: str | torch.device | None,
     ) -> None:
         self.train, self.validation, self.seed, self.settings = train, validation, seed, settings
-        self.kept, self.device = kept, device
+        self.finished, self.device = finished, device
         self.scorers: dict[Row, Scorer] = {}
 
     def prepared(self, row: Row, held: Embeddings) -> tuple[Embeddings, Scorer]:
@@ -161,67 +164,61 @@ class _Models:
             options = {"n_latents": self.settings["n_latents"], "k": self.settings["k"], **self.settings["sae"]}
             return SparseAutoencoder.fit(self.train, **{**options, "seed": self.seed, "device": self.device})
 
-        return self.kept.artefact(f"seed-{self.seed}/sae", SparseAutoencoder, fit, self.device)
+        return self.finished.artefact(f"seed-{self.seed}/sae", SparseAutoencoder, fit, self.device)
 
     @cached_property
     def edited(self) -> CaptionEditor:
-        return self.kept.artefact(f"seed-{self.seed}/edited", CaptionEditor, self._editor, self.device)
+        return self.finished.artefact(f"seed-{self.seed}/edited", CaptionEditor, self._editor, self.device)
 
     def _editor(self, **changes: Any) -> CaptionEditor:
         options = {**self.settings["editor"], **changes, "seed": self.seed, "device": self.device}
         return CaptionEditor.fit(self.sae, self.train, self.validation, **options)
 
 
-class _Kept:
-    """What is finished: figures, and the artefacts behind them where there is a folder.
+class _Finished:
+    """What is finished: figures, measures of the autoencoders, and the artefacts where there is a folder."""
 
-    `finished.json` names the data and settings it belongs to; those of others are not used, and are replaced.
-    """
+    def __init__(self, run: Run | None) -> None:
+        self.run = run
+        self.figures: dict[tuple[str, str, str], dict[str, Any]] = {}
+        """By test set, row and seed."""
+        self.measures: dict[str, dict[str, float]] = {}
+        self.artefacts: set[str] = set()
+        for part in run.parts if run else ():
+            self._note(part)
 
-    def __init__(self, folder: str | Path | None, digest: str) -> None:
-        self.folder = None if folder is None else Path(folder)
-        self.state: dict[str, Any] = {"digest": digest, "figures": {}, "measures": {}, "artefacts": []}
-        if self.folder is not None and (self.folder / FINISHED).is_file():
-            try:
-                found = json.loads((self.folder / FINISHED).read_text(encoding="utf-8"))
-            except ValueError:
-                return
-            if isinstance(found, dict) and found.get("digest") == digest and set(found) == set(self.state):
-                self.state = found
+    def add(self, **part: Any) -> None:
+        """figure=(test, row, seed) and result; seed and measures; or artefact."""
+        self._note(part)
+        if self.run is not None:
+            self.run.add(part)
 
-    @property
-    def measures(self) -> dict[str, dict[str, float]]:
-        """Seed -> measures of its autoencoder."""
-        return self.state["measures"]
-
-    def has(self, test: str, row: Row, seed: str) -> bool:
-        return seed in self.state["figures"].get(test, {}).get(row.name, {})
-
-    def add(self, test: str, row: Row, seed: str, result: dict[str, Any]) -> None:
-        self.state["figures"].setdefault(test, {}).setdefault(row.name, {})[seed] = result
-
-    def write(self) -> None:
-        if self.folder is not None:
-            replace_json(self.folder / FINISHED, self.state)
+    def _note(self, part: Mapping[str, Any]) -> None:
+        if "figure" in part:
+            test, row, seed = part["figure"]
+            self.figures[test, row, seed] = part["result"]
+        elif "measures" in part:
+            self.measures[part["seed"]] = part["measures"]
+        else:
+            self.artefacts.add(part["artefact"])
 
     def artefact(self, name: str, kind: Any, fit: Callable[[], Any], device: str | torch.device | None) -> Any:
         """The artefact kept under `name`, or a fitted one, which is kept."""
-        if self.folder is None:
+        if self.run is None:
             return fit()
-        if name in self.state["artefacts"] and (self.folder / name / MANIFEST).is_file():
-            return kind.load(self.folder / name, device)
+        if name in self.artefacts and (self.run.path / name / MANIFEST).is_file():
+            return kind.load(self.run.path / name, device)
         made = fit()
-        made.save(self.folder / name)
-        self.state["artefacts"].append(name)
-        self.write()
+        made.save(self.run.path / name)
+        self.add(artefact=name)
         return made
 
     def ordered(self, test: str, rows: Sequence[Row], seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
         """Row -> seed -> result, in the order of the rows and seeds asked for."""
-        figures = self.state["figures"][test]
         wanted = (UNSEEDED, *map(str, seeds))
         return {
-            row.name: {seed: figures[row.name][seed] for seed in wanted if seed in figures[row.name]} for row in rows
+            row.name: {seed: self.figures[key] for seed in wanted if (key := (test, row.name, seed)) in self.figures}
+            for row in rows
         }
 
 

@@ -249,7 +249,7 @@ def _score_batch(
     """
     cut = 0
     captions = list(dict.fromkeys(caption for rows in batch for row in rows for caption in items[row].captions))
-    column = {caption: place for place, caption in enumerate(captions)}
+    column = {caption: number for number, caption in enumerate(captions)}
     tables = {name: torch.empty(len(embedded), len(captions)) for name in scorers}
     images = {name: scorer.prepare_images(embedded) for name, scorer in scorers.items()}
     for start in range(0, len(captions), batch_size):

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boresight.editing import CaptionEditor, PlainScorer, Scorer
+from boresight.editing import CaptionEditor, Scorer
 from boresight.editing.explanation import Explanation
+from boresight.editing.scorer import ways
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
+from boresight.evaluation.ranking import ScoreBlocks
 from boresight.evaluation.retrieval import RetrievalScores, evaluate_retrieval
 from boresight.sae import SparseAutoencoder
 from boresight.sae.names import strongest_images
@@ -32,7 +34,7 @@ GALLERY_RULE = (
 
 
 @dataclass(frozen=True)
-class Place:
+class RankedImage:
     """One image in a ranking: `rank` from 1."""
 
     image_id: str
@@ -50,8 +52,8 @@ class Example:
     image_id: str
     rank_before: float
     rank_after: float
-    plain: Sequence[Place]
-    edited: Sequence[Place]
+    plain: Sequence[RankedImage]
+    edited: Sequence[RankedImage]
     explanation: Explanation
 
 
@@ -92,12 +94,12 @@ def pick_examples(
     rows = [row for row, _ in picked]
     if not rows:
         return []
-    scores = [rankings(embeddings, scorer, rows) for scorer in (PlainScorer(), editor)]
+    scores = [rankings(embeddings, scorer, rows) for scorer in ways(editor).values()]
     labels = [_name(names, latent, "") for latent in range(editor.sae.n_latents)]
     examples = []
     for number, (row, rule) in enumerate(picked):
         owner = int(embeddings.owners[row])
-        plain, edited = (places_of(embeddings, ranking[:, number], owner, top) for ranking in scores)
+        plain, edited = (first_images(embeddings, ranking[:, number], owner, top) for ranking in scores)
         examples.append(
             Example(
                 caption=embeddings.captions[row],
@@ -148,21 +150,17 @@ def first_of_each(
 def rankings(embeddings: Embeddings, scorer: Scorer, rows: Sequence[int], block: int = 4096) -> Tensor:
     """(N, len(rows)) scores of all images against a few captions."""
     with torch.inference_mode():
-        columns = torch.tensor(rows)
-        texts = scorer.prepare_texts(embeddings.texts[columns].float())
-        parts = [
-            scorer.score_prepared(scorer.prepare_images(images.float()), texts).cpu()
-            for images in embeddings.images.split(block)
-        ]
-    return torch.cat(parts)
+        blocks = ScoreBlocks(embeddings.images, scorer, block, embeddings.ids)
+        return torch.cat([scores.cpu() for _, scores in blocks.of(embeddings.texts, torch.tensor(rows))])
 
 
-def places_of(embeddings: Embeddings, scores: Tensor, owner: int, top: int) -> list[Place]:
+def first_images(embeddings: Embeddings, scores: Tensor, owner: int, top: int) -> list[RankedImage]:
+    """The `top` images by scores (N,), and `owner`, the true one, wherever it stands."""
     order = scores.argsort(descending=True, stable=True).tolist()
     shown = list(enumerate(order[:top], start=1))
     if owner not in order[:top]:
         shown.append((order.index(owner) + 1, owner))
-    return [Place(embeddings.ids[image], rank, image == owner) for rank, image in shown]
+    return [RankedImage(embeddings.ids[image], rank, image == owner) for rank, image in shown]
 
 
 def _explained(embeddings: Embeddings, editor: CaptionEditor, labels: Sequence[str], row: int) -> Explanation:
@@ -204,5 +202,5 @@ def pick_latents(
 
 
 def _name(names: Names, latent: int, missing: str) -> str:
-    found = names.get(latent, "") if isinstance(names, Mapping) else names[latent] if latent < len(names) else ""
-    return found or missing
+    name = names.get(latent, "") if isinstance(names, Mapping) else names[latent] if latent < len(names) else ""
+    return name or missing

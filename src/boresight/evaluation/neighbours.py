@@ -7,16 +7,14 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
-from boresight.embeddings.embeddings import check_rows
 from boresight.errors import InputError
+from boresight.evaluation.pairs import normalised, sampled_rows
 from boresight.indexing import as_tensor
 from boresight.recall import TOLERANCE
 from boresight.sae.codes import concatenate
-from boresight.seeds import generator
 
 _FLOATS = 2**22
 _IMAGES = 16384
@@ -43,8 +41,8 @@ def information_imbalance(
     a, b = as_tensor(first, "first"), as_tensor(second, "second")
     if a.ndim != 2 or b.ndim != 2 or len(a) != len(b) or len(a) < 3:
         raise InputError(f"Two spaces of at least 3 items each are needed, not {tuple(a.shape)} and {tuple(b.shape)}.")
-    rows = sample(len(a), at_most, seed)
-    a, b = unit_rows(a[rows], "first"), unit_rows(b[rows], "second")
+    rows = sampled_rows(len(a), at_most, seed)
+    a, b = normalised(a[rows], "first"), normalised(b[rows], "second")
     n, total = len(a), 0.0
     for start in range(0, n, max(1, _FLOATS // n)):
         block = torch.arange(start, min(start + max(1, _FLOATS // n), n))
@@ -79,7 +77,7 @@ def captioned_share(embeddings: Embeddings, editor: CaptionEditor) -> dict[str, 
     if not editor.config.has_latents:
         raise InputError(f"An editor of the form '{editor.config.form}' has no latents; pass one of another form.")
     editor.require_same_encoder(embeddings)
-    captioned, place = embeddings.owners.cpu().unique(return_inverse=True)
+    captioned, image_of = embeddings.owners.cpu().unique(return_inverse=True)
     if not len(captioned):
         raise InputError(f"{embeddings.name or 'This collection'} has no captions, so nothing of it is described.")
     blocks = [editor.sae.encode(embeddings.images[rows].float()).to("cpu") for rows in captioned.split(_IMAGES)]
@@ -88,10 +86,10 @@ def captioned_share(embeddings: Embeddings, editor: CaptionEditor) -> dict[str, 
     weights = square / square.sum(1, keepdim=True).clamp_min(1e-300)
     active = square.sum(1) > 0
     kept, by_other = torch.zeros(2, *codes.indices.shape)
-    one = torch.zeros(len(place), dtype=torch.float64)
-    for captions in torch.arange(len(place)).split(max(1, _FLOATS // editor.sae.n_latents)):
+    one = torch.zeros(len(image_of), dtype=torch.float64)
+    for captions in torch.arange(len(image_of)).split(max(1, _FLOATS // editor.sae.n_latents)):
         masks = editor.mask(embeddings.texts[captions].float()).cpu()
-        image = place[captions]
+        image = image_of[captions]
         for tally, shown in ((kept, image), (by_other, (image + 1) % len(captioned))):
             keep = masks.gather(1, codes.indices[shown])
             tally.scatter_reduce_(0, shown[:, None].expand_as(keep), keep, "amax")
@@ -102,22 +100,7 @@ def captioned_share(embeddings: Embeddings, editor: CaptionEditor) -> dict[str, 
         return float(shares.mean()) if len(shares) else math.nan
 
     return {
-        "one caption": mean(one[active[place]]),
+        "one caption": mean(one[active[image_of]]),
         "all captions": mean((weights * kept.square()).sum(1)[active]),
         "captions of another": mean((weights * by_other.square()).sum(1)[active]) if len(captioned) > 1 else math.nan,
     }
-
-
-def sample(n: int, at_most: int, seed: int) -> Tensor:
-    """Row numbers, ascending: all of n, or `at_most` of them by chance."""
-    if at_most < 2:
-        raise InputError(f"at_most is {at_most}; it must be at least 2.")
-    if n <= at_most:
-        return torch.arange(n)
-    return torch.randperm(n, generator=generator(seed, "rows sampled"))[:at_most].sort().values
-
-
-def unit_rows(rows: Tensor, label: str) -> Tensor:
-    """float64 rows of unit length. Raises InputError naming a row that is zero or not finite."""
-    check_rows(rows, label)
-    return F.normalize(rows.double(), dim=1)

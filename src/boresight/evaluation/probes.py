@@ -1,18 +1,30 @@
-"""Whether an attribute can be read off embeddings by a linear probe, where the caption tells it and where not."""
+"""What can be read off embeddings: an attribute by a linear probe, where the caption tells it and where not, and
+whether rows gather by object or by attribute.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boresight.editing import CaptionEditor
+from boresight.embeddings import Embeddings
 from boresight.errors import InputError
+from boresight.evaluation.pairs import matched_pairs, plain_and, unit_blocks
 from boresight.evaluation.results import Scores
 from boresight.indexing import as_tensor
+from boresight.seeds import generator
 
+Labels = Tensor | np.ndarray | Sequence[int]
+Values = Sequence[Sequence[str]]
+"""Of each image the values of one label, none or several."""
 Array = Tensor | np.ndarray
 
 
@@ -110,14 +122,16 @@ def attribute_retention(
     test_labels (N,) and (M,) integers in [0, classes), the true values; described is (M,) booleans, whether the caption
     of a test row tells the attribute. Raises InputError as `fit_probe` does, for the test rows too.
     """
-    told = as_tensor(described, "described")
+    tells = as_tensor(described, "described")
     probe = fit_probe(train_features, train_labels, classes)
     read = probe.predict(test_features)
     truth = _labels(test_labels, "test_labels", len(read), classes)
-    if told.dtype != torch.bool or told.shape != read.shape:
-        raise InputError(f"described has shape {tuple(told.shape)} and dtype {told.dtype}; pass {len(read)} booleans.")
+    if tells.dtype != torch.bool or tells.shape != read.shape:
+        raise InputError(
+            f"described has shape {tuple(tells.shape)} and dtype {tells.dtype}; pass {len(read)} booleans."
+        )
     right = read == truth
-    rows = {"described": right[told], "undescribed": right[~told], "guessing": truth == probe.most_frequent}
+    rows = {"described": right[tells], "undescribed": right[~tells], "guessing": truth == probe.most_frequent}
     return Retention(
         values={sort: _percent(part) for sort, part in rows.items()},
         main="undescribed",
@@ -149,3 +163,150 @@ def _labels(values: Array, label: str, length: int, classes: int) -> Tensor:
     if outside.any():
         raise InputError(f"{label} holds class {int(labels[outside][0])}; classes run from 0 to {classes - 1}.")
     return labels.long()
+
+
+def object_bias(rows: Tensor | np.ndarray, objects: Labels, attributes: Labels) -> float:
+    """MOAD of Schrodi et al. (arXiv 2404.07983): how much more an embedding tells the object than the attributes.
+
+    (c_same object - c_other object) - (c_same attribute - c_other attribute), c the mean cosine of two different rows.
+    Above 0: rows gather by object, below 0: by attribute. The published code leaves out pairs of other labels that
+    stand at the same position among those of their label; here all count. Exact, in O(N d).
+
+    Args:
+        rows: (N, d), images, or texts that each tell an object and its attributes.
+        objects, attributes: (N,) integers, the class of each row; or (N, C) booleans where a row has several or none:
+            two rows count as the same once for each label they share, and as others once for each two labels, one of
+            either row.
+
+    Raises InputError for wrong lengths, and where no two rows share a label or no two differ in it.
+    """
+    values = as_tensor(rows, "rows")
+    return _contrast(values, objects, "objects") - _contrast(values, attributes, "attributes")
+
+
+def label_report(
+    embeddings: Embeddings,
+    labels: Mapping[str, Values],
+    editor: CaptionEditor | None = None,
+    *,
+    at_most: int = 5000,
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Object bias and retention of each label on `matched_pairs`; 'plain' and, with an editor, 'edited' -> measure.
+
+    Object bias, given two labels or more, of images and of texts: `object_bias` of the first label, the object, against
+    each further one, and their mean. Retention, in percent, for each label, over the images that have one value of it:
+
+    - 'told', 'left out': how often a linear probe reads the value off the image, where its caption holds the value's
+      words and where not. Probes are fitted on one half of the pairs and read the other, both ways round.
+    - 'guessing': the most frequent value of the fitted half.
+    - 'written': on images edited by the caption of another, which tells another value, how often the probe reads that
+      value. What is above 'plain' the caption wrote, so as much of 'told' may be no retention.
+
+    A sort that has no images is left out. labels: name -> N lists of values, as `labels_in` gives them.
+
+    Raises InputError for embeddings without captions, wrong lengths, a label of fewer than two values, too few images
+    to halve, and as `matched_pairs` and `object_bias` do.
+    """
+    if embeddings.captions is None:
+        raise InputError("These embeddings do not keep their captions, so nothing says what captions tell.")
+    for name, values in labels.items():
+        if len(values) != len(embeddings):
+            raise InputError(f"The label '{name}' is of {len(values)} images and there are {len(embeddings)}.")
+        if len({each for of_image in values for each in of_image}) < 2:
+            raise InputError(f"The label '{name}' has the same value everywhere, so there is nothing to tell apart.")
+    row_of = {identity: row for row, identity in enumerate(embeddings.ids)}
+    report: dict[str, dict[str, float]] = {}
+    for way, scorer in plain_and(editor).items():
+        own, crossed = (
+            matched_pairs(embeddings, scorer, at_most=at_most, seed=seed, shuffled=shuffled)
+            for shuffled in (False, True)
+        )
+        rows = [row_of[identity] for identity in own.ids]
+        drawn = {name: [values[row] for row in rows] for name, values in labels.items()}
+        report[way] = _bias(own, drawn)
+        for name, values in drawn.items():
+            read = _retention(own, crossed.images, values, name, seed)
+            report[way] |= {f"{name}: {sort}": value for sort, value in read.items()}
+    return report
+
+
+def _bias(pairs: Embeddings, labels: Mapping[str, Values]) -> dict[str, float]:
+    """Nothing where there is a single label."""
+    first, *others = labels
+    members = {name: _members(values) for name, values in labels.items()}
+    biases: dict[str, list[float]] = {}
+    for name in others:
+        for side, rows in (("images", pairs.images), ("texts", pairs.texts)):
+            try:
+                bias = object_bias(rows, members[first], members[name])
+            except InputError as error:
+                raise InputError(f"No object bias of '{first}' against '{name}': {error}") from error
+            biases.setdefault(f"object bias, {side}", []).append(bias)
+    return {measure: fmean(values) for measure, values in biases.items()}
+
+
+def _members(values: Values) -> Tensor:
+    """(N, C) bool."""
+    classes = sorted({each for of_image in values for each in of_image})
+    return torch.tensor([[each in of_image for each in classes] for of_image in values])
+
+
+def _retention(pairs: Embeddings, crossed: Tensor, values: Values, name: str, seed: int) -> dict[str, float]:
+    """crossed: (P, d), in row j the image of pair j + 1 edited by the caption of pair j."""
+    classes = sorted({of_image[0] for of_image in values if len(of_image) == 1})
+    truth = torch.tensor([classes.index(one[0]) if len(one) == 1 else -1 for one in values])
+    known = truth >= 0
+    tells = torch.tensor(
+        [len(one) == 1 and holds(caption, one[0]) for one, caption in zip(values, pairs.captions or (), strict=True)]
+    )
+    half = torch.rand(len(truth), generator=generator(seed, "halves for probes")) < 0.5
+    next_half, next_truth = half.roll(-1), truth.roll(-1)
+    contrary = tells & (next_truth >= 0) & (next_truth != truth) & (next_half == half)
+    if len(classes) < 2 or not ((known & half).any() and (known & ~half).any()):
+        raise InputError(f"Too few images have one value of '{name}' to fit a probe on half of them; pass more.")
+    rows = {"told": known & tells, "left out": known & ~tells, "guessing": known, "written": contrary}
+    right = {sort: torch.zeros(len(truth), dtype=torch.bool) for sort in rows}
+    for fit in (half, ~half):
+        seen, read = known & fit, known & ~fit
+        probe = fit_probe(pairs.images[seen], truth[seen], len(classes))
+        right["told"][read] = right["left out"][read] = probe.predict(pairs.images[read]) == truth[read]
+        right["guessing"][read] = truth[read] == probe.most_frequent
+        if (asked := contrary & ~fit).any():
+            right["written"][asked] = probe.predict(crossed[asked]) == truth[asked]
+    return {sort: 100 * float(right[sort][which].double().mean()) for sort, which in rows.items() if which.any()}
+
+
+def holds(caption: str, value: str) -> bool:
+    """Whether the caption has the words of the value, one after another, in any case."""
+    return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", caption, re.IGNORECASE) is not None
+
+
+def _contrast(values: Tensor, labels: Labels, label: str) -> float:
+    """Mean cosine of different rows that share a label, less that of rows with different labels."""
+    classes = labels_of(labels, len(values), label)
+    members = (classes[:, None] == classes.unique() if classes.ndim == 1 else classes).double()
+    sums = torch.zeros(members.shape[1], values.shape[1], dtype=torch.float64)
+    for start, part in unit_blocks(values, label):
+        sums += members[start : start + len(part)].T @ part
+    count, of_row = members.sum(0), members.sum(1)
+    # A row meets itself once for each of its labels in the first sum, and once for each two of them in the second.
+    same, itself, crossed = float(sums.square().sum()), float(count.sum()), float((of_row.square() - of_row).sum())
+    every = float(sums.sum(0).square().sum())
+    n_same = float((count.square() - count).sum())
+    n_other = itself**2 - float(count.square().sum()) - crossed
+    if n_same < 1 or n_other < 1:
+        raise InputError(f"{label} do not tell rows apart: some two must share a label and some two must not.")
+    return (same - itself) / n_same - (every - same - crossed) / n_other
+
+
+def labels_of(labels: Labels, n: int, label: str) -> Tensor:
+    """(N,) integers or (N, C) booleans. Raises InputError for anything else."""
+    classes = as_tensor(labels, label)
+    whole = classes.ndim == 1 and not classes.is_floating_point() and classes.dtype != torch.bool
+    if len(classes) != n or not (whole or (classes.ndim == 2 and classes.dtype == torch.bool)):
+        raise InputError(
+            f"{label} has shape {tuple(classes.shape)} and dtype {classes.dtype}; "
+            f"pass {n} integers or ({n}, C) booleans."
+        )
+    return classes

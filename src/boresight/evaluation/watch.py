@@ -26,7 +26,7 @@ def retrieval_watch(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """What gives R@1 and R@5, in percent, of a model with `encoder`'s tokenizer and image processor on `collection`.
 
-    Of more than `most` pictures so many are drawn; those that cannot be read are told of and left out. `workers`
+    Of more than `most` pictures so many are drawn; those that cannot be read are named and left out. `workers`
     threads, at least one, read them. Holds the preprocessed pictures in memory: 600 kB each at 224 pixels. The model
     computes where it stands. Raises InputError when no picture can be read.
     """
@@ -43,8 +43,10 @@ def retrieval_watch(
 
     rows: list[int] = []
     pictures = torch.empty(0)
-    with closing(ahead(read, range(len(collection)), max(workers, 1), 2 * AT_ONCE)) as found:
-        shown = progress(found, total=len(collection), what="reading what is measured", unit="picture", delay=2.0)
+    with closing(ahead(read, range(len(collection)), max(workers, 1), 2 * AT_ONCE)) as pictures_read:
+        shown = progress(
+            pictures_read, total=len(collection), what="reading what is measured", unit="picture", delay=2.0
+        )
         for row, one in enumerate(shown):
             if isinstance(one, InputError):
                 say(f"Left out of retrieval as training goes on: {one}")
@@ -59,10 +61,10 @@ def retrieval_watch(
     captions, owners = collection.texts, collection.owners
 
     def watch(model: Any) -> dict[str, float]:
-        place = next(model.parameters()).device
+        device = next(model.parameters()).device
         parts = (encoder.tokenizer, encoder.image_processor)
         now = TransformersEncoder(
-            model, *parts, name="the model in training", fingerprint="", device=place, dtype=torch.float32
+            model, *parts, name="the model in training", fingerprint="", device=device, dtype=torch.float32
         )
         images = torch.cat([now.embed_images(part) for part in pictures.split(AT_ONCE)])
         texts = torch.cat(

@@ -30,15 +30,15 @@ def shuffles_of(words: Sequence[str], seed: int) -> list[str]:
     What no draw out of TRIES tells from the given order is left out, so a caption of three words has no 'trigrams'
     and one of a single word has none at all. A function of words and seed alone.
     """
-    told = " ".join(words)
-    numbers = generator(seed, f"word order: {told}")
-    found = []
+    given = " ".join(words)
+    numbers = generator(seed, f"word order: {given}")
+    orders = []
     for kind in KINDS:
         drawn = (" ".join(_drawn(kind, words, numbers)) for _ in range(TRIES))
-        other = next((shuffled for shuffled in drawn if shuffled != told), None)
+        other = next((shuffled for shuffled in drawn if shuffled != given), None)
         if other is not None:
-            found.append(other)
-    return found
+            orders.append(other)
+    return orders
 
 
 def _drawn(kind: str, words: Sequence[str], numbers: torch.Generator) -> list[str]:
@@ -51,4 +51,4 @@ def _drawn(kind: str, words: Sequence[str], numbers: torch.Generator) -> list[st
 
 
 def _shuffled(items: Sequence, numbers: torch.Generator) -> list:
-    return [items[place] for place in torch.randperm(len(items), generator=numbers).tolist()]
+    return [items[row] for row in torch.randperm(len(items), generator=numbers).tolist()]

@@ -60,23 +60,23 @@ def word_vectors(captions: Sequence[str]) -> WordVectors:
 
     Left and right neighbour, and the ends of a caption, are contexts of their own; negative information is zero.
     """
-    told = [[match.group().lower() for match in WORD.finditer(caption)] for caption in captions]
-    frequency = Counter(word for said in told for word in set(said))
+    spoken = [[match.group().lower() for match in WORD.finditer(caption)] for caption in captions]
+    frequency = Counter(word for said in spoken for word in set(said))
     words = sorted(word for word, count in frequency.items() if count > 1 and is_content(word))
     row_of = {word: row for row, word in enumerate(words)}
     contexts: dict[tuple[str, str], int] = {}
     counts: Counter[tuple[int, int]] = Counter()
-    for said in told:
+    for said in spoken:
         for word, left, right in zip(said, ["", *said], [*said[1:], ""], strict=False):
             if word in row_of:
                 for context in (("left", left), ("right", right)):
                     counts[row_of[word], contexts.setdefault(context, len(contexts))] += 1
-    places = np.array(list(counts), np.int64).reshape(-1, 2)
+    cells = np.array(list(counts), np.int64).reshape(-1, 2)
     seen = np.array(list(counts.values()), np.float64)
-    expected = np.prod([np.bincount(side, seen)[side] for side in places.T], axis=0) / max(seen.sum(), 1)
+    expected = np.prod([np.bincount(side, seen)[side] for side in cells.T], axis=0) / max(seen.sum(), 1)
     information = np.log(seen / expected).clip(0)
-    unit = information / np.sqrt(np.bincount(places[:, 0], information**2)).clip(1e-12)[places[:, 0]]
-    return WordVectors(words, sparse.csr_array((unit, tuple(places.T)), (len(words), len(contexts))))
+    unit = information / np.sqrt(np.bincount(cells[:, 0], information**2)).clip(1e-12)[cells[:, 0]]
+    return WordVectors(words, sparse.csr_array((unit, tuple(cells.T)), (len(words), len(contexts))))
 
 
 def swap_words(
@@ -117,13 +117,13 @@ def swap_words(
     where, which = generator(seed, "word swapped"), generator(seed, f"{kind} word")
 
     def swap(caption: str, true: set[str]) -> tuple[str, str, str] | None:
-        found = [match for match in WORD.finditer(caption) if match.group().lower() in known]
-        for place in torch.randperm(len(found), generator=where).tolist():
-            word, rows = found[place].group(), pool(found[place].group().lower())
+        matches = [match for match in WORD.finditer(caption) if match.group().lower() in known]
+        for chosen in torch.randperm(len(matches), generator=where).tolist():
+            word, rows = matches[chosen].group(), pool(matches[chosen].group().lower())
             for choice in torch.randperm(len(rows), generator=which).tolist():
                 other = words[rows[choice]]
                 shown = other.capitalize() if word[0].isupper() else other
-                changed = caption[: found[place].start()] + shown + caption[found[place].end() :]
+                changed = caption[: matches[chosen].start()] + shown + caption[matches[chosen].end() :]
                 if _stem(other) not in true and changed not in taken:
                     return changed, word.lower(), other
         return None

@@ -26,7 +26,7 @@ def alignment_figure(
     Args:
         report: what `alignment_report` gives: 'plain', 'edited', 'shuffled images' -> measure -> value; what else it
             holds is not drawn.
-        pairs: what `boresight.evaluation.pair_plane.pairs_in_plane` gives.
+        pairs: what `boresight.evaluation.pairs.pairs_in_plane` gives.
         joined: pairs to join.
 
     Raises InputError for a negative `joined`.

@@ -7,8 +7,7 @@ from torch.nn import functional as F
 
 from boresight.editing import CaptionEditor
 from boresight.editing.config import EditorConfig
-from boresight.evaluation.alignment import matched_pairs
-from boresight.evaluation.pair_plane import pairs_in_plane, principal_plane
+from boresight.evaluation.pairs import matched_pairs, pairs_in_plane, principal_plane
 from editing_world import quiet, sae_fixture, world  # noqa: F401
 
 
