@@ -176,8 +176,7 @@ def run_roar(encoder: Encoder, world: str, seed: int, method: Any, options: Opti
     for count, split in ((options.n_train, "train"), (options.n_pairs, options.split)):
         pairs = pairs_of(world, count, seed, split, None)
         [row] = checked_rows(method, batch_size=16).values()
-        own = torch.arange(len(pairs.images))[:, None].expand(-1, 2)
-        maps.append(maps_of(encoder, row, pairs.images, pairs.captions, own, "image", seed))
+        maps.append(maps_of(encoder, row, pairs.images, pairs.captions, "image", seed))
         sides.append({**encoder.collate(pairs.images), **encoder.tokenized(pairs.captions).inputs})
     before, after = remove_and_retrain(
         encoder.model,

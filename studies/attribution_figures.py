@@ -40,10 +40,9 @@ def phrase_figures(
     """
     tokens = encoder.tokenized(texts.captions).tokens
     true, false = (_inside(tokens, texts, spans) for spans in (texts.true, texts.false))
-    own = torch.arange(len(texts))[:, None].expand(-1, 2)
     figures = {}
     for row, method in checked_rows(methods, batch_size).items():
-        maps = maps_of(encoder, method, texts.images, texts.captions, own, "text", seed)
+        maps = maps_of(encoder, method, texts.images, texts.captions, "text", seed)
         top = [_top_word(*parts) for parts in zip(texts.captions, tokens, maps.double(), true, strict=True)]
         right, chance = (torch.stack(column).double() for column in zip(*top, strict=True))
         # A caption is a picture of one row here; tokens of neither phrase never count, whatever stands there.

@@ -1,6 +1,13 @@
+from .batch import explain_csv as explain_csv
 from .explain import explain as explain
 from .maps import Attribution as Attribution
 from .maps import Word as Word
+from .measures.comparison import evaluate_attribution as evaluate_attribution
+from .measures.figures import AttributionFigures as AttributionFigures
+from .measures.grounding import CaptionedImages as CaptionedImages
+from .measures.grounding import GroundedPairs as GroundedPairs
+from .measures.grounding import scene_pairs as scene_pairs
+from .measures.randomisation import randomisation as randomisation
 from .methods.attention import AttentionRollout as AttentionRollout
 from .methods.attention import Chefer as Chefer
 from .methods.attention import LeGrad as LeGrad

@@ -37,6 +37,8 @@ from boresight.seeds import generator
 
 Rows = Mapping[str, Mapping[str, Any] | tuple[str, Mapping[str, Any]]]
 """Name of a row -> options of the method of that name, or (name of a method, its options)."""
+Configured = tuple[str, dict[str, Any]]
+"""Name of a method, its options."""
 ONE_MASK = {"pointing_game": pointing_game, "energy_in_mask": energy_in_mask, "iou": iou, "roc_auc": roc_auc}
 
 
@@ -100,7 +102,7 @@ def evaluate_attribution(
     return AttributionFigures(pairs.name, values)
 
 
-def checked_rows(methods: Rows, batch_size: int) -> dict[str, tuple[str, dict[str, Any]]]:
+def checked_rows(methods: Rows, batch_size: int) -> dict[str, Configured]:
     """Row -> (method, options, `batch_size` among them). Raises InputError for no rows, an unknown method or option."""
     if not methods:
         raise InputError("There are no methods to evaluate; name at least one.")
@@ -114,18 +116,20 @@ def checked_rows(methods: Rows, batch_size: int) -> dict[str, tuple[str, dict[st
 
 def maps_of(
     encoder: Encoder,
-    method: tuple[str, Mapping[str, Any]],
+    method: Configured,
     images: Sequence[Image.Image],
     captions: Sequence[str],
-    pairs: Tensor,
     target: Target,
     seed: int,
+    pairs: Tensor | None = None,
 ) -> Tensor:
     """Raw maps of one side of `pairs` (Q, 2), rows of images and captions: (Q, gh, gw), or (Q, T) real tokens first.
 
+    Without `pairs`, image i is explained with caption i.
     A random map is drawn anew for every picture: one that is the same for all would be no chance level but one guess.
     """
     name, options = method
+    pairs = torch.arange(len(images))[:, None].expand(-1, 2) if pairs is None else pairs
     groups = [(pairs, seed)]
     if name == "random":
         numbers = pairs[:, 0].unique_consecutive().tolist()
@@ -140,15 +144,11 @@ def maps_of(
 
 
 def _image_figures(
-    encoder: Encoder,
-    pairs: GroundedPairs | CaptionedImages,
-    method: tuple[str, dict[str, Any]],
-    scored: ScoredPairs,
-    seed: int,
+    encoder: Encoder, pairs: GroundedPairs | CaptionedImages, method: Configured, scored: ScoredPairs, seed: int
 ) -> dict[str, Tensor]:
     own, captions, masks = torch.arange(len(pairs.images)), list(pairs.captions), None
     start = time.perf_counter()
-    maps = maps_of(encoder, method, pairs.images, captions, torch.stack([own, own], 1), "image", seed)
+    maps = maps_of(encoder, method, pairs.images, captions, "image", seed)
     seconds = (time.perf_counter() - start) / len(own)
     # All captions of a picture in one batch, where perturbed pictures are run through the model for them together.
     beside = [own, (own + 1) % len(own)]
@@ -159,7 +159,7 @@ def _image_figures(
     rows = torch.stack([own.repeat_interleave(len(beside)), torch.stack(beside, 1).flatten()], 1)
     name, options = method
     together = (name, {**options, "batch_size": len(beside) * max(1, options["batch_size"] // len(beside))})
-    by_caption = maps_of(encoder, together, pairs.images, captions, rows, "image", seed)
+    by_caption = maps_of(encoder, together, pairs.images, captions, "image", seed, rows)
     of_own, of_next, *of_other = by_caption.unflatten(0, (-1, len(beside))).unbind(1)
     figures = {}
     if masks is not None:
@@ -182,27 +182,18 @@ def _image_figures(
 
 
 def _text_figures(
-    encoder: Encoder,
-    pairs: GroundedPairs | CaptionedImages,
-    method: tuple[str, dict[str, Any]],
-    scored: ScoredPairs,
-    seed: int,
+    encoder: Encoder, pairs: GroundedPairs | CaptionedImages, method: Configured, scored: ScoredPairs, seed: int
 ) -> dict[str, Tensor]:
-    own = torch.arange(len(pairs.images))
     start = time.perf_counter()
-    maps = maps_of(encoder, method, pairs.images, pairs.captions, torch.stack([own, own], 1), "text", seed)
-    seconds = (time.perf_counter() - start) / len(own)
+    maps = maps_of(encoder, method, pairs.images, pairs.captions, "text", seed)
+    seconds = (time.perf_counter() - start) / len(maps)
     weights = scored.by_column(list(maps), torch.nan).masked_fill(~scored.free, torch.nan)
     curves = deletion_insertion(weights, scored.of_tokens, seed=seed)
     kept = weights > weights.nanmedian(1, keepdim=True).values
-    drop, increase = confidence(scored.of_tokens(torch.ones_like(kept)), scored.of_tokens(kept))
-    return {
-        "text_deletion": curves.deletion,
-        "text_insertion": curves.insertion,
-        "text_drop": drop,
-        "text_increase": increase,
-        "text_seconds": torch.full_like(drop, seconds),
-    }
+    figures = {"text_deletion": curves.deletion, "text_insertion": curves.insertion}
+    full = scored.of_tokens(torch.ones_like(kept))
+    figures["text_drop"], figures["text_increase"] = confidence(full, scored.of_tokens(kept))
+    return {**figures, "text_seconds": torch.full_like(curves.deletion, seconds)}
 
 
 def _seen_masks(encoder: Encoder, pairs: GroundedPairs) -> tuple[Tensor, Tensor]:

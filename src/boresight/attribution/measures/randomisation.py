@@ -38,12 +38,9 @@ def randomisation(
     read_pairs(encoder, pairs.images[:1], pairs.captions[:1], batch_size)  # refuses an encoder that cannot be measured
     model: Any = getattr(encoder, "model", None)
     towers_of(model)
-    own = torch.arange(len(pairs.images))[:, None].expand(-1, 2)
 
     def maps(of: Any) -> dict[str, Tensor]:
-        return {
-            row: maps_of(of, method, pairs.images, pairs.captions, own, "image", seed) for row, method in rows.items()
-        }
+        return {row: maps_of(of, method, pairs.images, pairs.captions, "image", seed) for row, method in rows.items()}
 
     before = maps(encoder)
     survival: dict[str, dict[str, float]] = {row: {} for row in rows}
