@@ -22,7 +22,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-studies: .venv/installed  ## every table of docs/results.md, into runs/; DATA=folder adds the photographs
+studies: .venv/installed  ## every table of docs/results/editing.md, into runs/; DATA=folder adds the photographs
 	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 $(if $(DATA),study-photographs) study-emoji study-objects study-retention study-robustness
 	@$(if $(DATA),true,echo "No photographs: pass DATA=folder, which studies/photographs.py describes.")
 
@@ -45,7 +45,7 @@ study-retention:
 study-robustness: study-emoji
 	$(BIN)/python studies/robustness.py
 
-study-attribution: .venv/installed  ## the tables of docs/attribution.md, hours; ARGS="..." passes options on
+study-attribution: .venv/installed  ## the tables of docs/guide/attribution.md, hours; ARGS="..." passes options on
 	$(BIN)/python studies/attribution.py $(ARGS)
 
 study-clips: .venv/installed  ## training on parts of long captions against the whole, hours; ARGS="..." passes options on

@@ -5,7 +5,7 @@
 On the emoji collection and on the scenes, embedded by the shipped model. Autoencoders and editors are fitted on the
 split 'train', what they leave open and early stopping are chosen on 'validation', and every test split is scored once.
 The default of this study is the default editor **without its memory**: the memory brings most of the gain
-(docs/results.md) and would hide what the rest does. Factors:
+(docs/results/editing.md) and would hide what the rest does. Factors:
 
     autoencoder   topk, batchtopk, jumprelu, matryoshka
     latents       a quarter of the default to four times as many; the embedding has 256 dimensions

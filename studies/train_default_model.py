@@ -41,7 +41,7 @@ shapes, and nothing else of the world: do not expect it to understand photograph
   emojibase by Miles Johnson, MIT, and Unicode CLDR, Unicode licence) and {scenes} generated scenes, three captions
   each, {captions} captions in all; only the splits called 'encoder'. No third style of emoji, and no held-out
   combination of skin tone with person or of colour with shape, was seen.
-- Weights in half precision; licence Apache-2.0. What it reaches is in boresight's `docs/default-model.md`.
+- Weights in half precision; licence Apache-2.0. What it reaches is in boresight's `docs/results/default-model.md`.
 """
 
 

@@ -23,7 +23,7 @@ class Explain:
     out: Path = Path("explanation.png")
     """The figure; with --csv a folder for the arrays and figures."""
     method: str = "m2ib"
-    """See docs/attribution.md; 'm2ib', 'occlusion', 'chefer' and others."""
+    """See docs/guide/attribution.md; 'm2ib', 'occlusion', 'chefer' and others."""
     encoder: str | None = None
     """Hub name or folder of a CLIP or SigLIP model, 'open_clip:...'; left out: the one that ships with boresight."""
     editor: Path | None = None

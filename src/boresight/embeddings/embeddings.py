@@ -30,7 +30,7 @@ class Embeddings:
         splits: N split names ('train', 'validation', 'test', or the collection's own).
         name: what to call it in tables.
         manifest: what made it: `encoder`, its name, `encoder_fingerprint` (unless the vectors came from arrays),
-            `unit_length`, and whatever else its maker wrote down (see docs/embeddings.md).
+            `unit_length`, and whatever else its maker wrote down (see docs/guide/embeddings.md).
     """
 
     images: Tensor

@@ -27,7 +27,7 @@ def load_encoder(
             (fixed resolution or NaFlex) or VisionTextDualEncoder model; or `open_clip:MODEL/TAG`,
             `open_clip:hf-hub:OWNER/MODEL`, `open_clip:local-dir:FOLDER`.
         device: 'cpu', 'cuda', ...; the best one present by default.
-        dtype: 'auto', 'float32', 'bfloat16' or 'float16', what the model computes in (see docs/encoders.md).
+        dtype: 'auto', 'float32', 'bfloat16' or 'float16', what the model computes in (see docs/guide/encoders.md).
         backend: 'transformers' or 'open_clip'; by default told from the name.
 
     Only safetensors weights are read, and no code that comes with a model is run.
