@@ -1,5 +1,6 @@
 """Mask networks: what a caption keeps of an image's latents.
 
+Use 'bilinear' with few captions to learn from, 'mlp' for the paper's reading, 'ones' to drop nothing.
 Every mask is a module `forward(texts (T, d) unit length) -> (T, n)` in [0, 1]. TEVI (arXiv 2606.07451)
 reads the mask off the caption with an MLP and a sigmoid; its widths are not known here, so they are our choice, and
 so are all the other masks.

@@ -99,7 +99,10 @@ class Scorer(Protocol):
 
 
 class PlainScorer:
-    """The unedited score: the cosine of image and caption. It suits every encoder."""
+    """The unedited score: the cosine of image and caption. It suits every encoder.
+
+    Relations: `CaptionEditor` scores an image by what the caption keeps of it; `ways` sets the two side by side.
+    """
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)

@@ -69,7 +69,7 @@ class SaeConfig:
             sizes = tuple(sorted({max(1, n // part) for part in (8, 4, 2, 1)}))
         if sizes and (sizes[0] < 1 or sizes[-1] != n or list(sizes) != sorted(set(sizes))):
             raise InputError(f"matryoshka_sizes is {list(sizes)}; it must ascend from at least 1 to exactly {n}.")
-        most = min(n, 4 * self.k) if self.max_active < 0 else self.max_active
+        most = min(n, 4 * self.k) if self.max_active == -1 else self.max_active
         if not self.k <= most <= n:
             raise InputError(f"max_active is {most}; choose between k ({self.k}) and n_latents ({n}).")
         object.__setattr__(self, "matryoshka_sizes", sizes)
@@ -130,15 +130,9 @@ class SaeFit(SaeOptions):
 
     def shape(self, width: int) -> SaeConfig:
         """What is fitted to embeddings of this width. Raises InputError as `SaeConfig` says."""
-        return SaeConfig(
-            width=width,
-            n_latents=self.n_latents,
-            k=self.k,
-            architecture=self.architecture,
-            selection=self.selection,
-            matryoshka_sizes=self.matryoshka_sizes or (),
-            max_active=-1 if self.max_active is None else self.max_active,
-        )
+        same = {name: getattr(self, name) for name in ("n_latents", "k", "architecture", "selection")}
+        most = -1 if self.max_active is None else self.max_active
+        return SaeConfig(width=width, matryoshka_sizes=self.matryoshka_sizes or (), max_active=most, **same)
 
 
 def default_batch_size(rows: int) -> int:

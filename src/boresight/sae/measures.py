@@ -46,7 +46,10 @@ class SaeMeasures:
 
 
 def measure_sae(sae: SaeModel, images: Tensor | np.ndarray | Embeddings, *, block: int = 16384) -> SaeMeasures:
-    """Measures on (N, d) embeddings, a block at a time, summed in float64; with captions, also the retrieval kept."""
+    """Measures on (N, d) embeddings, a block at a time, summed in float64; with captions, also the retrieval kept.
+
+    Relations: `stability` compares two autoencoders; `compare` tells what one is worth for retrieval.
+    """
     rows = as_rows(images, least=1)
     error = active = cosines = squares = 0.0
     total = torch.zeros(rows.width, dtype=torch.float64)
