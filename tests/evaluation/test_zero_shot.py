@@ -22,7 +22,7 @@ from boresight.editing import CaptionEditor
 from boresight.editing.config import EditorConfig
 from boresight.errors import ArtefactError, InputError
 from boresight.evaluation import zero_shot as module
-from boresight.evaluation.zero_shot import TEMPLATES, class_embeddings, count_classes, zero_shot
+from boresight.evaluation.zero_shot import TEMPLATES, class_embeddings, count_classes, evaluate_zero_shot
 from boresight.models import default_model_path
 from editing_world import WIDTH, quiet, sae_fixture  # noqa: F401
 from fake_encoder import FakeEncoder, make_collection
@@ -76,7 +76,7 @@ def test_accuracy_against_the_reference(task) -> None:
     classes = [str(c) for c in range(len(sums))]
     sentences = [f"{t} {{}}" for t in range(templates)]
     encoder = Table(torch.tensor(images), texts)
-    found = zero_shot(encoder, numbered(len(images)), labels, classes, sentences, batch_size=batch_size)
+    found = evaluate_zero_shot(encoder, numbered(len(images)), labels, classes, sentences, batch_size=batch_size)
 
     hits: dict[int, list[float]] = {}
     first_five = []
@@ -125,7 +125,9 @@ def test_unit_sentences_weigh_alike() -> None:
 
 def test_a_model_that_tells_nothing_apart_is_at_chance() -> None:
     encoder = Table(torch.ones(6, 2), {f"c{c}": [1, 1] for c in range(8)})
-    found = zero_shot(encoder, numbered(6), [0, 0, 1, 2, 3, 7], [f"c{c}" for c in range(8)], ["{}"], name="flat")
+    found = evaluate_zero_shot(
+        encoder, numbered(6), [0, 0, 1, 2, 3, 7], [f"c{c}" for c in range(8)], ["{}"], name="flat"
+    )
     assert (found["top-1"], found["top-5"], found["mean per class"]) == (12.5, 62.5, 12.5)
     assert found.to_dict() == {
         "top-1": 12.5,
@@ -143,7 +145,7 @@ def test_a_model_that_tells_nothing_apart_is_at_chance() -> None:
 
 def test_rare_classes_weigh_as_much_as_frequent_ones() -> None:
     encoder = Table(torch.tensor([[1.0, 0.0]] * 9 + [[1.0, 0.0]]), {"cat": [1, 0], "dog": [0, 1], "eel": [-1, 0]})
-    found = zero_shot(encoder, numbered(10), [0] * 9 + [1], ["cat", "dog", "eel"], ["{}"])
+    found = evaluate_zero_shot(encoder, numbered(10), [0] * 9 + [1], ["cat", "dog", "eel"], ["{}"])
     assert (found["top-1"], found["mean per class"]) == (90, 50)
     assert found.per_class[:2].tolist() == [100, 0]
     assert math.isnan(found.per_class[2])
@@ -164,25 +166,25 @@ def test_an_editor_takes_the_class_embedding_for_a_caption(sae, exponent: float)
     edited = torch.stack([editor.edit(encoder.image_rows, mean.expand(40, -1)) for mean in means], 1)
     scores = (edited * editor.text(means)).sum(2) / edited.norm(dim=2) ** exponent
     labels = (images @ means.T).argmax(1)
-    found = zero_shot(encoder, numbered(40), labels, classes, ["0 {}", "1 {}"], editor, batch_size=7)
+    found = evaluate_zero_shot(encoder, numbered(40), labels, classes, ["0 {}", "1 {}"], editor, batch_size=7)
     assert found["top-1"] == pytest.approx(100 * float((scores.argmax(1) == labels).double().mean()))
-    assert found["top-1"] != zero_shot(encoder, numbered(40), labels, classes, ["0 {}", "1 {}"])["top-1"]
+    assert found["top-1"] != evaluate_zero_shot(encoder, numbered(40), labels, classes, ["0 {}", "1 {}"])["top-1"]
 
 
 def test_pictures_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> None:
     encoder = Table(torch.eye(4), {f"c{c}": torch.eye(4)[c].tolist() for c in range(4)})
     torn = make_collection(4, corrupt=[1])
     for batch_size in (1, 3, 64):
-        found = zero_shot(encoder, torn, [0, 0, 2, 0], ["c0", "c1", "c2", "c3"], ["{}"], batch_size=batch_size)
+        found = evaluate_zero_shot(encoder, torn, [0, 0, 2, 0], ["c0", "c1", "c2", "c3"], ["{}"], batch_size=batch_size)
         assert (found.counts["images"], found.name) == (3, "numbers")
         assert found["top-1"] == pytest.approx(200 / 3)
         assert [problem.what for problem in found.problems] == ["unreadable picture"]
         assert "id-1" in found.problems[0].where
     files = [tmp_path / "0.png", tmp_path / "gone.png"]
     numbered(1)[0].save(files[0])
-    assert zero_shot(encoder, files, [0, 0], ["c0", "c1"], ["{}"]).counts["images"] == 1
+    assert evaluate_zero_shot(encoder, files, [0, 0], ["c0", "c1"], ["{}"]).counts["images"] == 1
     with pytest.raises(InputError, match=r"No picture can be read, the first: .*gone.png"):
-        zero_shot(encoder, files[1:], [0], ["c0", "c1"], ["{}"])
+        evaluate_zero_shot(encoder, files[1:], [0], ["c0", "c1"], ["{}"])
 
 
 def test_bad_requests(sae) -> None:
@@ -196,29 +198,29 @@ def test_bad_requests(sae) -> None:
         (["c0", "c1"], "labels cannot be read as numbers"),
     ):
         with pytest.raises(InputError, match=said):
-            zero_shot(encoder, numbered(2), labels, classes, ["{}"])
+            evaluate_zero_shot(encoder, numbered(2), labels, classes, ["{}"])
     with pytest.raises(InputError, match="there are 0 pictures"):
-        zero_shot(encoder, [], [], classes, ["{}"])
+        evaluate_zero_shot(encoder, [], [], classes, ["{}"])
     for names in (["c0"], "c0", ["c0", " "], ["c0", 1]):
         with pytest.raises(InputError, match="classes must be at least two names"):
-            zero_shot(encoder, numbered(1), [0], names, ["{}"])
+            evaluate_zero_shot(encoder, numbered(1), [0], names, ["{}"])
     with pytest.raises(InputError, match=r"Template 1, 'a photo', has no {}"):
-        zero_shot(encoder, numbered(1), [0], classes, ["{}", "a photo"])
+        evaluate_zero_shot(encoder, numbered(1), [0], classes, ["{}", "a photo"])
     for templates in ("{}", []):
         with pytest.raises(InputError, match="templates must be a list"):
-            zero_shot(encoder, numbered(1), [0], classes, templates)
+            evaluate_zero_shot(encoder, numbered(1), [0], classes, templates)
     with pytest.raises(InputError, match="batch_size is 0"):
-        zero_shot(encoder, numbered(1), [0], classes, ["{}"], batch_size=0)
+        evaluate_zero_shot(encoder, numbered(1), [0], classes, ["{}"], batch_size=0)
     editor = CaptionEditor(sae, EditorConfig(form="residual"))
     with pytest.raises(ArtefactError, match=f"fitted on width {WIDTH} and these embeddings are 2 wide"):
-        zero_shot(encoder, numbered(1), [0], classes, ["{}"], editor)
+        evaluate_zero_shot(encoder, numbered(1), [0], classes, ["{}"], editor)
 
 
 def test_the_shipped_model_knows_shapes() -> None:
     scenes = make_scenes(160, objects=(1, 1), seed=4, split="test")
     shapes = [json.loads(text)["objects"][0]["shape"] for text in scenes.dataset["attributes"][:]]
     labels = [SHAPES.index(shape) for shape in shapes]
-    found = zero_shot(bs.load_encoder(default_model_path()), scenes, labels, SHAPES)
+    found = evaluate_zero_shot(bs.load_encoder(default_model_path()), scenes, labels, SHAPES)
     assert len(TEMPLATES) >= 5
     # Six standard deviations above a guess of one in eight.
     assert found["top-1"] > 12.5 + 6 * 100 * math.sqrt(1 / 8 * 7 / 8 / 160)

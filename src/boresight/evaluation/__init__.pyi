@@ -14,3 +14,4 @@ from .retrieval import RetrievalScores as RetrievalScores
 from .retrieval import chance as chance
 from .retrieval import evaluate_retrieval as evaluate_retrieval
 from .word_swaps import swap_words as swap_words
+from .zero_shot import evaluate_zero_shot as evaluate_zero_shot

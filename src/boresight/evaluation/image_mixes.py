@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from boresight.data.collection import Collection
+from boresight.embeddings.batches import embed_batches
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
 from boresight.progress import progress
@@ -128,11 +130,19 @@ def mix_pictures(
 
 
 def embed_mixes(encoder: Encoder, pictures: MixedPictures, *, batch_size: int = 64) -> Tensor:
-    """(N, d) float32 embeddings of altered pictures, of which one batch is in memory at a time."""
+    """(N, d) float32 embeddings of altered pictures, of which two batches are in memory at a time.
+
+    Raises InputError for a picture that cannot be read, or a batch size below 1.
+    """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
+    rows = torch.arange(len(pictures)).split(batch_size)
+    batches = [[partial(pictures.__getitem__, row) for row in some.tolist()] for some in rows]
     parts = []
-    for start in progress(range(0, len(pictures), batch_size), what="altered pictures", unit="batch", delay=1.0):
-        rows = range(start, min(start + batch_size, len(pictures)))
-        parts.append(encoder.embed_images([encoder.preprocess(pictures[row]) for row in rows]))
+    for part, wrong in progress(
+        embed_batches(encoder, batches), total=len(batches), what="altered pictures", unit="batch", delay=1.0
+    ):
+        for error in filter(None, wrong):
+            raise error
+        parts.append(part)
     return torch.cat(parts)

@@ -56,7 +56,7 @@ class ZeroShotScores(Scores):
     classes: Sequence[str] = ()
 
 
-def zero_shot(
+def evaluate_zero_shot(
     encoder: Encoder,
     pictures: Collection | Sequence[Image.Image | str | Path],
     labels: Tensor | np.ndarray | Sequence[int],
@@ -104,7 +104,7 @@ def zero_shot_by_editor(
     workers: int = 2,
     name: str = "",
 ) -> dict[str, ZeroShotScores]:
-    """`zero_shot` for each of the editors, with pictures and classes embedded once for all."""
+    """`evaluate_zero_shot` for each of the editors, with pictures and classes embedded once for all."""
     for editor in editors.values():
         check_batches(encoder, editor, batch_size)
     openers: list[Open] = (
