@@ -60,7 +60,7 @@ from boresight.sae import SparseAutoencoder, measure_sae
 from boresight.sae.config import ARCHITECTURES, Architecture
 from boresight.seeds import generator
 from boresight.storage import fingerprint, replace_text
-from boresight.tables import Spread
+from boresight.tables import Spread, markdown
 from kept import keep, kept
 
 RANDOM, SHUFFLED = "random mask", "shuffled images"
@@ -320,7 +320,7 @@ def table(levels: Mapping[str, Mapping[str, Setting]], found: Found) -> str:
         if setting != found.base
     }
     headings = [f"{split}: {column}" for split in found.plain for column in OF_TEST] + [*OF_SAE, "chosen"]
-    lines = [f"| row | {' | '.join(headings)} |", "|---" * (1 + len(headings)) + "|"]
+    lines = []
     for row, setting in rows.items():
         cells = [row]
         for split in found.plain:
@@ -330,8 +330,8 @@ def table(levels: Mapping[str, Mapping[str, Setting]], found: Found) -> str:
                 cells.append(Spread.of(values if setting else values[:1]).text())
             for over in (None, found.base.tuned):
                 cells.append("" if setting == over else found.gain(setting, over, split).text(sign="+"))
-        lines.append(f"| {' | '.join(cells + fits(found.rows[setting] if setting else []))} |")
-    return "\n".join(lines)
+        lines.append([*cells, *fits(found.rows[setting] if setting else [])])
+    return markdown(["row", *headings], lines)
 
 
 def fits(runs: Sequence[Mapping[str, Any]]) -> list[str]:

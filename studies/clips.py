@@ -339,7 +339,7 @@ def headline(kinds: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 def table(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]], options: Options) -> str:
     """Arms by R@1 on every test set, with the cost of a step."""
     names = list(next(iter(found.values()))[0]["tests"])
-    cells = {}
+    cells = []
     for arm, runs in found.items():
         recalls = [
             Spread.of([headline(run["tests"][name])[measure] for run in runs]).text()
@@ -347,12 +347,11 @@ def table(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]], options:
             for measure in MEASURES
         ]
         seconds = Spread.of([run["cost"]["seconds"] for run in runs]).text(2)
-        cells[arm] = [*recalls, seconds, f"{runs[0]['cost']['text tokens']:,}"]
-    headings = [f"{name}: {measure}" for name in names for measure in MEASURES]
+        cells.append([arm, *recalls, seconds, f"{runs[0]['cost']['text tokens']:,}"])
+    headings = ["method", *(f"{name}: {measure}" for name in names for measure in MEASURES)]
     over = f"{options.steps} steps of {options.batch_size} pictures, seeds {', '.join(map(str, options.seeds))}"
     headings += ["CPU s a step", "text tokens a step"]
-    rows = [[name, *row] for name, row in cells.items()]
-    return f"### {world}: R@1 in percent ({over})\n\n{markdown(['method', *headings], rows)}\n"
+    return f"### {world}: R@1 in percent ({over})\n\n{markdown(headings, cells)}\n"
 
 
 def figure(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure | None:

@@ -32,7 +32,7 @@ from boresight.evaluation.comparison_rows import EDITED, EDITED_MASKS, PLAIN, RO
 from boresight.evaluation.retrieval import RECALLS
 from boresight.progress import say
 from boresight.seeds import generator
-from boresight.tables import Spread
+from boresight.tables import Spread, markdown
 from photographs import ENCODERS, Photographs, Towers, cut, embedded, halves, load_photographs, minilm
 
 PARTS: tuple[Literal["whole", "imbalance", "richness", "swaps"], ...] = ("whole", "imbalance", "richness", "swaps")
@@ -241,16 +241,16 @@ def spread(values: Sequence[float], sign: str = "") -> str:
 
 
 def table(figures: Figures) -> list[str]:
-    lines = ["| row | T2I R@1 | R@5 | R@10 | I2T R@1 | R@5 | R@10 | sum of six | over fine-tuning |", "|---" * 9 + "|"]
+    headings = ["row", "T2I R@1", "R@5", "R@10", "I2T R@1", "R@5", "R@10", "sum of six", "over fine-tuning"]
+    lines = []
     for row in ROWS:
         if row.name not in figures:
             continue
         runs = figures[row.name]
         columns = [[run[measure] for run in runs] for measure in RECALLS]
         over = "" if row == TUNED else spread(gains(figures, row), "+")
-        cells = [*map(spread, columns), spread(recall_sums(runs)), over]
-        lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
-    return lines
+        lines.append([row.name, *map(spread, columns), spread(recall_sums(runs)), over])
+    return markdown(headings, lines).splitlines()
 
 
 def heading(first: str) -> list[str]:

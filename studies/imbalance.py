@@ -60,7 +60,7 @@ from boresight.evaluation.probes import fit_probe
 from boresight.progress import say
 from boresight.recall import count_image_to_text, count_text_to_image
 from boresight.storage import replace_text
-from boresight.tables import Spread
+from boresight.tables import Spread, markdown
 from boresight.training.checkpoints import CHECKPOINT, MODEL
 from boresight.training.config import PretrainConfig, StreamConfig
 from boresight.training.recipe import train_on
@@ -387,8 +387,7 @@ def report(found: Figures, options: Options) -> str:
 
 
 def table(headings: Sequence[str], rows: Mapping[int, Sequence[str]]) -> list[str]:
-    head = [f"| k | {' | '.join(headings)} |", "|---" * (1 + len(headings)) + "|"]
-    return [*head, *(f"| {k} | {' | '.join(cells)} |" for k, cells in rows.items())]
+    return markdown(["k", *headings], [[str(k), *cells] for k, cells in rows.items()]).splitlines()
 
 
 def gains(runs: Sequence[Mapping[str, Any]], asked: int, ours: Row, other: Row) -> list[float]:

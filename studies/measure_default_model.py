@@ -24,6 +24,7 @@ from boresight.encoders import Encoder, load_encoder
 from boresight.evaluation import RetrievalScores, chance, evaluate_retrieval
 from boresight.evaluation.retrieval import RECALLS
 from boresight.models import default_model_path
+from boresight.tables import markdown
 
 
 def main(model: Path | None = None) -> None:
@@ -56,14 +57,14 @@ def attributes(encoder: Encoder, count: int = 200) -> str:
     truths = [json.loads(truth)["objects"][0] for truth in scenes.dataset["attributes"]]
     images = encoder.embed_images([scenes.image(i) for i in range(count)])
     values = {"shape": SHAPES, "colour": COLOURS, "size": SIZES, "texture": TEXTURES, "place": PLACES}
-    lines = ["", "| attribute | right | chance |", "|---|---|---|"]
+    rows = []
     for attribute, words in values.items():
         captions = [thing_phrase(Thing(**{**truth, attribute: word}), ATTRIBUTES) for truth in truths for word in words]
         texts = encoder.embed_texts(captions).view(count, len(words), -1)
         own = torch.tensor([list(words).index(truth[attribute]) for truth in truths])
         right = (torch.einsum("nwd,nd->nw", texts, images).argmax(1) == own).float().mean()
-        lines.append(f"| {attribute} | {100 * right:.1f} | {100 / len(words):.1f} |")
-    return "\n".join(lines)
+        rows.append([attribute, f"{100 * right:.1f}", f"{100 / len(words):.1f}"])
+    return "\n" + markdown(["attribute", "right", "chance"], rows)
 
 
 def line(title: str, images: int, kind: str, result: RetrievalScores) -> str:

@@ -38,7 +38,7 @@ from boresight.progress import say
 from boresight.sae import SparseAutoencoder
 from boresight.seeds import generator
 from boresight.storage import replace_text
-from boresight.tables import Spread
+from boresight.tables import Spread, markdown
 
 VALUES: dict[str, Sequence[str]] = {
     "shape": SHAPES,
@@ -166,50 +166,36 @@ def measure(figures: Figures, row: str, edit: Callable[[Tensor, Tensor], Tensor]
 
 
 def report(figures: Figures, options: Options, facts: Sequence[str]) -> str:
-    heads = " | ".join(INKS)
-    rule = "|---" * (4 + len(INKS)) + "|"
     numbers = ", ".join(map(str, options.seeds))
     over = f"mean ± sample standard deviation over seeds {numbers}" if len(options.seeds) > 1 else f"seed {numbers}"
-    lines = [
-        f"Accuracy in %, {over}; probes fitted on {options.n_probe:,} scenes. The editors:",
-        "",
-        *facts,
-        "",
-        "### One probe for all rows",
-        "",
-        f"| attribute | caption | rows | chance | {heads} |",
-        rule,
-        *retention_lines(figures, ""),
-        "",
-        "### A probe for described rows, another for undescribed rows",
-        "",
-        f"| attribute | caption | rows | chance | {heads} |",
-        rule,
-        *retention_lines(figures, " alone"),
-        "",
-        "### Leak: the probes for all rows, on images edited by a caption that tells another value",
-        "",
-        f"| attribute | reads the value of | rows | chance | {heads} |",
-        rule,
+    leaks = [
+        line(figures, name, whose, f"the {whose}", "contrary rows", "contrary chance")
+        for name in VALUES
+        if figures[name, "contrary rows"]
+        for whose in ("image", "caption")
     ]
-    for name in VALUES:
-        if figures[name, "contrary rows"]:
-            for whose in ("image", "caption"):
-                lines.append(line(figures, name, whose, f"the {whose}", "contrary rows", "contrary chance"))
-    lines += [
-        "",
-        "### The caption alone: probes fitted to, and reading, edits of the mean image",
-        "",
-        f"| attribute | caption | rows | chance | {heads} |",
-        rule,
+    written = [
+        line(figures, name, "written", "described", "described rows", "chance")
+        for name in VALUES
+        if figures[name, "written"]
     ]
-    for name in VALUES:
-        if figures[name, "written"]:
-            lines.append(line(figures, name, "written", "described", "described rows", "chance"))
+    parts = {
+        "One probe for all rows": ("caption", retention_lines(figures, "")),
+        "A probe for described rows, another for undescribed rows": ("caption", retention_lines(figures, " alone")),
+        "Leak: the probes for all rows, on images edited by a caption that tells another value": (
+            "reads the value of",
+            leaks,
+        ),
+        "The caption alone: probes fitted to, and reading, edits of the mean image": ("caption", written),
+    }
+    about = f"Accuracy in %, {over}; probes fitted on {options.n_probe:,} scenes. The editors:"
+    lines = [about, "", *facts]
+    for title, (second, rows) in parts.items():
+        lines += ["", f"### {title}", "", markdown(["attribute", second, "rows", "chance", *INKS], rows)]
     return "\n".join(lines)
 
 
-def retention_lines(figures: Figures, ending: str) -> list[str]:
+def retention_lines(figures: Figures, ending: str) -> list[list[str]]:
     return [
         line(figures, name, sort + ending, sort, f"{sort} rows", "chance")
         for name in VALUES
@@ -218,10 +204,10 @@ def retention_lines(figures: Figures, ending: str) -> list[str]:
     ]
 
 
-def line(figures: Figures, name: str, measured: str, label: str, rows: str, chance: str) -> str:
+def line(figures: Figures, name: str, measured: str, label: str, rows: str, chance: str) -> list[str]:
     cells = [Spread.of(figures[name, measured][row]).text() for row in INKS]
     count, floor = figures[name, rows]["plain"][0], figures[name, chance]["plain"][0]
-    return f"| {name} | {label} | {count:,} | {floor:.1f} | " + " | ".join(cells) + " |"
+    return [name, label, f"{count:,}", f"{floor:.1f}", *cells]
 
 
 def draw(figures: Figures) -> Figure:

@@ -37,7 +37,7 @@ from boresight.evaluation.word_swaps import KINDS, Kind, swap_words
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder
-from boresight.tables import Spread
+from boresight.tables import Spread, markdown
 
 COLLECTIONS: dict[str, Callable[[], Collection]] = {"emoji": load_emoji, "scenes": load_scenes}
 COLUMNS = ("accuracy", "false rate")
@@ -139,13 +139,11 @@ def measure(
 def table(runs: Sequence[Figures]) -> str:
     """Markdown of several seeds' figures, of the same rows and kinds."""
     kinds = list(next(iter(runs[0].values())))
-    lines = ["| row | " + " | ".join(f"{label}, {kind}" for label in COLUMNS for kind in kinds) + " |"]
-    lines.append("|---" * (1 + len(COLUMNS) * len(kinds)) + "|")
+    lines = []
     for row in runs[0]:
         columns = [[run[row][kind][column] for run in runs] for column in COLUMNS for kind in kinds]
-        cells = [Spread.of(values).text() for values in columns]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([row, *(Spread.of(values).text() for values in columns)])
+    return markdown(["row", *(f"{label}, {kind}" for label in COLUMNS for kind in kinds)], lines)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from boresight.evaluation import RetrievalScores, evaluate_retrieval
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder
-from boresight.tables import Spread
+from boresight.tables import Spread, markdown
 
 OBJECTS = (1, 2, 3, 4)
 
@@ -76,14 +76,14 @@ def scorers(folder: Path, embeddings: Embeddings) -> dict[str, Scorer | None]:
 
 
 def table(results: dict[str, dict[int, list[RetrievalScores]]], long: bool) -> str:
-    lines = ["| row | " + " | ".join(f"{n} object{'s' * (n > 1)}" for n in OBJECTS) + " |", "|---" * 5 + "|"]
+    lines = []
     for row, of_objects in results.items():
-        cells = []
+        cells = [row]
         for n in OBJECTS:
             sums = [(run.kinds["long"] if long else run).recall_sum for run in of_objects[n]]
             cells.append(Spread.of(sums[:1] if row == "plain" else sums).text())  # no seed changes the plain row
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(["row", *(f"{n} object{'s' * (n > 1)}" for n in OBJECTS)], lines)
 
 
 if __name__ == "__main__":
