@@ -84,10 +84,12 @@ class Comparison:
         return "\n\n".join(self.table(test.name) for test in self.tests)
 
     def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` takes, as json can hold it."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Comparison:
+        """The comparison of `to_dict`."""
         return cls(
             rows=[Row(**row) for row in value["rows"]],
             tests=[HeldOut(**test) for test in value["tests"]],
@@ -98,6 +100,7 @@ class Comparison:
         )
 
     def save_json(self, file: str | Path) -> None:
+        """Write the whole comparison; `load_json` reads it."""
         replace_json(Path(file), self.to_dict())
 
     @classmethod

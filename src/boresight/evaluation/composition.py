@@ -84,6 +84,10 @@ def evaluate_contrasts(
     Every picture is embedded once, however many items it has. Memory: two batches of pictures, the embeddings of the
     captions of one, and the scores of the items.
 
+    Relations:
+        Of items that come in pairs, two pictures with two captions, use `evaluate_winoground`; of whole galleries
+        `evaluate_retrieval`; of altered captions in a gallery `evaluate_attack`.
+
     Raises:
         InputError: no items, no picture that can be read, a batch size below 1.
         ArtefactError: an editor of another encoder or width.

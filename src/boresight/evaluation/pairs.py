@@ -118,5 +118,6 @@ def normalised(rows: Tensor, label: str) -> Tensor:
 
 
 def require_captions(embeddings: Embeddings) -> None:
+    """Raises InputError for embeddings without captions."""
     if len(embeddings.owners) == 0:
         raise InputError(f"{embeddings.name or 'This collection'} has no captions, so there are no pairs to measure.")

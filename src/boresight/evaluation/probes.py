@@ -1,6 +1,4 @@
-"""What can be read off embeddings: an attribute by a linear probe, where the caption tells it and where not, and
-whether rows gather by object or by attribute.
-"""
+"""What can be read off embeddings: an attribute, where the caption tells it and where not; object bias."""
 
 from __future__ import annotations
 

@@ -143,6 +143,7 @@ class Tally:
             tally[queries] += _count(scores, limit if dim == 0 else limit[:, None], compare, dim)
 
     def counts(self) -> Counts:
+        """Of all that was added."""
         return Counts(self.above.numpy(), (self.at_least - self.above).numpy(), self.answers.numpy())
 
 

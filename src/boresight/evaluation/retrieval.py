@@ -93,6 +93,14 @@ def evaluate_retrieval(
 
     Memory: O(N (d + k + k^2) + M) and a few blocks; no matrix of N x M or M x n_latents is ever built.
 
+    Example:
+        scores = evaluate_retrieval(embeddings.test, editor)
+        print(scores["T2I R@1"], scores.recall_sum)
+
+    Relations:
+        `compare` runs it over seeds with rivals and controls; `evaluate_attack` puts altered captions or pictures into
+        the gallery; `chance` is its floor.
+
     Raises:
         InputError: no caption, wrong lengths, scores that are not finite.
         ArtefactError: an editor of another width or encoder.
