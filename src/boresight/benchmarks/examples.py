@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from boresight.benchmarks.record import PICTURES
+from boresight.benchmarks.record import EDITED, PICTURES, PLAIN
 from boresight.data import Collection
 from boresight.data.images import thumbnail
-from boresight.editing import CaptionEditor, PlainScorer, Scorer
+from boresight.editing import Scorer
 from boresight.embeddings import Embeddings
-from boresight.evaluation.examples import RankedImage, first_images, first_of_each, pick, rankings
+from boresight.evaluation.examples import first_images, first_of_each, pick, rankings
 from boresight.evaluation.retrieval import RetrievalScores
 from boresight.seeds import generator
 from boresight.storage import replace_file
@@ -27,9 +27,8 @@ def retrieval_examples(
     embeddings: Embeddings,
     collection: Collection,
     folder: Path,
-    plain: RetrievalScores,
-    edited: RetrievalScores | None = None,
-    editor: CaptionEditor | None = None,
+    results: Mapping[str, RetrievalScores],
+    scorers: Mapping[str, Scorer],
     *,
     per_rule: int = 2,
     seed: int = 0,
@@ -42,34 +41,35 @@ def retrieval_examples(
     Args:
         collection: has the pictures of `embeddings`.
         folder: of the run; gets `pictures/`, the images shown, made small.
+        results, scorers: 'plain' and, where there is an editor, 'edited' -> its retrieval on `embeddings`, and itself.
 
     Raises InputError for a picture that cannot be read, and ArtefactError for a folder that cannot be written.
     """
     if embeddings.captions is None or not len(embeddings.owners):
         return []
-    if edited is not None and editor is not None:
-        picked = pick(plain, edited, embeddings.owners.numpy(), per_rule, seed)
+    owners = embeddings.owners.numpy()
+    if EDITED in results:
+        picked = pick(results[PLAIN], results[EDITED], owners, per_rule, seed)
     else:
-        picked = _extremes(plain.t2i_ranks, embeddings.owners.numpy(), per_rule, seed)
-    rows = [row for row, _ in picked]
-    ways: dict[str, tuple[Scorer, RetrievalScores]] = {"plain": (PlainScorer(), plain)}
-    if editor is not None and edited is not None:
-        ways["edited"] = editor, edited
-    scores = {way: rankings(embeddings, scorer, rows) for way, (scorer, _) in ways.items()}
+        picked = _extremes(results[PLAIN].t2i_ranks, owners, per_rule, seed)
+    scores = {way: rankings(embeddings, scorers[way], [row for row, _ in picked]) for way in results}
     write = _picture_writer(collection, folder)
-    examples = []
-    for number, (row, rule) in enumerate(picked):
-        owner = int(embeddings.owners[row])
-        shown = {way: first_images(embeddings, of_way[:, number], owner, TOP) for way, of_way in scores.items()}
-        examples.append(
-            {
-                "rule": rule,
-                "caption": embeddings.captions[row],
-                "ranks": {way: float(result.t2i_ranks[row]) for way, (_, result) in ways.items()},
-                "rankings": {way: [_kept(one, write) for one in images] for way, images in shown.items()},
-            }
-        )
-    return examples
+
+    def ranking(way: str, number: int, owner: int) -> list[dict[str, Any]]:
+        images = first_images(embeddings, scores[way][:, number], owner, TOP)
+        return [
+            {"id": one.image_id, "rank": one.rank, "right": one.right, "picture": write(one.image_id)} for one in images
+        ]
+
+    return [
+        {
+            "rule": rule,
+            "caption": embeddings.captions[row],
+            "ranks": {way: float(result.t2i_ranks[row]) for way, result in results.items()},
+            "rankings": {way: ranking(way, number, int(owners[row])) for way in results},
+        }
+        for number, (row, rule) in enumerate(picked)
+    ]
 
 
 def _extremes(ranks: np.ndarray, owners: np.ndarray, per_rule: int, seed: int) -> list[tuple[int, str]]:
@@ -81,10 +81,6 @@ def _extremes(ranks: np.ndarray, owners: np.ndarray, per_rule: int, seed: int) -
         "drawn at random": drawn,
     }
     return first_of_each(orders, owners, per_rule)
-
-
-def _kept(ranked: RankedImage, write: Callable[[str], str]) -> dict[str, Any]:
-    return {"id": ranked.image_id, "rank": ranked.rank, "right": ranked.right, "picture": write(ranked.image_id)}
 
 
 def _picture_writer(collection: Collection, folder: Path) -> Callable[[str], str]:

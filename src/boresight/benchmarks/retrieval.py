@@ -17,7 +17,6 @@ from datasets import Dataset
 from boresight.benchmarks.examples import retrieval_examples
 from boresight.benchmarks.files import PublishedFiles
 from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, not_as_published, size_facts
-from boresight.benchmarks.record import EDITED, PLAIN
 from boresight.data.assemble import SourceRow, assemble, dataset_of
 from boresight.data.collection import Collection
 from boresight.data.files import finder, folder_of_images
@@ -167,8 +166,7 @@ def run_retrieval(
     scorers = ways(job.editor, pick_device(job.device))
     results = {way: [evaluate_retrieval(part, scorer) for part in parts] for way, scorer in scorers.items()}
     facts = {"galleries": f"{len(parts)} of {len(parts[0]):,} images, their mean"} if len(parts) > 1 else {}
-    examples = retrieval_examples(
-        parts[0], collection, job.out, results[PLAIN][0], results.get(EDITED, [None])[0], job.editor, seed=job.seed
-    )
+    first = {way: runs[0] for way, runs in results.items()}
+    examples = retrieval_examples(parts[0], collection, job.out, first, job.ways, seed=job.seed)
     scores = {way: {name: fmean(run[name] for run in runs) for name in RECALLS} for way, runs in results.items()}
     return BenchmarkResult(scores=scores, charts=("T2I R@1", "I2T R@1"), facts=facts, examples=examples)
