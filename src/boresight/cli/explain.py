@@ -1,4 +1,4 @@
-"""boresight explain"""
+"""The command `boresight explain`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Explain:
     """Whether a batch draws a figure for every row, beside the arrays."""
 
     def run(self) -> None:
+        """Draw, or go on drawing."""
         from boresight.attribution.batch import explain_csv
         from boresight.attribution.explain import explain
         from boresight.attribution.plots import save_figure
