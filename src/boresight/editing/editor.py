@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,13 +18,15 @@ from boresight.editing.explanation import Explanation, explain_edit
 from boresight.editing.masks import OnesMask, RandomMask
 from boresight.editing.memory import Memory
 from boresight.editing.model import EditModel
-from boresight.embeddings import Embeddings
-from boresight.encoders.protocol import Encoder
+from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.sae import LatentNames, SparseAutoencoder
 from boresight.sae.autoencoder import encoder_of
 from boresight.sae.config import with_options
 from boresight.storage import as_said, fingerprint, load_artefact, save_artefact
+
+if TYPE_CHECKING:
+    from boresight.encoders.protocol import Encoder
 
 _KEPT = ("encoder", "encoder_fingerprint", "options", "history", "tried")
 

@@ -73,7 +73,6 @@ def train_editor(
     Returns:
         One entry for each look at validation: `step`, `recall_sum`, and `loss` (mean since the last look).
     """
-    check_sets(train_set, validation)
     recall: TrainingNeighbours | None = None
     if editor.memory is not None:
         memory, slots = remember(train_set, options.seed)

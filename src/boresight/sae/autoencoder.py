@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from boresight.device import pick_device
-from boresight.embeddings import Embeddings
-from boresight.encoders.protocol import Encoder
+from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from boresight.sae.config import Plan, SaeConfig, SaeFit, with_options
 from boresight.sae.measures import measure_sae
@@ -21,6 +20,9 @@ from boresight.sae.model import SaeModel
 from boresight.sae.rows import SAMPLE, as_rows
 from boresight.sae.training import train_sae
 from boresight.storage import as_said, fingerprint, load_artefact, save_artefact
+
+if TYPE_CHECKING:
+    from boresight.encoders.protocol import Encoder
 
 _KEPT = ("encoder", "encoder_fingerprint", "rows", "options", "measures")
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -125,6 +124,8 @@ def stability(first: SaeModel, second: SaeModel) -> float:
         )
     a, b = first.directions.detach().cpu(), second.directions.detach().cpu()
     if first.n_latents <= HUNGARIAN_UP_TO:
+        from scipy.optimize import linear_sum_assignment
+
         cosines = (a @ b.T).abs().numpy()
         return float(cosines[linear_sum_assignment(cosines, maximize=True)].mean())
     nearest = [
