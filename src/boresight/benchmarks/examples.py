@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from boresight.benchmarks.record import EDITED, PICTURES, PLAIN
+from boresight.benchmarks.record import PICTURES
 from boresight.data import Collection
 from boresight.data.images import thumbnail
 from boresight.editing import Scorer
 from boresight.embeddings import Embeddings
-from boresight.evaluation.examples import first_images, first_of_each, pick, rankings
+from boresight.evaluation.examples import ranked_queries
 from boresight.evaluation.retrieval import RetrievalScores
-from boresight.seeds import generator
 from boresight.storage import replace_file
-
-TOP = 5
 
 
 def retrieval_examples(
@@ -47,40 +41,22 @@ def retrieval_examples(
     """
     if embeddings.captions is None or not len(embeddings.owners):
         return []
-    owners = embeddings.owners.numpy()
-    if EDITED in results:
-        picked = pick(results[PLAIN], results[EDITED], owners, per_rule, seed)
-    else:
-        picked = _extremes(results[PLAIN].t2i_ranks, owners, per_rule, seed)
-    scores = {way: rankings(embeddings, scorers[way], [row for row, _ in picked]) for way in results}
     write = _picture_writer(collection, folder)
-
-    def ranking(way: str, number: int, owner: int) -> list[dict[str, Any]]:
-        images = first_images(embeddings, scores[way][:, number], owner, TOP)
-        return [
-            {"id": one.image_id, "rank": one.rank, "right": one.right, "picture": write(one.image_id)} for one in images
-        ]
-
     return [
         {
-            "rule": rule,
-            "caption": embeddings.captions[row],
-            "ranks": {way: float(result.t2i_ranks[row]) for way, result in results.items()},
-            "rankings": {way: ranking(way, number, int(owners[row])) for way in results},
+            "rule": query.rule,
+            "caption": embeddings.captions[query.row],
+            "ranks": query.ranks,
+            "rankings": {
+                way: [
+                    {"id": one.image_id, "rank": one.rank, "right": one.right, "picture": write(one.image_id)}
+                    for one in images
+                ]
+                for way, images in query.rankings.items()
+            },
         }
-        for number, (row, rule) in enumerate(picked)
+        for query in ranked_queries(embeddings, results, scorers, per_rule=per_rule, seed=seed)
     ]
-
-
-def _extremes(ranks: np.ndarray, owners: np.ndarray, per_rule: int, seed: int) -> list[tuple[int, str]]:
-    drawn = torch.randperm(len(ranks), generator=generator(seed, "benchmark examples")).numpy()
-    best = drawn[np.argsort(ranks[drawn], kind="stable")]
-    orders: dict[str, Sequence[int] | np.ndarray] = {
-        "among the best": best,
-        "among the worst": best[::-1],
-        "drawn at random": drawn,
-    }
-    return first_of_each(orders, owners, per_rule)
 
 
 def _picture_writer(collection: Collection, folder: Path) -> Callable[[str], str]:

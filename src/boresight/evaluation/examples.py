@@ -22,6 +22,8 @@ from boresight.sae.rows import as_rows
 from boresight.seeds import generator
 
 Names = Mapping[int, str] | Sequence[str]
+Orders = Mapping[str, Sequence[int] | np.ndarray]
+"""Rule -> rows of captions, the one that it picks first at the head."""
 
 EXAMPLE_RULE = (
     "Captions for which one over the rank of the true image rose most, captions for which it fell most, and captions "
@@ -40,6 +42,16 @@ class RankedImage:
     image_id: str
     rank: int
     right: bool
+
+
+@dataclass(frozen=True)
+class RankedQuery:
+    """The caption at `row`, the rule that picked it, and by way the rank of its image and the first images."""
+
+    row: int
+    rule: str
+    ranks: Mapping[str, float]
+    rankings: Mapping[str, Sequence[RankedImage]]
 
 
 @dataclass(frozen=True)
@@ -89,51 +101,81 @@ def pick_examples(
     """
     if embeddings.captions is None:
         raise InputError("These embeddings carry no captions to show; make them with captions=.")
-    before, after = evaluate_retrieval(embeddings), evaluate_retrieval(embeddings, editor)
-    picked = pick(before, after, embeddings.owners.numpy(), per_rule, seed)
-    rows = [row for row, _ in picked]
-    if not rows:
-        return []
-    scores = [rankings(embeddings, scorer, rows) for scorer in ways(editor).values()]
+    results = {way: evaluate_retrieval(embeddings, scorer) for way, scorer in {"plain": None, "edited": editor}.items()}
     labels = [_name(names, latent, "") for latent in range(editor.sae.n_latents)]
-    examples = []
-    for number, (row, rule) in enumerate(picked):
-        owner = int(embeddings.owners[row])
-        plain, edited = (first_images(embeddings, ranking[:, number], owner, top) for ranking in scores)
-        examples.append(
-            Example(
-                caption=embeddings.captions[row],
-                kind=kinds[row] if kinds is not None else "",
-                rule=rule,
-                image_id=embeddings.ids[owner],
-                rank_before=float(before.t2i_ranks[row]),
-                rank_after=float(after.t2i_ranks[row]),
-                plain=plain,
-                edited=edited,
-                explanation=_explained(embeddings, editor, labels, row),
-            )
+    return [
+        Example(
+            caption=embeddings.captions[query.row],
+            kind=kinds[query.row] if kinds is not None else "",
+            rule=query.rule,
+            image_id=embeddings.ids[int(embeddings.owners[query.row])],
+            rank_before=query.ranks["plain"],
+            rank_after=query.ranks["edited"],
+            plain=query.rankings["plain"],
+            edited=query.rankings["edited"],
+            explanation=_explained(embeddings, editor, labels, query.row),
         )
-    return examples
+        for query in ranked_queries(embeddings, results, ways(editor), per_rule=per_rule, top=top, seed=seed)
+    ]
 
 
-def pick(
-    before: RetrievalScores, after: RetrievalScores, owners: np.ndarray, per_rule: int, seed: int
-) -> list[tuple[int, str]]:
-    """Rows of captions with the rule that picked each, by `EXAMPLE_RULE`."""
+def ranked_queries(
+    embeddings: Embeddings,
+    results: Mapping[str, RetrievalScores],
+    scorers: Mapping[str, Scorer],
+    *,
+    per_rule: int = 2,
+    top: int = 5,
+    seed: int = 0,
+) -> list[RankedQuery]:
+    """Caption queries worth looking at: `per_rule` of each rule, fewer where there are no more.
+
+    With an editor by `EXAMPLE_RULE`; without one those that rank the true image best, those that rank it worst, and
+    some at random; at most one caption an image.
+
+    Args:
+        results, scorers: 'plain' and, where there is an editor, 'edited' -> its retrieval on `embeddings`, and itself.
+        top: images of each ranking.
+    """
+    owners = embeddings.owners.numpy()
+    plain, edited = results["plain"], results.get("edited")
+    orders = _extremes(plain, seed) if edited is None else _moved(plain, edited, seed)
+    picked = _first_of_each(orders, owners, per_rule)
+    if not picked:
+        return []
+    scores = {way: rankings(embeddings, scorers[way], [row for row, _ in picked]) for way in results}
+    return [
+        RankedQuery(
+            row=row,
+            rule=rule,
+            ranks={way: float(result.t2i_ranks[row]) for way, result in results.items()},
+            rankings={
+                way: first_images(embeddings, of_way[:, number], int(owners[row]), top)
+                for way, of_way in scores.items()
+            },
+        )
+        for number, (row, rule) in enumerate(picked)
+    ]
+
+
+def _moved(before: RetrievalScores, after: RetrievalScores, seed: int) -> Orders:
     change = 1 / after.t2i_ranks - 1 / before.t2i_ranks
     drawn = torch.randperm(len(change), generator=generator(seed, "report examples")).numpy()
     rising = drawn[np.argsort(-change[drawn], kind="stable")]  # ties in random order
-    orders = {
+    return {
         "largest gain": [row for row in rising if change[row] > 0],
         "largest loss": [row for row in rising[::-1] if change[row] < 0],
-        "drawn at random": list(drawn),
+        "drawn at random": drawn,
     }
-    return first_of_each(orders, owners, per_rule)
 
 
-def first_of_each(
-    orders: Mapping[str, Sequence[int] | np.ndarray], owners: np.ndarray, per_rule: int
-) -> list[tuple[int, str]]:
+def _extremes(result: RetrievalScores, seed: int) -> Orders:
+    drawn = torch.randperm(len(result.t2i_ranks), generator=generator(seed, "benchmark examples")).numpy()
+    best = drawn[np.argsort(result.t2i_ranks[drawn], kind="stable")]
+    return {"among the best": best, "among the worst": best[::-1], "drawn at random": drawn}
+
+
+def _first_of_each(orders: Orders, owners: np.ndarray, per_rule: int) -> list[tuple[int, str]]:
     """Of each rule's rows in their order the first `per_rule`, at most one caption an image over all rules."""
     seen: set[int] = set()
     picked = []
