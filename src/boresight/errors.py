@@ -1,6 +1,8 @@
-"""The two errors a user can meet. Each carries one sentence: what is wrong, where, and the way out."""
+"""The two errors a user can meet: one sentence that says what is wrong, where, and the way out; helpers to say it."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class BoresightError(Exception):
@@ -13,3 +15,21 @@ class InputError(BoresightError, ValueError):
 
 class ArtefactError(BoresightError):
     """A folder on disk is missing, torn, of another kind, or was made for another model."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that says something, without its full stop; the error's type where none does."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__
+
+
+def require_at_least(name: str, value: float, least: float) -> None:
+    """Raises InputError unless `value` is `least` or more."""
+    if value < least:
+        raise InputError(f"{name} is {value}; it must be at least {least}.")
+
+
+def require_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raises InputError unless `value` is one of `choices`."""
+    if value not in (known := list(choices)):
+        raise InputError(f"{name}='{value}' is unknown; choose one of {', '.join(known)}.")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boresight.errors import InputError
+from boresight.errors import InputError, first_line
 
 
 def row_numbers(rows: Tensor | np.ndarray | Sequence[int], n: int) -> Tensor:
@@ -42,5 +42,6 @@ def as_tensor(values: Tensor | np.ndarray | Sequence[int], label: str) -> Tensor
                 values = np.ascontiguousarray(values)
             return torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{label} cannot be read as numbers ({reason}); pass a numpy array or a tensor.") from error
+        raise InputError(
+            f"{label} cannot be read as numbers ({first_line(error)}); pass a numpy array or a tensor."
+        ) from error

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import ArtefactError, InputError, first_line
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -132,24 +132,35 @@ def _changed(folder: Path) -> float:
     return max(times)
 
 
-def sync(file: Path) -> None:
-    """Force a file's bytes to the disk, so that a rename after it never exposes a torn file."""
-    with open(file, "rb") as handle:
-        os.fsync(handle.fileno())
+def sync(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries, to the disk, so that a rename after it never exposes a torn file."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def replacing_file(file: Path) -> Iterator[Path]:
+    """A temporary name beside `file` that takes its place, forced to the disk, when the block ends without an error."""
+    temporary = file.with_name(f".{file.name}.part")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(file)
+        sync(file.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def replace_file(file: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises ArtefactError when the place cannot be written."""
-    part = file.with_name(f".{file.name}.part")
-    try:
+    """Write a file whole or not at all. Raises ArtefactError when the folder cannot be written."""
+    with writing(file, "choose a folder you may write to."):
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        sync(part)
-        os.replace(part, file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise ArtefactError(f"Cannot write {file} ({error.strerror}); choose a folder you may write to.") from error
+        with replacing_file(file) as temporary:
+            temporary.write_bytes(data)
 
 
 def replace_text(file: Path, text: str) -> None:
@@ -218,7 +229,7 @@ def as_said(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, RuntimeError, InputError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ArtefactError(f"{folder} does not hold what its manifest says ({reason}); fit it again.") from error
 
 

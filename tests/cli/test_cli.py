@@ -193,12 +193,13 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_fit(work: Path, tm
         assert "kind 'sae', not 'editor'" in refused("editor", "emb", "--sae", work / "sae", "--out", work / "sae")
 
 
-def test_a_run_goes_on_in_the_precision_it_was_begun_in(tmp_path: Path) -> None:
+def test_a_run_does_not_go_on_in_another_precision(tmp_path: Path) -> None:
     write_photos(tmp_path / "photos", 6)
-    words = ("embed", tmp_path / "photos", "--out", tmp_path / "emb")
+    words = ("embed", tmp_path / "photos", "--out", tmp_path / "emb", "--device", "cpu")
     with mock.patch("boresight.embeddings.run._embed_images", side_effect=KeyboardInterrupt):
         assert boresight(*words, "--dtype", "bfloat16").code == 130
-    assert boresight(*words).code == 0
+    assert "made with an encoder computing in bfloat16 and this run has float32" in refused(*words)
+    assert boresight(*words, "--dtype", "bfloat16").code == 0
     assert Embeddings.load(tmp_path / "emb").manifest["computed_in"] == "bfloat16"
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from boresight.embeddings import Embeddings, embed, run, store
+from boresight import storage
+from boresight.embeddings import Embeddings, embed, store
 from boresight.embeddings.rowfile import RowFile
 from boresight.encoders import load_encoder
 from boresight.errors import ArtefactError, InputError
@@ -203,7 +204,7 @@ def test_stopped_before_any_write_it_goes_on_and_computes_no_finished_part_again
 
     for owner, name in (
         (RowFile, "append"), (RowFile, "seal"), (RowFile, "finish"), (Run, "_write"), (Run, "finish"),
-        (store, "write_meta"), (store, "write_manifest"), (store, "write_json"), (store, "sync"), (os, "fsync"),
+        (store, "write_meta"), (store, "write_manifest"), (store, "write_json"), (storage, "sync"), (os, "fsync"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, mortal(getattr(owner, name)))
     deaths = 0
@@ -436,19 +437,6 @@ def test_a_file_that_may_not_grow_gets_the_same_sentence(size, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert len(embed(FakeEncoder(64), make_collection(9), tmp_path / "e")) == 9
-
-
-def test_the_precision_a_run_was_begun_in(tmp_path):
-    assert run.begun_in(tmp_path / "e") is None
-    encoder = FakeEncoder()
-    encoder.dtype = torch.bfloat16
-    encoder.before_images = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        embed(encoder, make_collection(3), tmp_path / "e")
-    assert run.begun_in(tmp_path / "e") == "bfloat16"
-    encoder.before_images = lambda: None
-    embed(encoder, make_collection(3), tmp_path / "e")
-    assert run.begun_in(tmp_path / "e") == "bfloat16"
 
 
 def test_places_that_cannot_be_written(tmp_path):

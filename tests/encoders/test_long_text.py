@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from boresight.encoders import load_encoder
 from boresight.encoders.long_text import embed_texts_in_windows, windows
 from boresight.errors import ArtefactError, InputError
 from boresight.runs import JOURNAL
-from boresight.storage import MANIFEST
 from fake_encoder import FakeEncoder, make_collection, picture
 from tiny_encoders import FAMILIES, save_tiny
 
@@ -154,18 +152,6 @@ def test_a_folder_made_the_other_way_is_refused(first, then, tmp_path: Path, mon
     assert len((tmp_path / "begun" / JOURNAL).read_text().splitlines()) == 2
     with pytest.raises(ArtefactError, match=f"made with long_text = {first} and this run has {then}"):
         embed(encoder, collection, tmp_path / "begun", long_text=then, part_size=2)
-
-
-def test_folders_that_do_not_say_were_cut(tmp_path: Path) -> None:
-    encoder = load_encoder(save_tiny("clip", tmp_path / "clip"), device="cpu", dtype="float32")
-    collection = make_collection(4)
-    embed(encoder, collection, tmp_path / "e")
-    manifest = json.loads((tmp_path / "e" / MANIFEST).read_text())
-    assert manifest.pop("long_text") == "truncate"
-    (tmp_path / "e" / MANIFEST).write_text(json.dumps(manifest))
-    assert len(embed(encoder, collection, tmp_path / "e")) == 4
-    with pytest.raises(ArtefactError, match="made with long_text = truncate"):
-        embed(encoder, collection, tmp_path / "e", long_text="windows")
 
 
 def test_what_cannot_be(tmp_path: Path) -> None:

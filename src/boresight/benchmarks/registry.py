@@ -27,7 +27,7 @@ from boresight.benchmarks.record import FILE, BenchmarkRun, defined
 from boresight.benchmarks.retrieval import PublishedRetrieval, run_published
 from boresight.data import Collection
 from boresight.editing.scorer import check_batches
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import ArtefactError, InputError, require_at_least
 from boresight.progress import say
 from boresight.storage import nearest
 
@@ -76,8 +76,7 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
         raise InputError(f"There is no benchmark '{name}'; choose one of {', '.join(BENCHMARKS)}.")
     benchmark = BENCHMARKS[name]
     require_options(name, {option: getattr(job, option) for option in OPTIONS})
-    if job.workers < 0:
-        raise InputError(f"workers is {job.workers}; it must be at least 0.")
+    require_at_least("workers", job.workers, 0)
     check_batches(job.encoder, job.editor, 1)
     subject = job.subject if benchmark.any_collection or benchmark.any_folder else ""
     data = _data(job)

@@ -40,7 +40,7 @@ class Demo:
         from boresight.progress import say
 
         started = time.monotonic()
-        encoder = open_encoder(self.encoder, self.out / "embeddings", device=self.device, dtype="auto")
+        encoder = open_encoder(self.encoder, device=self.device, dtype="auto")
         collection = self._collection()
         job = run_job(
             encoder,

@@ -1,4 +1,4 @@
-"""boresight embed"""
+"""The command `boresight embed`."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Embed:
     """What to do with a corrupt picture, a missing file, an empty caption or a duplicate id."""
 
     def run(self) -> None:
+        """Embed, and say how much."""
         from boresight.cli.sources import open_collection, open_encoder
         from boresight.embeddings import embed
 
@@ -53,7 +54,7 @@ class Embed:
             id_column=self.id_column,
             split_column=self.split_column,
         )
-        encoder = open_encoder(self.encoder, self.out, device=self.device, dtype=self.dtype)
+        encoder = open_encoder(self.encoder, device=self.device, dtype=self.dtype)
         embeddings = embed(
             encoder,
             collection,

@@ -91,7 +91,7 @@ class Evaluate:
             raise InputError(f"There is no folder {data}; pass the one that holds the files of {self.what}.")
         out = self.out or Path("runs") / self.what
         return BenchmarkJob(
-            encoder=open_encoder(self.model, out / "embeddings", device=self.device, dtype=self.dtype),
+            encoder=open_encoder(self.model, device=self.device, dtype=self.dtype),
             data=data,
             out=out,
             editor=None if self.editor is None else CaptionEditor.load(self.editor),

@@ -20,7 +20,7 @@ from boresight.cli.inspect import Inspect
 from boresight.cli.pretrain import Pretrain
 from boresight.cli.report import Report
 from boresight.cli.sae import Sae
-from boresight.errors import BoresightError, InputError
+from boresight.errors import BoresightError, InputError, first_line
 
 COMMANDS: dict[str, type] = {
     "demo": Demo,
@@ -105,7 +105,7 @@ def _read_yaml(file: Path) -> dict[str, object]:
     except OSError as error:
         raise InputError(f"The config file {file} cannot be read ({error.strerror}); check the path.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"The config file {file} is no yaml ({str(error).splitlines()[0]}); mend it.") from error
+        raise InputError(f"The config file {file} is no yaml ({first_line(error)}); mend it.") from error
     if not isinstance(values, dict) or any(isinstance(value, dict) for value in values.values()):
         raise InputError(f"The config file {file} must hold flat 'option: value' lines; mend it.")
     return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,15 +29,9 @@ def open_collection(source: str, **options: Any) -> Collection:
     return collection
 
 
-def open_encoder(name: str | None, run: Path, *, device: str | None, dtype: str) -> Encoder:
-    """The encoder of this name, or the small CLIP that ships with boresight, to embed into the folder `run`.
-
-    A run goes on in the precision it was begun in, whatever 'auto' would measure today.
-    """
-    from boresight.embeddings.run import begun_in
+def open_encoder(name: str | None, *, device: str | None, dtype: str) -> Encoder:
+    """The encoder of this name, or the small CLIP that ships with boresight."""
     from boresight.encoders import load_encoder
     from boresight.models import default_model_path
 
-    if dtype == "auto":
-        dtype = begun_in(run) or dtype
     return load_encoder(name or str(default_model_path()), device=device, dtype=dtype)

@@ -22,7 +22,7 @@ from boresight.data.formats.tar import read_webdataset
 from boresight.data.images import check_header, decode
 from boresight.data.problems import Problem, printable, summary
 from boresight.data.splits import normal_split
-from boresight.errors import InputError
+from boresight.errors import InputError, require_choice
 from boresight.prefetch import ahead
 from boresight.progress import progress, say
 
@@ -77,10 +77,10 @@ def load_collection(
         InputError: the source does not exist, is ambiguous, has no such columns, or holds nothing usable; or, under
             'refuse', anything in it cannot be used.
     """
-    _one_of("on_error", on_error, get_args(OnError))
-    _one_of("check_images", check_images, get_args(CheckImages))
+    require_choice("on_error", on_error, get_args(OnError))
+    require_choice("check_images", check_images, get_args(CheckImages))
     if format is not None:
-        _one_of("format", format, FORMATS)
+        require_choice("format", format, FORMATS)
     if images is not None:
         folder_of_images(images)
     columns = Columns.of(image=image_column, captions=caption_columns, id=id_column, split=split_column)
@@ -172,11 +172,6 @@ def _checked(dataset: Dataset, how: CheckImages) -> tuple[list[int], list[Proble
 def _refuse_or_go_on(problems: Sequence[Problem], on_error: OnError, label: str) -> None:
     if problems and on_error == "refuse":
         raise InputError(f"{label} has {summary(problems)}; mend them, or pass on_error='skip' to leave them out.")
-
-
-def _one_of(option: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise InputError(f"{option}='{value}' is unknown; choose one of {', '.join(choices)}.")
 
 
 def _name_of(path: str | os.PathLike[str], source: Source) -> str:

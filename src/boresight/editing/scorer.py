@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.editing.scoring import LengthTerms
-from boresight.errors import InputError
+from boresight.errors import require_at_least
 
 if TYPE_CHECKING:
     from boresight.embeddings import Embeddings
@@ -131,8 +131,7 @@ Editors = Mapping[str, Scorer | None]
 
 def check_batches(encoder: Encoder, editor: Scorer | None, batch_size: int) -> None:
     """Raises InputError for a batch size below 1, ArtefactError for an editor of another encoder or width."""
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
+    require_at_least("batch_size", batch_size, 1)
     if editor is not None:
         editor.require_same_encoder(encoder)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boresight.embeddings import store
 from boresight.errors import InputError
 from boresight.indexing import as_tensor, row_numbers
 
@@ -152,9 +153,16 @@ class Embeddings:
 
         Raises ArtefactError when the place cannot be written or holds something else than an artefact.
         """
-        from boresight.embeddings import store
-
-        store.save(self, Path(folder))
+        store.save(
+            Path(folder),
+            {**self.manifest, "name": self.name},
+            images=self.images,
+            texts=self.texts,
+            owners=self.owners,
+            ids=self.ids,
+            captions=self.captions,
+            splits=self.splits,
+        )
 
     @classmethod
     def load(cls, folder: str | Path, *, verify: bool = False) -> Embeddings:
@@ -163,20 +171,21 @@ class Embeddings:
         `verify` reads everything once and compares hashes. Raises ArtefactError when the folder is missing, torn,
         of another kind, or holds a run that is not finished.
         """
-        from boresight.embeddings import store
-
-        return store.load(Path(folder), verify)
+        return cls(**store.load(Path(folder), verify))
 
     @property
     def train(self) -> Embeddings:
+        """The split 'train'."""
         return self.split("train")
 
     @property
     def validation(self) -> Embeddings:
+        """The split 'validation'."""
         return self.split("validation")
 
     @property
     def test(self) -> Embeddings:
+        """The split 'test'."""
         return self.split("test")
 
 

@@ -10,10 +10,9 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from datasets import Dataset
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,11 +22,14 @@ from boresight.embeddings.embeddings import Embeddings
 from boresight.embeddings.rowfile import RowFile
 from boresight.encoders.long_text import embed_texts_in_windows, warn_of_truncation
 from boresight.encoders.protocol import Encoder
-from boresight.errors import InputError
+from boresight.errors import InputError, require_at_least
 from boresight.prefetch import ahead
 from boresight.progress import progress, say
-from boresight.runs import GO_ON, JOURNAL, Run, open_run, refuse_other_run, whole_lines
+from boresight.runs import GO_ON, JOURNAL, Run, open_run, refuse_other_run
 from boresight.storage import MANIFEST, read_manifest, writing
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _LABELS = {
     "encoder_fingerprint": "an encoder of fingerprint",
@@ -76,8 +78,7 @@ def embed(
         ArtefactError: the folder cannot be written, is being written, or was made from something else.
     """
     for label, value, least in (("batch_size", batch_size, 1), ("part_size", part_size, 1), ("workers", workers, 0)):
-        if value < least:
-            raise InputError(f"{label} is {value}; it must be at least {least}.")
+        require_at_least(label, value, least)
     if on_error not in ("skip", "refuse") or dtype not in ("float16", "float32"):
         raise InputError("on_error must be 'skip' or 'refuse' and dtype 'float16' or 'float32'; check the spelling.")
     if long_text not in ("truncate", "windows"):
@@ -88,21 +89,9 @@ def embed(
     job = _Job(encoder, collection, batch_size, refuse, workers, dtype, part_size, in_memory, windows)
     if folder is not None:
         return _embed_into(Path(folder), job)
-    with tempfile.TemporaryDirectory(prefix="boresight-") as place:
-        mapped = _embed_into(Path(place) / "embeddings", job)
+    with tempfile.TemporaryDirectory(prefix="boresight-") as scratch:
+        mapped = _embed_into(Path(scratch) / "embeddings", job)
         return replace(mapped, images=mapped.images.clone(), texts=mapped.texts.clone())
-
-
-def begun_in(folder: str | Path) -> str | None:
-    """The precision that a run in `folder` was begun or finished in, for the encoder that goes on with it; or None."""
-    place = Path(folder)
-    if (place / MANIFEST).is_file():
-        return read_manifest(place, store.KIND).get("computed_in")
-    if not (place / JOURNAL).is_file():
-        return None
-    with open(place / JOURNAL, "rb") as handle:
-        lines, _ = whole_lines(handle)
-    return lines[0].get("computed_in") if lines else None
 
 
 @dataclass(frozen=True)
@@ -150,17 +139,17 @@ def _embed_into(folder: Path, job: _Job) -> Embeddings:
             raise
         _write_end(folder, job, run, identity, files)
         run.finish()
-    return store.load(folder, verify=False)
+    return Embeddings.load(folder)
 
 
 def _finished(folder: Path, job: _Job, identity: dict[str, Any]) -> Embeddings:
     manifest = read_manifest(folder, store.KIND)
-    refuse_other_run(folder, {"long_text": "truncate", **manifest}, identity, _LABELS)
+    refuse_other_run(folder, manifest, identity, _LABELS)
     _refuse_skipped(folder, job, [problem["problem"] for problem in manifest.get("problems", [])])
     with writing(folder, GO_ON):
         (folder / JOURNAL).unlink(missing_ok=True)  # left by a stop between the manifest and the end
     say(f"{folder} is complete already; nothing was computed.")
-    return store.load(folder, verify=False)
+    return Embeddings.load(folder)
 
 
 def _refuse_skipped(folder: Path, job: _Job, skipped: list[str]) -> None:
@@ -236,12 +225,12 @@ def _embed_texts(folder: Path, job: _Job, file: RowFile, captions: list[str], ba
         order = sorted(range(len(some)), key=lambda j: len(some[j]))
         texts = torch.empty(len(some), job.encoder.width)
         for at in range(0, len(some), job.batch_size):
-            places = order[at : at + job.batch_size]
-            batch = [some[j] for j in places]
+            rows = order[at : at + job.batch_size]
+            batch = [some[j] for j in rows]
             if job.windows:
-                texts[places], cut = embed_texts_in_windows(job.encoder, batch, job.batch_size)
+                texts[rows], cut = embed_texts_in_windows(job.encoder, batch, job.batch_size)
             else:
-                texts[places], cut = job.encoder.embed_texts_counted(batch)
+                texts[rows], cut = job.encoder.embed_texts_counted(batch)
             long += cut
         with writing(folder, GO_ON):
             file.append(texts)
@@ -265,17 +254,17 @@ def _write_end(folder: Path, job: _Job, run: Run, identity: dict[str, Any], file
         done = 0
         for start in range(0, total, job.part_size):
             rows = job.rows(start, start + job.part_size)
-            kept = [place for place in range(len(rows["id"])) if start + place not in skipped]
+            kept = [i for i in range(len(rows["id"])) if start + i not in skipped]
             problems.extend(
-                {"id": rows["id"][place], "problem": skipped[start + place]}
-                for place in range(len(rows["id"]))
-                if start + place in skipped
+                {"id": rows["id"][i], "problem": skipped[start + i]}
+                for i in range(len(rows["id"]))
+                if start + i in skipped
             )
-            counts = torch.tensor([len(rows["captions"][place]) for place in kept], dtype=torch.int64)
+            counts = torch.tensor([len(rows["captions"][i]) for i in kept], dtype=torch.int64)
             yield (
-                [rows["id"][place] for place in kept],
-                [rows["split"][place] for place in kept],
-                [caption for place in kept for caption in rows["captions"][place]],
+                [rows["id"][i] for i in kept],
+                [rows["split"][i] for i in kept],
+                [caption for i in kept for caption in rows["captions"][i]],
                 torch.repeat_interleave(torch.arange(done, done + len(kept)), counts),
             )
             done += len(kept)

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from boresight.embeddings.embeddings import Embeddings
 from boresight.embeddings.rowfile import RowFile, map_rows, verify_rows
-from boresight.errors import ArtefactError
+from boresight.errors import ArtefactError, first_line
 from boresight.runs import JOURNAL
-from boresight.storage import FORMAT, MANIFEST, read_manifest, replacing_folder, sync, write_json
+from boresight.storage import FORMAT, MANIFEST, read_manifest, replacing_file, replacing_folder, write_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 KIND = "embeddings"
 IMAGES, TEXTS = "images.npy", "texts.npy"
 META_IMAGES, META_TEXTS = "meta-images.parquet", "meta-texts.parquet"
 _BLOCK = 8192  # rows written at once
-_STORE_KEYS = ("kind", "format", "boresight", "name", "width", "dtype", "images", "texts", "files")
+_STORE_KEYS = ("kind", "format", "boresight", "width", "dtype", "images", "texts", "files")
 
 
-def load(folder: Path, verify: bool) -> Embeddings:
-    """See `Embeddings.load`."""
+def load(folder: Path, verify: bool) -> dict[str, Any]:
+    """The fields of the `Embeddings` in a folder; see `Embeddings.load`."""
     if not (folder / MANIFEST).is_file() and (folder / JOURNAL).is_file():
         raise ArtefactError(f"{folder} holds an unfinished embedding run; run the same embed again to finish it.")
     manifest = read_manifest(folder, KIND)
@@ -45,28 +43,34 @@ def load(folder: Path, verify: bool) -> Embeddings:
     _agree(folder, len(images) == image_table.num_rows and len(texts) == text_table.num_rows)
     _agree(folder, images.shape[1] == texts.shape[1])
     _agree(folder, not len(owners) or (int(owners.min()) >= 0 and int(owners.max()) < len(images)))
-    return Embeddings(
-        images=images,
-        texts=texts,
-        owners=owners,
-        ids=image_table["id"].to_pylist(),
-        captions=text_table["caption"].to_pylist() if "caption" in text_table.column_names else None,
-        splits=image_table["split"].to_pylist(),
-        name=manifest.get("name", ""),
-        manifest=manifest,
-    )
+    return {
+        "images": images,
+        "texts": texts,
+        "owners": owners,
+        "ids": image_table["id"].to_pylist(),
+        "captions": text_table["caption"].to_pylist() if "caption" in text_table.column_names else None,
+        "splits": image_table["split"].to_pylist(),
+        "name": manifest.get("name", ""),
+        "manifest": manifest,
+    }
 
 
-def save(embeddings: Embeddings, folder: Path) -> None:
-    """See `Embeddings.save`."""
-    made_by = {key: value for key, value in embeddings.manifest.items() if key not in _STORE_KEYS}
+def save(
+    folder: Path,
+    manifest: dict[str, Any],
+    images: Tensor,
+    texts: Tensor,
+    owners: Tensor,
+    ids: Sequence[str],
+    captions: Sequence[str] | None,
+    splits: Sequence[str],
+) -> None:
+    """Write the fields of `Embeddings`; see `Embeddings.save`."""
+    made_by = {key: value for key, value in manifest.items() if key not in _STORE_KEYS}
     with replacing_folder(folder, KIND) as staging:
-        files = {
-            IMAGES: _write_rows(staging / IMAGES, embeddings.images),
-            TEXTS: _write_rows(staging / TEXTS, embeddings.texts),
-        }
-        write_meta(staging, [(embeddings.ids, embeddings.splits, embeddings.captions, embeddings.owners)])
-        write_manifest(staging, {**made_by, "name": embeddings.name, **describe(files)})
+        files = {IMAGES: _write_rows(staging / IMAGES, images), TEXTS: _write_rows(staging / TEXTS, texts)}
+        write_meta(staging, [(ids, splits, captions, owners)])
+        write_manifest(staging, {**made_by, **describe(files)})
 
 
 def describe(files: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -88,6 +92,9 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 def write_meta(folder: Path, blocks: Iterable[tuple[Any, Any, Any, Tensor]]) -> None:
     """The two parquet files, from (ids, splits, captions or None, owners) block by block."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     with replacing_file(folder / META_IMAGES) as one, replacing_file(folder / META_TEXTS) as other:
         writers: list[pq.ParquetWriter] = []
         try:
@@ -106,23 +113,6 @@ def write_meta(folder: Path, blocks: Iterable[tuple[Any, Any, Any, Tensor]]) -> 
                 writer.close()
 
 
-@contextlib.contextmanager
-def replacing_file(file: Path) -> Iterator[Path]:
-    """A temporary name beside `file` that takes its place, forced to the disk, when the block ends without an error."""
-    temporary = file.with_name(f".{file.name}.part")
-    try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(file)
-        handle = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _write_rows(file: Path, rows: Tensor) -> dict[str, Any]:
     with RowFile(file, rows.shape[1], str(rows.dtype).removeprefix("torch.")) as out:
         for start in range(0, len(rows), _BLOCK):
@@ -132,11 +122,13 @@ def _write_rows(file: Path, rows: Tensor) -> dict[str, Any]:
 
 
 def _read_table(file: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         return pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ArtefactError(f"{file} is missing or torn ({reason}); make the embeddings again.") from error
+        raise ArtefactError(f"{file} is missing or torn ({first_line(error)}); make the embeddings again.") from error
 
 
 def _agree(folder: Path, condition: bool) -> None:

@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
+from boresight.device import pick_dtype
 from boresight.encoders.long_text import truncate, warn_of_truncation
 from boresight.encoders.model_files import check_folder, file_fingerprint, model_folder
-from boresight.encoders.precision import pick_dtype
 from boresight.encoders.protocol import check_batch, check_image, check_texts, unit_rows
 from boresight.encoders.tokens import TokenizedTexts, fast_tokens
 from boresight.encoders.towers.hf import hf_towers
 from boresight.encoders.towers.tower import Towers
-from boresight.errors import InputError
+from boresight.errors import InputError, first_line
 
 FAMILIES = {
     "clip": "CLIP",
@@ -170,10 +170,10 @@ def load_transformers(name_or_path: str, device: torch.device, dtype: str | torc
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # OSError, ValueError, KeyError, TypeError or the library's own, for a malformed file
-        raise InputError(f"The config.json of {label} cannot be used ({_first_line(error)}); {_KNOWN}.") from error
+        raise InputError(f"The config.json of {label} cannot be used ({first_line(error)}); {_KNOWN}.") from error
     if config.model_type not in FAMILIES:
         raise InputError(f"{label} is a '{config.model_type}' model, not a dual encoder; {_KNOWN}.")
-    chosen = pick_dtype(dtype, device, getattr(config.text_config, "hidden_size", 768))
+    chosen = pick_dtype(dtype, device)
     model = _load_model(folder, config, label)
     tokenizer = _load_part(AutoTokenizer, folder, label, "tokenizer")
     image_processor = _load_part(AutoImageProcessor, folder, label, "image processor", backend="pil")
@@ -193,7 +193,7 @@ def load_transformers(name_or_path: str, device: torch.device, dtype: str | torc
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"The parts of {label} do not fit together ({_first_line(error)}); "
+            f"The parts of {label} do not fit together ({first_line(error)}); "
             "check that its tokenizer and preprocessor files belong to its weights."
         ) from error
     if image_width != encoder.width:
@@ -222,7 +222,7 @@ def _load_model(folder: Path, config: Any, label: str) -> Any:
         )
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"The weights of {label} are torn or do not fit its config.json ({_first_line(error)}); "
+            f"The weights of {label} are torn or do not fit its config.json ({first_line(error)}); "
             "copy or download the folder again."
         ) from error
     finally:
@@ -242,18 +242,13 @@ def _load_part(kind: Any, folder: Path, label: str, what: str, **options: Any) -
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
     except ImportError as error:
         raise InputError(
-            f"The {what} of {label} needs a package that is not here ({_first_line(error)}); install it and try again."
+            f"The {what} of {label} needs a package that is not here ({first_line(error)}); install it and try again."
         ) from error
     except Exception as error:  # the libraries raise anything from OSError to bare Exception for a damaged file
         raise InputError(
-            f"The {what} of {label} is missing or cannot be read ({_first_line(error)}); "
+            f"The {what} of {label} is missing or cannot be read ({first_line(error)}); "
             "copy its files from the original model into the folder."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__
 
 
 def _token_limit(model: Any, tokenizer: Any) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import get_repo_discussions, snapshot_download
 from huggingface_hub.errors import HFValidationError
 
-from boresight.errors import InputError
+from boresight.errors import InputError, first_line
 
 CONFIG = "config.json"
 _PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]  # no pickled weights, no code
@@ -34,9 +34,8 @@ def model_folder(name_or_path: str) -> Path:
     except HFValidationError as error:
         raise InputError(f"'{name_or_path}' is neither a folder nor a hub name; check the spelling.") from error
     except Exception as error:  # the hub's client lets those of its http library through
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise InputError(
-            f"'{name_or_path}' is no folder here and could not be had from the hub ({reason}); "
+            f"'{name_or_path}' is no folder here and could not be had from the hub ({first_line(error)}); "
             "check the name and the network, or pass the path of a downloaded folder."
         ) from error
 

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from boresight.device import pick_dtype
 from boresight.encoders.long_text import warn_of_truncation
-from boresight.encoders.precision import pick_dtype
 from boresight.encoders.protocol import check_batch, check_image, check_texts, unit_rows
 from boresight.encoders.tokens import Token, TokenizedTexts, aligned_tokens, fast_tokens
 from boresight.encoders.towers.openclip import openclip_towers
 from boresight.encoders.towers.tower import Towers
-from boresight.errors import InputError
+from boresight.errors import InputError, first_line
 
 _LOCAL, _HUB = "local-dir:", "hf-hub:"
 
@@ -142,7 +142,7 @@ def load_open_clip(name: str, device: torch.device, dtype: str | torch.dtype) ->
         config = open_clip.get_model_config(model_name)
         model, _, transform = open_clip.create_model_and_transforms(model_name, pretrained=tag, pretrained_text=False)
         tokenizer = open_clip.get_tokenizer(model_name)
-        chosen = pick_dtype(dtype, device, config.get("text_cfg", {}).get("width", 512))
+        chosen = pick_dtype(dtype, device)
         encoder = OpenClipEncoder(
             model,
             tokenizer,
@@ -155,9 +155,8 @@ def load_open_clip(name: str, device: torch.device, dtype: str | torch.dtype) ->
     except InputError:
         raise
     except Exception as error:  # open_clip raises many kinds for a missing, torn or unreachable model
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise InputError(
-            f"open_clip cannot load '{name}' ({reason}); check the name, the network and the files."
+            f"open_clip cannot load '{name}' ({first_line(error)}); check the name, the network and the files."
         ) from error
     return encoder
 

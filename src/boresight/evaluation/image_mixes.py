@@ -20,7 +20,7 @@ from torch import Tensor
 from boresight.data.collection import Collection
 from boresight.embeddings.batches import embed_batches
 from boresight.encoders.protocol import Encoder
-from boresight.errors import InputError
+from boresight.errors import InputError, require_at_least
 from boresight.progress import progress
 from boresight.seeds import generator
 
@@ -134,8 +134,7 @@ def embed_mixes(encoder: Encoder, pictures: MixedPictures, *, batch_size: int = 
 
     Raises InputError for a picture that cannot be read, or a batch size below 1.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
+    require_at_least("batch_size", batch_size, 1)
     rows = torch.arange(len(pictures)).split(batch_size)
     batches = [[partial(pictures.__getitem__, row) for row in some.tolist()] for some in rows]
     parts = []

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from boresight.errors import InputError
+from boresight.errors import require_at_least
 
 _IMAGES, _TEXTS, _JOINT = "#2166ac", "#d6604d", "#999999"
 _COLOURS = {"plain": "#999999", "edited": "#2166ac", "shuffled images": "#fdae61"}
@@ -34,8 +34,7 @@ def alignment_figure(
     Example:
         alignment_figure(alignment_report(test, editor), pairs_in_plane(test, editor)).savefig("alignment.png")
     """
-    if joined < 0:
-        raise InputError(f"joined is {joined}; it must be at least 0.")
+    require_at_least("joined", joined, 0)
     bars = {way: values for way, values in report.items() if way in _COLOURS}
     measures = list(bars.get("plain", {}))
     columns = min(5, max(1, len(measures)))

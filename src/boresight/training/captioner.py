@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from boresight.device import pick_device
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import ArtefactError, InputError, first_line
 from boresight.seeds import generator
 from boresight.storage import load_artefact, save_artefact
 from boresight.training.config import CaptionerShape
@@ -314,7 +314,7 @@ class Captioner(nn.Module):
             captioner.load_state_dict(tensors)
             captioner.model = str(manifest.get("model", ""))
         except (KeyError, TypeError, RuntimeError, InputError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise ArtefactError(f"{folder} does not hold what its manifest says ({reason}); train it again.") from error
         return captioner.to(pick_device(device)).eval()
 

@@ -17,7 +17,7 @@ from boresight.data.images import open_picture
 from boresight.encoders import Encoder
 from boresight.encoders.hf import TransformersEncoder
 from boresight.encoders.protocol import check_texts
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import ArtefactError, InputError, require_choice
 from boresight.prefetch import ahead
 from boresight.progress import progress, say
 from boresight.runs import GO_ON, open_run
@@ -216,8 +216,7 @@ def _beam(
 def check_decoding(captioner: Captioner, batch_size: int, decode: str, beams: int, max_tokens: int | None) -> None:
     """Raises InputError for an option out of range, or one that this captioner cannot follow."""
     queries = captioner.config.queries
-    if decode not in get_args(Decode):
-        raise InputError(f"decode='{decode}' is unknown; choose one of {', '.join(get_args(Decode))}.")
+    require_choice("decode", decode, get_args(Decode))
     if decode == "beam" and captioner.config.variant == "queries":
         raise InputError(
             "This captioner writes all tokens at once, so there are no beams to keep; use decode='greedy'."

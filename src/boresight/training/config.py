@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from boresight.errors import InputError
+from boresight.errors import InputError, require_at_least, require_choice
 
 Captions = Literal["both", "web", "synthetic"]
 Loss = Literal["softmax", "multi-positive", "sigmoid"]
@@ -207,8 +207,7 @@ class StreamConfig(StreamOptions):
         for name in ("batch_size", "image_size", "buffer", "budget", "n_sentences"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} is too small; pass 1 or more.")
-        if self.strategy not in get_args(Strategy):
-            raise InputError(f"strategy='{self.strategy}' is unknown; choose one of {', '.join(get_args(Strategy))}.")
+        require_choice("strategy", self.strategy, get_args(Strategy))
         if self.workers < 0:
             raise InputError(f"workers={self.workers} is no number of processes; pass 0 or more.")
         if not 0 < self.minimum_area <= 1:
@@ -244,11 +243,10 @@ class CaptionerShape:
     longest caption of the batch."""
 
     def __post_init__(self) -> None:
-        if self.variant not in get_args(Variant):
-            raise InputError(f"variant='{self.variant}' is unknown; choose one of {', '.join(get_args(Variant))}.")
+        require_choice("variant", self.variant, get_args(Variant))
         for name, value in vars(self).items():
-            if type(value) is int and value < 1:
-                raise InputError(f"{name} is {value}; it must be at least 1.")
+            if type(value) is int:
+                require_at_least(name, value, 1)
         if self.width % self.heads:
             raise InputError(f"width {self.width} is no multiple of heads {self.heads}; choose another of the two.")
 

@@ -16,7 +16,7 @@ import torch
 from torch import Generator
 
 from boresight.data.sentences import sentences
-from boresight.errors import InputError
+from boresight.errors import InputError, require_choice
 from boresight.training.config import Strategy
 
 
@@ -111,8 +111,7 @@ def reduce(
 
     Raises InputError when the strategy is unknown or the budget is below 1.
     """
-    if strategy not in get_args(Strategy):
-        raise InputError(f"strategy='{strategy}' is unknown; choose one of {', '.join(get_args(Strategy))}.")
+    require_choice("strategy", strategy, get_args(Strategy))
     if budget < 1:
         raise InputError(f"A budget of {budget} tokens keeps nothing of a caption; pass 1 or more.")
     if strategy == "sub-caption":
