@@ -133,7 +133,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Found:
+class Results:
     """Figures of a world: recalls of 'plain', and for each setting what every seed found, in the order of the seeds."""
 
     plain: Recalls
@@ -168,11 +168,11 @@ def main(options: Options) -> None:
         for seed in options.seeds:
             for setting in settings:
                 rows[setting].append(measured(data, seed, setting, options))
-        found = Found(plain, rows, base)
-        report = f"### {name} (seeds {seeds})\n\n{table(levels, found)}\n"
+        results = Results(plain, rows, base)
+        report = f"### {name} (seeds {seeds})\n\n{table(levels, results)}\n"
         print(f"\n{report}", flush=True)
         replace_text(options.out / options.split / f"{name}.md", report)
-        if drawn := draw_gains(name, levels, found):
+        if drawn := draw_gains(name, levels, results):
             drawn.savefig(options.out / options.split / f"{name}.png", dpi=150)
 
 
@@ -231,16 +231,17 @@ def measured(data: Data, seed: int, setting: Setting, options: Options) -> dict[
         unseen = measure_sae(sae, data.validation.images).to_dict()
         measures = {"train": sae.manifest["measures"], "validation": unseen}
     chosen = "" if config.form == "plain" else f"{config.form} {config.length_exponent:g}"
-    found: dict[str, Any] = {"chosen": chosen, "sae": measures, "tests": {}}
+    results: dict[str, Any] = {"chosen": chosen, "sae": measures, "tests": {}}
     scorer = editor.control("random", seed) if setting.control == RANDOM else editor
     for split, test in data.tests.items():
         if setting.control == SHUFFLED:
             order = torch.randperm(len(test), generator=generator(seed, SHUFFLED))
             test = replace(test, images=test.images[order])
-        found["tests"][split] = evaluate_retrieval(test, scorer).to_dict()
-    keep(file, settings, found)
-    say(f"{data.name}, seed {seed}, {name}: {json.dumps({of: headline(found['tests'], of) for of in found['tests']})}")
-    return found
+        results["tests"][split] = evaluate_retrieval(test, scorer).to_dict()
+    keep(file, settings, results)
+    tests = results["tests"]
+    say(f"{data.name}, seed {seed}, {name}: {json.dumps({of: headline(tests, of) for of in tests})}")
+    return results
 
 
 def autoencoder(data: Data, seed: int, setting: Setting, options: Options) -> SparseAutoencoder:
@@ -310,27 +311,27 @@ def headline(tests: Recalls, split: str) -> dict[str, float]:
     return {"T2I": t2i, "I2T": i2t, "mean": fmean((t2i, i2t))}
 
 
-def table(levels: Mapping[str, Mapping[str, Setting]], found: Found) -> str:
+def table(levels: Mapping[str, Mapping[str, Setting]], results: Results) -> str:
     """The two rows to beat, the default, then what a level of each factor changes of it."""
-    rows: dict[str, Setting | None] = {PLAIN: None, TUNED: found.base.tuned, "**the default**": found.base}
+    rows: dict[str, Setting | None] = {PLAIN: None, TUNED: results.base.tuned, "**the default**": results.base}
     rows |= {
         f"{factor}: {level}": setting
         for factor, of in levels.items()
         for level, setting in of.items()
-        if setting != found.base
+        if setting != results.base
     }
-    headings = [f"{split}: {column}" for split in found.plain for column in OF_TEST] + [*OF_SAE, "chosen"]
+    headings = [f"{split}: {column}" for split in results.plain for column in OF_TEST] + [*OF_SAE, "chosen"]
     lines = []
     for row, setting in rows.items():
         cells = [row]
-        for split in found.plain:
-            recalls = found.recalls(setting, split)
+        for split in results.plain:
+            recalls = results.recalls(setting, split)
             for name in ("T2I", "I2T"):
                 values = [one[name] for one in recalls]
                 cells.append(Spread.of(values if setting else values[:1]).text())
-            for over in (None, found.base.tuned):
-                cells.append("" if setting == over else found.gain(setting, over, split).text(sign="+"))
-        lines.append([*cells, *fits(found.rows[setting] if setting else [])])
+            for over in (None, results.base.tuned):
+                cells.append("" if setting == over else results.gain(setting, over, split).text(sign="+"))
+        lines.append([*cells, *fits(results.rows[setting] if setting else [])])
     return markdown(["row", *headings], lines)
 
 
@@ -347,21 +348,23 @@ def fits(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*measures, ", ".join(chosen if len(set(chosen)) > 1 else chosen[:1])]
 
 
-def draw_gains(world: str, levels: Mapping[str, Mapping[str, Setting]], found: Found) -> Figure | None:
+def draw_gains(world: str, levels: Mapping[str, Mapping[str, Setting]], results: Results) -> Figure | None:
     """Gains over text fine-tuning, a panel a test set, without controls, which would set the scale; or None."""
     shown = {factor: of for factor, of in levels.items() if factor != "controls"}
     rows = [(factor, f"{factor}: {level}", setting) for factor, of in shown.items() for level, setting in of.items()]
     if not rows:
         return None
-    drawn = Figure(figsize=(3.5 + 3 * len(found.plain), 1.2 + 0.22 * len(rows)), layout="constrained")
-    drawn.subplots(1, len(found.plain), sharey=True)
-    for axes, split in zip(drawn.axes, found.plain, strict=True):
+    drawn = Figure(figsize=(3.5 + 3 * len(results.plain), 1.2 + 0.22 * len(rows)), layout="constrained")
+    drawn.subplots(1, len(results.plain), sharey=True)
+    for axes, split in zip(drawn.axes, results.plain, strict=True):
         for at, (factor, _, setting) in enumerate(rows):
-            point = found.gain(setting, found.base.tuned, split)
-            ink = "black" if setting == found.base else f"C{FACTORS.index(factor)}"
+            point = results.gain(setting, results.base.tuned, split)
+            ink = "black" if setting == results.base else f"C{FACTORS.index(factor)}"
             axes.errorbar(point.mean, at, xerr=point.deviation or 0.0, marker="o", color=ink, capsize=2)
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.axvline(found.gain(found.base, found.base.tuned, split).mean, color="grey", linewidth=0.8, linestyle="--")
+        axes.axvline(
+            results.gain(results.base, results.base.tuned, split).mean, color="grey", linewidth=0.8, linestyle="--"
+        )
         axes.set(title=split, xlabel="gain over text fine-tuning, points of R@1", yticks=range(len(rows)))
         axes.spines[["top", "right"]].set_visible(False)
     drawn.axes[0].set_yticklabels([label for _, label, _ in rows], fontsize=8)

@@ -168,14 +168,14 @@ def main(options: Options) -> None:
                 raise InputError(f"There is no '{name}'; choose from {', '.join(known)}.")
     folder, report = options.out / options.split, []
     for world in options.worlds:
-        found: dict[str, list[dict[str, Any]]] = {}
+        results: dict[str, list[dict[str, Any]]] = {}
         for seed in options.seeds:
             for arm in options.arms:
-                found.setdefault(arm, []).append(measured(world, seed, arm, options))
-        report.append(table(world, found, options))
+                results.setdefault(arm, []).append(measured(world, seed, arm, options))
+        report.append(table(world, results, options))
         print(f"\n{report[-1]}", flush=True)
         replace_text(folder / "clips.md", "\n".join(report))
-        if drawn := figure(world, found):
+        if drawn := figure(world, results):
             drawn.savefig(folder / f"{world}.png", dpi=150)
 
 
@@ -193,15 +193,15 @@ def measured(world: str, seed: int, arm: str, options: Options) -> dict[str, Any
         keep(trained / "cost.json", settings, cost)
         shutil.rmtree(trained / CHECKPOINT)
     encoder = load_encoder(trained / MODEL, device="cpu", dtype="float32")
-    found: dict[str, Any] = {"cost": cost, "tests": {}}
+    results: dict[str, Any] = {"cost": cost, "tests": {}}
     for name, test in tests(world, options.split, options.n_test).items():
         result = evaluate_retrieval(
             embed(encoder, test, workers=0, dtype="float32"), kinds=[*KINDS, WEB] * len(test), device="cpu"
         )
-        found["tests"][name] = result.to_dict()["kinds"]
-    keep(file, settings, found)
-    say(f"{place}: {json.dumps({name: headline(test) for name, test in found['tests'].items()})} {json.dumps(cost)}")
-    return found
+        results["tests"][name] = result.to_dict()["kinds"]
+    keep(file, settings, results)
+    say(f"{place}: {json.dumps({name: headline(test) for name, test in results['tests'].items()})} {json.dumps(cost)}")
+    return results
 
 
 def train_arm(world: str, seed: int, arm: Arm, out: Path, options: Options) -> dict[str, float]:
@@ -318,15 +318,15 @@ def training_set(world: str, n: int | None) -> Collection:
 def tests(world: str, split: str, n: int | None) -> dict[str, Collection]:
     """Test sets whose pictures have their own three captions and a fourth like the web's."""
     names = TEST_SPLITS[world] if split == "test" else (split,)
-    found = {}
+    results = {}
     for name in names:
         part = WORLDS[world](name, n)
         like_web = web_captions(part, astray=False)
         captions = [[*own, web] for own, web in zip(part.captions, like_web, strict=True)]
         columns = part.dataset.select_columns(["id", "image", "split"])
         rows = columns.flatten_indices() if columns._indices else columns
-        found[name] = Collection(dataset_of(rows.data.table.append_column("captions", pa.array(captions))), part.name)
-    return found
+        results[name] = Collection(dataset_of(rows.data.table.append_column("captions", pa.array(captions))), part.name)
+    return results
 
 
 def headline(kinds: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -336,11 +336,11 @@ def headline(kinds: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return dict(zip(MEASURES, values, strict=True))
 
 
-def table(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]], options: Options) -> str:
+def table(world: str, results: Mapping[str, Sequence[Mapping[str, Any]]], options: Options) -> str:
     """Arms by R@1 on every test set, with the cost of a step."""
-    names = list(next(iter(found.values()))[0]["tests"])
+    names = list(next(iter(results.values()))[0]["tests"])
     cells = []
-    for arm, runs in found.items():
+    for arm, runs in results.items():
         recalls = [
             Spread.of([headline(run["tests"][name])[measure] for run in runs]).text()
             for name in names
@@ -354,24 +354,24 @@ def table(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]], options:
     return f"### {world}: R@1 in percent ({over})\n\n{markdown(headings, cells)}\n"
 
 
-def figure(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure | None:
+def figure(world: str, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure | None:
     """R@1 against tokens, a line a reduction, on the first test set; None where no reduction was run."""
-    lines = {name: [budget for budget in BUDGETS if f"{name} {budget}" in found] for name in REDUCTIONS}
+    lines = {name: [budget for budget in BUDGETS if f"{name} {budget}" in results] for name in REDUCTIONS}
     if not any(lines.values()):
         return None
-    test = next(iter(next(iter(found.values()))[0]["tests"]))
+    test = next(iter(next(iter(results.values()))[0]["tests"]))
     drawn = Figure(figsize=(11, 6), layout="constrained")
     for axes, measure in zip(drawn.subplots(2, 2, sharex=True).flat, MEASURES, strict=True):
 
         def spread(arm: str, measure: str = measure) -> Spread:
-            return Spread.of([headline(run["tests"][test])[measure] for run in found[arm]])
+            return Spread.of([headline(run["tests"][test])[measure] for run in results[arm]])
 
         for name, budgets in lines.items():
             points = [spread(f"{name} {budget}") for budget in budgets]
             means, errors = [point.mean for point in points], [point.deviation or 0 for point in points]
             axes.errorbar(budgets, means, errors, marker="o", capsize=3, label=name)
         for arm, style in (("synthetic, whole", "--"), ("web", ":")):
-            if arm in found:
+            if arm in results:
                 axes.axhline(spread(arm).mean, linestyle=style, color="grey", label=arm)
         axes.set_title(measure)
         axes.set_xlabel("tokens kept of the synthetic caption")

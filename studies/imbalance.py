@@ -128,22 +128,22 @@ def main(options: Options) -> None:
     for k in options.attributes:
         if not 0 <= k <= ALL:
             raise InputError(f"Captions tell 0 to {ALL} attributes, not {k}; change `attributes`.")
-    found: dict[int, list[dict[str, Any]]] = {}
+    results: dict[int, list[dict[str, Any]]] = {}
     for seed in options.seeds:
         for k in options.attributes:
-            found.setdefault(k, []).append(measured(k, seed, options))
-    text = report(found, options)
+            results.setdefault(k, []).append(measured(k, seed, options))
+    text = report(results, options)
     print(text)
     replace_text(options.out / options.learn / "imbalance.md", text + "\n")
-    draw_gains(found).savefig(options.out / options.learn / "imbalance.png", dpi=150)
+    draw_gains(results).savefig(options.out / options.learn / "imbalance.png", dpi=150)
 
 
 def measured(k: int, seed: int, options: Options) -> dict[str, Any]:
     """Figures of one encoder: recalls, retention, what is perfect, what probes read."""
-    found = compared(k, seed, options)
+    results = compared(k, seed, options)
     for asked, recall in probed(k, seed, options).items():
-        found["recall"][asked][PROBED] = recall
-    return found
+        results["recall"][asked][PROBED] = recall
+    return results
 
 
 def compared(k: int, seed: int, options: Options) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def compared(k: int, seed: int, options: Options) -> dict[str, Any]:
     editor = CaptionEditor.load(folder / f"seed-{seed}" / "edited")
     shown = world("test", options.n_test, 0, options.source)
     probing = world("validation", options.n_probe, PROBES, options.source)
-    found = {
+    results = {
         "recall": {
             str(each): {
                 row.name: {
@@ -194,9 +194,9 @@ def compared(k: int, seed: int, options: Options) -> dict[str, Any]:
         ),
         "lying": lying(editor, embedded("test", options.n_test, [k]), shown),
     }
-    keep(folder / "found.json", settings, found)
-    say(f"{place}: {json.dumps(found['recall'][str(ALL)])}")
-    return found
+    keep(folder / "found.json", settings, results)
+    say(f"{place}: {json.dumps(results['recall'][str(ALL)])}")
+    return results
 
 
 def probed(k: int, seed: int, options: Options) -> dict[str, dict[str, float]]:
@@ -211,11 +211,11 @@ def probed(k: int, seed: int, options: Options) -> dict[str, dict[str, float]]:
     )
     seen, read = (embed(encoder, telling(one, [k]), workers=0, dtype="float32").images for one in (fitted, shown))
     truth, values = codes(fitted, shown).split([len(fitted), len(shown)])
-    found = {
+    results = {
         str(asked): recall_by_probes(seen, truth, read, values, told_by(shown, asked)) for asked in sorted({k, ALL})
     }
-    keep(options.out / "probes" / f"{place}.json", settings, found)
-    return found
+    keep(options.out / "probes" / f"{place}.json", settings, results)
+    return results
 
 
 def recall_by_probes(
@@ -234,8 +234,8 @@ def recall_by_probes(
         likelier -= (torch.bincount(truth[:, at], minlength=classes) + 1).div(len(truth) + classes).log()
         scores += torch.where(asked[:, at], likelier[:, of], 0.0)
     owners = torch.arange(len(read))
-    found = {"t2i": count_text_to_image(scores, owners), "i2t": count_image_to_text(scores, owners)}
-    return {side: 100 * float(counts.recall(1).mean()) for side, counts in found.items()}
+    results = {"t2i": count_text_to_image(scores, owners), "i2t": count_image_to_text(scores, owners)}
+    return {side: 100 * float(counts.recall(1).mean()) for side, counts in results.items()}
 
 
 def trained(k: int, seed: int, out: Path, options: Options) -> Path:
@@ -310,8 +310,8 @@ def lying(editor: CaptionEditor, test: Embeddings, shown: Collection) -> dict[st
     values = codes(shown)
     sizes = [len(words) for words in FACTORS.values()]
     attributes = torch.cat([F.one_hot(of, size) for of, size in zip(values[:, 1:].T, sizes, strict=True)], dim=1)
-    found = alignment_report(test, editor, objects=values[:, 0], attributes=attributes.bool())
-    return {measure: {row: found[row][measure] for row in rows} for measure, rows in LYING.items()}
+    results = alignment_report(test, editor, objects=values[:, 0], attributes=attributes.bool())
+    return {measure: {row: results[row][measure] for row in rows} for measure, rows in LYING.items()}
 
 
 def retention(
@@ -328,7 +328,7 @@ def retention(
         features = {"plain": images, "edited": editor.edit(images, texts).cpu()}
         parts.append((features, codes(collection)[:, 1:], told_by(collection, k)))
     (fitted, seen, _), (read, truth, told) = parts
-    found: dict[str, dict[str, list[float]]] = {}
+    results: dict[str, dict[str, list[float]]] = {}
     for row in fitted:
         for at, words in enumerate(FACTORS.values()):
             retained = attribute_retention(
@@ -336,12 +336,12 @@ def retention(
             )
             for sort, value in (("told", retained["described"]), ("left out", retained["undescribed"])):
                 if not math.isnan(value):
-                    found.setdefault(sort, {}).setdefault(row, []).append(value)
-                    found[sort].setdefault("guessing", []).append(retained["guessing"])
-    return {sort: {row: fmean(values) for row, values in rows.items()} for sort, rows in found.items()}
+                    results.setdefault(sort, {}).setdefault(row, []).append(value)
+                    results[sort].setdefault("guessing", []).append(retained["guessing"])
+    return {sort: {row: fmean(values) for row, values in rows.items()} for sort, rows in results.items()}
 
 
-def report(found: Figures, options: Options) -> str:
+def report(results: Figures, options: Options) -> str:
     seeds = ", ".join(map(str, options.seeds))
     learnt = "captions of k attributes" if options.learn == "told" else "captions of all five attributes"
     lines = [
@@ -356,7 +356,7 @@ def report(found: Figures, options: Options) -> str:
                     Spread.of([run["recall"][str(k if asked is None else asked)][row][side] for run in runs]).text()
                     for row in (*(row.name for row in ROWS), PROBED, PERFECT)
                 ]
-                for k, runs in found.items()
+                for k, runs in results.items()
             }
             lines += ["", f"### Captions {title}: {words} R@1", ""]
             lines += table([*(row.name for row in ROWS), PROBED, PERFECT], cells)
@@ -364,13 +364,13 @@ def report(found: Figures, options: Options) -> str:
     for title, asked in (("of k attributes", None), ("of all five attributes", ALL)):
         cells = {
             k: [Spread.of(gains(runs, k if asked is None else asked, *pair)).text(sign="+") for pair in GAINS]
-            for k, runs in found.items()
+            for k, runs in results.items()
         }
         lines += ["", f"### Captions {title}: gain in the mean of T2I and I2T R@1", "", *table(headings, cells)]
     columns = [(measure, row) for measure, rows in LYING.items() for row in rows]
     cells = {
         k: [Spread.of([run["lying"][measure][row] for run in runs]).text(3) for measure, row in columns]
-        for k, runs in found.items()
+        for k, runs in results.items()
     }
     lines += ["", "### How pictures and their captions of k attributes lie", ""]
     lines += table([f"{measure}: {row}" for measure, row in columns], cells)
@@ -380,7 +380,7 @@ def report(found: Figures, options: Options) -> str:
             Spread.of([run["retention"][sort][row] for run in runs]).text() if sort in runs[0]["retention"] else ""
             for sort, row in sorts
         ]
-        for k, runs in found.items()
+        for k, runs in results.items()
     }
     lines += ["", "### What probes read of the five attributes, accuracy in percent", ""]
     return "\n".join([*lines, *table([f"{sort}: {row}" for sort, row in sorts], cells)])
@@ -396,17 +396,17 @@ def gains(runs: Sequence[Mapping[str, Any]], asked: int, ours: Row, other: Row) 
     return [fmean(recall[ours.name].values()) - fmean(recall[other.name].values()) for recall in recalls]
 
 
-def draw_gains(found: Figures) -> Figure:
+def draw_gains(results: Figures) -> Figure:
     """Gains against k, a line for each of GAINS, a panel for either kind of caption."""
     drawn = Figure(figsize=(10, 4), layout="constrained")
     titles = ("captions of k attributes", "captions of all five attributes")
     for axes, title, asked in zip(drawn.subplots(1, 2, sharey=True), titles, (None, ALL), strict=True):
         for ours, other in GAINS:
-            points = [Spread.of(gains(runs, k if asked is None else asked, ours, other)) for k, runs in found.items()]
+            points = [Spread.of(gains(runs, k if asked is None else asked, ours, other)) for k, runs in results.items()]
             means, errors = [point.mean for point in points], [point.deviation or 0.0 for point in points]
-            axes.errorbar(list(found), means, errors, marker="o", capsize=3, label=f"{ours.name} - {other.name}")
+            axes.errorbar(list(results), means, errors, marker="o", capsize=3, label=f"{ours.name} - {other.name}")
         axes.axhline(0, color="black", linewidth=0.8)
-        axes.set(title=title, xticks=list(found), xlabel="attributes that training captions tell, of five")
+        axes.set(title=title, xticks=list(results), xlabel="attributes that training captions tell, of five")
         axes.spines[["top", "right"]].set_visible(False)
     drawn.axes[0].set_ylabel("gain in R@1, points")
     drawn.axes[0].legend(fontsize=8)

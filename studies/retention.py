@@ -141,11 +141,11 @@ def measure(figures: Figures, row: str, edit: Callable[[Tensor, Tensor], Tensor]
     written, unseen = (edit(mean.expand_as(part.images), part.texts).cpu() for part in (fit, test))
     for name, words in VALUES.items():
         classes, seen, truth, told = len(words), fit.values[name], test.values[name], test.told[name]
-        found = attribute_retention(fitted, seen, own, truth, told, classes=classes)
-        figures[name, "chance"][row] = [found["guessing"]]
+        results = attribute_retention(fitted, seen, own, truth, told, classes=classes)
+        figures[name, "chance"][row] = [results["guessing"]]
         for sort in SORTS:
-            figures[name, f"{sort} rows"][row] = [found.counts[f"{sort} rows"]]
-            figures[name, sort][row].append(found[sort])
+            figures[name, f"{sort} rows"][row] = [results.counts[f"{sort} rows"]]
+            figures[name, sort][row].append(results[sort])
             mine, theirs = (fit.told[name], told) if sort == "described" else (~fit.told[name], ~told)
             if mine.any() and theirs.any():
                 alone = attribute_retention(
@@ -159,10 +159,10 @@ def measure(figures: Figures, row: str, edit: Callable[[Tensor, Tensor], Tensor]
         contrary = told[foreign] & (said != truth)
         if contrary.any():
             figures[name, "contrary rows"][row] = [int(contrary.sum())]
-            frequent = said[contrary] == found.probe.most_frequent
+            frequent = said[contrary] == results.probe.most_frequent
             figures[name, "contrary chance"][row] = [100 * float(frequent.double().mean())]
-            figures[name, "image"][row].append(found.probe.accuracy(swapped[contrary], truth[contrary]))
-            figures[name, "caption"][row].append(found.probe.accuracy(swapped[contrary], said[contrary]))
+            figures[name, "image"][row].append(results.probe.accuracy(swapped[contrary], truth[contrary]))
+            figures[name, "caption"][row].append(results.probe.accuracy(swapped[contrary], said[contrary]))
 
 
 def report(figures: Figures, options: Options, facts: Sequence[str]) -> str:

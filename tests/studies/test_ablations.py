@@ -73,7 +73,7 @@ def test_gains_are_paired_by_seed():
         BASE: [run(12.0, 24.0), run(26.0, 46.0)],
         frozen: [run(8.0, 16.0), run(18.0, 36.0, "residual 1")],
     }
-    found = ablations.Found(run(10.0, 10.0)["tests"], rows, BASE)
+    found = ablations.Results(run(10.0, 10.0)["tests"], rows, BASE)
     table = ablations.table({"text": {"finetuned": BASE, "frozen": frozen}}, found).split("\n")
     assert [line.count("|") for line in table] == [10] * 6
     # Means 10; 15 and 30; 18 and 36; 12 and 27.
@@ -147,7 +147,7 @@ def test_every_setting_runs_and_is_kept(tmp_path, monkeypatch, capsys):
 
 
 def test_a_figure_needs_more_than_controls():
-    found = ablations.Found(run(10.0, 10.0)["tests"], {BASE.tuned: [run(1.0, 1.0)], BASE: [run(2.0, 2.0)]}, BASE)
+    found = ablations.Results(run(10.0, 10.0)["tests"], {BASE.tuned: [run(1.0, 1.0)], BASE: [run(2.0, 2.0)]}, BASE)
     levels = {"controls": {"none": BASE}, "text": {"finetuned": BASE}}
     assert ablations.draw_gains("emoji", {"controls": levels["controls"]}, found) is None
     axes = ablations.draw_gains("emoji", levels, found).axes[0]
