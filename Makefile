@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attribution study-clips study-imbalance study-ablations
 
-.PHONY: demo test lint studies clean $(STUDIES)
+.PHONY: demo test lint reference studies clean $(STUDIES)
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("boresight needs Python 3.11 or newer; pass PYTHON=/path/to/it") if sys.version_info < (3, 11) else None'
@@ -21,6 +21,9 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+reference: .venv/installed  ## pages of every public name, from the docstrings: docs/reference/index.html
+	$(BIN)/python docs/reference/build.py
 
 studies: .venv/installed  ## every table of docs/results/editing.md, into runs/; DATA=folder adds the photographs
 	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 $(if $(DATA),study-photographs) study-emoji study-objects study-retention study-robustness

@@ -38,7 +38,7 @@ RETRIEVAL: dict[str, PublishedRetrieval] = {
 
 
 def open_published(name: str, folder: str | Path, *, images: str | Path | None = None) -> Collection:
-    """A retrieval benchmark, as its files lie in `folder`; docs/guide/data.md names them.
+    """A retrieval benchmark, as its files lie in `folder`; docs/guide/benchmarks.md names them.
 
     Every image stands in the split 'test', whatever the file calls it. What cannot be used is left out and listed in
     `problems`; a printed line says so when pictures are missing, or when there are not as many images and captions as

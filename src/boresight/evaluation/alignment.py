@@ -1,7 +1,7 @@
 """How images and texts lie in their shared space, before editing and after: gap, alignment, uniformity.
 
 Notation: N images x_i and M texts t_j of unit length, o(j) the image of text j. Lengths of the embeddings play no part.
-docs/guide/alignment.md has the formulas side by side and says how to read them.
+docs/guide/evaluation.md has the formulas side by side and says how to read them.
 """
 
 from __future__ import annotations

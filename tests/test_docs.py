@@ -1,0 +1,124 @@
+"""What the docs point at is there: links and anchors, imports of their examples, dotted names, files and pages."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")],
+    key=lambda page: page.relative_to(ROOT).as_posix(),
+)
+SOURCES = sorted(
+    file
+    for pattern in ("src/**/*.py", "src/**/*.md", "studies/**/*.py", "profiling/*.py", "Makefile")
+    for file in ROOT.glob(pattern)
+)
+DOTTED = re.compile(r"`(boresight(?:\.\w+)+)(?:\(\))?`")
+MENTIONED = re.compile(r"(?<![\w/.])((?:docs|studies|profiling|tests|src|\.ci)/[\w./-]*\w\.(?:py|md|png|sh))\b")
+
+
+def named(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def prose(text: str) -> str:
+    """The text without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """What can stand behind '#' in a link to this page, made of its headings as GitHub makes it."""
+    headings = re.findall(r"^#+ (.*)$", prose(page.read_text(encoding="utf-8")), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def blocks(page: Path) -> Iterator[ast.Module]:
+    """Every example in Python of a page, parsed."""
+    for code in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE):
+        yield ast.parse(code)
+
+
+@cache
+def resolves(path: str) -> bool:
+    """Whether a dotted path leads to a module, or to something in one."""
+    parts = path.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[end:]:
+            if not hasattr(value, name):
+                return name in getattr(value, "__annotations__", {})
+            value = getattr(value, name)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_and_pictures_are_there(page: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text(encoding="utf-8"))):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text("utf-8")], ids=named)
+def test_imports_of_examples_resolve(page: Path) -> None:
+    missing = set()
+    for block in blocks(page):
+        for node in ast.walk(block):
+            wanted = []
+            if isinstance(node, ast.ImportFrom):
+                wanted = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                wanted = [alias.name for alias in node.names]
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "bs":
+                wanted = [f"boresight.{node.attr}"]
+            missing |= {name for name in wanted if name.startswith(("boresight", "worlds")) and not resolves(name)}
+    assert missing == set()
+
+
+def test_dotted_names_are_there() -> None:
+    missing = [
+        f"{named(file)}: {path}"
+        for file in [*PAGES, *SOURCES]
+        if file.name != "CHANGELOG.md"  # names of the past stand there too
+        for path in DOTTED.findall(file.read_text(encoding="utf-8"))
+        if not resolves(path)
+    ]
+    assert missing == []
+
+
+def test_files_that_are_named_are_there() -> None:
+    missing = [
+        f"{named(file)}: {path}"
+        for file in [*PAGES, *SOURCES]
+        if file.name != "CHANGELOG.md"
+        for path in MENTIONED.findall(file.read_text(encoding="utf-8"))
+        if not (ROOT / path).exists()
+    ]
+    assert missing == []
+
+
+def test_every_page_is_on_a_shelf_and_in_its_list() -> None:
+    """A page that no list names is read by nobody."""
+    for shelf in ("guide", "results"):
+        pages = {page.name for page in (ROOT / "docs" / shelf).glob("*.md")} - {"README.md"}
+        linked = set(re.findall(rf"\]\({shelf}/([\w-]+\.md)\)", (ROOT / "docs" / "README.md").read_text("utf-8")))
+        assert linked == pages
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} == {"README.md"}
