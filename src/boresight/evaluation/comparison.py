@@ -12,30 +12,28 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from boresight.editing import CaptionEditor, Scorer
+from boresight.editing import Scorer
 from boresight.editing.config import EditorFit
 from boresight.editing.training import require_apart
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.comparison_figures import ALL_KINDS, Comparison, HeldOut
-from boresight.evaluation.comparison_rows import CHANCE, CHANGES, EDITED, PLAIN, RANDOM, ROWS, SHUFFLED, Row
+from boresight.evaluation.comparison_models import UNSEEDED, Finished, SeedModels
+from boresight.evaluation.comparison_rows import CHANCE, CHANGES, PLAIN, ROWS, Row
 from boresight.evaluation.retrieval import RetrievalScores, chance, evaluate_retrieval
 from boresight.progress import progress
-from boresight.runs import Run, open_run
-from boresight.sae import SparseAutoencoder, measure_sae
-from boresight.seeds import generator
-from boresight.storage import MANIFEST, fingerprint
+from boresight.runs import open_run
+from boresight.sae import measure_sae
+from boresight.storage import fingerprint
 
 _FIGURES_NEED = ("images", "texts", "owners")
-UNSEEDED = "-"
 
 
 def compare(
@@ -88,7 +86,7 @@ def compare(
     made_from = {"digest": _digest(settings, train, validation, tests, kinds)}
     keep = nullcontext(None) if folder is None else open_run(folder, made_from, start_over=True)
     with keep as run, progress(total=len(seeds) * (len(rows) - 2) + 2, what="comparing", unit="row") as bar:
-        finished = _Finished(run)
+        finished = Finished(run)
 
         def measure(row: Row, seed: str, score: Callable[[str, Embeddings], RetrievalScores]) -> None:
             bar.set_postfix_str(row.name if seed == UNSEEDED else f"{row.name}, seed {seed}")
@@ -100,13 +98,13 @@ def compare(
         def retrieval(name: str, held: Embeddings, scorer: Scorer | None = None) -> RetrievalScores:
             return evaluate_retrieval(held, scorer, kinds=kinds.get(name), device=device)
 
-        def of_row(models: _Models, row: Row, name: str, held: Embeddings) -> RetrievalScores:
+        def of_row(models: SeedModels, row: Row, name: str, held: Embeddings) -> RetrievalScores:
             return retrieval(name, *models.prepared(row, held))
 
         measure(PLAIN, UNSEEDED, retrieval)
         measure(CHANCE, UNSEEDED, lambda name, held: chance(held, kinds.get(name)))
         for seed in seeds:
-            models = _Models(train, validation, seed, settings, finished, device)
+            models = SeedModels(train, validation, seed, settings, finished, device)
             for row in rows:
                 if row not in (PLAIN, CHANCE):
                     measure(row, str(seed), partial(of_row, models, row))
@@ -124,102 +122,6 @@ def compare(
         measures={str(seed): finished.measures[str(seed)] for seed in seeds},
         facts=_facts(train, validation, settings, time.monotonic() - started),
     )
-
-
-class _Models:
-    """What one seed fits, each when it is first asked for."""
-
-    def __init__(
-        self,
-        train: Embeddings,
-        validation: Embeddings,
-        seed: int,
-        settings: Mapping[str, Any],
-        finished: _Finished,
-        device: str | torch.device | None,
-    ) -> None:
-        self.train, self.validation, self.seed, self.settings = train, validation, seed, settings
-        self.finished, self.device = finished, device
-        self.scorers: dict[Row, Scorer] = {}
-
-    def prepared(self, row: Row, held: Embeddings) -> tuple[Embeddings, Scorer]:
-        """The embeddings and the scorer of a row."""
-        if row == SHUFFLED:
-            order = torch.randperm(len(held), generator=generator(self.seed, "shuffled images"))
-            return replace(held, images=held.images[order]), self.edited
-        if row not in self.scorers:
-            self.scorers[row] = self._scorer(row)
-        return held, self.scorers[row]
-
-    def _scorer(self, row: Row) -> Scorer:
-        if row == EDITED:
-            return self.edited
-        if row == RANDOM:
-            return self.edited.control("random", self.seed)
-        return self._editor(**CHANGES[row])
-
-    @cached_property
-    def sae(self) -> SparseAutoencoder:
-        def fit() -> SparseAutoencoder:
-            options = {"n_latents": self.settings["n_latents"], "k": self.settings["k"], **self.settings["sae"]}
-            return SparseAutoencoder.fit(self.train, **{**options, "seed": self.seed, "device": self.device})
-
-        return self.finished.artefact(f"seed-{self.seed}/sae", SparseAutoencoder, fit, self.device)
-
-    @cached_property
-    def edited(self) -> CaptionEditor:
-        return self.finished.artefact(f"seed-{self.seed}/edited", CaptionEditor, self._editor, self.device)
-
-    def _editor(self, **changes: Any) -> CaptionEditor:
-        options = {**self.settings["editor"], **changes, "seed": self.seed, "device": self.device}
-        return CaptionEditor.fit(self.sae, self.train, self.validation, **options)
-
-
-class _Finished:
-    """What is finished: figures, measures of the autoencoders, and the artefacts where there is a folder."""
-
-    def __init__(self, run: Run | None) -> None:
-        self.run = run
-        self.figures: dict[tuple[str, str, str], dict[str, Any]] = {}
-        """By test set, row and seed."""
-        self.measures: dict[str, dict[str, float]] = {}
-        self.artefacts: set[str] = set()
-        for part in run.parts if run else ():
-            self._note(part)
-
-    def add(self, **part: Any) -> None:
-        """figure=(test, row, seed) and result; seed and measures; or artefact."""
-        self._note(part)
-        if self.run is not None:
-            self.run.add(part)
-
-    def _note(self, part: Mapping[str, Any]) -> None:
-        if "figure" in part:
-            test, row, seed = part["figure"]
-            self.figures[test, row, seed] = part["result"]
-        elif "measures" in part:
-            self.measures[part["seed"]] = part["measures"]
-        else:
-            self.artefacts.add(part["artefact"])
-
-    def artefact(self, name: str, kind: Any, fit: Callable[[], Any], device: str | torch.device | None) -> Any:
-        """The artefact kept under `name`, or a fitted one, which is kept."""
-        if self.run is None:
-            return fit()
-        if name in self.artefacts and (self.run.path / name / MANIFEST).is_file():
-            return kind.load(self.run.path / name, device)
-        made = fit()
-        made.save(self.run.path / name)
-        self.add(artefact=name)
-        return made
-
-    def ordered(self, test: str, rows: Sequence[Row], seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
-        """Row -> seed -> result, in the order of the rows and seeds asked for."""
-        wanted = (UNSEEDED, *map(str, seeds))
-        return {
-            row.name: {seed: self.figures[key] for seed in wanted if (key := (test, row.name, seed)) in self.figures}
-            for row in rows
-        }
 
 
 def _check(tests: Mapping[str, Embeddings], seeds: Sequence[int], kinds: Mapping[str, Sequence[str]]) -> None:
