@@ -3,7 +3,7 @@
     python profiling/attribution.py [--pairs 2] [--batch 8] [--rounds 3] [--reference 64]
 
     naive        the layer hooked, both towers run for every sample and step, one pair at a time, from
-                 tests/support/naive_m2ib.py; 10 samples a step, as published; two steps of it are timed and scaled to ten
+                 tests/support/naive_m2ib.py; 10 samples a step, as published; two are timed and scaled to ten
     iid          the product's engine under the same noise, one pair at a time: equal maps, checked here
     iid, batch   the same, `--batch` pairs at once
     antithetic   4 antithetic samples, one pair at a time and `--batch` at once
