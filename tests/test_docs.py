@@ -97,10 +97,10 @@ def test_dotted_names_are_there() -> None:
     missing = [
         f"{named(file)}: {path}"
         for file in [*PAGES, *SOURCES]
-        if file.name != "CHANGELOG.md"  # names of the past stand there too
-        for path in DOTTED.findall(file.read_text(encoding="utf-8"))
+        for line in file.read_text(encoding="utf-8").splitlines()
+        for path in DOTTED.findall(line.rpartition(" | ")[2] if file.name == "CHANGELOG.md" else line)
         if not resolves(path)
-    ]
+    ]  # of a name that has changed, the changelog's table has the new one in its last column
     assert missing == []
 
 
