@@ -6,8 +6,10 @@ import ast
 import importlib
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, reduce
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,21 +49,38 @@ def blocks(page: Path) -> Iterator[ast.Module]:
         yield ast.parse(code)
 
 
-@cache
-def resolves(path: str) -> bool:
-    """Whether a dotted path leads to a module, or to something in one."""
+def names_of(page: Path) -> dict[str, str]:
+    """Name in the examples of a page -> dotted path, for what they import of the package and of the studies' worlds."""
+    names = {}
+    for node in (node for block in blocks(page) for node in ast.walk(block)):
+        if isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "bs":
+            names[f"bs.{node.attr}"] = f"boresight.{node.attr}"
+    return {name: path for name, path in names.items() if path.startswith(("boresight", "worlds"))}
+
+
+def value_of(path: str) -> Any:
+    """The module, or what stands in one, that a dotted path leads to. Raises AttributeError where there is none."""
     parts = path.split(".")
     for end in range(len(parts), 0, -1):
         try:
-            value = importlib.import_module(".".join(parts[:end]))
+            module = importlib.import_module(".".join(parts[:end]))
         except ModuleNotFoundError:
             continue
-        for name in parts[end:]:
-            if not hasattr(value, name):
-                return name in getattr(value, "__annotations__", {})
-            value = getattr(value, name)
-        return True
-    return False
+        return reduce(getattr, parts[end:], module)
+    raise AttributeError(path)
+
+
+@cache
+def resolves(path: str) -> bool:
+    """Whether a dotted path leads to something, an attribute that is only declared among it."""
+    try:
+        value_of(path)
+    except AttributeError:
+        owner, _, name = path.rpartition(".")
+        return "." in owner and resolves(owner) and name in getattr(value_of(owner), "__annotations__", {})
+    return True
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -77,20 +96,31 @@ def test_links_and_pictures_are_there(page: Path) -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text("utf-8")], ids=named)
+EXAMPLES = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=named)
 def test_imports_of_examples_resolve(page: Path) -> None:
-    missing = set()
-    for block in blocks(page):
-        for node in ast.walk(block):
-            wanted = []
-            if isinstance(node, ast.ImportFrom):
-                wanted = [f"{node.module}.{alias.name}" for alias in node.names]
-            elif isinstance(node, ast.Import):
-                wanted = [alias.name for alias in node.names]
-            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "bs":
-                wanted = [f"boresight.{node.attr}"]
-            missing |= {name for name in wanted if name.startswith(("boresight", "worlds")) and not resolves(name)}
-    assert missing == set()
+    assert sorted(path for path in names_of(page).values() if not resolves(path)) == []
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=named)
+def test_calls_of_examples_fit(page: Path) -> None:
+    """Every call of a name that an example imports, `bs.` too, has arguments that its signature takes."""
+    names, wrong = names_of(page), []
+    for node in (node for block in blocks(page) for node in ast.walk(block) if isinstance(node, ast.Call)):
+        name, _, rest = ast.unparse(node.func).partition(".")
+        starred = any(isinstance(each, ast.Starred) for each in node.args) or any(
+            not each.arg for each in node.keywords
+        )
+        if starred or not re.fullmatch(r"[\w.]*", rest) or (name not in names and name != "bs"):
+            continue
+        path = ".".join(filter(None, [names.get(name, "boresight"), rest]))
+        try:
+            signature(value_of(path)).bind(*node.args, **{each.arg or "": each for each in node.keywords})
+        except (AttributeError, TypeError) as error:
+            wrong.append(f"{ast.unparse(node)}: {error}")
+    assert wrong == []
 
 
 def test_dotted_names_are_there() -> None:
