@@ -1,3 +1,5 @@
+"""`python -m boresight`."""
+
 from boresight.cli.main import main
 
 main()

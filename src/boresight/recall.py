@@ -60,8 +60,8 @@ class Counts:
         several = (self.answers > 1) & (self.tied > 0)
         if several.any():
             cases = np.stack([self.greater, self.tied, self.answers], 1)[several]
-            distinct, place = np.unique(cases, axis=0, return_inverse=True)
-            value[several] = np.array([_expected_reciprocal(*case) for case in distinct.tolist()])[place.reshape(-1)]
+            distinct, case_of = np.unique(cases, axis=0, return_inverse=True)
+            value[several] = np.array([_expected_reciprocal(*case) for case in distinct.tolist()])[case_of.reshape(-1)]
         return np.where(self.asked, value, np.nan)
 
 

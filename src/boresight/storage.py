@@ -39,18 +39,18 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def nearest(folder: Path) -> Path:
     """`folder` itself, or the nearest place above it that is there, whatever it is."""
-    return next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
 
 
 def check_place(folder: str | Path, kind: str) -> None:
     """Raises ArtefactError unless `folder` is new, empty, or holds an artefact of this kind, to be replaced."""
     with writing(folder):
-        place = Path(folder)
-        if place.exists() and not place.is_dir():
+        path = Path(folder)
+        if path.exists() and not path.is_dir():
             raise ArtefactError(f"{folder} is a file, not a folder; choose another place to write to.")
-        if (place / MANIFEST).exists():
-            read_manifest(place, kind)
-        elif place.is_dir() and any(place.iterdir()):
+        if (path / MANIFEST).exists():
+            read_manifest(path, kind)
+        elif path.is_dir() and any(path.iterdir()):
             raise ArtefactError(f"{folder} holds files that boresight did not write; choose an empty or new folder.")
 
 
@@ -73,9 +73,9 @@ def replacing_folder(folder: str | Path, kind: str) -> Iterator[Path]:
     """
     check_place(folder, kind)
     with writing(folder):
-        place = Path(folder).resolve()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+        target = Path(folder).resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             yield staging
             for file in staging.rglob("*"):
@@ -83,7 +83,7 @@ def replacing_folder(folder: str | Path, kind: str) -> Iterator[Path]:
                     file.chmod(0o644)  # like `mkdtemp`, safetensors writes for the owner alone
                     sync(file)
             staging.chmod(0o755)
-            _take_place(staging, place)
+            _take_place(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -109,16 +109,16 @@ def put_back(folder: str | Path) -> None:
     places that are boresight's own: what looks like a leftover is not looked into. Raises ArtefactError when the
     place cannot be written.
     """
-    place = Path(folder).resolve()
-    if not place.parent.is_dir():
+    target = Path(folder).resolve()
+    if not target.parent.is_dir():
         return
-    ours = re.compile(rf"\.{re.escape(place.name)}\.[a-z0-9_]{{8}}(\.old)?")
-    left = sorted((each for each in place.parent.iterdir() if ours.fullmatch(each.name)), key=_changed, reverse=True)
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}(\.old)?")
+    left = sorted((each for each in target.parent.iterdir() if ours.fullmatch(each.name)), key=_changed, reverse=True)
     with writing(folder):
         for each in left:
             aside = each.name.endswith(".old")
-            if aside and not place.exists():
-                each.rename(place)
+            if aside and not target.exists():
+                each.rename(target)
             elif aside or time.time() - _changed(each) > _ABANDONED:
                 shutil.rmtree(each, ignore_errors=True)
 
@@ -212,9 +212,11 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise ArtefactError(f"{file} cannot be read ({error}); make the {wanted} again.") from error
-    found = manifest.get("kind") if isinstance(manifest, dict) else None
-    if found is None or (kind is not None and found != kind):
-        what = f"an artefact of kind '{found}', not '{wanted}'" if found else "a manifest that boresight did not write"
+    present = manifest.get("kind") if isinstance(manifest, dict) else None
+    if present is None or (kind is not None and present != kind):
+        what = (
+            f"an artefact of kind '{present}', not '{wanted}'" if present else "a manifest that boresight did not write"
+        )
         raise ArtefactError(f"{folder} holds {what}; give another folder.")
     if manifest.get("format") != FORMAT:
         raise ArtefactError(

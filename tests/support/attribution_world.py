@@ -16,7 +16,8 @@ from boresight.attribution.methods.gradients import GradCam, GradientXInput, Int
 from boresight.attribution.methods.perturbation import KernelShap, Occlusion, Rise
 from boresight.encoders import load_encoder
 from boresight.encoders.towers.hf import hf_towers
-from boresight.encoders.towers.tower import Attention, Block, Hidden, Linear, Tower, Towers
+from boresight.encoders.towers.layers import Attention, Block, Linear
+from boresight.encoders.towers.tower import Hidden, Tower, Towers
 from boresight.seeds import generator
 from tiny_encoders import FAMILIES, pictures, save_tiny
 

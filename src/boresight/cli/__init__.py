@@ -1,1 +1,1 @@
-
+"""Commands, a file each: they parse, call and print."""

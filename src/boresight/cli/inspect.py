@@ -1,4 +1,4 @@
-"""boresight inspect"""
+"""The command `boresight inspect`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Inspect:
     folder: Annotated[Path, tyro.conf.Positional]
 
     def run(self) -> None:
+        """Print the manifest as yaml."""
         import yaml
 
         from boresight.storage import read_manifest

@@ -97,10 +97,10 @@ class TransformersEncoder:
         length = self.token_limit if self.family in _FIXED_LENGTH else max(map(len, rows))
         ids = torch.full((len(rows), length), self.tokenizer.pad_token_id or 0, dtype=torch.int64)
         mask = torch.zeros_like(ids)
-        for place, row in enumerate(rows):
+        for i, row in enumerate(rows):
             span = slice(length - len(row), None) if self.tokenizer.padding_side == "left" else slice(len(row))
-            ids[place, span] = torch.tensor(row, dtype=torch.int64)
-            mask[place, span] = 1
+            ids[i, span] = torch.tensor(row, dtype=torch.int64)
+            mask[i, span] = 1
         return {"input_ids": ids, "attention_mask": mask}, cut
 
     def _warn(self, cut: int, total: int) -> None:
@@ -274,10 +274,10 @@ def _patch(images: Sequence[Tensor], size: int, limit: int) -> dict[str, Tensor]
     values = torch.zeros(len(images), limit, size * size * channels)
     mask = torch.zeros(len(images), limit, dtype=torch.int64)
     shapes = torch.zeros(len(images), 2, dtype=torch.int64)
-    for place, image in enumerate(images):
+    for i, image in enumerate(images):
         rows, columns = image.shape[1] // size, image.shape[2] // size
         grid = image.reshape(channels, rows, size, columns, size).permute(1, 3, 2, 4, 0)
-        values[place, : rows * columns] = grid.reshape(rows * columns, -1)
-        mask[place, : rows * columns] = 1
-        shapes[place] = torch.tensor([rows, columns])
+        values[i, : rows * columns] = grid.reshape(rows * columns, -1)
+        mask[i, : rows * columns] = 1
+        shapes[i] = torch.tensor([rows, columns])
     return {"pixel_values": values, "pixel_attention_mask": mask, "spatial_shapes": shapes}

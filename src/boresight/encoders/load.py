@@ -39,11 +39,11 @@ def load_encoder(
     prefix = OPEN_CLIP + ":"
     if backend not in (None, "transformers", OPEN_CLIP):
         raise InputError(f"backend '{backend}' is unknown; choose 'transformers' or '{OPEN_CLIP}'.")
-    place = pick_device(device)
+    chosen = pick_device(device)
     if backend == OPEN_CLIP or (backend is None and name.startswith(prefix)):
         from boresight.encoders.openclip import load_open_clip
 
-        return load_open_clip(name.removeprefix(prefix), place, dtype)
+        return load_open_clip(name.removeprefix(prefix), chosen, dtype)
     from boresight.encoders.hf import load_transformers
 
-    return load_transformers(name, place, dtype)
+    return load_transformers(name, chosen, dtype)

@@ -67,7 +67,7 @@ def embed_texts_in_windows(encoder: Encoder, texts: Sequence[str], batch_size: i
     special = encoder.token_counts([""])[0]
     cut = [windows(texts[row], encoder.token_limit, encoder.token_counts) for row in long]
     pieces = [piece for parts in cut for piece in parts]
-    owners = torch.tensor([place for place, parts in enumerate(cut) for _ in parts])
+    owners = torch.tensor([row for row, parts in enumerate(cut) for _ in parts])
     weights = torch.tensor(encoder.token_counts(pieces), dtype=torch.float32).sub(special).clamp(min=1)
     rows = [encoder.embed_texts_counted(pieces[at : at + batch_size])[0] for at in range(0, len(pieces), batch_size)]
     sums = torch.zeros(len(long), encoder.width).index_add_(0, owners, torch.cat(rows) * weights[:, None])

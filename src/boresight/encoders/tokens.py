@@ -42,23 +42,23 @@ class TokenizedTexts:
 
 
 def words_of(caption: str, tokens: Sequence[Token]) -> list[tuple[str, tuple[int, ...]]]:
-    """Whole words in order, each with its tokens (their places in `tokens`); special tokens belong to none.
+    """Whole words in order, each with its tokens (their positions in `tokens`); special tokens belong to none.
 
     A word is a run of letters and digits with inner hyphens and apostrophes, or a run of other signs; where one token
     reaches over several, they are one.
     """
     spans = [match.span() for match in _WORD.finditer(caption)]
     groups: list[tuple[int, int, list[int]]] = []
-    for place, token in enumerate(tokens):
+    for i, token in enumerate(tokens):
         if token.special:
             continue
         over = [span for span in spans if span[0] < max(token.end, token.start + 1) and token.start < span[1]]
         start, end = (over[0][0], over[-1][1]) if over else (token.start, token.end)
         if groups and start < groups[-1][1]:
             first, last, members = groups[-1]
-            groups[-1] = (first, max(last, end), [*members, place])
+            groups[-1] = (first, max(last, end), [*members, i])
         else:
-            groups.append((start, end, [place]))
+            groups.append((start, end, [i]))
     return [(caption[start:end].strip(), tuple(members)) for start, end, members in groups]
 
 
@@ -81,15 +81,15 @@ def aligned_tokens(caption: str, pieces: Sequence[str | None]) -> list[Token]:
 
     A piece that is not found (a tokenizer that rewrites its text) stands for nothing, at the place reached so far.
     """
-    lowered, place, found = caption.lower(), 0, []
+    lowered, reached, aligned = caption.lower(), 0, []
     if len(lowered) != len(caption):
-        lowered = caption  # lower case of another length would shift every place
+        lowered = caption  # lower case of another length would shift every position
     for piece in pieces:
         if piece is None:
-            found.append(Token("", place, place, special=True))
+            aligned.append(Token("", reached, reached, special=True))
             continue
-        start = lowered.find(piece.strip(), place) if piece.strip() else -1
-        end = place if start < 0 else start + len(piece.strip())
-        found.append(Token(piece, place if start < 0 else start, end, special=False))
-        place = end
-    return found
+        start = lowered.find(piece.strip(), reached) if piece.strip() else -1
+        end = reached if start < 0 else start + len(piece.strip())
+        aligned.append(Token(piece, reached if start < 0 else start, end, special=False))
+        reached = end
+    return aligned

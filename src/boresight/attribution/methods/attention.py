@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.attribution.methods.base import Method, require_layers
-from boresight.encoders.towers.tower import Hidden, Tower, pick
+from boresight.encoders.towers.layers import pick
+from boresight.encoders.towers.tower import Hidden, Tower
 from boresight.errors import InputError
 
 

@@ -1,0 +1,1 @@
+"""Towers of all libraries, opened layer by layer."""

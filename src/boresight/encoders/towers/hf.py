@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boresight.encoders.towers.layers import Attention, Block, Probe
 from boresight.encoders.towers.parts import (
     WAY_OUT,
     attention_of,
@@ -24,7 +25,7 @@ from boresight.encoders.towers.parts import (
     text_start,
     then,
 )
-from boresight.encoders.towers.tower import Attention, Block, Hidden, Probe, Tower, Towers
+from boresight.encoders.towers.tower import Hidden, Tower, Towers
 from boresight.errors import InputError
 
 _BERTS = ("bert", "roberta", "xlm-roberta", "camembert")
@@ -106,10 +107,10 @@ def _flexible_patches(embeddings: Any) -> Callable[[Mapping[str, Tensor]], Hidde
     def start(inputs: Mapping[str, Tensor]) -> Hidden:
         pixels, shapes = inputs["pixel_values"].to(positions.device).float(), inputs["spatial_shapes"]
         grid = positions.reshape(side, side, -1)
-        places = embeddings.resize_positional_embeddings(grid, shapes, max_length=pixels.shape[1])
+        offsets = embeddings.resize_positional_embeddings(grid, shapes, max_length=pixels.shape[1])
         keep = inputs["pixel_attention_mask"].to(positions.device).bool()
         grids = tuple((int(rows), int(columns)) for rows, columns in shapes.tolist())
-        return Hidden(project(pixels) + places, 0, keep, None, inputs, grids)
+        return Hidden(project(pixels) + offsets, 0, keep, None, inputs, grids)
 
     return start
 
@@ -122,15 +123,15 @@ def _bert_words(embeddings: Any) -> Callable[[Mapping[str, Tensor]], Hidden]:
 
     def start(inputs: Mapping[str, Tensor]) -> Hidden:
         ids = checked_ids(inputs, tokens, len(positions) - (0 if padding is None else padding + 1))
-        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        indices = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         if padding is not None:
             real = (ids != padding).long()
-            places = real.cumsum(1) * real + padding
+            indices = real.cumsum(1) * real + padding
         mask, kinds = inputs.get("attention_mask"), inputs.get("token_type_ids")
         kind = types[torch.zeros_like(ids) if kinds is None else kinds.to(ids.device)]
         keep = None if mask is None else mask.to(ids.device).bool()
         row = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
-        return Hidden(normed(tokens[ids] + positions[places] + kind), 0, keep, row, inputs)
+        return Hidden(normed(tokens[ids] + positions[indices] + kind), 0, keep, row, inputs)
 
     return start
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from boresight.encoders.towers.layers import Block, Linear
 from boresight.encoders.towers.parts import (
     WAY_OUT,
     attention_of,
@@ -26,7 +27,7 @@ from boresight.encoders.towers.parts import (
     then,
 )
 from boresight.encoders.towers.timm import timm_tower
-from boresight.encoders.towers.tower import Block, Linear, Pooling, Tower, Towers
+from boresight.encoders.towers.tower import Pooling, Tower, Towers
 from boresight.errors import InputError
 
 _TEXT_POOLING: dict[str, Pooling] = {"argmax": "eos", "eos": "eos", "last": "last", "first": "cls"}

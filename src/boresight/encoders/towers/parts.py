@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boresight.encoders.towers.tower import Attention, Hidden, Linear, Mlp, Norm
+from boresight.encoders.towers.layers import Attention, Linear, Mlp, Norm
+from boresight.encoders.towers.tower import Hidden
 from boresight.errors import InputError
 
 WAY_OUT = "use a method that needs only its scores: 'occlusion', 'rise' or 'kernelshap'."
@@ -23,7 +24,7 @@ def image_start(
 ) -> Callable[[Mapping[str, Tensor]], Hidden]:
     """Pictures cut into patches by a convolution, a first token before them where there is one."""
     weight, bias = plain(projection.weight), None if projection.bias is None else plain(projection.bias)
-    places = plain(positions)
+    offsets = plain(positions)
 
     def start(inputs: Mapping[str, Tensor]) -> Hidden:
         pixels = inputs["pixel_values"].to(weight.device).float()
@@ -31,12 +32,12 @@ def image_start(
         states = patches.flatten(2).transpose(1, 2)
         if first is not None:
             states = torch.cat([plain(first).expand(len(states), 1, -1), states], dim=1)
-        if states.shape[1] != len(places):
+        if states.shape[1] != len(offsets):
             raise InputError(
                 f"The pictures have {tuple(pixels.shape[-2:])} pixels, which make {states.shape[1]} tokens, and the "
-                f"model reads {len(places)}; pass them through its own preprocessing."
+                f"model reads {len(offsets)}; pass them through its own preprocessing."
             )
-        states = states + places
+        states = states + offsets
         row = None if first is None else torch.zeros(len(states), dtype=torch.int64, device=states.device)
         grid = (patches.shape[2], patches.shape[3])
         return Hidden(states if norm is None else norm(states), 0, None, row, inputs, (grid,) * len(states))
@@ -64,6 +65,7 @@ def text_start(
 
 
 def checked_ids(inputs: Mapping[str, Tensor], tokens: Tensor, limit: int) -> Tensor:
+    """The token ids (B, T). Raises InputError for captions too long, or ids that the model has no token for."""
     ids = inputs["input_ids"].to(tokens.device)
     if ids.shape[1] > limit:
         raise InputError(f"The captions have {ids.shape[1]} tokens and the model reads {limit}; cut them.")
@@ -73,22 +75,22 @@ def checked_ids(inputs: Mapping[str, Tensor], tokens: Tensor, limit: int) -> Ten
 
 
 def highest(ids: Tensor) -> Tensor:
-    """The place of the highest number: CLIP's end token."""
+    """The position of the highest number: CLIP's end token."""
     return ids.argmax(1)
 
 
 def first_of(number: int) -> Callable[[Tensor], Tensor]:
-    """The first place of this number."""
+    """The first position of this number."""
     return lambda ids: (ids == number).int().argmax(1)
 
 
 def first(ids: Tensor) -> Tensor:
-    """The first place."""
+    """The first position."""
     return torch.zeros_like(ids[:, 0])
 
 
 def last(ids: Tensor) -> Tensor:
-    """The last place, padding or not."""
+    """The last position, padding or not."""
     return torch.full_like(ids[:, 0], ids.shape[1] - 1)
 
 
@@ -115,6 +117,8 @@ def scaled(layer: Linear, scale: Any) -> Linear:
 
 
 def then(*steps: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """One step after the other."""
+
     def run(x: Tensor) -> Tensor:
         for step in steps:
             x = step(x)
@@ -124,16 +128,20 @@ def then(*steps: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 
 def same(x: Tensor) -> Tensor:
+    """No step at all."""
     return x
 
 
 def linear(layer: Any) -> Linear:
+    """An `nn.Linear`."""
     return Linear(plain(layer.weight), None if layer.bias is None else plain(layer.bias))
 
 
 def norm(layer: Any) -> Norm:
+    """An `nn.LayerNorm`, or what has its parts."""
     return Norm(plain(layer.weight), None if layer.bias is None else plain(layer.bias), layer.eps)
 
 
 def plain(weight: Tensor) -> Tensor:
+    """A weight as a float32 tensor that asks for no gradient."""
     return weight.detach().float()

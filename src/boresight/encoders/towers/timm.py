@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from boresight.encoders.towers.layers import Attention, Block, Linear, Probe
 from boresight.encoders.towers.parts import WAY_OUT, image_start, linear, mlp_of, norm, plain, same, scaled, then
-from boresight.encoders.towers.tower import Attention, Block, Linear, Probe, Tower
+from boresight.encoders.towers.tower import Tower
 from boresight.errors import InputError
 
 
