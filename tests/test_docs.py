@@ -5,13 +5,19 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
+from doctest import script_from_examples
 from functools import cache, reduce
 from inspect import signature
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
+import tyro
+
+from boresight.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -24,6 +30,7 @@ SOURCES = sorted(
     for file in ROOT.glob(pattern)
 )
 DOTTED = re.compile(r"`(boresight(?:\.\w+)+)(?:\(\))?`")
+FUNCTIONS = (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
 MENTIONED = re.compile(r"(?<![\w/.])((?:docs|studies|profiling|tests|src|\.ci)/[\w./-]*\w\.(?:py|md|png|sh))\b")
 
 
@@ -107,20 +114,51 @@ def test_imports_of_examples_resolve(page: Path) -> None:
 @pytest.mark.parametrize("page", EXAMPLES, ids=named)
 def test_calls_of_examples_fit(page: Path) -> None:
     """Every call of a name that an example imports, `bs.` too, has arguments that its signature takes."""
-    names, wrong = names_of(page), []
-    for node in (node for block in blocks(page) for node in ast.walk(block) if isinstance(node, ast.Call)):
+    names = names_of(page) | {"bs": "boresight"}
+    assert [wrong for block in blocks(page) for wrong in unfit_calls(block, names)] == []
+
+
+def test_calls_of_docstring_examples_fit() -> None:
+    """The same of the section `Example:` in docstrings, where names are those of the file."""
+    wrong = []
+    for file in (ROOT / "src").rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        module = ".".join(file.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+        names = {node.name: f"{module}.{node.name}" for node in tree.body if isinstance(node, FUNCTIONS[:2])}
+        for node in ast.walk(tree):
+            docstring = ast.get_docstring(node) if isinstance(node, (*FUNCTIONS, ast.Module)) else None
+            for code in re.findall(r"^Example:\n((?:[ \t]+.*\n?|\n)+)", docstring or "", flags=re.MULTILINE):
+                code = script_from_examples(code) if ">>>" in code else dedent(code)
+                wrong += [f"{module}: {each}" for each in unfit_calls(ast.parse(code), names | {"bs": "boresight"})]
+    assert wrong == []
+
+
+def unfit_calls(block: ast.Module, names: Mapping[str, str]) -> list[str]:
+    """Calls that the signature of what they call does not take; names -> dotted path says what is known of a name."""
+    unfit = []
+    for node in (node for node in ast.walk(block) if isinstance(node, ast.Call)):
         name, _, rest = ast.unparse(node.func).partition(".")
         starred = any(isinstance(each, ast.Starred) for each in node.args) or any(
             not each.arg for each in node.keywords
         )
-        if starred or not re.fullmatch(r"[\w.]*", rest) or (name not in names and name != "bs"):
+        if starred or name not in names or not re.fullmatch(r"[\w.]*", rest):
             continue
-        path = ".".join(filter(None, [names.get(name, "boresight"), rest]))
         try:
-            signature(value_of(path)).bind(*node.args, **{each.arg or "": each for each in node.keywords})
+            called = signature(value_of(".".join(filter(None, [names[name], rest]))))
+            called.bind(*node.args, **{each.arg or "": each for each in node.keywords})
         except (AttributeError, TypeError) as error:
-            wrong.append(f"{ast.unparse(node)}: {error}")
-    assert wrong == []
+            unfit.append(f"{ast.unparse(node)}: {error}")
+    return unfit
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_commands_of_examples_parse(page: Path) -> None:
+    for code in re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE):
+        for line in code.splitlines():
+            words = shlex.split(line, comments=True)
+            if "boresight" in words[:5]:
+                command, *options = words[words.index("boresight") + 1 :]
+                tyro.cli(COMMANDS[command], args=options)
 
 
 def test_dotted_names_are_there() -> None:

@@ -7,15 +7,18 @@ type that is not there, stops the build.
 import argparse
 import importlib
 import pkgutil
+import re
 import sys
 import warnings
 from pathlib import Path
+from textwrap import dedent
 
 import pdoc
 
 import boresight
 
 LEFT_OUT = ("boresight.cli", "boresight.models", "boresight.__main__")  # commands have --help; models are folders
+EXAMPLE = re.compile(r"^Examples?:\n((?:[ \t]+\S.*(?:\n|$)|\n)+)", re.MULTILINE)
 NAMED_TUPLE = "Error parsing type annotation ForwardRef"  # pdoc reads a named tuple's types in another module
 
 
@@ -31,7 +34,18 @@ def read_modules() -> dict[str, pdoc.doc.Module]:
             modules[name] = pdoc.doc.Module(module)
     for name, page in modules.items():
         page.submodules = [other for path, other in modules.items() if path.rpartition(".")[0] == name]
+        show_examples(page)
     return modules
+
+
+def show_examples(space: pdoc.doc.Namespace) -> None:
+    """Makes the section `Example:` of each docstring a block of code; pdoc takes it for prose."""
+    for each in (space, *space.members.values()):
+        each.docstring = EXAMPLE.sub(
+            lambda section: f"###### Example:\n\n```python\n{dedent(section[1]).strip()}\n```\n\n", each.docstring
+        )
+        if isinstance(each, pdoc.doc.Class) and each is not space:
+            show_examples(each)
 
 
 def write(file: Path, text: str) -> None:
