@@ -11,7 +11,7 @@ from torch import Tensor
 from boresight.attribution.measures.comparison import Rows, checked_rows, maps_of
 from boresight.attribution.measures.figures import FAITHFUL, GROUNDED, TEXTUAL
 from boresight.attribution.measures.localisation import target_vs_distractor
-from boresight.encoders.tokens import Token, words_of
+from boresight.encoders.tokens import Token, grouped_words
 from boresight.errors import InputError
 from boresight.tables import Spread, markdown
 from worlds.phrases import GroundedTexts, Span
@@ -52,7 +52,7 @@ def phrase_figures(
 
 
 def _top_word(caption: str, tokens: Sequence[Token], weights: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-    members = [list(numbers) for _, numbers in words_of(caption, tokens)]
+    members = [list(numbers) for _, numbers in grouped_words(caption, tokens)]
     sums = torch.stack([weights[numbers].sum() for numbers in members])
     right = torch.stack([true[numbers].any() for numbers in members])
     top = sums == sums.max()

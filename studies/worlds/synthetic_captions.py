@@ -37,7 +37,7 @@ from PIL import Image
 
 from boresight.data.assemble import dataset_of
 from boresight.data.collection import Collection
-from boresight.data.worlds.emoji.concepts import words_of
+from boresight.data.worlds.emoji.concepts import word_set
 from boresight.data.worlds.scene_world import ATTRIBUTES, PLACES, SIZES, Thing, pick, shuffled, thing_phrase
 from boresight.errors import InputError
 from boresight.seeds import generator
@@ -169,7 +169,7 @@ def _of_emoji(cells: Row, colours: Sequence[str], numbers: Numbers) -> tuple[str
         )
     _, _, details = cells["label"].partition(": ")
     kept = [part for part in details.split(", ") if part and "skin tone" not in part and part != hair]
-    if kept and not words_of(" ".join(kept)) <= words_of(family):
+    if kept and not word_set(" ".join(kept)) <= word_set(family):
         told.append(f"More exactly, it shows {_listed(kept)}.")
     if colours:
         seen = _listed(colours)

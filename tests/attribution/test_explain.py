@@ -15,7 +15,7 @@ from boresight.attribution.inputs import seen_box
 from boresight.attribution.methods.registry import make_method
 from boresight.attribution.plots import save_figure
 from boresight.encoders import load_encoder
-from boresight.encoders.tokens import Token, aligned_tokens, words_of
+from boresight.encoders.tokens import Token, aligned_tokens, grouped_words
 from boresight.errors import ArtefactError, InputError
 from boresight.models import default_model_path
 from tiny_editor import TINY_EDITOR
@@ -199,13 +199,13 @@ def test_words() -> None:
         Token("<s>", 0, 0, True), Token("un", 0, 2, False), Token("kind", 2, 6, False), Token(",", 6, 7, False),
         Token("dog", 8, 11, False), Token("'s", 11, 13, False), Token("犬が", 14, 16, False), Token("</s>", 0, 0, True),
     ]  # fmt: skip
-    assert words_of("unkind, dog's 犬が", tokens) == [
+    assert grouped_words("unkind, dog's 犬が", tokens) == [
         ("unkind", (1, 2)),
         (",", (3,)),
         ("dog's", (4, 5)),
         ("犬が", (6,)),
     ]
-    assert words_of("", []) == []
+    assert grouped_words("", []) == []
 
 
 def test_tokens_found_in_the_caption() -> None:

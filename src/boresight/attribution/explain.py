@@ -15,13 +15,13 @@ from torch import Tensor
 from boresight.attribution.grids import padded
 from boresight.attribution.inputs import opened, seen_box
 from boresight.attribution.maps import Attribution, Word
-from boresight.attribution.methods.base import Maps, Target, attribute_batch, joined
+from boresight.attribution.methods.base import Maps, Target, attribute_batch, joined_maps
 from boresight.attribution.methods.interaction import interaction as interaction_maps
 from boresight.attribution.methods.registry import SCORES_ONLY, make_method, options_of
 from boresight.data.images import open_picture
 from boresight.encoders import Encoder
 from boresight.encoders.protocol import check_texts
-from boresight.encoders.tokens import Token, TokenizedTexts, words_of
+from boresight.encoders.tokens import Token, TokenizedTexts, grouped_words
 from boresight.encoders.towers.tower import Towers
 from boresight.errors import InputError
 from boresight.progress import progress
@@ -210,7 +210,7 @@ def _assembled(
 ) -> Attribution:
     tokens = [row for part in parts for row in part.tokens]
     length = max(map(len, tokens))
-    maps = joined([part.maps for part in parts], length)
+    maps = joined_maps([part.maps for part in parts], length)
     special = torch.zeros(len(tokens), length, dtype=torch.bool)
     for row, of_row in enumerate(tokens):
         special[row, : len(of_row)] = torch.tensor([token.special for token in of_row])
@@ -235,4 +235,4 @@ def _assembled(
 
 
 def _words(caption: str, tokens: Sequence[Token], weights: Tensor) -> list[Word]:
-    return [Word(text, float(weights[list(of)].nansum()), of) for text, of in words_of(caption, tokens)]
+    return [Word(text, float(weights[list(of)].nansum()), of) for text, of in grouped_words(caption, tokens)]

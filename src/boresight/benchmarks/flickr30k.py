@@ -14,7 +14,7 @@ SOURCE = "https://shannon.cs.illinois.edu/DenotationGraph"
 _PICTURES = ("flickr30k-images", "flickr30k_images", "Images", "images", "")
 
 
-def read_karpathy_split(files: PublishedFiles) -> Draft:
+def read_flickr_split(files: PublishedFiles) -> Draft:
     """Karpathy's test split of Flickr30k, from any of the three files in which it is published."""
     names = ("flickr30k_test.json", "flickr30k_test_karpathy.txt", "dataset_flickr30k.json")
     file = files.find(*with_annotations(*names))
@@ -49,7 +49,7 @@ KARPATHY_1K = PublishedRetrieval(
     "flickr30k-1k",
     "Flickr30k, Karpathy test 1k",
     f"{KARPATHY_SOURCES}; pictures: {SOURCE}",
-    read_karpathy_split,
+    read_flickr_split,
     _PICTURES,
     (1000, 5000),
 )

@@ -90,7 +90,7 @@ class Memory(nn.Module):
         return _recall(near, self.images.float(), self.log_sharpness[1])
 
 
-def joined(parts: Sequence[Neighbours]) -> Neighbours:
+def joined_neighbours(parts: Sequence[Neighbours]) -> Neighbours:
     """One after another."""
     return Neighbours(torch.cat([part.cosines for part in parts]), torch.cat([part.indices for part in parts]))
 

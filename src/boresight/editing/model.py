@@ -56,8 +56,7 @@ def reference_edit(model: EditModel, x: Tensor, t: Tensor) -> tuple[Tensor, Tens
     }[model.config.form]
     measured = r * moved if model.config.form == "gated" else edited
     length = (measured.norm() / x.norm()).clamp_min(scoring.MIN_LENGTH)
-    exponent = model.config.length_exponent if model.config.divides else 0.0
-    return edited, edited @ u / (x.norm() * length**exponent)
+    return edited, edited @ u / (x.norm() * length**model.config.length_exponent)
 
 
 class EditModel(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.editing.config import EditorFit
-from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, joined, remember
+from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, joined_neighbours, remember
 from boresight.editing.model import EditModel
 from boresight.editing.scorer import PreparedImages
 from boresight.embeddings.embeddings import Embeddings, check_rows
@@ -251,8 +251,8 @@ class TrainingNeighbours:
         if (len(train_set) + len(train_set.owners)) * NEIGHBOURS <= _PREPARED_FLOATS // 4:
             images = torch.arange(len(train_set) if moves_images else 0).split(_RECALLED_AT_ONCE)
             texts = torch.arange(len(train_set.owners)).split(_RECALLED_AT_ONCE)
-            near = joined([self.of_images(rows) for rows in images]) if moves_images else None
-            self.whole = near, joined([self.of_texts(rows) for rows in texts])
+            near = joined_neighbours([self.of_images(rows) for rows in images]) if moves_images else None
+            self.whole = near, joined_neighbours([self.of_texts(rows) for rows in texts])
 
     def __call__(self, rows: Tensor, captions: Tensor) -> tuple[Neighbours | None, Neighbours]:
         """Of some images (B,), where the memory moves images, and of some captions (T,), by their rows."""

@@ -41,7 +41,7 @@ class TokenizedTexts:
     tokens: list[list[Token]]
 
 
-def words_of(caption: str, tokens: Sequence[Token]) -> list[tuple[str, tuple[int, ...]]]:
+def grouped_words(caption: str, tokens: Sequence[Token]) -> list[tuple[str, tuple[int, ...]]]:
     """Whole words in order, each with its tokens (their positions in `tokens`); special tokens belong to none.
 
     A word is a run of letters and digits with inner hyphens and apostrophes, or a run of other signs; where one token

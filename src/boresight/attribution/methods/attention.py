@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.attribution.methods.base import Method, require_layers
-from boresight.encoders.towers.layers import pick
+from boresight.encoders.towers.layers import pick_rows
 from boresight.encoders.towers.tower import Hidden, Tower
 from boresight.errors import InputError
 
@@ -135,4 +135,4 @@ def _pooled_row(tower: Tower, hidden: Hidden, relevance: Tensor, last: Tensor) -
     if tower.pooling == "mean":
         return relevance[:, tower.prefix :].mean(1)
     assert hidden.row is not None
-    return pick(relevance, hidden.row)
+    return pick_rows(relevance, hidden.row)

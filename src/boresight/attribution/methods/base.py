@@ -106,7 +106,7 @@ class Method(ABC):
         images = {"pixel_values": pixel_values, **image_inputs}
         pairs = torch.arange(len(input_ids))[:, None].expand(-1, 2).split(max(1, self.batch_size))
         parts = [attribute_batch(self, towers, images, texts, rows, target, seed) for rows in pairs]
-        maps = joined(parts, input_ids.shape[1])
+        maps = joined_maps(parts, input_ids.shape[1])
         return maps.image, maps.text
 
 
@@ -158,7 +158,7 @@ def trimmed(hidden: Hidden) -> Hidden:
     return replace(hidden, states=hidden.states[..., :last, :], keep=hidden.keep[:, :last])
 
 
-def joined(parts: list[Maps], length: int) -> Maps:
+def joined_maps(parts: list[Maps], length: int) -> Maps:
     """One after the other, grids and captions padded with NaN; `length` is T, of the captions."""
     images = [part.image for part in parts if part.image is not None]
     texts = [part.text for part in parts if part.text is not None]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boresight.encoders.towers.layers import Attention, Block, Probe
+from boresight.encoders.towers.layers import Attention, AttentionPool, Block
 from boresight.encoders.towers.parts import (
     WAY_OUT,
     attention_of,
@@ -162,6 +162,6 @@ def _attention(part: Any, heads: int, *names: str) -> Attention:
     return Attention(heads, query, key, value, out)
 
 
-def _probe(head: Any) -> Probe:
+def _probe(head: Any) -> AttentionPool:
     mlp = mlp_of(head.mlp.fc1, head.mlp.activation_fn, linear(head.mlp.fc2))
-    return Probe(plain(head.probe).flatten(), attention_of(head.attention), norm(head.layernorm), mlp)
+    return AttentionPool(plain(head.probe).flatten(), attention_of(head.attention), norm(head.layernorm), mlp)

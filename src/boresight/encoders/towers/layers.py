@@ -125,7 +125,7 @@ class Block:
     def of_row(self, x: Tensor, row: Tensor, bias: Tensor | None, maps: list[Tensor] | None = None) -> Tensor:
         """(..., B, D): the row `row` (B,) of what `__call__` gives for x (..., B, N, D), without the other rows."""
         inner = self.norm1(x) if self.norm_first else x
-        return self.finish(pick(x, row), self.attention.of_row(pick(inner, row), inner, bias, maps))
+        return self.finish(pick_rows(x, row), self.attention.of_row(pick_rows(inner, row), inner, bias, maps))
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """What becomes of hidden states x (..., D) once attention has given `attended` for them."""
@@ -137,7 +137,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Probe:
+class AttentionPool:
     """SigLIP's attention pooling: a learnt query (D,) attends to all tokens, and an MLP follows."""
 
     query: Tensor
@@ -152,7 +152,7 @@ class Probe:
         return pooled + self.mlp(self.norm(pooled))
 
 
-def pick(x: Tensor, row: Tensor) -> Tensor:
+def pick_rows(x: Tensor, row: Tensor) -> Tensor:
     """X (..., B or 1, N, D), row (B,) -> (..., B, D)."""
     batch = torch.arange(len(row), device=x.device) if x.shape[-3] == len(row) else torch.zeros_like(row)
     return x[..., batch, row, :]

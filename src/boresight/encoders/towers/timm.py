@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from boresight.encoders.towers.layers import Attention, Block, Linear, Probe
+from boresight.encoders.towers.layers import Attention, AttentionPool, Block, Linear
 from boresight.encoders.towers.parts import WAY_OUT, image_start, linear, mlp_of, norm, plain, same, scaled, then
 from boresight.encoders.towers.tower import Tower
 from boresight.errors import InputError
@@ -54,14 +54,14 @@ def _block(layer: Any) -> Block:
     )
 
 
-def _probe(pool: Any, prefix: int) -> Probe:
+def _probe(pool: Any, prefix: int) -> AttentionPool:
     strange = pool.pos_embed is not None or pool.latent_len != 1 or pool.mlp is None or prefix
     if type(pool).__name__ != "AttentionPoolLatent" or strange or not _absent(pool.q_norm):
         raise _unknown(f"a {type(pool).__name__} of its kind")
     key, value = _split(pool.kv, 2)
     attention = Attention(pool.num_heads, linear(pool.q), key, value, linear(pool.proj))
     mlp = mlp_of(pool.mlp.fc1, pool.mlp.act, linear(pool.mlp.fc2))
-    return Probe(plain(pool.latent).flatten(), attention, _norm_or_same(pool.norm), mlp)
+    return AttentionPool(plain(pool.latent).flatten(), attention, _norm_or_same(pool.norm), mlp)
 
 
 def _split(layer: Any, parts: int) -> list[Linear]:

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from boresight.encoders.towers.layers import Block, Norm, Probe, pick
+from boresight.encoders.towers.layers import AttentionPool, Block, Norm, pick_rows
 from boresight.errors import InputError
 
 Pooling = Literal["cls", "eos", "last", "mean", "map"]
@@ -82,7 +82,7 @@ class Tower:
     head: Callable[[Tensor], Tensor]
     prefix: int = 0
     causal: bool = False
-    probe: Probe | None = None
+    probe: AttentionPool | None = None
 
     def resolve(self, layer: int) -> int:
         """`layer` in 0..n; negative ones count from the end, -1 being n. Raises InputError for a layer not there."""
@@ -118,7 +118,7 @@ class Tower:
         assert below.row is not None
         if bias is not None:
             seen = bias.squeeze(1).expand(-1, below.states.shape[-2], -1)
-            bias = pick(seen, below.row)[:, None, :]
+            bias = pick_rows(seen, below.row)[:, None, :]
         row = self.blocks[-1].of_row(below.states, below.row, bias)
         return self.head(row if self.norm is None else self.norm(row))
 
@@ -132,7 +132,7 @@ class Tower:
             bias = None if hidden.keep is None else closed(hidden.keep)[:, None, :]
             return self.head(self.probe(states, bias, maps))
         assert hidden.row is not None
-        row = pick(states, hidden.row)
+        row = pick_rows(states, hidden.row)
         return self.head(row if self.norm is None else self.norm(row))
 
     def bias(self, hidden: Hidden) -> Tensor | None:

@@ -119,8 +119,8 @@ def captions_of(concept: Concept) -> list[str]:
     phrase, its place in the catalogue, all keywords and all other names. None of them names the drawing style.
     """
     phrase = phrase_of(concept)
-    words = words_of(phrase)
-    extra = [name for name in (*concept.tags, *concept.aliases) if not words_of(name) <= words]
+    words = word_set(phrase)
+    extra = [name for name in (*concept.tags, *concept.aliases) if not word_set(name) <= words]
     medium = phrase
     if phrase == concept.family:
         medium = f"{phrase}: {', '.join(extra[:2]) or concept.subgroup}"
@@ -194,20 +194,20 @@ def _aliases(row: dict[str, Any], codes: list[dict[str, Any]], known: set[str]) 
     Dropped are skin tones, bare code points ('u55b6'), flags by letters, people by initials ('family mwb'), and names
     of a gender that the label leaves open ('man with turban' for any person with one).
     """
-    seen = words_of(" ".join(known))
+    seen = word_set(" ".join(known))
     aliases = []
     for code in _written(row["hexcode"], codes):
         text = re.sub(r"_tone\d.*$", "", code)
         alias = text.strip("_").replace("_", " ").replace("-", " ") if any(map(str.isalpha, text)) else text
         noise = re.search(r"skin tone|^flag |^u[0-9a-f]{4,5}$| [mwabgc]{2,4}$|\w\d$", alias)
         gender = _gender([alias])
-        if not noise and gender in ("", _gender([row["label"]])) and not words_of(alias) <= seen:
-            seen |= words_of(alias)
+        if not noise and gender in ("", _gender([row["label"]])) and not word_set(alias) <= seen:
+            seen |= word_set(alias)
             aliases.append(alias)
     return tuple(aliases)
 
 
-def words_of(text: str) -> set[str]:
+def word_set(text: str) -> set[str]:
     """The distinct words of a name, in lower case."""
     return set(text.lower().replace("-", " ").split())
 
