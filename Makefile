@@ -61,4 +61,4 @@ study-ablations: .venv/installed  ## what each part of the caption editor brings
 	OMP_NUM_THREADS=1 $(BIN)/python studies/ablations.py $(ARGS)
 
 clean:
-	rm -rf .venv runs report.html
+	rm -rf .venv runs report.html docs/reference/boresight docs/reference/*.html docs/reference/*.js
