@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from boresight.data.collection import Collection
 from boresight.embeddings import store
+from boresight.embeddings.batches import caption_batches, pixels_ahead
 from boresight.embeddings.embeddings import Embeddings
 from boresight.embeddings.rowfile import RowFile
-from boresight.encoders.long_text import embed_texts_in_windows, warn_of_truncation
+from boresight.encoders.long_text import LongText, warn_of_truncation
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError, require_at_least
-from boresight.prefetch import ahead
 from boresight.progress import progress, say
 from boresight.runs import GO_ON, JOURNAL, Run, open_run, refuse_other_run
 from boresight.storage import MANIFEST, read_manifest, writing
@@ -51,7 +51,7 @@ def embed(
     workers: int = 2,
     dtype: Literal["float16", "float32"] = "float16",
     part_size: int = 1024,
-    long_text: Literal["truncate", "windows"] = "truncate",
+    long_text: LongText = "truncate",
 ) -> Embeddings:
     """Embeddings of a collection's images and captions.
 
@@ -85,8 +85,8 @@ def embed(
         raise InputError(f"long_text is '{long_text}'; it must be 'truncate' or 'windows'.")
     if not len(collection):
         raise InputError(f"The collection {collection.name or ''} is empty; there is nothing to embed.")
-    refuse, in_memory, windows = on_error == "refuse", folder is None, long_text == "windows"
-    job = _Job(encoder, collection, batch_size, refuse, workers, dtype, part_size, in_memory, windows)
+    refuse, in_memory = on_error == "refuse", folder is None
+    job = _Job(encoder, collection, batch_size, refuse, workers, dtype, part_size, in_memory, long_text)
     if folder is not None:
         return _embed_into(Path(folder), job)
     with tempfile.TemporaryDirectory(prefix="boresight-") as scratch:
@@ -104,7 +104,11 @@ class _Job:
     dtype: str
     part_size: int
     in_memory: bool
-    windows: bool
+    long_text: LongText
+
+    @property
+    def windows(self) -> bool:
+        return self.long_text == "windows"
 
     @cached_property
     def _table(self) -> Dataset:
@@ -122,7 +126,7 @@ def _embed_into(folder: Path, job: _Job) -> Embeddings:
         "computed_in": str(job.encoder.dtype).removeprefix("torch."),
         "collection": _collection_hash(job),
         "dtype": job.dtype,
-        "long_text": "windows" if job.windows else "truncate",
+        "long_text": job.long_text,
     }
     if (folder / MANIFEST).is_file():
         return _finished(folder, job, identity)
@@ -173,7 +177,11 @@ def _run_parts(folder: Path, job: _Job, run: Run) -> dict[str, dict[str, Any]]:
                 said = [part["files"][name] for part in run.parts]
                 files[name] = stack.enter_context(RowFile(folder / name, width, dtype, said))
         depth = job.batch_size + 2 * job.workers
-        pixels = stack.enter_context(closing(ahead(_reader(job), range(start, total), job.workers, depth)))
+        rows, name_of = range(start, total), lambda row: job.rows(row, row + 1)["id"][0]
+        reading = pixels_ahead(
+            job.encoder, job.collection.image, rows, workers=job.workers, depth=depth, name_of=name_of
+        )
+        pixels = stack.enter_context(closing(reading))
         bar = stack.enter_context(progress(total=total, initial=start, what="embedding", unit=" images"))
         while start < total:
             stop = min(start + job.part_size, total)
@@ -224,13 +232,9 @@ def _embed_texts(folder: Path, job: _Job, file: RowFile, captions: list[str], ba
         some = captions[start : start + window]
         order = sorted(range(len(some)), key=lambda j: len(some[j]))
         texts = torch.empty(len(some), job.encoder.width)
-        for at in range(0, len(some), job.batch_size):
-            rows = order[at : at + job.batch_size]
-            batch = [some[j] for j in rows]
-            if job.windows:
-                texts[rows], cut = embed_texts_in_windows(job.encoder, batch, job.batch_size)
-            else:
-                texts[rows], cut = job.encoder.embed_texts_counted(batch)
+        in_order, how = [some[j] for j in order], job.long_text
+        for rows, embedded, cut in caption_batches(job.encoder, in_order, batch_size=job.batch_size, long_text=how):
+            texts[order[rows]] = embedded
             long += cut
         with writing(folder, GO_ON):
             file.append(texts)
@@ -299,16 +303,3 @@ def _collection_hash(job: _Job) -> str:
         for row in zip(rows["id"], rows["split"], rows["captions"], strict=True):
             sha.update(json.dumps(row).encode())
     return sha.hexdigest()[:16]
-
-
-def _reader(job: _Job) -> Callable[[int], Tensor | InputError]:
-    def read(row: int) -> Tensor | InputError:
-        try:
-            return job.encoder.preprocess(job.collection.image(row))
-        except InputError as error:
-            return error
-        except (ValueError, OSError, RuntimeError) as error:
-            label = job.rows(row, row + 1)["id"][0]
-            return InputError(f"The picture of image '{label}' cannot be preprocessed ({error}); drop or replace it.")
-
-    return read

@@ -14,7 +14,7 @@ from torch import Tensor
 from boresight.data.problems import Problem, summary
 from boresight.editing import PlainScorer, Scorer
 from boresight.editing.scorer import Editors, check_batches
-from boresight.embeddings.batches import embed_batches
+from boresight.embeddings.batches import caption_batches, picture_batches
 from boresight.encoders.long_text import warn_of_truncation
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
@@ -215,12 +215,15 @@ def _scored(
     unread: list[Problem] = []
     cut = 0
     batches = list(_by_picture(contrasts.items, batch_size))
-    pictures = ([contrasts.items[rows[0]].picture.open for rows in batch] for batch in batches)
+    pictures = [contrasts.items[rows[0]].picture for batch in batches for rows in batch]
+    embedding = picture_batches(
+        encoder, lambda row: pictures[row].open(), len(pictures), batch_size=batch_size, workers=workers
+    )
     with (
         torch.inference_mode(),
         progress(total=len(contrasts), what=f"scoring {contrasts.name or 'contrasts'}", unit="item", delay=1.0) as bar,
     ):
-        for batch, (embedded, wrong) in zip(batches, embed_batches(encoder, pictures, workers), strict=True):
+        for batch, (embedded, wrong) in zip(batches, embedding, strict=True):
             for rows, error in zip(batch, wrong, strict=True):
                 unread += [] if error is None else [Problem("unreadable picture", str(error))] * len(rows)
             readable = [rows for rows, error in zip(batch, wrong, strict=True) if error is None]
@@ -256,18 +259,15 @@ def _score_batch(
     column = {caption: number for number, caption in enumerate(captions)}
     tables = {name: torch.empty(len(embedded), len(captions)) for name in scorers}
     images = {name: scorer.prepare_images(embedded) for name, scorer in scorers.items()}
-    for start in range(0, len(captions), batch_size):
-        some = captions[start : start + batch_size]
-        texts, long = encoder.embed_texts_counted(some)
+    for columns, texts, long in caption_batches(encoder, captions, batch_size=batch_size):
         cut += long
         for name, scorer in scorers.items():
-            prepared = scorer.prepare_texts(texts)
-            tables[name][:, start : start + len(some)] = scorer.score_prepared(images[name], prepared).cpu()
+            tables[name][:, columns] = scorer.score_prepared(images[name], scorer.prepare_texts(texts)).cpu()
     for picture, rows in enumerate(batch):
         for row in rows:
-            columns = [column[caption] for caption in items[row].captions]
+            own = [column[caption] for caption in items[row].captions]
             for name, of_scorer in tables.items():
-                scores[name][row] = of_scorer[picture, columns]
+                scores[name][row] = of_scorer[picture, own]
     return cut
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,10 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from boresight.data.collection import Collection
-from boresight.embeddings.batches import embed_batches
+from boresight.embeddings.batches import embed_pictures
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError, require_at_least
-from boresight.progress import progress
 from boresight.seeds import generator
 
 Kind = Literal["mix", "patch"]
@@ -135,13 +133,5 @@ def embed_mixes(encoder: Encoder, pictures: MixedPictures, *, batch_size: int = 
     Raises InputError for a picture that cannot be read, or a batch size below 1.
     """
     require_at_least("batch_size", batch_size, 1)
-    rows = torch.arange(len(pictures)).split(batch_size)
-    batches = [[partial(pictures.__getitem__, row) for row in some.tolist()] for some in rows]
-    parts = []
-    for part, wrong in progress(
-        embed_batches(encoder, batches), total=len(batches), what="altered pictures", unit="batch", delay=1.0
-    ):
-        for error in filter(None, wrong):
-            raise error
-        parts.append(part)
-    return torch.cat(parts)
+    open_row, count = pictures.__getitem__, len(pictures)
+    return embed_pictures(encoder, open_row, count, batch_size=batch_size, refuse=True, what="altered pictures")[0]

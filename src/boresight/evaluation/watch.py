@@ -7,14 +7,14 @@ from contextlib import closing
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from boresight.data import Collection
 from boresight.embeddings import Embeddings
+from boresight.embeddings.batches import pixels_ahead
 from boresight.encoders.hf import TransformersEncoder
 from boresight.errors import InputError
 from boresight.evaluation.retrieval import DIRECTIONS, evaluate_retrieval
-from boresight.prefetch import ahead
 from boresight.progress import progress, say
 from boresight.seeds import generator
 
@@ -35,15 +35,17 @@ def retrieval_watch(
         drawn = torch.randperm(len(collection), generator=generator(seed, "retrieval watch"))[:most]
         collection = collection.select(drawn.sort().values)
 
-    def read(row: int) -> Tensor | InputError:
-        try:
-            return encoder.preprocess(collection.image(row))
-        except InputError as error:
-            return error
-
-    rows: list[int] = []
+    rows, ids = list[int](), collection.ids
     pictures = torch.empty(0)
-    with closing(ahead(read, range(len(collection)), max(workers, 1), 2 * AT_ONCE)) as pictures_read:
+    reading = pixels_ahead(
+        encoder,
+        collection.image,
+        range(len(collection)),
+        workers=max(workers, 1),
+        depth=2 * AT_ONCE,
+        name_of=lambda row: ids[row],
+    )
+    with closing(reading) as pictures_read:
         shown = progress(
             pictures_read, total=len(collection), what="reading what is measured", unit="picture", delay=2.0
         )

@@ -18,14 +18,14 @@ from boresight.data.images import open_picture
 from boresight.data.problems import summary
 from boresight.editing import PlainScorer, Scorer
 from boresight.editing.scorer import Editors, check_batches
-from boresight.embeddings.batches import Open, embed_batches
+from boresight.embeddings.batches import caption_batches, embed_pictures
 from boresight.encoders.long_text import warn_of_truncation
 from boresight.encoders.protocol import Encoder
 from boresight.errors import InputError
 from boresight.evaluation.ranking import ScoreBlocks, Tally
 from boresight.evaluation.results import Scores
 from boresight.indexing import as_tensor
-from boresight.progress import progress, say
+from boresight.progress import say
 from boresight.recall import Counts
 
 TEMPLATES = (
@@ -107,22 +107,30 @@ def zero_shot_by_editor(
     """`evaluate_zero_shot` for each of the editors, with pictures and classes embedded once for all."""
     for editor in editors.values():
         check_batches(encoder, editor, batch_size)
-    openers: list[Open] = (
-        [partial(pictures.image, row) for row in range(len(pictures))]
-        if isinstance(pictures, Collection)
-        else [partial(open_picture, one) for one in pictures]
-    )
-    truth = _labels(labels, len(openers), len(classes))
+    left_out: Sequence[Problem] = ()
+    if isinstance(pictures, Collection):
+        name, left_out, open_row = name or pictures.name, pictures.problems, pictures.image
+    else:
+        open_row = partial(_open_one, pictures)
+    truth = _labels(labels, len(pictures), len(classes))
     names, cut = _embedded_classes(encoder, classes, templates, batch_size)
-    rows, kept, problems = _embedded(encoder, openers, batch_size, workers)
-    label = name or (pictures.name if isinstance(pictures, Collection) else "")
+    rows, wrong = embed_pictures(
+        encoder, open_row, len(pictures), batch_size=batch_size, workers=workers, what="classifying"
+    )
+    kept = [row for row, error in enumerate(wrong) if error is None]
+    problems = [Problem("unreadable picture", str(error)) for error in wrong if error is not None]
     if problems:
-        say(f"{label or 'pictures'}: left out {summary(problems)}")
+        say(f"{name or 'pictures'}: left out {summary(problems)}")
     if not kept:
         raise InputError(f"No picture can be read, the first: {problems[0].where}")
-    every = [*(pictures.problems if isinstance(pictures, Collection) else ()), *problems]
     counts = {way: count_classes(rows, names, truth[kept], editor) for way, editor in editors.items()}
-    return {way: _result(of, truth[kept].numpy(), classes, label, every, cut) for way, of in counts.items()}
+    return {
+        way: _result(of, truth[kept].numpy(), classes, name, [*left_out, *problems], cut) for way, of in counts.items()
+    }
+
+
+def _open_one(pictures: Sequence[Image.Image | str | Path], row: int) -> Image.Image:
+    return open_picture(pictures[row])
 
 
 def class_embeddings(
@@ -149,9 +157,8 @@ def _embedded_classes(
     said = [template.replace("{}", one) for one in classes for template in templates]
     sums, cut = torch.zeros(len(classes), encoder.width), 0
     owners = torch.arange(len(classes)).repeat_interleave(len(templates))
-    for start in range(0, len(said), batch_size):
-        rows, long = encoder.embed_texts_counted(said[start : start + batch_size])
-        sums.index_add_(0, owners[start : start + batch_size], F.normalize(rows, dim=1))
+    for rows, embedded, long in caption_batches(encoder, said, batch_size=batch_size):
+        sums.index_add_(0, owners[rows], F.normalize(embedded, dim=1))
         cut += long
     if cut:
         warn_of_truncation(encoder, cut)
@@ -178,23 +185,6 @@ def count_classes(images: Tensor, classes: Tensor, labels: Tensor, editor: Score
                     else:
                         own[rows][here] = scores[here, column[here]].cpu()
     return tally.counts()
-
-
-def _embedded(
-    encoder: Encoder, openers: Sequence[Open], batch_size: int, workers: int
-) -> tuple[Tensor, list[int], list[Problem]]:
-    """Embeddings (K, d) of the pictures that can be read, their rows, and the others as problems."""
-    batches = [openers[start : start + batch_size] for start in range(0, len(openers), batch_size)]
-    parts: list[Tensor] = []
-    kept: list[int] = []
-    problems: list[Problem] = []
-    with progress(total=len(openers), what="classifying", unit="image", delay=1.0) as bar:
-        for number, (rows, wrong) in enumerate(embed_batches(encoder, batches, workers)):
-            parts.append(rows)
-            kept += [number * batch_size + row for row, error in enumerate(wrong) if error is None]
-            problems += [Problem("unreadable picture", str(error)) for error in wrong if error is not None]
-            bar.update(len(wrong))
-    return torch.cat(parts), kept, problems
 
 
 def _labels(labels: Tensor | np.ndarray | Sequence[int], n_images: int, n_classes: int) -> Tensor:

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from boresight.data.images import open_picture
+from boresight.embeddings.batches import pixels_ahead
 from boresight.encoders import Encoder
 from boresight.encoders.hf import TransformersEncoder
 from boresight.encoders.protocol import check_texts
 from boresight.errors import ArtefactError, InputError, require_choice
-from boresight.prefetch import ahead
 from boresight.progress import progress, say
 from boresight.runs import GO_ON, open_run
 from boresight.storage import fingerprint, replace_file, writing
@@ -294,16 +294,13 @@ def caption_file(
         if len(todo) < len(names):
             say(f"{len(names) - len(todo)} of {len(names)} pictures have their caption already.")
 
-        def prepared(row: int) -> Tensor | InputError:
-            try:
-                return encoder.preprocess(read(row))
-            except InputError as error:
-                return error
-
         problems: dict[int, str] = {}
+        reading = pixels_ahead(
+            encoder, read, todo, workers=workers, depth=2 * batch_size, name_of=lambda row: names[row]
+        )
         with (
             open(file, "ab") as out,
-            closing(ahead(prepared, todo, workers, 2 * batch_size)) as pictures,
+            closing(reading) as pictures,
             progress(total=len(names), initial=len(names) - len(todo), what="captioning", unit="image") as bar,
         ):
             for begin in range(0, len(todo), batch_size):
