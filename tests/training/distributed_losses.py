@@ -1,17 +1,22 @@
-"""Started by torchrun: losses and gradients over several processes against one process, one line for each check.
+"""Losses and gradients over several processes against one process, one line for each check.
 
-Run with `torchrun --nproc-per-node N distributed_losses.py N`. The same global batch is first taken whole by every
-process before it knows of the others, then split over them.
+Run with `python distributed_losses.py FOLDER 1 2 4`: as many processes each, all at once. Each world leaves the names
+of what it passed in the file of its number; printed is how its processes ended. The same global batch is first taken
+whole by every process before it knows of the others, then split over them.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo  # sharded tensors import it at their first use, which would be once in every process
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
@@ -25,6 +30,7 @@ from boresight.seeds import generator
 from boresight.training.collectives import average, gather_rows, rank, row_counts, world_size
 from boresight.training.contrastive import clips_loss, infonce_loss, multi_positive_loss, sigmoid_loss
 from boresight.training.gradient_cache import Encoded, cached_backward
+from processes import exit_codes, start_together
 
 IMAGES = 16
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # pixels, web, synthetic, all captions, their owners
@@ -202,7 +208,7 @@ def check_dropout(batch: Batch) -> None:
         same(found[1][1][name], value)
 
 
-def main() -> None:
+def main(world: int, out: Path) -> None:
     cases: dict[str, tuple[Callable, Callable]] = {
         "pairs": (plain(pairs), plain(pairs)),
         "clips": (plain(clips), plain(clips)),
@@ -220,7 +226,7 @@ def main() -> None:
         expected[name] = (alone(model, batch), gradients(model))
 
     dist.init_process_group("gloo")
-    assert world_size() == int(sys.argv[1]), f"{world_size()} processes, not {sys.argv[1]}"
+    assert world_size() == world, f"{world_size()} processes, not {world}"
     mine = part(batch)
     passed = []
     for wrapper in (DistributedDataParallel, sharded):
@@ -239,10 +245,12 @@ def main() -> None:
         check_uneven()
         passed.append("uneven")
     if rank() == 0:
-        print("\n".join(passed))
+        (out / str(world)).write_text("\n".join(passed))
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main()
+    folder, *worlds = sys.argv[1:]
+    started = {world: start_together(int(world), partial(main, int(world), Path(folder))) for world in worlds}
+    print(json.dumps({world: exit_codes(processes) for world, processes in started.items()}))

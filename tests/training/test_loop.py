@@ -399,12 +399,10 @@ def test_bad_input(tmp_path: Path) -> None:
     assert SHAPE.context == 12
 
 
-@pytest.mark.parametrize("shard", [False, True])
-def test_two_processes_train_as_one(tmp_path: Path, shard: bool) -> None:
-    """Stopped twice and gone on, the second time sharded otherwise; with sharded weights there is an average, too."""
-    settings = replace(CONFIG, shard=shard, micro_batch=2, average=0.9 if shard else 0.0)
-    alone = run(tmp_path / "alone", config=replace(settings, shard=False))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of what two processes trained, whole and sharded."""
+    folder = tmp_path_factory.mktemp("together")
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -414,7 +412,7 @@ def test_two_processes_train_as_one(tmp_path: Path, shard: bool) -> None:
     }
     script = Path(__file__).with_name("distributed_pretrain.py")
     done = subprocess.run(
-        [*command, str(script), str(tmp_path / "together"), "shard" if shard else "whole"],
+        [sys.executable, str(script), str(folder)],
         env=environment,
         capture_output=True,
         text=True,
@@ -422,14 +420,24 @@ def test_two_processes_train_as_one(tmp_path: Path, shard: bool) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads((tmp_path / "together.json").read_text())
+    assert json.loads(done.stdout.splitlines()[-1]) == [[0, 0], [0, 0]], done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_processes_train_as_one(together: Path, tmp_path: Path, shard: bool) -> None:
+    """Stopped twice and gone on, the second time sharded otherwise; with sharded weights there is an average, too."""
+    settings = replace(CONFIG, shard=shard, micro_batch=2, average=0.9 if shard else 0.0)
+    alone = run(tmp_path / "alone", config=replace(settings, shard=False))
+    name = "shard" if shard else "whole"
+    told = json.loads((together / f"{name}.json").read_text())
     assert told["world"] == 2
     assert told["timeout"] == 7200
     assert all("do not see the same checkpoint" in refusal for refusal in told["refusals"])
     assert len(told["refusals"]) == 2
     assert told["loss"] == pytest.approx(alone.loss, rel=1e-4)
-    together = torch.load(tmp_path / "together.pt", weights_only=True)
-    torch.testing.assert_close(together, weights(alone), atol=5e-4, rtol=1e-2)
+    shared = torch.load(together / f"{name}.pt", weights_only=True)
+    torch.testing.assert_close(shared, weights(alone), atol=5e-4, rtol=1e-2)
 
 
 @pytest.mark.parametrize("captioner", ["queries", "teacher", None])
