@@ -70,7 +70,7 @@ def test_long_text_is_cut_loudly_once(folders):
     with pytest.warns(UserWarning, match="1 of these 2 captions was longer than the 16 tokens that plain reads"):
         encoder.embed_texts(["word " * 10_000, "short"])
     assert encoder.embed_texts_counted(["word " * 10_000, "short"])[1] == 1
-    assert encoder._tokenize(["word " * 100])[0][0, -1] == encoder.tokenizer.eot_token_id
+    assert encoder.tokenize(["word " * 100])["input_ids"][0, -1] == encoder.tokenizer.eot_token_id
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

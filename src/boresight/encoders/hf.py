@@ -14,10 +14,11 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 from transformers.utils import logging as hf_logging
 
 from boresight.device import pick_dtype
-from boresight.encoders.long_text import truncate, warn_of_truncation
+from boresight.encoders.base import LibraryEncoder
+from boresight.encoders.long_text import truncate
 from boresight.encoders.model_files import check_folder, file_fingerprint, model_folder
-from boresight.encoders.protocol import check_batch, check_image, check_texts, unit_rows
-from boresight.encoders.tokens import TokenizedTexts, fast_tokens
+from boresight.encoders.protocol import check_image, check_texts
+from boresight.encoders.tokens import Token, fast_tokens
 from boresight.encoders.towers.hf import hf_towers
 from boresight.encoders.towers.tower import Towers
 from boresight.errors import InputError, first_line
@@ -33,39 +34,18 @@ _FIXED_LENGTH = ("siglip", "siglip2")
 _NO_LIMIT = 512  # tokens, for a text tower and tokenizer that name none
 
 
-class TransformersEncoder:
+class TransformersEncoder(LibraryEncoder):
     """A dual encoder of transformers; see `Encoder` for what every encoder promises.
 
-    Beyond the protocol: `model`, `tokenizer` and `image_processor` are the library's own objects, `tokenize` and
-    `collate` give the model's inputs; `lower_case` says that the tower was trained on text in lower case, which its
-    tokenizer does not see to.
+    `lower_case` says that the text tower was trained on text in lower case, which its tokenizer does not see to.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        image_processor: Any,
-        *,
-        name: str,
-        fingerprint: str,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        self.logit_scale = float(model.logit_scale.detach().float().exp())
-        self.model = model.to(device=device, dtype=dtype).eval()
-        self.tokenizer = tokenizer
-        self.image_processor = image_processor
-        self.name = name
-        self.fingerprint = fingerprint
-        self.device = device
-        self.dtype = dtype
-        self.family: str = model.config.model_type
-        self.token_limit = _token_limit(model, tokenizer)
-        self._warned = False
+    def _read_model(self) -> None:
+        self.family: str = self.model.config.model_type
+        self.token_limit = _token_limit(self.model, self.tokenizer)
+        self.masked = self.family not in _FIXED_LENGTH
         # SigLIP 2 was trained on lower-cased text; of its two tokenizers only the plain Gemma one does not do it.
-        self.lower_case = self.family in _FIXED_LENGTH and "Gemma" in type(tokenizer).__name__
-        self.width = self.embed_texts(["a"]).shape[1]
+        self.lower_case = not self.masked and "Gemma" in type(self.tokenizer).__name__
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """The model's own preprocessing: (C, H, W) float32. Raises InputError for what is no usable picture."""
@@ -74,27 +54,22 @@ class TransformersEncoder:
             return _unpatch(inputs["pixel_values"][0], inputs["spatial_shapes"][0], self.image_processor.patch_size)
         return inputs["pixel_values"][0].float()
 
-    def collate(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
-        """The vision tower's inputs for a batch of pictures, or of what `preprocess` made of them."""
-        batch = check_batch(images)
-        tensors = [image if isinstance(image, Tensor) else self.preprocess(image) for image in batch]
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each caption before it is cut to `token_limit`, start and end included."""
+        return [len(ids) for ids in self._ids(texts)]
+
+    def towers(self) -> Towers:
+        """The model layer by layer, for attribution. Raises InputError for one that cannot be opened so."""
+        return hf_towers(self.model)
+
+    def _stacked(self, tensors: list[Tensor]) -> dict[str, Tensor]:
         if self.family == "siglip2":
             return _patch(tensors, self.image_processor.patch_size, self.image_processor.max_num_patches)
-        shapes = sorted({tuple(tensor.shape) for tensor in tensors})
-        if len(shapes) > 1:
-            raise InputError(f"The batch holds images of shapes {shapes}; pass them through this encoder's preprocess.")
-        return {"pixel_values": torch.stack(tensors)}
-
-    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask` (B, T) int64 as the model was trained on; the mask is 1 on real tokens."""
-        inputs, cut = self._tokenize(texts)
-        self._warn(cut, len(texts))
-        return inputs
+        return super()._stacked(tensors)
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[dict[str, Tensor], int]:
-        """What `tokenize` gives, and how many captions were cut."""
         rows, cut = truncate(self._ids(texts), self.token_limit, set(self.tokenizer.all_special_ids))
-        length = self.token_limit if self.family in _FIXED_LENGTH else max(map(len, rows))
+        length = max(map(len, rows)) if self.masked else self.token_limit
         ids = torch.full((len(rows), length), self.tokenizer.pad_token_id or 0, dtype=torch.int64)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
@@ -103,62 +78,22 @@ class TransformersEncoder:
             mask[i, span] = 1
         return {"input_ids": ids, "attention_mask": mask}, cut
 
-    def _warn(self, cut: int, total: int) -> None:
-        if cut and not self._warned:
-            self._warned = True
-            warn_of_truncation(self, cut, total)
-
-    def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each caption before it is cut to `token_limit`, start and end included."""
-        return [len(ids) for ids in self._ids(texts)]
-
-    def tokenized(self, texts: Sequence[str]) -> TokenizedTexts:
-        """The text tower's inputs, as the model was trained (the SigLIPs without a mask, attending to padding)."""
-        inputs = self.tokenize(texts)
-        real = inputs["attention_mask"].bool()
-        rows = [ids[mask].tolist() for ids, mask in zip(inputs["input_ids"], real, strict=True)]
-        captions = [caption.lower() if self.lower_case else caption for caption in texts]
-        tokens = [fast_tokens(self.tokenizer, caption, row) for caption, row in zip(captions, rows, strict=True)]
-        return TokenizedTexts(self._as_trained(inputs), real, tokens)
-
-    def towers(self) -> Towers:
-        """The model layer by layer, for attribution. Raises InputError for one that cannot be opened so."""
-        return hf_towers(self.model)
-
-    @torch.inference_mode()
-    def embed_images(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> Tensor:
-        """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
-        inputs = self.collate(images)
-        inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
-        output = self.model.get_image_features(**{key: value.to(self.device) for key, value in inputs.items()})
-        return unit_rows(output.pooler_output, self.name, "image")
-
-    @torch.inference_mode()
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
-        rows, cut = self.embed_texts_counted(texts)
-        self._warn(cut, len(texts))
-        return rows
-
-    @torch.inference_mode()
-    def embed_texts_counted(self, texts: Sequence[str]) -> tuple[Tensor, int]:
-        """What `embed_texts` gives, and how many captions were cut, of which no warning is given."""
-        inputs, cut = self._tokenize(texts)
-        return unit_rows(self._text_output(inputs).pooler_output, self.name, "caption"), cut
-
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each caption, uncut."""
-        captions = check_texts(texts)
-        if self.lower_case:
-            captions = [caption.lower() for caption in captions]
+        captions = [self._cased(caption) for caption in check_texts(texts)]
         return self.tokenizer(captions, truncation=False, padding=False, verbose=False)["input_ids"]
 
-    def _text_output(self, inputs: dict[str, Tensor]) -> Any:
-        given = {name: value.to(self.device) for name, value in self._as_trained(inputs).items()}
-        return self.model.get_text_features(**given)
+    def _cased(self, caption: str) -> str:
+        return caption.lower() if self.lower_case else caption
 
-    def _as_trained(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"input_ids": inputs["input_ids"]} if self.family in _FIXED_LENGTH else inputs
+    def _tokens(self, caption: str, ids: list[int]) -> list[Token]:
+        return fast_tokens(self.tokenizer, self._cased(caption), ids)
+
+    def _image_features(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self.model.get_image_features(**inputs).pooler_output
+
+    def _text_features(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self.model.get_text_features(**inputs).pooler_output
 
 
 def load_transformers(name_or_path: str, device: torch.device, dtype: str | torch.dtype) -> TransformersEncoder:

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from boresight.device import pick_dtype
-from boresight.encoders.long_text import warn_of_truncation
-from boresight.encoders.protocol import check_batch, check_image, check_texts, unit_rows
-from boresight.encoders.tokens import Token, TokenizedTexts, aligned_tokens, fast_tokens
+from boresight.encoders.base import LibraryEncoder
+from boresight.encoders.protocol import check_image, check_texts
+from boresight.encoders.tokens import Token, aligned_tokens, fast_tokens
 from boresight.encoders.towers.openclip import openclip_towers
 from boresight.encoders.towers.tower import Towers
 from boresight.errors import InputError, first_line
@@ -23,104 +23,50 @@ from boresight.errors import InputError, first_line
 _LOCAL, _HUB = "local-dir:", "hf-hub:"
 
 
-class OpenClipEncoder:
+class OpenClipEncoder(LibraryEncoder):
     """A dual encoder of open_clip; see `Encoder` for what every encoder promises."""
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        transform: Any,
-        *,
-        name: str,
-        fingerprint: str,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        self.logit_scale = float(model.logit_scale.detach().float().exp())
-        self.model = model.to(device=device, dtype=dtype).eval()
-        self.tokenizer = tokenizer
-        self.transform = transform
-        self.name = name
-        self.fingerprint = fingerprint
-        self.device = device
-        self.dtype = dtype
-        self.token_limit: int = tokenizer.context_length
-        self._warned = False
-        self.width = self.embed_texts(["a"]).shape[1]
+    masked = False
+
+    def _read_model(self) -> None:
+        self.token_limit = self.tokenizer.context_length
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """The model's own evaluation transform: (C, H, W) float32. Raises InputError for what is no usable picture."""
-        return self.transform(check_image(image)).float()
-
-    def collate(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
-        """The vision tower's inputs for a batch of pictures, or of what `preprocess` made of them."""
-        tensors = [image if isinstance(image, Tensor) else self.preprocess(image) for image in check_batch(images)]
-        return {"pixel_values": torch.stack(tensors)}
+        return self.image_processor(check_image(image)).float()
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each caption before it is cut to `token_limit`, start and end included."""
-        return _lengths(self.tokenizer, check_texts(texts))
-
-    def tokenized(self, texts: Sequence[str]) -> TokenizedTexts:
-        """The text tower's inputs, padded to the context as open_clip does."""
-        ids, lengths, cut = self._tokenize(texts)
-        self._warn(cut, len(texts))
-        real = torch.arange(ids.shape[1]) < lengths[:, None]
-        rows = [row[:length].tolist() for row, length in zip(ids.cpu(), lengths.tolist(), strict=True)]
-        tokens = [_tokens(self.tokenizer, caption, row) for caption, row in zip(texts, rows, strict=True)]
-        return TokenizedTexts({"input_ids": ids}, real, tokens)
+        captions = check_texts(texts)
+        if hasattr(self.tokenizer, "encode"):  # open_clip's own byte-pair tokenizer
+            return [len(self.tokenizer.encode(caption)) + 2 for caption in captions]
+        return [len(ids) for ids in self.tokenizer.tokenizer([self._clean(one) for one in captions])["input_ids"]]
 
     def towers(self) -> Towers:
         """The model layer by layer, for attribution. Raises InputError for one that cannot be opened so."""
         return openclip_towers(self.model)
 
-    @torch.inference_mode()
-    def embed_images(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> Tensor:
-        """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
-        pixels = self.collate(images)["pixel_values"].to(device=self.device, dtype=self.dtype)
-        return unit_rows(self.model.encode_image(pixels), self.name, "image")
+    def _tokenize(self, texts: Sequence[str]) -> tuple[dict[str, Tensor], int]:
+        """Cut and padded to the context by open_clip itself."""
+        whole = torch.tensor(self.token_counts(texts))
+        ids = self.tokenizer(check_texts(texts))
+        mask = (torch.arange(ids.shape[1]) < whole[:, None]).long()
+        return {"input_ids": ids, "attention_mask": mask}, int((whole > self.token_limit).sum())
 
-    @torch.inference_mode()
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
-        rows, cut = self.embed_texts_counted(texts)
-        self._warn(cut, len(texts))
-        return rows
+    def _clean(self, caption: str) -> str:
+        return getattr(self.tokenizer, "clean_fn", str)(caption)
 
-    @torch.inference_mode()
-    def embed_texts_counted(self, texts: Sequence[str]) -> tuple[Tensor, int]:
-        """What `embed_texts` gives, and how many captions were cut, of which no warning is given."""
-        ids, _, cut = self._tokenize(texts)
-        return unit_rows(self.model.encode_text(ids), self.name, "caption"), cut
+    def _tokens(self, caption: str, ids: list[int]) -> list[Token]:
+        if not hasattr(self.tokenizer, "encode"):
+            return fast_tokens(self.tokenizer.tokenizer, self._clean(caption), ids)
+        special, decode = set(self.tokenizer.all_special_ids), self.tokenizer.decode
+        return aligned_tokens(caption, [None if number in special else decode([number]) for number in ids])
 
-    def _tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, int]:
-        """Token ids (B, context) on the device, cut and padded by open_clip; real lengths (B,); how many were cut."""
-        captions = check_texts(texts)
-        whole = torch.tensor(_lengths(self.tokenizer, captions))
-        cut = int((whole > self.token_limit).sum())
-        return self.tokenizer(captions).to(self.device), whole.clamp(max=self.token_limit), cut
+    def _image_features(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self.model.encode_image(inputs["pixel_values"])
 
-    def _warn(self, cut: int, total: int) -> None:
-        if cut and not self._warned:
-            self._warned = True
-            warn_of_truncation(self, cut, total)
-
-
-def _lengths(tokenizer: Any, captions: list[str]) -> list[int]:
-    """Tokens of each caption before it is cut, start and end token included."""
-    if hasattr(tokenizer, "encode"):  # open_clip's own byte-pair tokenizer
-        return [len(tokenizer.encode(caption)) + 2 for caption in captions]
-    clean = getattr(tokenizer, "clean_fn", str)
-    return [len(ids) for ids in tokenizer.tokenizer([clean(caption) for caption in captions])["input_ids"]]
-
-
-def _tokens(tokenizer: Any, caption: str, ids: list[int]) -> list[Token]:
-    """The real tokens of a caption and where they stand in it."""
-    if not hasattr(tokenizer, "encode"):
-        return fast_tokens(tokenizer.tokenizer, getattr(tokenizer, "clean_fn", str)(caption), ids)
-    special = set(tokenizer.all_special_ids)
-    return aligned_tokens(caption, [None if number in special else tokenizer.decode([number]) for number in ids])
+    def _text_features(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self.model.encode_text(inputs["input_ids"])
 
 
 def load_open_clip(name: str, device: torch.device, dtype: str | torch.dtype) -> OpenClipEncoder:
