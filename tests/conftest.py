@@ -1,11 +1,11 @@
-"""One torch thread: the suite's matrices are small, and threads of parallel runs would fight over the cores."""
+"""One thread: the suite's matrices are small, and threads of parallel runs would fight over the cores.
+
+Said before torch is imported, and not to torch: the process that hands out tests to others runs none and spares it.
+"""
 
 from __future__ import annotations
 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-import torch
-
-torch.set_num_threads(1)
+os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")})

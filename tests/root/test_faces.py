@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -23,16 +24,22 @@ def test_the_package_and_its_help_import_no_science() -> None:
     assert loaded("import boresight.cli.main", HEAVY) == []
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "import boresight; boresight.SparseAutoencoder",
-        "import boresight; boresight.CaptionEditor",
-        "import boresight; boresight.Embeddings",
-        "import boresight; boresight.embed",
-        "import boresight; boresight.load_encoder",
-        "import boresight; boresight.evaluate_retrieval",
-    ],
-)
-def test_a_name_imports_what_it_needs(statement: str) -> None:
-    assert loaded(statement, SLOW) == []
+NAMES = ("SparseAutoencoder", "CaptionEditor", "Embeddings", "embed", "load_encoder", "evaluate_retrieval")
+
+
+@pytest.fixture(scope="module")
+def after() -> dict[str, list[str]]:
+    """What is loaded after each of `NAMES`, one after the other: what is not there after all is there after none."""
+    script = (
+        "import sys, json, boresight\n"
+        f"after = {{}}\nfor name in {NAMES!r}:\n    getattr(boresight, name)\n"
+        f"    after[name] = [each for each in {SLOW!r} if each in sys.modules]\n"
+        "print(json.dumps(after))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_imports_what_it_needs(after: dict[str, list[str]], name: str) -> None:
+    assert after[name] == []
