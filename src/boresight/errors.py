@@ -18,9 +18,9 @@ class ArtefactError(BoresightError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error that says something, without its full stop; the error's type where none does."""
+    """The first line of an error that says something, without its stop; the error's type where none does."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__
+    return lines[0].rstrip(" .:")[:200] if lines else type(error).__name__
 
 
 def require_at_least(name: str, value: float, least: float) -> None:

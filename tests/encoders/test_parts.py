@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boresight.encoders.hf import _patch, _unpatch
-from boresight.encoders.long_text import truncate
+from boresight.encoders.long_text import cut_to_limit
 from boresight.encoders.protocol import unit_rows
 from boresight.errors import InputError
 
@@ -16,7 +16,7 @@ from boresight.errors import InputError
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), max_size=5), st.integers(2, 8))
 def test_truncation_cuts_the_end_of_the_text_and_keeps_the_end_token(rows, limit):
     special = {8, 9}
-    got, cut = truncate(rows, limit, special)
+    got, cut = cut_to_limit(rows, limit, special)
     assert cut == sum(len(row) > limit for row in rows)
     for row, short in zip(rows, got, strict=True):
         assert len(short) == min(len(row), limit)

@@ -17,7 +17,7 @@ from boresight.training.config import CaptionerShape, PretrainConfig, StreamConf
 if TYPE_CHECKING:
     from boresight.encoders.hf import TransformersEncoder
     from boresight.training.captioner import Captioner
-    from boresight.training.shards import Rows, Shards
+    from boresight.training.shards import PairSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class Pretrain:
             if given:
                 raise InputError(f"{option} changes nothing {why}.")
 
-    def _source(self, encoder: TransformersEncoder) -> tuple[Shards | Rows, Callable[[Any], dict[str, float]] | None]:
+    def _source(self, encoder: TransformersEncoder) -> tuple[PairSource, Callable[[Any], dict[str, float]] | None]:
         """What is trained on and, on the first process, what measures retrieval as it goes on."""
         from boresight.cli.sources import open_collection
         from boresight.evaluation.watch import retrieval_watch

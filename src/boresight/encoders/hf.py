@@ -15,7 +15,7 @@ from transformers.utils import logging as hf_logging
 
 from boresight.device import pick_dtype
 from boresight.encoders.base import LibraryEncoder
-from boresight.encoders.long_text import truncate
+from boresight.encoders.long_text import cut_to_limit
 from boresight.encoders.model_files import check_folder, file_fingerprint, model_folder
 from boresight.encoders.protocol import check_image, check_texts
 from boresight.encoders.tokens import Token, fast_tokens
@@ -68,7 +68,7 @@ class TransformersEncoder(LibraryEncoder):
         return super()._stacked(tensors)
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[dict[str, Tensor], int]:
-        rows, cut = truncate(self._ids(texts), self.token_limit, set(self.tokenizer.all_special_ids))
+        rows, cut = cut_to_limit(self._ids(texts), self.token_limit, set(self.tokenizer.all_special_ids))
         length = max(map(len, rows)) if self.masked else self.token_limit
         ids = torch.full((len(rows), length), self.tokenizer.pad_token_id or 0, dtype=torch.int64)
         mask = torch.zeros_like(ids)

@@ -17,7 +17,7 @@ LongText = Literal["truncate", "windows"]
 Count = Callable[[list[str]], list[int]]
 
 
-def truncate(rows: Sequence[Sequence[int]], limit: int, special: Collection[int]) -> tuple[list[list[int]], int]:
+def cut_to_limit(rows: Sequence[Sequence[int]], limit: int, special: Collection[int]) -> tuple[list[list[int]], int]:
     """Token ids of captions, none longer than `limit`, and how many were cut.
 
     A row that ends in one of the `special` ids keeps it as its last: many text towers read the caption at its

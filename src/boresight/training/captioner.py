@@ -176,7 +176,7 @@ class Cache:
         return Cache([(keys[index], values[index]) for keys, values in self.layers], self.seen[index])
 
 
-class Block(nn.Module):
+class CaptionerBlock(nn.Module):
     """A pre-norm transformer layer."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -222,7 +222,7 @@ class Captioner(nn.Module):
             torch.manual_seed(generator(seed, "captioner").initial_seed())
             self.image_in = nn.Linear(config.image_width, config.width, bias=False)
             self.text_in = nn.Linear(config.text_width, config.width, bias=False)
-            self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
+            self.blocks = nn.ModuleList(CaptionerBlock(config.width, config.heads) for _ in range(config.layers))
             self.norm = nn.LayerNorm(config.width)
             self.head = nn.Linear(config.width, config.vocabulary, bias=False)
             for module in self.modules():

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import ArtefactError, InputError, first_line
 from boresight.storage import load_artefact, nearest, put_back, read_manifest, save_artefact
 from boresight.training.collectives import gather_objects, rank, shared_like
 
@@ -127,7 +127,9 @@ def load_checkpoint(
         for name, value in average.items():
             value.copy_(shared_like(averages[name], value))
     except (RuntimeError, KeyError, ValueError) as error:
-        raise ArtefactError(f"{folder} was made with another model ({_line(error)}); use another folder.") from error
+        raise ArtefactError(
+            f"{folder} was made with another model ({first_line(error)}); use another folder."
+        ) from error
     return int(manifest["step"]), list(manifest.get("places", ()))
 
 
@@ -137,7 +139,3 @@ def _differing(saved: Any, value: Any) -> str:
         return ""
     name = next(name for name in {**value, **saved} if saved.get(name) != value.get(name))
     return _differing(saved.get(name), value.get(name)) or f" ({name}: {saved.get(name)}, here {value.get(name)})"
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".:")[:200]

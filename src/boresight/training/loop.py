@@ -22,7 +22,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
 
-from boresight.errors import InputError
+from boresight.errors import InputError, first_line
 from boresight.progress import progress, say
 from boresight.seeds import generator
 from boresight.storage import fingerprint
@@ -292,10 +292,9 @@ def _explained() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        reason = str(error).splitlines()[0].rstrip(" .")
         raise InputError(
-            f"A loader process was ended from outside, as where memory does not suffice ({reason}); the same command "
-            "goes on with fewer workers (--workers 0 has none), a smaller batch or a larger /dev/shm."
+            f"A loader process was ended from outside, as where memory does not suffice ({first_line(error)}); the "
+            "same command goes on with fewer workers (--workers 0 has none), a smaller batch or a larger /dev/shm."
         ) from error
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from boresight.data import Problem
 from boresight.errors import InputError
 from boresight.seeds import generator
-from boresight.training.shards import TRUNCATED, Rows, Sample, Shards
+from boresight.training.shards import TRUNCATED, PairSource, Sample, Shards
 
 Position = tuple[int, int, int]
 
@@ -47,7 +47,7 @@ class Chain:
         problems: with whole shards.
     """
 
-    def __init__(self, source: Shards | Rows, *, buffer: int, seed: int, reader: int, readers: int) -> None:
+    def __init__(self, source: PairSource, *, buffer: int, seed: int, reader: int, readers: int) -> None:
         self.source, self.seed, self.reader, self.readers = source, seed, reader, readers
         self.size = buffer if source.streamed else 1
         self.parts = math.ceil(readers / len(source)) if source.streamed else 1

@@ -25,7 +25,7 @@ from boresight.training.config import CaptionerShape, PretrainConfig, Stage, Str
 from boresight.training.loop import Trained, pretrain
 from boresight.training.model_folder import KIND as MODEL_KIND
 from boresight.training.model_folder import from_scratch, save_model
-from boresight.training.shards import Rows, Shards
+from boresight.training.shards import PairSource, Shards
 from boresight.training.stream import PairStream
 from boresight.training.subcaptions import encode, special_ids
 from boresight.training.trainee import Trainee
@@ -42,7 +42,7 @@ class Feed:
         problems: as of `PairStream`, of all stages.
     """
 
-    source: Shards | Rows
+    source: PairSource
     tokenizer: Any
     stream: StreamConfig
     image_size: int
@@ -74,7 +74,7 @@ class Feed:
 
 
 def train_on(
-    source: Shards | Rows,
+    source: PairSource,
     encoder: TransformersEncoder,
     out: str | Path,
     config: PretrainConfig,

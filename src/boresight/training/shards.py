@@ -209,7 +209,7 @@ def too_many_workers(workers: int, ahead: int, there: int, name: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class CollectionRows:
     """The rows of a collection that have a caption; make them with `open_rows`."""
 
     collection: Collection
@@ -241,7 +241,10 @@ class Rows:
         return 1
 
 
-def open_rows(collection: Collection, web: str = "captions", synthetic: str | None = None) -> Rows:
+PairSource = Shards | CollectionRows
+
+
+def open_rows(collection: Collection, web: str = "captions", synthetic: str | None = None) -> CollectionRows:
     """A collection for training; `web` and `synthetic` name columns of its dataset with a caption or a list of them.
 
     Every caption is read once, to leave out rows that have none and to tell this data from other data. Raises
@@ -265,7 +268,7 @@ def open_rows(collection: Collection, web: str = "captions", synthetic: str | No
         raise InputError(
             f"No image of {collection.name or 'the collection'} has a caption in {listed(names)}; name other columns."
         )
-    return Rows(slim, np.array(rows, dtype=np.int64), web, synthetic, digest.hexdigest()[:16])
+    return CollectionRows(slim, np.array(rows, dtype=np.int64), web, synthetic, digest.hexdigest()[:16])
 
 
 def _usable(key: str, image: Mapping[str, Any], web: Sequence[Any], synthetic: Sequence[Any]) -> Sample | Problem:

@@ -25,7 +25,7 @@ from boresight.seeds import generator
 from boresight.training.config import StreamConfig
 from boresight.training.crops import augment
 from boresight.training.order import Chain, Position, Slot
-from boresight.training.shards import Rows, Sample, Shards, too_many_workers
+from boresight.training.shards import PairSource, Sample, too_many_workers
 from boresight.training.subcaptions import content_ids, encode, reduce
 
 CORRUPT = "corrupt image skipped"
@@ -60,7 +60,7 @@ class PairStream:
 
     def __init__(
         self,
-        source: Shards | Rows,
+        source: PairSource,
         tokenizer: Any,
         config: StreamConfig,
         *,

@@ -6,7 +6,6 @@ The paper's four strategies are functions of token ids (`truncate`, `random_mask
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -40,14 +39,6 @@ def block_mask(ids: Sequence[int], budget: int, random: Generator) -> list[int]:
     return list(ids[start : start + budget])
 
 
-def published_sentences(text: str) -> list[str]:
-    """The pieces between runs of . and !, as the published code splits: for comparison only.
-
-    It cuts "3.5" and "U.S.", knows neither ? nor new lines, drops the marks and keeps pieces of white space.
-    """
-    return [piece for piece in re.split(r"[.!]+", text) if piece]
-
-
 def sub_caption(
     text: str,
     random: Generator,
@@ -55,7 +46,6 @@ def sub_caption(
     n_sentences: int = 1,
     fill_to: int | None = None,
     count: Callable[[list[str]], list[int]] | None = None,
-    split: Callable[[str], list[str]] = sentences,
 ) -> str:
     """Some whole sentences of `text`: the paper's choice for the synthetic caption.
 
@@ -70,7 +60,7 @@ def sub_caption(
     """
     if n_sentences < 1:
         raise InputError(f"n_sentences={n_sentences} keeps nothing of a caption; pass 1 or more.")
-    pieces = split(text)
+    pieces = sentences(text)
     if fill_to is not None:
         if count is None:
             raise InputError("fill_to counts tokens; pass count, a function from sentences to their numbers of tokens.")
@@ -93,7 +83,6 @@ def reduce(
     n_sentences: int = 1,
     fill: bool = False,
     lower_case: bool = False,
-    split: Callable[[str], list[str]] = sentences,
 ) -> list[int]:
     """Content token ids of `text`, without start and end, reduced by `strategy`.
 
@@ -122,7 +111,7 @@ def reduce(
             return [len(row) for row in rows]
 
         limit = budget if fill else None
-        text = sub_caption(text, random, n_sentences=n_sentences, fill_to=limit, count=count, split=split)
+        text = sub_caption(text, random, n_sentences=n_sentences, fill_to=limit, count=count)
     ids = content_ids(text, tokenizer, lower_case)
     match strategy:
         case "none":

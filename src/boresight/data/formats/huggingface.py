@@ -21,7 +21,7 @@ from boresight.data.files import finder, folder_of_images
 from boresight.data.formats.tables import row_of
 from boresight.data.problems import Problem
 from boresight.data.splits import normal_split, split_of_file
-from boresight.errors import InputError
+from boresight.errors import InputError, first_line
 
 Parts: TypeAlias = Mapping[str, Dataset] | Dataset
 _BATCH = 1000
@@ -68,7 +68,7 @@ def load_parquet(files: Sequence[Path], root: Path) -> tuple[dict[str, Dataset],
         try:
             pq.read_schema(file)
         except (OSError, pa.ArrowException) as error:
-            problems.append(Problem("unreadable file", f"{label}: {_line(error)}"))
+            problems.append(Problem("unreadable file", f"{label}: {first_line(error)}"))
             continue
         groups[split_of_file(label)].append(glob.escape(str(file)))
     if not groups:
@@ -79,7 +79,7 @@ def load_parquet(files: Sequence[Path], root: Path) -> tuple[dict[str, Dataset],
             parts[split] = load_dataset("parquet", data_files=paths, split="train")
         except _FAILURES as error:
             cause = error.__cause__ or error
-            raise InputError(f"The parquet files of {root} cannot be read together ({_line(cause)}).") from error
+            raise InputError(f"The parquet files of {root} cannot be read together ({first_line(cause)}).") from error
     return parts, problems
 
 
@@ -88,7 +88,9 @@ def load_saved(folder: Path) -> Parts:
     try:
         return load_from_disk(str(folder))
     except _FAILURES as error:
-        raise InputError(f"{folder} is no whole dataset of save_to_disk ({_line(error)}); save it again.") from error
+        raise InputError(
+            f"{folder} is no whole dataset of save_to_disk ({first_line(error)}); save it again."
+        ) from error
 
 
 def load_hub(name: str) -> Parts:
@@ -97,8 +99,8 @@ def load_hub(name: str) -> Parts:
         return load_dataset(name)
     except _FAILURES as error:
         raise InputError(
-            f"'{name}' is no path here, and no dataset of the hub that can be loaded ({_line(error)}); check the name, "
-            "or pass what datasets.load_dataset returns."
+            f"'{name}' is no path here, and no dataset of the hub that can be loaded ({first_line(error)}); check the "
+            "name, or pass what datasets.load_dataset returns."
         ) from error
 
 
@@ -211,7 +213,3 @@ def _ids(parts: Mapping[str, Dataset], columns: Columns) -> dict[str, list[str]]
         given = others if column is None else part.with_format("arrow")[column][:].to_pylist()
         ids[split] = [other if one in (None, "") else str(one) for one, other in zip(given, others, strict=True)]
     return ids
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -22,7 +22,7 @@ from boresight.data.formats.tables import lines_of
 from boresight.data.images import is_picture
 from boresight.data.problems import Problem
 from boresight.data.splits import normal_split, split_of_file
-from boresight.errors import InputError
+from boresight.errors import InputError, first_line
 from boresight.progress import progress
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def open_stream(handle: IO[bytes], shard: str) -> tarfile.TarFile:
             return tarfile.open(fileobj=handle, mode="r:*", tarinfo=_Member)
         return tarfile.open(fileobj=handle, mode="r|*", tarinfo=_Member, bufsize=1 << 20)
     except DAMAGE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")  # the rest: each compression tried
-        raise InputError(f"The shard {shard} is no tar file ({reason}); restore it, then resume.") from error
+        # The lines behind the first name each compression tried.
+        raise InputError(f"The shard {shard} is no tar file ({first_line(error)}); restore it, then resume.") from error
 
 
 def members(tar: tarfile.TarFile) -> Iterator[tuple[int, str, str, tarfile.TarInfo]]:
