@@ -30,6 +30,7 @@ from boresight.training.config import CaptionerShape, PretrainConfig, Stage, Str
 from boresight.training.model_folder import from_scratch, save_model
 from boresight.training.recipe import Feed, train_on
 from boresight.training.shards import open_rows, open_shards
+from boresight.training.stream import PairStream
 from boresight.training.trainee import Trainee
 from command_line import boresight, lines, refused
 from pretraining_world import COLOURS, SHAPE, synthetic, web
@@ -295,9 +296,10 @@ def test_a_killed_run_on_shards_goes_on_without_counting_them(
     monkeypatch.undo()  # a place that other readers left is found by counting
     manifest = json.loads((tmp_path / "cut" / "checkpoint" / "manifest.json").read_text())
     assert manifest["places"][0]["batches"] == 12
-    feed = Feed(shards, encoder.tokenizer, StreamConfig(batch_size=8, buffer=10), 16, 12)
+    config = StreamConfig(batch_size=8, buffer=10, image_size=16, text_length=12)
+    feed, other = (Feed(PairStream(shards, encoder.tokenizer, config)) for _ in range(2))
     expected = [batch["keys"] for batch in islice(feed(Stage(), 0), 6)][4:]
-    other = Feed(shards, encoder.tokenizer, StreamConfig(batch_size=8, buffer=10), 16, 12, {"batches": 4, "of": {}})
+    other.load_state_dict({"batches": 4, "of": {}})
     assert [batch["keys"] for batch in islice(other(Stage(), 4), 2)] == expected
 
 

@@ -189,9 +189,10 @@ def test_a_pass_shows_every_sample_once_and_counting_finds_every_place(
 class Forgetful(Chain):
     """Opens a unit anew for every buffer."""
 
-    def _fill(self, chain: int, into: int) -> Any:
-        self._stop_reading()
-        return super()._fill(chain, into)
+    def _fill(self, items: Any, chain: int, into: int) -> Any:
+        items.close()
+        with contextlib.closing(self._items(chain, into)) as items:
+            return super()._fill(items, chain, into)
 
 
 @given(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
+from contextlib import closing
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,8 @@ from boresight.seeds import generator
 from boresight.training.shards import TRUNCATED, PairSource, Sample, Shards
 
 Position = tuple[int, int, int]
+
+Items = Generator[tuple[Sample | Problem | None, tuple[int, int]]]
 
 
 class Slot(NamedTuple):
@@ -54,8 +57,6 @@ class Chain:
         self.length = len(source) * self.parts
         self.patience = 10 * readers * self.length
         self.problems: list[Problem] = []
-        self._reading: Generator[Sample | Problem] | None = None  # of the unit that the last buffer stopped in
-        self._stands = (-1, -1)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def slots(self, position: Position) -> Generator[Slot]:
@@ -65,9 +66,9 @@ class Chain:
         """
         chain, into, given = position
         empty_since = chain
-        try:
+        with closing(self._items(chain, into)) as items:
             while True:
-                buffer, end = self._fill(chain, into)
+                buffer, end = self._fill(items, chain, into)
                 if (chain, into) == position[:2]:
                     self._check_synthetic(chain, buffer)
                 order = torch.randperm(len(buffer), generator=generator(self.seed, f"buffer {chain} {into}")).tolist()
@@ -77,8 +78,6 @@ class Chain:
                 empty_since = end[0] if buffer else empty_since
                 self._check(end[0] - empty_since)
                 (chain, into), given = end, 0
-        finally:
-            self._stop_reading()
 
     def seek(self, samples: int) -> Position:
         """The position behind the first `samples`, by the count of each unit. Raises InputError like `slots`."""
@@ -114,36 +113,32 @@ class Chain:
             if samples and not any(sample.synthetic for sample in samples):
                 self.source.check_synthetic(self._unit(chain)[0])
 
-    def _fill(self, chain: int, into: int) -> tuple[list[tuple[Sample | Problem, int]], tuple[int, int]]:
-        """The next samples with their pass, as many as the buffer holds or one pass has, and where to go on.
+    def _items(self, chain: int, into: int) -> Items:
+        """All samples from a place on without end, each with the place behind it; None where a unit is read to its end.
 
         A unit that fills several buffers is read on where the last one stopped, and skipped into after a resume alone.
         """
-        buffer: list[tuple[Sample | Problem, int]] = []
-        start = chain
-        while len(buffer) < self.size and chain - start < self.length:
-            if self._reading is None or self._stands != (chain, into):
-                self._stop_reading()
-                unit, part = self._unit(chain)
-                self._reading = self.source.read(unit, part, self.parts, into)
-            for item in self._reading:
-                if isinstance(item, Problem) and item.what == TRUNCATED:
-                    self.problems.append(item)
-                    continue
-                into += 1
-                buffer.append((item, chain // self.length))
-                if len(buffer) == self.size:
-                    self._stands = chain, into
-                    break
-            else:
-                self._reading = None
-                chain, into = chain + self.readers, 0
-        return buffer, (chain, into)
+        while True:
+            unit, part = self._unit(chain)
+            with closing(self.source.read(unit, part, self.parts, into)) as samples:
+                for item in samples:
+                    if isinstance(item, Problem) and item.what == TRUNCATED:
+                        self.problems.append(item)
+                    else:
+                        into += 1
+                        yield item, (chain, into)
+            chain, into = chain + self.readers, 0
+            yield None, (chain, into)
 
-    def _stop_reading(self) -> None:
-        if self._reading is not None:
-            self._reading.close()
-            self._reading = None
+    def _fill(self, items: Items, chain: int, into: int) -> tuple[list[tuple[Sample | Problem, int]], tuple[int, int]]:
+        """The next of `items` with their pass, as many as the buffer holds or one pass has, and where to go on."""
+        buffer: list[tuple[Sample | Problem, int]] = []
+        while True:
+            item, end = next(items)
+            if item is not None:
+                buffer.append((item, end[0] // self.length))
+            if len(buffer) == self.size or end[0] - chain >= self.length:
+                return buffer, end
 
     def _unit(self, chain: int) -> tuple[int, int]:
         """The shard or row at a place of the chain, and the part of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,46 +31,28 @@ from boresight.training.subcaptions import encode, special_ids
 from boresight.training.trainee import Trainee
 
 
-@dataclass
 class Feed:
-    """The batches of a training: one stream through all its stages, and through its stops.
+    """The batches of a training: one stream, at the sizes of the model, through all stages and stops."""
 
-    Attributes:
-        stream: without a stage's sizes.
-        image_size, text_length: the model's own, and the most tokens it reads.
-        state: where the batches stand, as `PairStream.state_dict` says it.
-        problems: as of `PairStream`, of all stages.
-    """
-
-    source: PairSource
-    tokenizer: Any
-    stream: StreamConfig
-    image_size: int
-    text_length: int
-    state: dict[str, Any] = field(default_factory=dict)
-    problems: Counter[str] = field(default_factory=Counter)
+    def __init__(self, stream: PairStream) -> None:
+        self.stream, self._own = stream, stream.config
 
     def __call__(self, stage: Stage, start: int) -> Iterator[Mapping[str, Any]]:
         """The batches of a stage from batch `start` on, without end."""
-        pixels, length = stage.image_size or self.image_size, stage.text_length or self.text_length
-        sized = replace(self.stream, image_size=pixels, text_length=length)
-        pairs = PairStream(self.source, self.tokenizer, sized, rank=rank(), world=world_size())
-        pairs.problems = self.problems
-        if self.state.get("batches") == start and pairs.fits(self.state):
-            pairs.load_state_dict(self.state)
-        else:  # nothing was kept, or of other processes and loaders
-            pairs.seek(start)
-        for batch in pairs:
-            self.state = pairs.state_dict()
-            yield batch
+        pixels, length = stage.image_size or self._own.image_size, stage.text_length or self._own.text_length
+        self.stream.config = replace(self._own, image_size=pixels, text_length=length)
+        if self.stream.batches != start:
+            self.stream.seek(start)
+        yield from self.stream
 
     def state_dict(self) -> dict[str, Any]:
         """Where the batches stand."""
-        return self.state
+        return self.stream.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there, if the data are then read by the same processes and loaders."""
-        self.state = state_dict
+        if self.stream.fits(state_dict):
+            self.stream.load_state_dict(state_dict)
 
 
 def train_on(
@@ -138,13 +120,14 @@ def train_on(
     stream = replace(
         stream,
         batch_size=config.batch_size // world_size(),
+        image_size=int(model.config.vision_config.image_size),
+        text_length=encoder.token_limit,
         captions=config.captions,
         output_length=0 if writer is None else writer.config.queries + 1,
         lower_case=encoder.lower_case,
         seed=config.seed,
     )
-    pixels = int(model.config.vision_config.image_size)
-    batches = Feed(source, tokenizer, stream, pixels, encoder.token_limit)
+    pairs = PairStream(source, tokenizer, stream, rank=rank(), world=world_size())
     data = {
         "web": source.web,
         "synthetic": source.synthetic,
@@ -160,12 +143,12 @@ def train_on(
 
     try:
         trained = pretrain(
-            trainee, batches, config, out, data=data, evaluate=evaluate, keep=keep, tensorboard=tensorboard
+            trainee, Feed(pairs), config, out, data=data, evaluate=evaluate, keep=keep, tensorboard=tensorboard
         )
     except BaseException:
-        _tell(batches.problems)
+        _tell(pairs.problems)
         raise
-    _tell(sum(gather_objects(batches.problems), Counter()))
+    _tell(sum(gather_objects(pairs.problems), Counter()))
     if rank() == 0:
         keep(trained.model, trained.captioner)
     return trained

@@ -56,6 +56,8 @@ class PairStream:
 
     Attributes:
         problems: how often each kind of trouble was met since this object was made.
+        batches: how many were handed out.
+        positions: of each reader, None before its first batch.
     """
 
     def __init__(
@@ -91,120 +93,72 @@ class PairStream:
             if length:
                 encode((), its, length)
         self._rank, self._world = rank, world
-        self._batches = 0
-        self._positions: list[Position | None] = [None] * max(1, config.workers)
+        self.batches = 0
+        self.positions: list[Position | None] = [None] * max(1, config.workers)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Raises InputError when a shard cannot be opened or there are fewer usable samples than a batch needs."""
         loader = DataLoader(
-            _Readers(self),
+            _Deliveries(self),
             batch_size=None,
             num_workers=self.config.workers,
-            collate_fn=_unchanged,
             generator=generator(self.config.seed, "loader"),  # else it would draw from the global state
         )
         for delivery in loader:
             self._report(delivery.problems)
             if delivery.error:
                 raise InputError(delivery.error)
-            self._positions[delivery.worker] = delivery.position
-            self._batches += 1
+            self.positions[delivery.worker] = delivery.position
+            self.batches += 1
             yield delivery.batch
 
     def seek(self, batches: int) -> None:
         """Go on behind so many batches from the very start; shards are counted for it, so a saved state is faster."""
-        self._batches, self._positions = batches, [None] * len(self._positions)
+        self.batches, self.positions = batches, [None] * len(self.positions)
 
     def state_dict(self) -> dict[str, Any]:
         """Where this rank stands, in json's types; the places are this rank's own, so every rank saves its state."""
-        return {"batches": self._batches, "places": list(self._positions), "of": self._origin()}
+        return {"batches": self.batches, "places": list(self.positions), "of": self._origin()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on behind the last batch handed out when `state` was taken. Raises InputError where it does not fit."""
-        if other := self._differs(state):
-            saved, value = state.get("of", {}).get(other), self._origin()[other]
-            raise InputError(
-                f"The state of the data was saved with {other}={saved} and here it is {value}; "
-                "set it as it was, or start the data anew."
-            )
-        self._batches = int(state["batches"])
-        self._positions = [at and (at[0], at[1], at[2]) for at in state["places"]]
+        saved = state.get("of", {})
+        for what, value in self._origin().items():
+            if saved.get(what) != value:
+                raise InputError(
+                    f"The state of the data was saved with {what}={saved.get(what)} and here it is {value}; "
+                    "set it as it was, or start the data anew."
+                )
+        self.batches = int(state["batches"])
+        self.positions = [at and (at[0], at[1], at[2]) for at in state["places"]]
 
     def fits(self, state: Mapping[str, Any]) -> bool:
         """Whether it was taken of the same data, ranks and workers, and with the same seed, batch and buffer."""
-        return not self._differs(state)
-
-    def _differs(self, state: Mapping[str, Any]) -> str:
-        saved = state.get("of", {})
-        return next((what for what, value in self._origin().items() if saved.get(what) != value), "")
+        return self._origin().items() <= state.get("of", {}).items()
 
     def _origin(self) -> dict[str, Any]:
         config = self.config
-        buffer = config.buffer if self.source.streamed else 1
         return {
             "data": self.source.fingerprint,
             "seed": config.seed,
             "batch_size": config.batch_size,
-            "buffer": buffer,
-            "workers": len(self._positions),
+            "buffer": config.buffer if self.source.streamed else 1,
+            "workers": len(self.positions),
             "world": self._world,
             "rank": self._rank,
         }
 
-    def _report(self, problems: list[Problem]) -> None:
-        for problem in problems:
-            self.problems[problem.what] += 1
-            if self.problems[problem.what] <= _NAMED:
-                say(f"{problem.what}: {problem.where}")
-                if self.problems[problem.what] == _NAMED:
-                    say(f"{problem.what}: from here on only counted")
-
-
-@dataclass(frozen=True)
-class _Delivery:
-    """What a loader worker hands over: a batch and the position behind it, or an error in one sentence."""
-
-    worker: int
-    problems: list[Problem]
-    batch: dict[str, Any] = field(default_factory=dict)
-    position: Position = (0, 0, 0)
-    error: str = ""
-
-
-def _unchanged(delivery: Any) -> Any:
-    return delivery
-
-
-class _Readers(IterableDataset):
-    """The readers of one rank.
-
-    The loader asks its workers in turn, from the first on; so after a resume each worker process takes the reader whose
-    turn it is.
-    """
-
-    def __init__(self, stream: PairStream) -> None:
-        self.source, self.config, self.tokenizers = stream.source, stream.config, stream._tokenizers
-        self.positions, self.done = list(stream._positions), stream._batches
-        self.rank, self.world = stream._rank, stream._world
-
-    def __iter__(self) -> Iterator[_Delivery]:
-        info = get_worker_info()
-        worker = ((info.id if info else 0) + self.done) % len(self.positions)
-        try:
-            yield from self._deliveries(worker)
-        except InputError as error:
-            yield _Delivery(worker, [], error=str(error))
-
-    def _deliveries(self, worker: int) -> Iterator[_Delivery]:
+    def deliveries(self, worker: int) -> Iterator[_Delivery]:
+        """What the reader of this number hands over from now on, without end."""
         config, workers = self.config, len(self.positions)
         chain = Chain(
             self.source,
             buffer=config.buffer,
             seed=config.seed,
-            reader=worker * self.world + self.rank,
-            readers=workers * self.world,
+            reader=worker * self._world + self._rank,
+            readers=workers * self._world,
         )
-        earlier = (self.done + workers - 1 - worker) // workers  # batches of this worker
+        earlier = (self.batches + workers - 1 - worker) // workers  # batches of this worker
         slots = chain.slots(self.positions[worker] or chain.seek(earlier * config.batch_size))
         queue: list[Slot] = []
         while True:
@@ -231,7 +185,7 @@ class _Readers(IterableDataset):
                         continue
                     ahead = (looked - 1) // config.batch_size  # batches before its turn, where it stands in
                     showing = f"{slot.epoch} {sample.key}" + (f" {ahead}" if ahead else "")
-                    rows[sample.key] = _example(sample, picture, showing, self.tokenizers, config)
+                    rows[sample.key] = _example(sample, picture, showing, self._tokenizers, config)
                     if not sample.web and "web_ids" in rows[sample.key]:
                         problems.append(Problem(NO_WEB, sample.key))
                     if not sample.synthetic and self.source.synthetic is not None:
@@ -253,6 +207,44 @@ class _Readers(IterableDataset):
             f"A batch of {self.config.batch_size} needs more than the {usable} usable samples found in "
             f"{self.source.name}{why}; lower batch_size or check the {check}."
         )
+
+    def _report(self, problems: list[Problem]) -> None:
+        for problem in problems:
+            self.problems[problem.what] += 1
+            if self.problems[problem.what] <= _NAMED:
+                say(f"{problem.what}: {problem.where}")
+                if self.problems[problem.what] == _NAMED:
+                    say(f"{problem.what}: from here on only counted")
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """What a loader worker hands over: a batch and the position behind it, or an error in one sentence."""
+
+    worker: int
+    problems: list[Problem]
+    batch: dict[str, Any] = field(default_factory=dict)
+    position: Position = (0, 0, 0)
+    error: str = ""
+
+
+class _Deliveries(IterableDataset):
+    """The deliveries of one worker of the loader, which wants a dataset of its own kind.
+
+    The loader asks its workers in turn, from the first on; so after a resume each worker process takes the reader whose
+    turn it is.
+    """
+
+    def __init__(self, stream: PairStream) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[_Delivery]:
+        info = get_worker_info()
+        worker = ((info.id if info else 0) + self.stream.batches) % len(self.stream.positions)
+        try:
+            yield from self.stream.deliveries(worker)
+        except InputError as error:
+            yield _Delivery(worker, [], error=str(error))
 
 
 def _example(
