@@ -44,8 +44,7 @@ class Run:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         with writing(self.path, GO_ON):
-            # A file name that is no valid unicode holds lone surrogates, which become escapes that json reads.
-            self._handle.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+            self._handle.write(json_line(line))
             self._handle.flush()
             os.fsync(self._handle.fileno())
 
@@ -138,17 +137,28 @@ def _kind(path: Path) -> str:
     return "folder" if path.is_dir() else "file"
 
 
+def json_line(entry: Mapping[str, Any]) -> bytes:
+    """A line of json, in UTF-8."""
+    # A file name that is no valid unicode holds lone surrogates, which become escapes that json reads.
+    return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def parsed_line(raw: bytes) -> dict[str, Any] | None:
+    """What `json_line` wrote; None for a line that is torn or something else."""
+    try:
+        line = json.loads(raw) if raw.endswith(b"\n") else None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return line if isinstance(line, dict) else None
+
+
 def whole_lines(handle: IO[bytes]) -> tuple[list[dict[str, Any]], int]:
     """The lines of json in a file up to the first torn one, and how many bytes they take."""
     handle.seek(0)
     lines: list[dict[str, Any]] = []
     valid = 0
     for raw in handle:
-        try:
-            line = json.loads(raw) if raw.endswith(b"\n") else None
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            line = None
-        if not isinstance(line, dict):
+        if (line := parsed_line(raw)) is None:
             break
         lines.append(line)
         valid += len(raw)

@@ -226,13 +226,13 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
 
 
 @contextlib.contextmanager
-def as_said(folder: str | Path) -> Iterator[None]:
+def as_said(folder: str | Path, again: str = "fit") -> Iterator[None]:
     """Turns what making an object of a manifest and tensors that do not fit raises into ArtefactError."""
     try:
         yield
     except (KeyError, TypeError, RuntimeError, InputError) as error:
         reason = first_line(error)
-        raise ArtefactError(f"{folder} does not hold what its manifest says ({reason}); fit it again.") from error
+        raise ArtefactError(f"{folder} does not hold what its manifest says ({reason}); {again} it again.") from error
 
 
 def load_artefact(folder: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

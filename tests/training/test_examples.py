@@ -17,12 +17,13 @@ from transformers import AutoTokenizer, CLIPModel
 
 from boresight.cli.main import COMMANDS, _expand_config
 from boresight.cli.pretrain import Pretrain
+from boresight.encoders.tokens import content_ids
 from boresight.models import default_model_path
 from boresight.seeds import generator
 from boresight.training.captioner import CaptionerConfig
 from boresight.training.config import Stage
 from boresight.training.model_folder import save_model
-from boresight.training.subcaptions import content_ids, reduce
+from boresight.training.subcaptions import reduce
 from command_line import boresight
 from pretraining_world import COLOURS, SHAPE, synthetic, tiny_tokenizer, web
 from worlds.small_clip import small_clip, small_processor

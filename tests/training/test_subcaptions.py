@@ -11,16 +11,14 @@ import transformers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from boresight.encoders.tokens import content_ids, padded_ids, special_ids
 from boresight.errors import InputError
 from boresight.seeds import generator
 from boresight.training.subcaptions import (
     block_mask,
-    content_ids,
-    encode,
     random_mask,
     reduce,
     sentences,
-    special_ids,
     sub_caption,
     truncate,
 )
@@ -171,7 +169,7 @@ def test_short_captions_and_refusals() -> None:
     with pytest.raises(InputError, match="budget of 0"):
         reduce(CAPTION, "block", 0, clip, generator(0))
     with pytest.raises(InputError, match="A length of 2"):
-        encode([1], clip, 2)
+        padded_ids([1], clip, 2)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -183,7 +181,7 @@ def test_untouched_text_is_encoded_as_the_tokenizer_does(name: str, data: st.Dat
     length = data.draw(st.integers(4, 40))
     expected = tokenizer(text, max_length=length, truncation=True, padding="max_length")["input_ids"]
     ids = reduce(text, "none", 1, tokenizer, generator(0))
-    assert encode(ids, tokenizer, length) == expected
+    assert padded_ids(ids, tokenizer, length) == expected
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -198,7 +196,7 @@ def test_strategies_agree_with_their_parts(name: str) -> None:
     filled = {len(reduce(CAPTION, "sub-caption", 20, tokenizer, generator(i), fill=True)) for i in range(30)}
     assert max(filled) == 20
     start, end = special_ids(tokenizer)
-    row = encode(full, tokenizer, 12)
+    row = padded_ids(full, tokenizer, 12)
     assert row[:1] == list(start) or not start
     assert row[-1] == end[-1]
 
@@ -207,10 +205,10 @@ def test_padding_on_the_left_and_without_a_padding_token() -> None:
     tokenizer = bert_tokenizer()
     tokenizer.padding_side = "left"
     ids = content_ids("ab", tokenizer)
-    assert encode(ids, tokenizer, 6) == tokenizer("ab", max_length=6, padding="max_length")["input_ids"]
+    assert padded_ids(ids, tokenizer, 6) == tokenizer("ab", max_length=6, padding="max_length")["input_ids"]
     tokenizer = bert_tokenizer()
     tokenizer.pad_token = None
-    assert encode(ids, tokenizer, 6) == [*tokenizer("ab")["input_ids"], 3, 3]
+    assert padded_ids(ids, tokenizer, 6) == [*tokenizer("ab")["input_ids"], 3, 3]
 
 
 def test_one_seed_one_result_in_any_process() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,27 +143,35 @@ def load_transformers(name_or_path: str, device: torch.device, dtype: str | torc
 _KNOWN = f"boresight reads {', '.join(FAMILIES.values())} models, and others through 'open_clip:'"
 
 
-def _load_model(folder: Path, config: Any, label: str) -> Any:
-    bars = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()  # a bar of its own style for a second's work
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No bars of transformers' own style for a second's work: progress is told in one style, or not at all."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
     try:
-        model, report = AutoModel.from_pretrained(
-            folder,
-            config=config,
-            dtype="auto",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
+
+
+def _load_model(folder: Path, config: Any, label: str) -> Any:
+    try:
+        with without_bars():
+            model, report = AutoModel.from_pretrained(
+                folder,
+                config=config,
+                dtype="auto",
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"The weights of {label} are torn or do not fit its config.json ({first_line(error)}); "
             "copy or download the folder again."
         ) from error
-    finally:
-        if bars:
-            hf_logging.enable_progress_bar()
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise InputError(

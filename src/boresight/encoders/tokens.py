@@ -1,13 +1,18 @@
-"""Where the tokens of a caption stand in it, and the whole words that they make up."""
+"""Where the tokens of a caption stand in it, the words that they make up, and the rows of ids that models read."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
+
+from boresight.errors import InputError
 
 # Scripts without spaces give a word a character; others a run of letters and digits, or of signs.
 _WORD = re.compile(r"[぀-ヿ㐀-䶿一-鿿豈-﫿]|[^\W぀-ヿ㐀-䶿一-鿿豈-﫿]+(?:['’\-][^\W぀-ヿ㐀-䶿一-鿿豈-﫿]+)*|[^\w\s]+")
@@ -93,3 +98,42 @@ def aligned_tokens(caption: str, pieces: Sequence[str | None]) -> list[Token]:
         aligned.append(Token(piece, reached if start < 0 else start, end, special=False))
         reached = end
     return aligned
+
+
+def content_ids(text: str, tokenizer: Any, lower_case: bool = False) -> list[int]:
+    """Token ids of the text alone, uncut, without start and end."""
+    text = text.lower() if lower_case else text
+    return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+
+
+def padded_ids(ids: Sequence[int], tokenizer: Any, length: int) -> list[int]:
+    """`length` ids: content tokens between the tokenizer's own start and end, cut to fit, then padding.
+
+    For untouched text this is what the tokenizer returns with `max_length=length`, truncation and padding to it. The
+    end token is always kept: towers read the caption there. Where there is no padding token the last id is repeated.
+    Raises InputError when `length` leaves no room for content.
+    """
+    start, end = special_ids(tokenizer)
+    room = length - len(start) - len(end)
+    if room < 1:
+        raise InputError(f"A length of {length} leaves no room beside start and end tokens; pass a longer one.")
+    row = [*start, *ids[:room], *end]
+    blank = tokenizer.pad_token_id
+    padding = [row[-1] if blank is None else blank] * (length - len(row))
+    return padding + row if tokenizer.padding_side == "left" else row + padding
+
+
+@lru_cache(maxsize=16)
+def special_ids(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that the tokenizer puts before a text and those it puts behind it."""
+    content, whole = content_ids("a", tokenizer), tokenizer("a")["input_ids"]
+    for start in range(len(whole) - len(content) + 1):
+        if whole[start : start + len(content)] == content:
+            return tuple(whole[:start]), tuple(whole[start + len(content) :])
+    raise InputError("The tokenizer changes a text's own tokens when it adds start and end; use another tokenizer.")
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Hex digest (16 characters) of a tokenizer's vocabulary and special tokens."""
+    vocabulary = [sorted(tokenizer.get_vocab().items()), sorted(tokenizer.all_special_ids)]
+    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:16]

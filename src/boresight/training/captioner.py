@@ -13,8 +13,6 @@ contrastive + 2 x `captioning_loss`, as published.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,11 +24,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from boresight.device import pick_device
-from boresight.errors import ArtefactError, InputError, first_line
+from boresight.encoders.tokens import special_ids, tokenizer_fingerprint
+from boresight.errors import ArtefactError, InputError
 from boresight.seeds import generator
-from boresight.storage import load_artefact, save_artefact
+from boresight.storage import as_said, load_artefact, save_artefact
 from boresight.training.config import CaptionerShape
-from boresight.training.subcaptions import special_ids
 
 KIND = "captioner"
 FAMILIES = ("clip", "siglip")
@@ -309,13 +307,10 @@ class Captioner(nn.Module):
     def load(cls, folder: str | Path, device: str | torch.device | None = "cpu") -> Captioner:
         """Read a folder written by `save`. Raises ArtefactError when it is none, torn, altered or of another kind."""
         tensors, manifest = load_artefact(folder, KIND)
-        try:
+        with as_said(folder, "train"):
             captioner = cls(CaptionerConfig(**manifest["config"]))
             captioner.load_state_dict(tensors)
             captioner.model = str(manifest.get("model", ""))
-        except (KeyError, TypeError, RuntimeError, InputError) as error:
-            reason = first_line(error)
-            raise ArtefactError(f"{folder} does not hold what its manifest says ({reason}); train it again.") from error
         return captioner.to(pick_device(device)).eval()
 
     def _prefix(self, image_states: Tensor, text_states: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -352,9 +347,3 @@ class Captioner(nn.Module):
         """Float32 whatever the rest computes in: half precision is too coarse for a softmax over a vocabulary."""
         with torch.autocast(x.device.type, enabled=False):
             return F.linear(self.norm(x.to(self.norm.weight.dtype)).float(), self.head.weight.float())
-
-
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Hex digest (16 characters) of a tokenizer's vocabulary and special tokens."""
-    vocabulary = [sorted(tokenizer.get_vocab().items()), sorted(tokenizer.all_special_ids)]
-    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:16]

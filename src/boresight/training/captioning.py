@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -20,7 +19,7 @@ from boresight.encoders.hf import TransformersEncoder
 from boresight.encoders.protocol import check_texts
 from boresight.errors import ArtefactError, InputError, require_choice
 from boresight.progress import progress, say
-from boresight.runs import GO_ON, open_run
+from boresight.runs import GO_ON, json_line, open_run, parsed_line
 from boresight.storage import fingerprint, replace_file, writing
 from boresight.training.captioner import Cache, Captioner, prefix_states, real_tokens, special_ends
 
@@ -34,6 +33,7 @@ _LABELS = {
 }
 
 
+@torch.inference_mode()
 def write_captions(
     encoder: Encoder,
     captioner: Captioner,
@@ -66,6 +66,8 @@ def write_captions(
     model = check_pair(encoder, captioner)
     if web_captions is not None and len(check_texts(web_captions)) != len(images):
         raise InputError(f"There are {len(web_captions)} web captions for {len(images)} images; pass one for each.")
+    start, end = special_ends(model.tokenizer)
+    device = captioner.head.weight.device
     written = []
     for begin in range(0, len(images), batch_size):
         batch = [
@@ -74,7 +76,20 @@ def write_captions(
         ]
         # The same empty caption for all goes through the text tower once.
         webs = [""] if web_captions is None else list(web_captions[begin : begin + batch_size])
-        rows = _written(model, captioner, batch, webs, decode, beams, max_tokens or captioner.config.queries)
+        tokenized = model.tokenize(webs)
+        pixels = model.collate(batch)["pixel_values"].to(model.device, model.dtype)
+        states = prefix_states(model.model, pixels, tokenized["input_ids"].to(model.device))
+        rows = decode_states(
+            captioner,
+            states.image_states.to(device),
+            states.text_states.to(device).expand(len(batch), -1, -1),
+            real=tokenized["attention_mask"].bool().to(device).expand(len(batch), -1),
+            start=start,
+            end=end,
+            decode=decode,
+            beams=beams,
+            limit=max_tokens or captioner.config.queries,
+        )
         written += [_text(model.tokenizer, row) for row in rows]
     return written
 
@@ -99,28 +114,6 @@ _JOINED = [
         (r"(?<=\w) - (?=\w)", "-"),
     )
 ]
-
-
-@torch.inference_mode()
-def _written(
-    encoder: TransformersEncoder,
-    captioner: Captioner,
-    images: list[Tensor],
-    webs: list[str],
-    decode: Decode,
-    beams: int,
-    limit: int,
-) -> list[list[int]]:
-    pixels = encoder.collate(images)["pixel_values"].to(encoder.device, encoder.dtype)
-    tokenized = encoder.tokenize(webs)
-    states = prefix_states(encoder.model, pixels, tokenized["input_ids"].to(encoder.device))
-    device = captioner.head.weight.device
-    image, text = states.image_states.to(device), states.text_states.to(device).expand(len(images), -1, -1)
-    real = tokenized["attention_mask"].bool().to(device).expand(len(images), -1)
-    start, end = special_ends(encoder.tokenizer)
-    return decode_states(
-        captioner, image, text, real=real, start=start, end=end, decode=decode, beams=beams, limit=limit
-    )
 
 
 @torch.inference_mode()
@@ -316,18 +309,13 @@ def caption_file(
                         encoder, captioner, list(ready.values()), webs, batch_size=batch_size, **decoding
                     )
                     named = zip(ready, captions, strict=True)
-                    out.writelines(_line({key: names[row], "caption": caption}) for row, caption in named)
+                    out.writelines(json_line({key: names[row], "caption": caption}) for row, caption in named)
                     out.flush()
                 bar.update(len(batch))
             if len(problems) == len(names):
                 raise InputError(f"No picture can be captioned, the first because: {next(iter(problems.values()))}")
-            out.writelines(_line({key: names[row], "problem": problem}) for row, problem in problems.items())
+            out.writelines(json_line({key: names[row], "problem": problem}) for row, problem in problems.items())
     return len(names) - len(problems), len(problems)
-
-
-def _line(entry: dict[str, str]) -> bytes:
-    # A file name that is no valid unicode holds lone surrogates, which become escapes that json reads.
-    return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _kept(file: Path, key: str) -> set[str]:
@@ -337,11 +325,8 @@ def _kept(file: Path, key: str) -> set[str]:
     lines = file.read_bytes().splitlines(keepends=True)
     whole: dict[str, bytes] = {}
     for line in lines:
-        try:
-            entry = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            entry = None
-        if isinstance(entry, dict) and isinstance(entry.get("caption"), str) and isinstance(entry.get(key), str):
+        entry = parsed_line(line) or {}
+        if isinstance(entry.get("caption"), str) and isinstance(entry.get(key), str):
             whole.setdefault(entry[key], line)
     if len(whole) < len(lines):
         replace_file(file, b"".join(whole.values()))

@@ -18,6 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional as F
 
+from boresight.progress import say
+
 # torch 2.13 renamed both and warns at the old names.
 _all_gather: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
 _reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or getattr(dist, "reduce_scatter_tensor", None)
@@ -95,6 +97,12 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def say_once(line: str) -> None:
+    """`say` of the first process."""
+    if rank() == 0:
+        say(line)
 
 
 def whole_tensor(value: Tensor) -> Tensor:

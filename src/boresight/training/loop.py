@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
 
 from boresight.errors import InputError, first_line
-from boresight.progress import progress, say
+from boresight.progress import progress
 from boresight.seeds import generator
 from boresight.storage import fingerprint
 from boresight.training.captioner import IGNORED, Captioner
@@ -42,6 +42,7 @@ from boresight.training.collectives import (
     join_processes,
     launched,
     rank,
+    say_once,
     sharded,
     whole_tensor,
     world_size,
@@ -50,7 +51,7 @@ from boresight.training.config import PretrainConfig, Stage
 from boresight.training.contrastive import MAX_LOG_SCALE, clamp_scale
 from boresight.training.gradient_cache import Encoded, cached_backward
 from boresight.training.parameters import average_into, lock, parameter_groups, rate_share
-from boresight.training.trainee import Trainee, filled, finished, loss_of, scalars_as_vectors
+from boresight.training.trainee import Trainee, finished, loss_of, scalars_as_vectors
 
 LOGS = "logs"
 
@@ -179,7 +180,7 @@ class _Training:
         if isinstance(batches, Stateful) and len(positions) == world_size():
             batches.load_state_dict(positions[rank()])
         if self.saved < self.config.steps:
-            _say(f"Going on from step {self.saved} of {self.config.steps}.")
+            say_once(f"Going on from step {self.saved} of {self.config.steps}.")
         return self.saved
 
     def step(self, step: int, batch: Mapping[str, Any]) -> dict[str, float]:
@@ -191,10 +192,7 @@ class _Training:
         torch.manual_seed(generator(config.seed, f"step {step} process {rank()}").initial_seed())
         measures = self._gradients(batch)
         if not all(map(math.isfinite, measures.values())):
-            at_once = step == self.saved
-            raise InputError(
-                _no_longer_finite("The loss or its gradient is", step, measures, self.folder, at_once=at_once)
-            )
+            raise self._no_longer_finite("The loss or its gradient is", step, measures, at_once=step == self.saved)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if config.loss != "sigmoid":
@@ -243,7 +241,7 @@ class _Training:
     def save(self, done: int, measures: Mapping[str, float], batches: Batches, *, wanted: bool) -> Trainee | None:
         """Write the checkpoint; on the first process, where `wanted`, what is trained as of now, on the CPU."""
         if not _all_finite(self.module):
-            raise InputError(_no_longer_finite("The weights are", done - 1, measures, self.folder))
+            raise self._no_longer_finite("The weights are", done - 1, measures)
         positions: list[Any] = gather_objects(batches.state_dict()) if isinstance(batches, Stateful) else []
         averages = self.whole_averages()
         weights = save_checkpoint(
@@ -252,13 +250,32 @@ class _Training:
         self.saved = done
         return self.whole(weights, averages) if wanted and rank() == 0 else None
 
+    def _no_longer_finite(
+        self, what: str, step: int, measures: Mapping[str, float], *, at_once: bool = False
+    ) -> InputError:
+        """`at_once`: the weights of the checkpoint were the first that gave it."""
+        checkpoint, model = self.folder / CHECKPOINT, self.folder / MODEL
+        values = ", ".join(f"{name} {value}" for name, value in measures.items())
+        if not checkpoint.exists():
+            safe, again = "there is no checkpoint yet", "start again"
+        elif at_once:
+            safe, again = f"the weights in {checkpoint} give it already", "start anew in another folder"
+        elif model.exists():
+            safe, again = f"{model} has the last good weights", "train on from them into another folder"
+        else:
+            safe, again = f"{checkpoint} keeps the last good weights", "start anew in another folder"
+        return InputError(
+            f"{what} no longer finite at step {step} ({values}; {safe}); {again} with a lower learning "
+            "rate or precision='no'."
+        )
+
     def whole_averages(self) -> dict[str, Tensor]:
         """The averages, each gathered on every process."""
         return {name: whole_tensor(value) for name, value in self.averages.items()}
 
     def whole(self, weights: Mapping[str, Any], averages: Mapping[str, Tensor]) -> Trainee:
         """What is trained, as it would be saved; `weights` are read where they are spread over processes."""
-        return finished(filled(self.trainee, weights) if self.config.shard else self.module, averages, self.trainee)
+        return finished(self.trainee, {**(weights if self.config.shard else self.module.state_dict()), **averages})
 
 
 def _through(batches: Batches, config: PretrainConfig, start: int) -> Iterator[Mapping[str, Any]]:
@@ -298,30 +315,6 @@ def _explained() -> Iterator[None]:
         ) from error
 
 
-def _no_longer_finite(
-    what: str, step: int, measures: Mapping[str, float], folder: Path, *, at_once: bool = False
-) -> str:
-    """`at_once`: the weights of the checkpoint were the first that gave it."""
-    values = ", ".join(f"{name} {value}" for name, value in measures.items())
-    if not (folder / CHECKPOINT).exists():
-        safe, again = "there is no checkpoint yet", "start again"
-    elif at_once:
-        safe, again = f"the weights in {folder / CHECKPOINT} give it already", "start anew in another folder"
-    elif (folder / MODEL).exists():
-        safe, again = f"{folder / MODEL} has the last good weights", "train on from them into another folder"
-    else:
-        safe, again = f"{folder / CHECKPOINT} keeps the last good weights", "start anew in another folder"
-    return (
-        f"{what} no longer finite at step {step} ({values}; {safe}); {again} with a lower learning "
-        "rate or precision='no'."
-    )
-
-
-def _say(line: str) -> None:
-    if rank() == 0:
-        say(line)
-
-
 class _Log(contextlib.AbstractContextManager):
     """A line on the terminal and a point for TensorBoard, from the first process alone."""
 
@@ -333,7 +326,7 @@ class _Log(contextlib.AbstractContextManager):
             self._writer = SummaryWriter(str(folder))
 
     def write(self, step: int, measures: Mapping[str, float]) -> None:
-        _say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in measures.items()))
+        say_once(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in measures.items()))
         if self._writer is not None:
             for name, value in measures.items():
                 self._writer.add_scalar(name, value, step)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging
 
+from boresight.encoders.hf import without_bars
 from boresight.seeds import generator
 from boresight.storage import FORMAT, MANIFEST, fingerprint, replacing_folder, write_json
 
@@ -37,25 +36,13 @@ def save_model(
     if hasattr(tokenizer, "backend_tokenizer"):  # what the last call asked of it would be saved with it
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.no_truncation()
-    with replacing_folder(folder, KIND) as staging, _without_bars():
+    with replacing_folder(folder, KIND) as staging, without_bars():
         model.save_pretrained(staging, state_dict=weights)  # empties `weights`
         image_processor.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         if card:
             (staging / "README.md").write_text(card, encoding="utf-8")
         write_json(staging / MANIFEST, {"kind": KIND, "format": FORMAT, "fingerprint": stamp, **(made_by or {})})
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """A file is written in a moment, and progress is told in one style, or not at all."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def from_scratch(model: Any, seed: int) -> Any:

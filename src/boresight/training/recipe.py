@@ -13,21 +13,20 @@ from torch import nn
 
 from boresight.encoders.hf import TransformersEncoder
 from boresight.encoders.model_files import file_fingerprint
+from boresight.encoders.tokens import padded_ids, special_ids
 from boresight.errors import InputError
-from boresight.progress import say
 from boresight.storage import check_place, put_back
 from boresight.training.captioner import FAMILIES, Captioner, CaptionerConfig
 from boresight.training.captioner import KIND as CAPTIONER_KIND
 from boresight.training.checkpoints import CAPTIONER, CHECKPOINT, MODEL, check_is_folder
 from boresight.training.checkpoints import KIND as CHECKPOINT_KIND
-from boresight.training.collectives import gather_objects, join_processes, rank, world_size
+from boresight.training.collectives import gather_objects, join_processes, rank, say_once, world_size
 from boresight.training.config import CaptionerShape, PretrainConfig, Stage, StreamConfig
 from boresight.training.loop import Trained, pretrain
 from boresight.training.model_folder import KIND as MODEL_KIND
 from boresight.training.model_folder import from_scratch, save_model
 from boresight.training.shards import PairSource, Shards
 from boresight.training.stream import PairStream
-from boresight.training.subcaptions import encode, special_ids
 from boresight.training.trainee import Trainee
 
 
@@ -111,8 +110,8 @@ def train_on(
             f"A captioner of {writer.config.queries} tokens has no room for a word beside the end token; give it more "
             "(--caption-length)."
         )
-    if writer is not None and source.synthetic is None and rank() == 0:
-        say(
+    if writer is not None and source.synthetic is None:
+        say_once(
             "There are no synthetic captions, so the captioner learns to write the web captions that it reads; name "
             "long ones with --synthetic."
         )
@@ -177,9 +176,9 @@ def _check_stages(config: PretrainConfig, encoder: TransformersEncoder) -> None:
                 "reads; give fewer."
             )
         if stage.text_length is not None:
-            encode((), encoder.tokenizer, stage.text_length)
+            padded_ids((), encoder.tokenizer, stage.text_length)
 
 
 def _tell(problems: Mapping[str, int]) -> None:
-    if problems and rank() == 0:
-        say("In all: " + "; ".join(f"{count} x {what}" for what, count in problems.items()) + ".")
+    if problems:
+        say_once("In all: " + "; ".join(f"{count} x {what}" for what, count in problems.items()) + ".")

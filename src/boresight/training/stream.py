@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from boresight.data import Problem
 from boresight.data.images import decode
+from boresight.encoders.tokens import content_ids, padded_ids
 from boresight.errors import InputError
 from boresight.progress import say
 from boresight.seeds import generator
@@ -26,7 +27,7 @@ from boresight.training.config import StreamConfig
 from boresight.training.crops import augment
 from boresight.training.order import Chain, Position, Slot
 from boresight.training.shards import PairSource, Sample, too_many_workers
-from boresight.training.subcaptions import content_ids, encode, reduce
+from boresight.training.subcaptions import reduce
 
 CORRUPT = "corrupt image skipped"
 NO_WEB = "no web caption, the synthetic one stands in"
@@ -91,7 +92,7 @@ class PairStream:
         self._tokenizers = (tokenizer, output_tokenizer or tokenizer)
         for length, its in zip((config.text_length, config.output_length), self._tokenizers, strict=True):
             if length:
-                encode((), its, length)
+                padded_ids((), its, length)
         self._rank, self._world = rank, world
         self.batches = 0
         self.positions: list[Position | None] = [None] * max(1, config.workers)
@@ -260,7 +261,7 @@ def _example(
     inner, outer = tokenizers
     row: _Example = {"pixel_values": pixels}
     if config.captions != "synthetic":
-        row["web_ids"] = encode(content_ids(web, inner, config.lower_case), inner, config.text_length)
+        row["web_ids"] = padded_ids(content_ids(web, inner, config.lower_case), inner, config.text_length)
     if config.captions != "web":
         reduced = reduce(
             synthetic,
@@ -272,10 +273,10 @@ def _example(
             fill=config.fill,
             lower_case=config.lower_case,
         )
-        row["syn_ids"] = encode(reduced or content_ids(web, inner, config.lower_case), inner, config.text_length)
+        row["syn_ids"] = padded_ids(reduced or content_ids(web, inner, config.lower_case), inner, config.text_length)
     if config.output_length:
         whole = content_ids(synthetic, outer) or content_ids(web, outer)
-        row["syn_full_ids"] = encode(whole, outer, config.output_length)
+        row["syn_full_ids"] = padded_ids(whole, outer, config.output_length)
     return row
 
 

@@ -7,7 +7,6 @@ The paper's four strategies are functions of token ids (`truncate`, `random_mask
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from itertools import accumulate
 from typing import Any, get_args
 
@@ -15,6 +14,7 @@ import torch
 from torch import Generator
 
 from boresight.data.sentences import sentences
+from boresight.encoders.tokens import content_ids
 from boresight.errors import InputError, require_choice
 from boresight.training.config import Strategy
 
@@ -122,39 +122,6 @@ def reduce(
             return block_mask(ids, budget, random)
         case _:
             return truncate(ids, budget)
-
-
-def content_ids(text: str, tokenizer: Any, lower_case: bool = False) -> list[int]:
-    """Token ids of the text alone, uncut, without start and end."""
-    text = text.lower() if lower_case else text
-    return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-
-
-def encode(ids: Sequence[int], tokenizer: Any, length: int) -> list[int]:
-    """`length` ids: content tokens between the tokenizer's own start and end, cut to fit, then padding.
-
-    For untouched text this is what the tokenizer returns with `max_length=length`, truncation and padding to it. The
-    end token is always kept: towers read the caption there. Where there is no padding token the last id is repeated.
-    Raises InputError when `length` leaves no room for content.
-    """
-    start, end = special_ids(tokenizer)
-    room = length - len(start) - len(end)
-    if room < 1:
-        raise InputError(f"A length of {length} leaves no room beside start and end tokens; pass a longer one.")
-    row = [*start, *ids[:room], *end]
-    blank = tokenizer.pad_token_id
-    padding = [row[-1] if blank is None else blank] * (length - len(row))
-    return padding + row if tokenizer.padding_side == "left" else row + padding
-
-
-@lru_cache(maxsize=16)
-def special_ids(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids that the tokenizer puts before a text and those it puts behind it."""
-    content, whole = content_ids("a", tokenizer), tokenizer("a")["input_ids"]
-    for start in range(len(whole) - len(content) + 1):
-        if whole[start : start + len(content)] == content:
-            return tuple(whole[:start]), tuple(whole[start + len(content) :])
-    raise InputError("The tokenizer changes a text's own tokens when it adds start and end; use another tokenizer.")
 
 
 def _draw(count: int, random: Generator) -> int:

@@ -127,31 +127,17 @@ def _unit(features: Tensor) -> Tensor:
     return F.normalize(features.float(), dim=-1)
 
 
-def scalars_as_vectors(module: Trainee, like: Trainee | None = None) -> None:
-    """Temperature and bias as vectors of one, since what has no dimension cannot be sharded, or shaped as in `like`."""
+def scalars_as_vectors(module: Trainee) -> None:
+    """Temperature and bias as vectors of one, since what has no dimension cannot be sharded."""
     for name in ("logit_scale", "logit_bias"):
         value = getattr(module.model, name, None)
         if value is not None:
-            shape = (1,) if like is None else getattr(like.model, name).shape
-            setattr(module.model, name, nn.Parameter(value.detach().reshape(shape), value.requires_grad))
+            setattr(module.model, name, nn.Parameter(value.detach().reshape(1), value.requires_grad))
 
 
-def filled(like: Trainee, weights: Mapping[str, Any]) -> Trainee:
-    """A copy with these weights; on processes that have none, with its own."""
-    whole = copy.deepcopy(like)
-    scalars_as_vectors(whole)
-    if weights:
-        whole.load_state_dict(weights)
-    return whole
-
-
-def finished(module: Trainee, averages: Mapping[str, Tensor], like: Trainee) -> Trainee:
-    """A copy on the CPU, of the averages where they are kept, all of it free to learn as `like` was."""
-    whole = copy.deepcopy(module).cpu().eval()
-    whole.load_state_dict({name: value.cpu() for name, value in averages.items()}, strict=False)
-    scalars_as_vectors(whole, like)
-    if getattr(whole.model, "is_activation_checkpointing", False):
-        whole.model.activation_checkpointing_disable()
-    if whole.captioner is not None:
-        whole.captioner.recompute = False
+def finished(like: Trainee, weights: Mapping[str, Tensor]) -> Trainee:
+    """A copy with these weights, whose scalars may be vectors, and its own for the others; all of it free to learn."""
+    whole = copy.deepcopy(like).eval()
+    own = whole.state_dict()
+    whole.load_state_dict({**own, **{name: value.reshape(own[name].shape) for name, value in weights.items()}})
     return whole.requires_grad_(True)
