@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from bisect import bisect
 from dataclasses import replace
 
 import pytest
@@ -41,7 +42,7 @@ def test_options_stay_flat_and_reach_the_settings() -> None:
 
 def test_stages_are_given_as_text_too() -> None:
     config = PretrainConfig(stages=("0.5:112:32", "1:224:77"), steps=10)
-    assert [config.stage_at(step).image_size for step in (0, 4, 5, 9)] == [112, 112, 224, 224]
+    assert [config.stages[bisect(config.ends, step)].image_size for step in (0, 4, 5, 9)] == [112, 112, 224, 224]
     assert replace(config, steps=20).stages == config.stages
     with pytest.raises(InputError, match=r"The stage 'half' is not 'share:pixels:tokens'.*in quotes in a yaml file"):
         PretrainConfig(stages=("half",))

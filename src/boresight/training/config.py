@@ -147,9 +147,10 @@ class PretrainConfig:
         """The settings that a training must keep to go on, as json gives them back."""
         return _as_json(self, without=("micro_batch", "loss_chunk", "gradient_checkpointing", "shard", "every"))
 
-    def stage_at(self, step: int) -> Stage:
-        """The stage that the step with this number, from 0, belongs to."""
-        return next(stage for stage in self.stages if step < round(stage.until * self.steps) or stage.until == 1)
+    @property
+    def ends(self) -> list[int]:
+        """The number of steps after which each stage ends."""
+        return [round(stage.until * self.steps) for stage in self.stages]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -280,15 +281,10 @@ class _Training:
 
 def _through(batches: Batches, config: PretrainConfig, start: int) -> Iterator[Mapping[str, Any]]:
     """All batches from step `start` on; the loader is made anew where a stage begins."""
-    step = start
-    while step < config.steps:
-        stage = config.stage_at(step)
-        end = config.steps if stage.until == 1 else round(stage.until * config.steps)
-        for batch in batches(stage, step):
-            yield batch
-            step += 1
-            if step == end:
-                break
+    for stage, end in zip(config.stages, config.ends, strict=True):
+        if start < end:
+            yield from islice(batches(stage, start), end - start)
+            start = end
 
 
 def _all_finite(module: nn.Module) -> bool:

@@ -99,17 +99,7 @@ def train_on(
             f"The weights of {encoder.name} are {other} and only float32 is trained; load it with dtype='float32', and "
             "let precision='bf16' compute in half precision."
         )
-    writer: Captioner | None = None
-    if isinstance(captioner, Captioner):
-        captioner.check_fits(model, tokenizer)
-        writer = captioner
-    elif captioner is not None:
-        writer = Captioner(CaptionerConfig.fitting(model, tokenizer, **asdict(captioner)), config.seed)
-    if writer is not None and writer.config.queries + 1 <= sum(map(len, special_ids(tokenizer))):
-        raise InputError(
-            f"A captioner of {writer.config.queries} tokens has no room for a word beside the end token; give it more "
-            "(--caption-length)."
-        )
+    writer = _captioner(captioner, model, tokenizer, config.seed)
     if writer is not None and source.synthetic is None:
         say_once(
             "There are no synthetic captions, so the captioner learns to write the web captions that it reads; name "
@@ -159,6 +149,23 @@ def check_places(out: Path) -> None:
     for name, kind in ((MODEL, MODEL_KIND), (CAPTIONER, CAPTIONER_KIND), (CHECKPOINT, CHECKPOINT_KIND)):
         put_back(out / name)
         check_place(out / name, kind)
+
+
+def _captioner(given: CaptionerShape | Captioner | None, model: Any, tokenizer: Any, seed: int) -> Captioner | None:
+    """The one given, or a new one of its shape. Raises InputError or ArtefactError for one that does not fit."""
+    if given is None:
+        return None
+    if isinstance(given, Captioner):
+        given.check_fits(model, tokenizer)
+        captioner = given
+    else:
+        captioner = Captioner(CaptionerConfig.fitting(model, tokenizer, **asdict(given)), seed)
+    if captioner.config.queries + 1 <= sum(map(len, special_ids(tokenizer))):
+        raise InputError(
+            f"A captioner of {captioner.config.queries} tokens has no room for a word beside the end token; give it "
+            "more (--caption-length)."
+        )
+    return captioner
 
 
 def _check_stages(config: PretrainConfig, encoder: TransformersEncoder) -> None:

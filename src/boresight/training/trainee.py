@@ -67,7 +67,7 @@ class Trainee(nn.Module):
         ids = torch.cat([batch["web_ids" if name == "web" else "syn_ids"] for name in wanted])
         states = prefix_states(self.model, batch["pixel_values"], ids, any_size=True)
         count = len(states.images)
-        sides = [_unit(states.images), *_unit(states.texts).split(count)]
+        images, texts = (F.normalize(features.float(), dim=-1) for features in states[:2])
         bias = getattr(self.model, "logit_bias", None)
         scalars = [self.model.logit_scale.reshape(()), *([] if bias is None else [bias.reshape(())])]
         rest = None
@@ -81,7 +81,7 @@ class Trainee(nn.Module):
                 previous=previous if self.captioner.config.variant == "teacher" else None,
             )
             rest = captioning_loss(logits, targets, reduction="sum")
-        return Encoded((*sides, *scalars), rest)
+        return Encoded((images, *texts.split(count), *scalars), rest)
 
     def trimmed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`batch` without the columns of padding behind its longest caption: CLIP reads none, SigLIP all of it."""
@@ -101,30 +101,21 @@ class Trainee(nn.Module):
 def loss_of(kind: Loss, captions: Captions, chunk: int | None = None) -> Callable[..., Tensor]:
     """The loss of what `Trainee` gives, in its order: images, captions, temperature, bias (None where it has none)."""
 
-    def softmax(images: Tensor, *rest: Tensor) -> Tensor:
-        texts, log_scale = rest[: _sets(captions)], rest[_sets(captions)]
-        if captions == "both":
-            return clips_loss(images, texts[0], texts[1], log_scale, chunk=chunk)
-        return infonce_loss(images, texts[0], log_scale, chunk=chunk)
-
-    def pooled(images: Tensor, *rest: Tensor) -> Tensor:
-        texts, scalars = torch.cat(rest[: _sets(captions)]), rest[_sets(captions) :]
-        owners = torch.arange(len(images), device=images.device).repeat(_sets(captions))
+    def loss(images: Tensor, *rest: Tensor) -> Tensor:
+        sets = 2 if captions == "both" else 1
+        texts, (log_scale, *bias) = rest[:sets], rest[sets:]
+        if kind == "softmax":
+            if captions == "both":
+                return clips_loss(images, texts[0], texts[1], log_scale, chunk=chunk)
+            return infonce_loss(images, texts[0], log_scale, chunk=chunk)
+        pooled, owners = torch.cat(texts), torch.arange(len(images), device=images.device).repeat(sets)
         if kind == "multi-positive":
-            return multi_positive_loss(images, texts, owners, scalars[0], chunk=chunk)
-        if len(scalars) < 2:
+            return multi_positive_loss(images, pooled, owners, log_scale, chunk=chunk)
+        if not bias:
             raise InputError("The sigmoid loss needs a model with a bias, as SigLIP has; take loss='softmax'.")
-        return sigmoid_loss(images, texts, scalars[0], scalars[1], owners, chunk=chunk)
+        return sigmoid_loss(images, pooled, log_scale, bias[0], owners, chunk=chunk)
 
-    return softmax if kind == "softmax" else pooled
-
-
-def _sets(captions: Captions) -> int:
-    return 2 if captions == "both" else 1
-
-
-def _unit(features: Tensor) -> Tensor:
-    return F.normalize(features.float(), dim=-1)
+    return loss
 
 
 def scalars_as_vectors(module: Trainee) -> None:
