@@ -69,54 +69,43 @@ def cached_backward(
     """
     if not chunks:
         raise InputError("There is no chunk to encode; give one or more.")
-    if len(chunks) == 1:  # nothing to spare: one forward is enough
-        whole = encode(chunks[0])
-        value, gradients = _loss_gradients(loss, [each.detach() for each in whole.inputs])
-        return value, _send_back([*zip(whole.inputs, gradients, strict=True)], extra, whole)
-    states, cache = [], []
-    with torch.no_grad():
+    alone = len(chunks) == 1  # nothing to spare: one forward is enough
+    states, encodings = [], []
+    with nullcontext() if alone else torch.no_grad():
         for chunk in chunks:
             states.append(_random_state())
-            cache.append(encode(chunk).inputs)
-    value, gradients = _loss_gradients(loss, [_join(parts) for parts in zip(*cache, strict=True)])
+            encodings.append(encode(chunk) if alone else Encoded(encode(chunk).inputs))
+    leaves = [_join(parts).requires_grad_() for parts in zip(*(each.inputs for each in encodings), strict=True)]
+    value = loss(*leaves)
+    gradients = torch.autograd.grad(value, leaves, materialize_grads=True)
 
     total, last, start = torch.zeros_like(value), len(chunks) - 1, [0] * len(gradients)
-    for number, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
+    for number, chunk in enumerate(chunks):
         with nullcontext() if number == last else gradients_kept_local(model):
-            with _replayed(state):
-                encoded = encode(chunk)
-            pairs = []
+            if alone:
+                encoded = encodings[0]
+            else:
+                with _replayed(states[number]):
+                    encoded = encode(chunk)
+            outputs, back = [], []
             for side, (output, gradient) in enumerate(zip(encoded.inputs, gradients, strict=True)):
                 if output.ndim:
                     gradient = gradient[start[side] : start[side] + len(output)]
                     start[side] += len(output)
-                if output.ndim or number == last:
-                    pairs.append((output, gradient))
-            total += _send_back(pairs, extra, encoded)
-    return value, total
-
-
-def _loss_gradients(loss: Callable[..., Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
-    """The loss of these embeddings, without gradients, and its gradients with respect to them."""
-    leaves = [each.requires_grad_() for each in inputs]
-    value = loss(*leaves)
-    return value.detach(), torch.autograd.grad(value, leaves, materialize_grads=True)
-
-
-def _send_back(
-    pairs: Sequence[tuple[Tensor, Tensor]], extra: Callable[[Encoded], Tensor] | None, encoded: Encoded
-) -> Tensor:
-    """Send the gradients of `pairs` (output, gradient) through their graphs, and `extra`, whose value it returns."""
-    outputs = [output for output, _ in pairs if output.requires_grad]
-    back = [gradient for output, gradient in pairs if output.requires_grad]
-    share = encoded.inputs[0].new_zeros(()) if extra is None else extra(encoded)
-    if extra is not None:
-        outputs, back = [*outputs, share], [*back, torch.ones_like(share)]
-    torch.autograd.backward(outputs, back)
-    return share.detach()
+                if output.requires_grad and (output.ndim or number == last):
+                    outputs.append(output)
+                    back.append(gradient)
+            if extra is not None:
+                share = extra(encoded)
+                outputs.append(share)
+                back.append(torch.ones_like(share))
+                total += share.detach()
+            torch.autograd.backward(outputs, back)
+    return value.detach(), total
 
 
 def _join(parts: tuple[Tensor, ...]) -> Tensor:
+    parts = tuple(part.detach() for part in parts)
     return torch.cat(parts) if parts[0].ndim else parts[0].clone()
 
 
