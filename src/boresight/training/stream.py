@@ -67,11 +67,10 @@ class PairStream:
         tokenizer: Any,
         config: StreamConfig,
         *,
-        output_tokenizer: Any = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """`output_tokenizer` writes `syn_full_ids` where the captioner has its own.
+        """The stream of one rank of `world`.
 
         Raises InputError when a batch over all ranks needs more pictures than a collection has, when several ranks
         with their workers read ahead by more than that, and for lengths that leave no room for a caption.
@@ -89,10 +88,9 @@ class PairStream:
             raise InputError(too_many_workers(config.workers, ahead, len(source), source.name))
         self.source, self.config = source, config
         self.problems: Counter[str] = Counter()
-        self._tokenizers = (tokenizer, output_tokenizer or tokenizer)
-        for length, its in zip((config.text_length, config.output_length), self._tokenizers, strict=True):
-            if length:
-                padded_ids((), its, length)
+        self._tokenizer = tokenizer
+        for length in filter(None, (config.text_length, config.output_length)):
+            padded_ids((), tokenizer, length)
         self._rank, self._world = rank, world
         self.batches = 0
         self.positions: list[Position | None] = [None] * max(1, config.workers)
@@ -186,7 +184,7 @@ class PairStream:
                         continue
                     ahead = (looked - 1) // config.batch_size  # batches before its turn, where it stands in
                     showing = f"{slot.epoch} {sample.key}" + (f" {ahead}" if ahead else "")
-                    rows[sample.key] = _example(sample, picture, showing, self._tokenizers, config)
+                    rows[sample.key] = _example(sample, picture, showing, self._tokenizer, config)
                     if not sample.web and "web_ids" in rows[sample.key]:
                         problems.append(Problem(NO_WEB, sample.key))
                     if not sample.synthetic and self.source.synthetic is not None:
@@ -248,9 +246,7 @@ class _Deliveries(IterableDataset):
             yield _Delivery(worker, [], error=str(error))
 
 
-def _example(
-    sample: Sample, picture: Image.Image, showing: str, tokenizers: tuple[Any, Any], config: StreamConfig
-) -> _Example:
+def _example(sample: Sample, picture: Image.Image, showing: str, tokenizer: Any, config: StreamConfig) -> _Example:
     """`showing` decides, with the seed, the crop and the captions that are drawn."""
     pixels = augment(picture, generator(config.seed, f"crop {showing}"), config)
     random = generator(config.seed, f"caption {showing}")
@@ -258,25 +254,25 @@ def _example(
         texts[int(torch.randint(len(texts), (1,), generator=random))]
         for texts in (sample.web or sample.synthetic, sample.synthetic or sample.web)
     )
-    inner, outer = tokenizers
     row: _Example = {"pixel_values": pixels}
+    plain = content_ids(web, tokenizer, config.lower_case)
     if config.captions != "synthetic":
-        row["web_ids"] = padded_ids(content_ids(web, inner, config.lower_case), inner, config.text_length)
+        row["web_ids"] = padded_ids(plain, tokenizer, config.text_length)
     if config.captions != "web":
         reduced = reduce(
             synthetic,
             config.strategy,
             config.budget,
-            inner,
+            tokenizer,
             random,
             n_sentences=config.n_sentences,
             fill=config.fill,
             lower_case=config.lower_case,
         )
-        row["syn_ids"] = padded_ids(reduced or content_ids(web, inner, config.lower_case), inner, config.text_length)
+        row["syn_ids"] = padded_ids(reduced or plain, tokenizer, config.text_length)
     if config.output_length:
-        whole = content_ids(synthetic, outer) or content_ids(web, outer)
-        row["syn_full_ids"] = padded_ids(whole, outer, config.output_length)
+        whole = content_ids(synthetic, tokenizer) or content_ids(web, tokenizer)
+        row["syn_full_ids"] = padded_ids(whole, tokenizer, config.output_length)
     return row
 
 
