@@ -131,4 +131,8 @@ def finished(like: Trainee, weights: Mapping[str, Tensor]) -> Trainee:
     whole = copy.deepcopy(like).eval()
     own = whole.state_dict()
     whole.load_state_dict({**own, **{name: value.reshape(own[name].shape) for name, value in weights.items()}})
+    if getattr(whole.model, "is_activation_checkpointing", False):
+        whole.model.activation_checkpointing_disable()
+    if whole.captioner is not None:
+        whole.captioner.recompute = False
     return whole.requires_grad_(True)
