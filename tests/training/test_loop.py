@@ -63,7 +63,7 @@ def test_it_learns(tmp_path: Path, captioner: str | None) -> None:
 
     trainee = tiny_trainee(captioner=captioner)
     before = {name: value.clone() for name, value in trainee.state_dict().items()}
-    config = replace(CONFIG, steps=60, every=30)
+    config = replace(CONFIG, steps=40, every=20)
     first = run(tmp_path / "a", trainee, replace(config, steps=1, every=1))
     trained = run(tmp_path / "b", trainee, config, evaluate=evaluate)
     assert trained.loss < 0.8 * first.loss
@@ -351,7 +351,7 @@ def test_what_the_log_holds(tmp_path: Path) -> None:
 )
 def test_other_captions_and_losses(tmp_path: Path, settings: dict) -> None:
     trainee = tiny_trainee(captioner=None, captions=settings.get("captions", "both"))
-    config = replace(CONFIG, steps=40, every=40, **settings)
+    config = replace(CONFIG, steps=20, every=20, **settings)
     first = run(tmp_path / "a", trainee, replace(config, steps=1))
     assert run(tmp_path / "b", trainee, config).loss < first.loss
 
