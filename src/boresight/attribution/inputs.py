@@ -14,6 +14,7 @@ from torch import Tensor
 from boresight.encoders import Encoder
 from boresight.encoders.protocol import check_texts
 from boresight.encoders.tokens import Token, TokenizedTexts
+from boresight.encoders.towers.parts import same
 from boresight.encoders.towers.tower import Hidden, Tower, Towers
 from boresight.errors import InputError
 
@@ -52,7 +53,7 @@ class BlackBox:
     def towers(self) -> Towers:
         """Both, without layers."""
         return Towers(
-            Tower("image", self._images, (), None, "cls", _same), Tower("text", self._texts, (), None, "cls", _same)
+            Tower("image", self._images, (), None, "cls", same), Tower("text", self._texts, (), None, "cls", same)
         )
 
     def _images(self, inputs: Mapping[str, Tensor]) -> Hidden:
@@ -69,10 +70,6 @@ class BlackBox:
 def _hidden(embeddings: Tensor, inputs: Mapping[str, Tensor], grids: tuple[tuple[int, int], ...] | None) -> Hidden:
     row = torch.zeros(len(embeddings), dtype=torch.int64)
     return Hidden(embeddings.clone()[:, None], 0, None, row, inputs, grids)  # clone: out of inference mode
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
 
 
 def opened(encoder: Any, *, scores_suffice: bool, what: str) -> tuple[Any, Towers]:

@@ -106,10 +106,6 @@ class _Job:
     in_memory: bool
     long_text: LongText
 
-    @property
-    def windows(self) -> bool:
-        return self.long_text == "windows"
-
     @cached_property
     def _table(self) -> Dataset:
         return self.collection.dataset.select_columns(["id", "captions", "split"])
@@ -190,7 +186,7 @@ def _run_parts(folder: Path, job: _Job, run: Run) -> dict[str, dict[str, Any]]:
             captions = job.rows(start, stop)["captions"]
             kept = [c for row, cs in zip(range(start, stop), captions, strict=True) if row not in left_out for c in cs]
             long = _embed_texts(folder, job, files[store.TEXTS], kept, bar) if kept else 0
-            if long and not job.windows and not warned:
+            if long and job.long_text == "truncate" and not warned:
                 warn_of_truncation(job.encoder, long, len(kept))
                 warned = True
             with writing(folder, GO_ON):
@@ -251,7 +247,7 @@ def _write_end(folder: Path, job: _Job, run: Run, identity: dict[str, Any], file
             f"None of the {total} images could be read, the first because: {skipped[0]} "
             f"Mend the collection, delete {folder} and start again."
         )
-    long = sum(part["truncated"] for part in run.parts)
+    long, windows = sum(part["truncated"] for part in run.parts), job.long_text == "windows"
     problems: list[dict[str, str]] = []
 
     def blocks() -> Iterator[tuple[list[str], list[str], list[str], Tensor]]:
@@ -284,14 +280,14 @@ def _write_end(folder: Path, job: _Job, run: Run, identity: dict[str, Any], file
                 "unit_length": True,
                 "created_from": {"collection": job.collection.name, "images": total},
                 "problems": problems,
-                "truncated_captions": 0 if job.windows else long,
-                "windowed_captions": long if job.windows else 0,
+                "truncated_captions": 0 if windows else long,
+                "windowed_captions": long if windows else 0,
             },
         )
     if skipped:
         say(f"{len(skipped)} of {total} images could not be read and were left out; the manifest names them.")
     if long:
-        how = "were read in windows" if job.windows else "lost their end"
+        how = "were read in windows" if windows else "lost their end"
         say(f"{long} of {files[store.TEXTS]['rows']} captions were longer than {job.encoder.name} reads and {how}.")
 
 

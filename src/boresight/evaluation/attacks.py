@@ -17,8 +17,8 @@ from boresight.editing import PlainScorer, Scorer
 from boresight.embeddings import Embeddings
 from boresight.embeddings.embeddings import check_rows
 from boresight.errors import InputError
-from boresight.evaluation.ranking import ScoreBlocks, Tally, count_competitors
-from boresight.evaluation.results import Scores
+from boresight.evaluation.ranking import ScoreBlocks, Tally, check_scoring, count_competitors
+from boresight.evaluation.results import Scores, percent
 from boresight.evaluation.retrieval import DEPTHS
 from boresight.indexing import as_tensor
 from boresight.recall import Counts, limits
@@ -70,7 +70,11 @@ def evaluate_attack(
     """
     if side not in get_args(Side):
         raise InputError(f"There is no side '{side}'; choose from {', '.join(get_args(Side))}.")
-    _check(embeddings, editor, min(block_images, block_texts))
+    if len(embeddings.owners) == 0:
+        raise InputError(
+            f"{embeddings.name or 'This collection'} has no captions, so none can be told from a wrong one."
+        )
+    check_scoring(embeddings, editor, block_images, block_texts)
     scorer: Scorer = PlainScorer() if editor is None else editor
     of_texts, owners, n = side == "texts", embeddings.owners.cpu(), len(embeddings)
     altered, originals = _added(altered, rows, embeddings, side)
@@ -107,9 +111,9 @@ def evaluate_attack(
     )
     return Scores(
         {
-            "accuracy": _percent((pairs < limits(like)[0])[pairs.isfinite()]),
+            "accuracy": percent((pairs < limits(like)[0])[pairs.isfinite()]),
             **{f"{'I2T' if of_texts else 'T2I'} R@{k}": recall for k, recall in recalls.items()},
-            "false rate": _percent(misled),
+            "false rate": percent(misled),
             "R@1, plain gallery": alone[1],
             "drop rate": 100 * (alone[1] - recalls[1]) / alone[1] if alone[1] else float("nan"),
         },
@@ -119,26 +123,11 @@ def evaluate_attack(
     )
 
 
-def _percent(marks: Tensor) -> float:
-    return 100 * float(marks.double().mean())
-
-
 def _blocks(images: ScoreBlocks, texts: Tensor, size: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Rows of images, columns of texts and their scores on the CPU."""
     for columns in torch.arange(len(texts)).split(size):
         for rows, scores in images.of(texts, columns):
             yield rows, columns, scores.cpu()
-
-
-def _check(embeddings: Embeddings, editor: Scorer | None, block: int) -> None:
-    if len(embeddings.owners) == 0:
-        raise InputError(
-            f"{embeddings.name or 'This collection'} has no captions, so none can be told from a wrong one."
-        )
-    if block < 1:
-        raise InputError("block_images and block_texts must be at least 1.")
-    if editor is not None:
-        editor.require_same_encoder(embeddings)
 
 
 def _added(altered: Array, rows: Array | Sequence[int], embeddings: Embeddings, side: Side) -> tuple[Tensor, Tensor]:

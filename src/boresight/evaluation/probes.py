@@ -16,7 +16,7 @@ from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.pairs import matched_pairs, plain_and, unit_blocks
-from boresight.evaluation.results import Scores
+from boresight.evaluation.results import Scores, percent
 from boresight.indexing import as_tensor
 from boresight.seeds import generator
 
@@ -56,7 +56,7 @@ class Probe:
     def accuracy(self, features: Array, labels: Array) -> float:
         """Percent of rows whose class is read off rightly. Raises InputError as `predict` and `fit_probe` do."""
         read = self.predict(features)
-        return _percent(read == _labels(labels, "labels", len(read), len(self.bias)))
+        return percent(read == _labels(labels, "labels", len(read), len(self.bias)))
 
 
 @dataclass(frozen=True)
@@ -131,16 +131,12 @@ def attribute_retention(
     right = read == truth
     rows = {"described": right[tells], "undescribed": right[~tells], "guessing": truth == probe.most_frequent}
     return Retention(
-        values={sort: _percent(part) for sort, part in rows.items()},
+        values={sort: percent(part) for sort, part in rows.items()},
         main="undescribed",
         name="attribute retention",
         counts={f"{sort} rows": len(rows[sort]) for sort in ("described", "undescribed")},
         probe=probe,
     )
-
-
-def _percent(right: Tensor) -> float:
-    return 100 * float(right.double().mean())
 
 
 def _features(values: Array, label: str) -> Tensor:
@@ -272,7 +268,7 @@ def _retention(pairs: Embeddings, crossed: Tensor, values: Values, name: str, se
         right["guessing"][read] = truth[read] == probe.most_frequent
         if (asked := contrary & ~fit).any():
             right["written"][asked] = probe.predict(crossed[asked]) == truth[asked]
-    return {sort: 100 * float(right[sort][which].double().mean()) for sort, which in rows.items() if which.any()}
+    return {sort: percent(right[sort][which]) for sort, which in rows.items() if which.any()}
 
 
 def holds(caption: str, value: str) -> bool:

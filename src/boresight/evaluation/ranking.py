@@ -87,6 +87,14 @@ def count_competitors(
     )
 
 
+def check_scoring(embeddings: Embeddings, editor: Scorer | None, *blocks: int) -> None:
+    """Raises InputError for a block of no rows, ArtefactError for an editor of another width or encoder."""
+    if min(blocks) < 1:
+        raise InputError("block_images and block_texts must be at least 1.")
+    if editor is not None:
+        editor.require_same_encoder(embeddings)
+
+
 class ScoreBlocks:
     """Scores of N images against captions, a block at a time. Images (N, d) are prepared once and kept."""
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from boresight.data.problems import Problem
 from boresight.errors import InputError
 from boresight.tables import table
@@ -53,3 +55,8 @@ class Scores:
             for name in self.values
         ]
         return table(["", *columns], rows, self.title)
+
+
+def percent(marks: Tensor) -> float:
+    """How many of the marks, booleans, are set; NaN of none."""
+    return 100 * float(marks.double().mean())

@@ -13,7 +13,7 @@ from boresight.device import pick_device
 from boresight.editing import PlainScorer, Scorer
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.ranking import count_competitors
+from boresight.evaluation.ranking import check_scoring, count_competitors
 from boresight.evaluation.results import Scores
 from boresight.recall import Counts
 from boresight.tables import table
@@ -164,7 +164,4 @@ def _check(embeddings: Embeddings, editor: Scorer | None, kinds: Sequence[str] |
         )
     if kinds is not None and len(kinds) != len(embeddings.owners):
         raise InputError(f"kinds has {len(kinds)} entries and there are {len(embeddings.owners)} captions.")
-    if min(blocks) < 1:
-        raise InputError("block_images and block_texts must be at least 1.")
-    if editor is not None:
-        editor.require_same_encoder(embeddings)
+    check_scoring(embeddings, editor, *blocks)

@@ -79,19 +79,15 @@ def _vision_tower(model: Any, project: Callable[[Tensor], Tensor]) -> Tower:
 
 def _text_tower(model: Any, project: Callable[[Tensor], Tensor]) -> Tower:
     kind = model.config.model_type
-    if kind == "clip_text_model":
-        blocks = tuple(map(_clip_block, model.encoder.layers))
+    if kind in ("clip_text_model", "siglip_text_model", "siglip2_text_model"):
+        blocks, after = tuple(map(_clip_block, model.encoder.layers)), norm(model.final_layer_norm)
         words = (model.embeddings.token_embedding.weight, model.embeddings.position_embedding.weight)
+        if kind != "clip_text_model":
+            return Tower("text", text_start(*words, last), blocks, after, "last", then(linear(model.head), project))
         # Old configurations say 2 and mean the highest number in the row.
         row_of = highest if model.eos_token_id == 2 else first_of(model.eos_token_id)
         start = text_start(*words, row_of, causal=True)
-        return Tower("text", start, blocks, norm(model.final_layer_norm), "eos", project, causal=True)
-    if kind in ("siglip_text_model", "siglip2_text_model"):
-        blocks = tuple(map(_clip_block, model.encoder.layers))
-        words = (model.embeddings.token_embedding.weight, model.embeddings.position_embedding.weight)
-        start = text_start(*words, last)
-        head = then(linear(model.head), project)
-        return Tower("text", start, blocks, norm(model.final_layer_norm), "last", head)
+        return Tower("text", start, blocks, after, "eos", project, causal=True)
     if kind in _BERTS and not model.config.is_decoder:
         blocks = tuple(map(_bert_block, model.encoder.layer))
         head = then(linear(model.pooler.dense), model.pooler.activation, project)
