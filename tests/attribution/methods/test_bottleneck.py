@@ -245,13 +245,13 @@ def test_the_path_adds_up_to_what_the_input_has_over_noise(encoders: dict, famil
     encoder = encoders[family]
     images, texts = inputs_of(encoder)
     towers = hf_towers(encoder.model)
-    method = BottleneckPath(towers, steps=400, n_samples=2, layer=1)
+    method = BottleneckPath(towers, steps=200, n_samples=2, layer=1)
     with torch.no_grad():
         told = F.normalize(towers.text.upper(towers.text.lower(texts, 1)), dim=1)
         hidden = towers.image.lower(images, 1)
         found = method.scores(towers.image, hidden, told, seed=0)
         mean, deviation = moments(hidden.states, hidden.keep)
-        drawn = torch.cat([draw_noise(towers.image, hidden.states, "antithetic", 2, 0, step) for step in range(400)])
+        drawn = torch.cat([draw_noise(towers.image, hidden.states, "antithetic", 2, 0, step) for step in range(200)])
         ends = [hidden.states, mean + deviation * drawn]
         full, closed = (F.cosine_similarity(towers.image.upper(hidden.with_states(z)), told, dim=-1) for z in ends)
     live = found if hidden.keep is None else found.masked_fill(~hidden.keep, 0)
