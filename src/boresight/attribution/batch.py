@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,18 @@ def explain_csv(
     problems: dict[int, str] = {}
 
     def explained(chosen: list[int]) -> list[tuple[int, Attribution, int]]:
-        images, captions = ([rows[row][column] for row in chosen] for column in ("image", "caption"))
-        files = [table.parent / image for image in images]
-        answer = explain(encoder, files, captions, batch_size=batch_size, **options)
+        files, captions = (
+            [table.parent / rows[row]["image"] for row in chosen],
+            [rows[row]["caption"] for row in chosen],
+        )
+        try:
+            answer = explain(encoder, files, captions, batch_size=batch_size, **options)
+        except InputError as error:
+            if len(chosen) > 1:  # one bad row spoils its batch, so each by itself
+                return [one for row in chosen for one in explained([row])]
+            problems[chosen[0]] = str(error)
+            say(f"Row {chosen[0]} is left out: {error}")
+            return []
         return [(row, answer, index) for index, row in enumerate(chosen)]
 
     with open_run(folder, _made_from(encoder, rows, options), LABELS) as run:
@@ -75,7 +84,7 @@ def explain_csv(
             with progress(total=len(rows), initial=len(done), what="explaining", unit="row") as bar:
                 for start in range(0, len(todo), batch_size):
                     chosen = todo[start : start + batch_size]
-                    for row, answer, index in _one_by_one_where_refused(explained, chosen, problems):
+                    for row, answer, index in explained(chosen):
                         run.add(_save(answer, index, row, folder, figures))
                     bar.update(len(chosen))
         finally:
@@ -85,23 +94,6 @@ def explain_csv(
             raise InputError(f"No row of {table} can be explained, the first because: {problems[0]}")
         _sum_up(folder, rows, run.parts, problems)
     return len(rows) - len(problems)
-
-
-def _one_by_one_where_refused(
-    explained: Callable[[list[int]], list[tuple[int, Attribution, int]]], chosen: list[int], problems: dict[int, str]
-) -> list[tuple[int, Attribution, int]]:
-    """What `explained` gives of the chosen rows; one bad row spoils its batch, so then each by itself."""
-    try:
-        return explained(chosen)
-    except InputError:
-        answers = []
-        for row in chosen:
-            try:
-                answers += explained([row])
-            except InputError as error:
-                problems[row] = str(error)
-                say(f"Row {row} is left out: {error}")
-        return answers
 
 
 def _read(table: Path) -> list[dict[str, str]]:

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from boresight.attribution.grids import padded
+from boresight.attribution.grids import joined
 from boresight.attribution.inputs import opened, seen_box
 from boresight.attribution.maps import Attribution, Word
 from boresight.attribution.methods.base import Maps, Target, attribute_batch, joined_maps
@@ -23,7 +23,7 @@ from boresight.encoders import Encoder
 from boresight.encoders.protocol import check_texts
 from boresight.encoders.tokens import Token, TokenizedTexts, grouped_words
 from boresight.encoders.towers.tower import Towers
-from boresight.errors import InputError
+from boresight.errors import InputError, require_choice
 from boresight.progress import progress
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from boresight.sae import LatentNames
 
 Picture = Image.Image | str | Path
+Pairing = Literal["zip", "product"]
 
 
 def explain(
@@ -39,7 +40,7 @@ def explain(
     texts: str | Sequence[str],
     *,
     method: str = "m2ib",
-    pairs: Literal["zip", "product"] = "zip",
+    pairs: Pairing = "zip",
     target: Target = "both",
     interaction: bool = False,
     editor: CaptionEditor | None = None,
@@ -149,10 +150,9 @@ def _captions(texts: str | Sequence[str]) -> list[str]:
 def _pairs(images: int, texts: int, how: str) -> Tensor:
     if images == 0:
         raise InputError("The list of images is empty; pass at least one.")
+    require_choice("pairs", how, get_args(Pairing))
     if how == "product":
         return torch.cartesian_prod(torch.arange(images), torch.arange(texts))
-    if how != "zip":
-        raise InputError(f"pairs '{how}' is unknown; choose 'zip' or 'product'.")
     if images != texts:
         raise InputError(
             f"There are {images} images and {texts} captions, and pairs='zip' needs as many of each; "
@@ -216,7 +216,6 @@ def _assembled(
         special[row, : len(of_row)] = torch.tensor([token.special for token in of_row])
     of_pairs = [captions[text] for text in pairs[:, 1].tolist()]
     together = [part.interaction for part in parts if part.interaction is not None]
-    size = (length, *(max((part.shape[axis] for part in together), default=0) for axis in (2, 3)))
     return Attribution(
         image=maps.image,
         text=maps.text,
@@ -227,7 +226,7 @@ def _assembled(
         captions=of_pairs,
         pairs=pairs,
         boxes=torch.cat([part.boxes for part in parts]),
-        interaction=torch.cat([padded(part, size) for part in together]) if together else None,
+        interaction=joined(together, length) if together else None,
         concepts=[concept for part in parts for concept in part.concepts] or None,
         pictures=[pictures[image] for image in pairs[:, 0].tolist()],
         method=method,

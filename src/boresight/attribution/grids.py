@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -24,10 +25,15 @@ def on_grid(scores: Tensor, grids: tuple[tuple[int, int], ...] | None, prefix: i
     return out
 
 
-def padded(values: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(P, ...) -> (P, *size), NaN behind the values."""
-    out = values.new_full((len(values), *size), torch.nan)
-    out[(slice(None), *(slice(extent) for extent in values.shape[1:]))] = values
+def joined(parts: Sequence[Tensor], length: int = 0) -> Tensor:
+    """(P, T, ...), the rows of all parts (p, t, ...), each as large as the largest: NaN behind its own numbers.
+
+    length: T, if that is more.
+    """
+    longest, *rest = (max(extents) for extents in zip(*(part.shape[1:] for part in parts), strict=True))
+    out = parts[0].new_full((sum(map(len, parts)), max(longest, length), *rest), torch.nan)
+    for rows, part in zip(out.split([len(part) for part in parts]), parts, strict=True):
+        rows[(slice(None), *map(slice, part.shape[1:]))] = part
     return out
 
 
@@ -54,7 +60,7 @@ def normalized(values: Tensor, how: Normalize | None) -> Tensor:
     """Into [0, 1] ('minmax') or [-1, 1] ('maxabs'); a constant becomes zeros."""
     if how is None:
         return values
-    if how not in ("minmax", "maxabs"):
+    if how not in get_args(Normalize):
         raise InputError(f"normalize '{how}' is unknown; choose 'minmax', 'maxabs' or None.")
     shifted = values - values.min() if how == "minmax" else values
     top = shifted.abs().max()

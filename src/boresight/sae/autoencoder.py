@@ -13,7 +13,7 @@ from torch import Tensor
 
 from boresight.device import pick_device
 from boresight.embeddings.embeddings import Embeddings
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import ArtefactError, require_at_least
 from boresight.sae.config import Plan, SaeConfig, SaeFit, with_options
 from boresight.sae.measures import measure_sae
 from boresight.sae.model import SaeModel
@@ -85,8 +85,7 @@ class SparseAutoencoder(SaeModel):
         config = with_options(config or SaeFit(), options)
         rows = as_rows(images, least=2)
         shape, plan = config.shape(rows.width), Plan.of(config, len(rows))
-        if checkpoint_every < 1:
-            raise InputError(f"checkpoint_every is {checkpoint_every}; choose at least 1 step.")
+        require_at_least("checkpoint_every", checkpoint_every, 1)
         source = encoder_of(images) if isinstance(images, Embeddings) else {}
         sae = cls(shape, {**source, "rows": len(rows), "options": asdict(plan)}).to(pick_device(device))
         train_sae(sae, rows, plan, Path(checkpoint) if checkpoint is not None else None, checkpoint_every)

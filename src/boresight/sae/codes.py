@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-
-# Said once a process by the first sparse matrix; the layout's interface is what may change, not its numbers.
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
 @dataclass(frozen=True)
@@ -48,21 +44,6 @@ class SparseCodes:
         """(N, n_latents) float32. For tests and small inspections: memory grows with N x n_latents."""
         out = torch.zeros(len(self), self.n_latents, dtype=self.values.dtype, device=self.values.device)
         return out.scatter_add_(1, self.indices, self.values)
-
-    def csr(self) -> Tensor:
-        """(N, n_latents) sparse CSR matrix without the padded slots, column indices sorted in each row."""
-        active = self.values > 0
-        order = torch.where(active, self.indices, self.n_latents).argsort(dim=1)
-        keep = active.gather(1, order)
-        crow = torch.zeros(len(self) + 1, dtype=torch.int64, device=self.values.device)
-        crow[1:] = keep.sum(1).cumsum(0)
-        return torch.sparse_csr_tensor(
-            crow,
-            self.indices.gather(1, order)[keep],
-            self.values.gather(1, order)[keep],
-            size=(len(self), self.n_latents),
-            check_invariants=False,
-        )
 
 
 def pack(entries: Tensor, pre: Tensor, most: int) -> SparseCodes:

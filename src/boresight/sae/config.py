@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
-from boresight.errors import InputError
+from boresight.errors import InputError, require_at_least, require_choice
 
 Architecture = Literal["topk", "batchtopk", "jumprelu", "matryoshka"]
 Selection = Literal["topk", "batchtopk"]
@@ -52,14 +52,11 @@ class SaeConfig:
 
     def __post_init__(self) -> None:
         n = self.n_latents
-        if self.architecture not in ARCHITECTURES:
-            raise InputError(f"No architecture '{self.architecture}'; choose one of {', '.join(ARCHITECTURES)}.")
-        if self.selection not in get_args(Selection):
-            raise InputError(f"No selection '{self.selection}'; choose topk or batchtopk.")
+        require_choice("architecture", self.architecture, ARCHITECTURES)
+        require_choice("selection", self.selection, get_args(Selection))
         if self.width < 1:
             raise InputError("Embeddings of width 0 have nothing to code; pass a matrix (rows, width).")
-        if n < 1:
-            raise InputError(f"n_latents is {n}; a dictionary needs at least 1 latent.")
+        require_at_least("n_latents", n, 1)
         if not 1 <= self.k <= n:
             raise InputError(f"k is {self.k}; choose between 1 and n_latents, which is {n}.")
         sizes = tuple(self.matryoshka_sizes)
@@ -172,28 +169,24 @@ class Plan:
         """What `fit` means for this many rows. Raises InputError naming the option that does not fit."""
         if fit.epochs is not None and fit.steps is not None:
             raise InputError("Choose either epochs or steps, not both.")
-        if fit.prebias not in get_args(Prebias):
-            raise InputError(f"No pre-bias '{fit.prebias}'; choose one of {', '.join(get_args(Prebias))}.")
+        require_choice("prebias", fit.prebias, get_args(Prebias))
         if fit.epochs is not None and not 0 < fit.epochs < math.inf:
             raise InputError(f"epochs is {fit.epochs}; choose more than 0.")
         batch = default_batch_size(rows) if fit.batch_size is None else min(fit.batch_size, rows)
         steps = default_steps(rows, max(1, batch)) if fit.steps is None else fit.steps
         if fit.epochs is not None and batch > 0:
             steps = math.ceil(fit.epochs * rows / batch)
+        same = {name: getattr(fit, name) for name in ("seed", "prebias", "aux_coefficient", "l0_coefficient")}
         plan = cls(
-            seed=fit.seed,
             steps=steps,
             batch_size=batch,
             learning_rate=default_learning_rate(fit.n_latents) if fit.learning_rate is None else fit.learning_rate,
-            prebias=fit.prebias,
-            aux_coefficient=fit.aux_coefficient,
             aux_k=min(fit.n_latents, 2 * fit.k) if fit.aux_k is None else fit.aux_k,
             dead_after=min(1_000_000, max(4 * batch, rows // 2)) if fit.dead_after is None else fit.dead_after,
-            l0_coefficient=fit.l0_coefficient,
+            **same,
         )
         for name, least in (("steps", 1), ("batch_size", 1), ("aux_k", 0), ("dead_after", 1)):
-            if getattr(plan, name) < least:
-                raise InputError(f"{name} is {getattr(plan, name)}; choose at least {least}.")
+            require_at_least(name, getattr(plan, name), least)
         for name in ("aux_coefficient", "l0_coefficient"):
             if not 0 <= getattr(plan, name) < math.inf:
                 raise InputError(f"{name} is {getattr(plan, name)}; choose 0 or more.")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from boresight.errors import InputError
 from boresight.sae import activations
 from boresight.sae.codes import SparseCodes, concatenate, pack
-from boresight.sae.config import Architecture, SaeConfig
+from boresight.sae.config import SaeConfig
 from boresight.sae.matmul import pre_activations
 from boresight.sae.rows import as_rows
 from boresight.sae.sparse_ops import weighted_sums
@@ -79,11 +79,6 @@ class SaeModel(nn.Module):
     def k(self) -> int:
         """Active latents a row; their mean over rows where the rule is a threshold."""
         return self.config.k
-
-    @property
-    def architecture(self) -> Architecture:
-        """The rule of activation, see `SaeConfig`."""
-        return self.config.architecture
 
     @torch.no_grad()
     def encode(self, x: Tensor | np.ndarray, *, block: int | None = None) -> SparseCodes:

@@ -146,8 +146,8 @@ def name_latents(
         InputError: neither source can be used, or shapes do not fit.
         ArtefactError: `embeddings` are of another encoder than the autoencoder's.
     """
-    said = embeddings is not None and embeddings.captions is not None and len(embeddings.captions) > 0
-    _check_sources(sae, vocabulary, vocabulary_embeddings, embeddings, images, said)
+    captions = None if embeddings is None else embeddings.captions
+    _check_sources(sae, vocabulary, vocabulary_embeddings, embeddings, images, bool(captions))
     n = sae.n_latents
     text_mean = image_mean = torch.zeros(sae.width)
     rows = torch.full((n, EVIDENCE), -1)
@@ -160,23 +160,19 @@ def name_latents(
         words = vocabulary_embeddings.detach().cpu().float()
         text_mean = words.mean(0)
         by_source["vocabulary"] = vocabulary, _name_by_words(sae.directions.detach().cpu(), words - text_mean)
-    if said:
-        assert embeddings is not None
-        assert embeddings.captions is not None
-        spoken, terms = terms_by_image(embeddings.captions, embeddings.owners.tolist(), len(embeddings), vocabulary)
+    if embeddings is not None and captions:
+        spoken, terms = terms_by_image(captions, embeddings.owners.tolist(), len(embeddings), vocabulary)
         by_source["captions"] = terms, _name_by_captions(rows, spoken, least_score)
 
-    order: tuple[Source, ...] = ("captions", "vocabulary") if prefer == "captions" else ("vocabulary", "captions")
-    dead = (rows[:, 0] < 0).tolist() if pictured is not None else [False] * n
+    alive = rows[:, 0].numpy() >= 0 if pictured is not None else np.ones(n, dtype=bool)
     names, sources = [""] * n, [""] * n
     scores, margins = torch.zeros(n), torch.zeros(n)
-    for latent in range(n):
-        for origin in order:
-            if origin in by_source and not dead[latent] and by_source[origin][1].word[latent] >= 0:
-                candidates, named = by_source[origin]
-                names[latent], sources[latent] = candidates[named.word[latent]], origin
-                scores[latent], margins[latent] = float(named.score[latent]), float(named.margin[latent])
-                break
+    for source in sorted(by_source, key=lambda one: one == prefer):  # the preferred one last, over the other
+        candidates, best = by_source[source]
+        named = np.flatnonzero(alive & (best.word >= 0))
+        for latent in named.tolist():
+            names[latent], sources[latent] = candidates[best.word[latent]], source
+        scores[named], margins[named] = (torch.from_numpy(part[named]).float() for part in (best.score, best.margin))
     return LatentNames(
         names=names,
         sources=sources,

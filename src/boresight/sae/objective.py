@@ -103,7 +103,7 @@ def run(
         values_E = values_E.relu()
     else:
         threshold_E = weights.log_threshold.exp().index_select(0, latents_E[:main])
-        values_E, gates_E = jump_relu(values_E, threshold_E, bandwidth)
+        values_E, gates_E = _JumpReLU.apply(values_E, threshold_E, bandwidth)
     at_E = torch.cat([values_E, at_E[main:].relu()])
     parts = decode_at(at_E, weights.directions, pattern).view(depth, batch, -1).unbind(0)
     reconstructions = [parts[0] + weights.bias]
@@ -161,16 +161,13 @@ def _levels(latents: Tensor, config: SaeConfig) -> Tensor:
     return torch.zeros_like(latents)
 
 
-def jump_relu(values: Tensor, threshold: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
-    """Values where they exceed the threshold, else 0; and 1 or 0 saying which. (E,), (E,) -> (E,), (E,).
+class _JumpReLU(Function):
+    """Values where they exceed the threshold, else 0; and 1 or 0 saying which. (E,), (E,), window -> (E,), (E,).
 
-    The thresholds get pseudo-gradients through a rectangle of width `bandwidth` around them (Rajamanoharan et al.
+    The thresholds get pseudo-gradients through a rectangle as wide as the window around them (Rajamanoharan et al.
     2024, arXiv 2407.14435, eq. 11 and 12); the values get the plain gradient where they pass.
     """
-    return _JumpReLU.apply(values, threshold, bandwidth)
 
-
-class _JumpReLU(Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, threshold: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(values, threshold)

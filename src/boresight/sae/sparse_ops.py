@@ -8,6 +8,7 @@ holding (E, d); they serve devices without sparse products and stand beside the 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import embedding_bag
+
+# Said once a process by the first sparse matrix; the layout's interface is what may change, not its numbers.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ def test_bad_input(encoders: dict) -> None:
         M2IB(encoder.model).attribute(images["pixel_values"], texts["input_ids"][:2])
     with pytest.raises(InputError, match="no pairs"):
         M2IB(encoder.model).attribute(images["pixel_values"][:0], texts["input_ids"][:0])
-    with pytest.raises(InputError, match="target 'pixels'"):
+    with pytest.raises(InputError, match="target='pixels'"):
         M2IB(encoder.model).attribute(**images, **texts, target="pixels")
     broken = images["pixel_values"].clone()
     broken[1, 0, 0, 0] = torch.nan

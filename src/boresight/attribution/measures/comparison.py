@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from boresight.attribution.explain import explain
-from boresight.attribution.grids import padded
+from boresight.attribution.grids import joined
 from boresight.attribution.inputs import seen_box
 from boresight.attribution.measures.faithfulness import confidence, deletion_insertion, soft_mask
 from boresight.attribution.measures.figures import AttributionFigures
@@ -28,10 +28,10 @@ from boresight.attribution.measures.localisation import (
     target_vs_distractor,
 )
 from boresight.attribution.measures.scores import ScoredPairs, blurred, read_pairs
-from boresight.attribution.methods.base import Target, check_target
+from boresight.attribution.methods.base import Target
 from boresight.attribution.methods.registry import make_method
 from boresight.encoders import Encoder
-from boresight.errors import InputError
+from boresight.errors import InputError, require_choice
 from boresight.progress import progress
 from boresight.seeds import generator
 
@@ -88,7 +88,7 @@ def evaluate_attribution(
     Relations:
         For maps that were made elsewhere call the measures of `localisation` and `faithfulness` themselves.
     """
-    check_target(target)
+    require_choice("target", target, get_args(Target))
     rows = checked_rows(methods, batch_size)
     scored = read_pairs(encoder, pairs.images, pairs.captions, batch_size)
     if target != "text" and len(pairs.images) < 2:
@@ -139,8 +139,7 @@ def maps_of(
         shown, said = [images[row] for row in rows[:, 0].tolist()], [captions[row] for row in rows[:, 1].tolist()]
         answer = explain(encoder, shown, said, method=name, target=target, seed=drawn, **options)
         parts.append(cast(Tensor, answer.image if target == "image" else answer.text))
-    size = tuple(max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim))
-    return torch.cat([padded(part, size) for part in parts])
+    return joined(parts)
 
 
 def _image_figures(

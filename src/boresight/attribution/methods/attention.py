@@ -48,10 +48,7 @@ class Chefer(Method):
         top = len(tower.blocks)
         if hidden.layer == top and tower.probe is None:
             raise InputError(f"No attention lies above hidden states {self.layer}; choose a lower layer, such as -2.")
-        maps: list[Tensor] = []
-        at = hidden.with_states(hidden.states.detach().requires_grad_())
-        with torch.enable_grad():
-            fit = F.cosine_similarity(tower.pool(tower.climb(at, top, maps), maps), other, dim=-1).sum()
+        _, maps, fit = _read_at(tower, hidden, top, other)
         slopes = torch.autograd.grad(fit, maps)
         steps = [(slope * weights.detach()).relu().mean(-3) for slope, weights in zip(slopes, maps, strict=True)]
         relevance = _identity(hidden)
@@ -89,11 +86,7 @@ class LeGrad(Method):
         require_layers(tower, "LeGrad")
         total = hidden.states.new_zeros(hidden.states.shape[:-1])
         for layer in range(hidden.layer, len(tower.blocks)):
-            maps: list[Tensor] = []
-            below = hidden.with_states(hidden.states.detach().requires_grad_())
-            with torch.enable_grad():
-                hidden = tower.climb(below, layer + 1, maps)
-                fit = F.cosine_similarity(tower.pool(hidden, maps), other, dim=-1).sum()
+            hidden, maps, fit = _read_at(tower, hidden, layer + 1, other)
             slopes = torch.autograd.grad(fit, maps[-1])[0].relu().mean(-3)
             if tower.probe is None and hidden.keep is not None:
                 total = total + (slopes * hidden.keep[..., None]).sum(-2) / hidden.keep.sum(-1, keepdim=True)
@@ -121,6 +114,15 @@ class AttentionRollout(Method):
             rollout = (maps[0].mean(-3) @ rollout + rollout) / 2
         tower.pool(hidden, maps)
         return _pooled_row(tower, hidden, rollout, maps[-1].mean(-3))
+
+
+def _read_at(tower: Tower, hidden: Hidden, layer: int, other: Tensor) -> tuple[Hidden, list[Tensor], Tensor]:
+    """Hidden states of `layer`, all attention weights up to their embeddings, and the sum of these ones' cosines."""
+    maps: list[Tensor] = []
+    below = hidden.with_states(hidden.states.detach().requires_grad_())
+    with torch.enable_grad():
+        above = tower.climb(below, layer, maps)
+        return above, maps, F.cosine_similarity(tower.pool(above, maps), other, dim=-1).sum()
 
 
 def _identity(hidden: Hidden) -> Tensor:

@@ -8,25 +8,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boresight.attribution.grids import on_grid, padded
+from boresight.attribution.grids import joined, on_grid
 from boresight.encoders.towers.opening import towers_of
 from boresight.encoders.towers.parts import WAY_OUT
 from boresight.encoders.towers.tower import Hidden, Tower, Towers
-from boresight.errors import InputError
+from boresight.errors import InputError, require_choice
 
 Target = Literal["both", "image", "text"]
-
-
-def check_target(target: str) -> None:
-    """Raises InputError for a target unknown."""
-    if target not in ("both", "image", "text"):
-        raise InputError(f"target '{target}' is unknown; choose 'both', 'image' or 'text'.")
 
 
 @dataclass(frozen=True)
@@ -125,7 +119,7 @@ def attribute_batch(
     An image or text that stands in several pairs goes through its tower once.
     Raises InputError as `Method.attribute` does.
     """
-    check_target(target)
+    require_choice("target", target, get_args(Target))
     sides = []
     for tower, inputs, column in ((towers.image, images, rows[:, 0]), (towers.text, texts, rows[:, 1])):
         once, inverse = column.unique(return_inverse=True)
@@ -162,12 +156,8 @@ def joined_maps(parts: list[Maps], length: int) -> Maps:
     """One after the other, grids and captions padded with NaN; `length` is T, of the captions."""
     images = [part.image for part in parts if part.image is not None]
     texts = [part.text for part in parts if part.text is not None]
-    size = tuple(max((image.shape[axis] for image in images), default=0) for axis in (1, 2))
-    return Maps(
-        torch.cat([padded(image, size) for image in images]) if images else None,
-        torch.cat([padded(text, (length,)) for text in texts]) if texts else None,
-        torch.cat([part.score for part in parts]),
-    )
+    score = torch.cat([part.score for part in parts])
+    return Maps(joined(images) if images else None, joined(texts, length) if texts else None, score)
 
 
 def cosine(tower: Tower, hidden: Hidden, states: Tensor, other: Tensor) -> Tensor:

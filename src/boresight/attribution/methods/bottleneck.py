@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from boresight.attribution.methods.base import Method
 from boresight.encoders.towers.tower import Hidden, Tower
-from boresight.errors import InputError
+from boresight.errors import InputError, require_choice
 from boresight.seeds import generator
 
 Noise = Literal["antithetic", "iid", "none"]
@@ -79,10 +79,8 @@ class M2IB(Method):
     standardise: bool = False
 
     def __post_init__(self) -> None:
-        if self.noise not in ("antithetic", "iid", "none"):
-            raise InputError(f"noise '{self.noise}' is unknown; choose 'antithetic', 'iid' or 'none'.")
-        if self.gate not in ("element", "token"):
-            raise InputError(f"gate '{self.gate}' is unknown; choose 'element' or 'token'.")
+        require_choice("noise", self.noise, get_args(Noise))
+        require_choice("gate", self.gate, get_args(Gate))
         if self.steps < 1 or self.n_samples < 1:
             raise InputError(f"{self.steps} steps of {self.n_samples} samples make no map; ask for at least 1 of each.")
         if self.noise == "antithetic" and self.n_samples % 2:

@@ -22,7 +22,7 @@ from torch.func import jvp, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from boresight.attribution.grids import on_grid, padded
+from boresight.attribution.grids import joined, on_grid
 from boresight.attribution.methods.base import require_layers, trimmed
 from boresight.encoders.towers.tower import Hidden, Tower, Towers
 from boresight.errors import InputError
@@ -74,8 +74,7 @@ def interaction(
         if text.keep is not None:
             pairs = pairs.masked_fill(~text.keep[:, :, None], torch.nan)
         parts.append(on_grid(pairs, image.grids, towers.image.prefix).cpu())
-    size = (texts.shape[1], *(max(part.shape[axis] for part in parts) for axis in (2, 3)))
-    return torch.cat([padded(part, size) for part in parts])
+    return joined(parts, texts.shape[1])
 
 
 @sdpa_kernel(SDPBackend.MATH)  # the others know no forward mode
