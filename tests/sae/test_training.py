@@ -14,7 +14,7 @@ from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from boresight.sae import SparseAutoencoder, measure_sae, training
 from boresight.sae.config import Plan, SaeConfig, SaeFit
-from boresight.sae.start import geometric_median
+from boresight.sae.training import geometric_median
 
 ARCHITECTURES = ["topk", "batchtopk", "jumprelu", "matryoshka"]
 

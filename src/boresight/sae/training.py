@@ -1,4 +1,4 @@
-"""The fit loop of a sparse autoencoder."""
+"""The fit of a sparse autoencoder: where it starts, its steps, its checkpoints."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from boresight.errors import InputError
 from boresight.progress import progress
 from boresight.sae import objective
 from boresight.sae.activations import top_of_batch
-from boresight.sae.config import Plan, SaeConfig
+from boresight.sae.config import Plan, Prebias, SaeConfig
 from boresight.sae.matmul import pre_activations
 from boresight.sae.model import SaeModel
 from boresight.sae.rows import SAMPLE, Rows, data_scale
-from boresight.sae.start import starting_bias, starting_directions
 from boresight.seeds import generator
 from boresight.storage import MANIFEST, load_artefact, save_artefact
 
@@ -58,6 +57,40 @@ def train_sae(sae: SaeModel, rows: Rows, plan: Plan, checkpoint: Path | None, ev
         sae.bias.copy_(weights.bias * scale)
         threshold = state.threshold if weights.log_threshold is None else weights.log_threshold.exp()
         sae.threshold.copy_(threshold * scale)
+
+
+def geometric_median(rows: Tensor, iterations: int = 100, tolerance: float = 1e-6) -> Tensor:
+    """The point with the least sum of distances to the rows, by Weiszfeld's iteration: (N, d) -> (d,).
+
+    A row closer to the point than 1e-6 of the mean distance is weighted as if it lay at that distance, so that a
+    start or a step that lands on a row does not stop there.
+    """
+    points = rows.double()
+    median = points.mean(0)
+    for _ in range(iterations):
+        distances = (points - median).norm(dim=1)
+        weights = 1 / distances.clamp_min(1e-6 * float(distances.mean()) + 1e-300)
+        moved = (weights @ points) / weights.sum()
+        done = float((moved - median).norm()) <= tolerance * float(distances.mean())
+        median = moved
+        if done:
+            break
+    return median.to(rows.dtype)
+
+
+def starting_bias(sample: Tensor, prebias: Prebias) -> Tensor:
+    """(d,) where the pre-bias starts. sample: (S, d)."""
+    if prebias == "geometric_median":
+        return geometric_median(sample)
+    if prebias == "mean":
+        return sample.double().mean(0).float()
+    return torch.zeros(sample.shape[1])
+
+
+def starting_directions(n_latents: int, width: int, seed: int) -> Tensor:
+    """(n, d) unit rows, uniform on the sphere."""
+    drawn = torch.randn(n_latents, width, generator=generator(seed, "sae directions"))
+    return torch.nn.functional.normalize(drawn, dim=1)
 
 
 class State:
