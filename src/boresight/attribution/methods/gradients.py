@@ -90,9 +90,7 @@ class GradCam(Method):
         One gradient through the last block, nothing below 0; use `LeGrad` to hear from all blocks.
     """
 
-    def start(self, tower: Tower) -> int:
-        """Below the last block."""
-        return -2
+    layer = -2  # below the last block, and no option
 
     def scores(self, tower: Tower, hidden: Hidden, other: Tensor, seed: int) -> Tensor:
         """(B, N), none below 0."""
