@@ -227,7 +227,7 @@ def test_what_cannot_be_measured_is_refused(tiny, default, pairs) -> None:
         (lambda: evaluate_attribution(default, two, {}), "no methods"),
         (lambda: evaluate_attribution(default, two, {"m2ib": {"layers": 3}}), "no option 'layers'"),
         (lambda: evaluate_attribution(default, two, {"nib": {}}), "no method 'nib'"),
-        (lambda: evaluate_attribution(default, two, {"m2ib": {}}, target="audio"), "target 'audio'"),
+        (lambda: evaluate_attribution(default, two, {"m2ib": {}}, target="audio"), "target='audio'"),
         (lambda: evaluate_attribution(object_with_a_name(), two, {"m2ib": {}}), "does not open"),
     ]
     for call, message in cases:
