@@ -89,7 +89,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sae", "emb", "--out", "sae", "--n-latents", 64, "--k", 8),
         ("editor", "emb", "--sae", "sae", "--out", "editor"),
     ):
-        done = (typed if step[0] == "embed" else boresight)(*step, cwd=work)
+        with mock.patch("boresight.sae.config.default_steps", return_value=200):  # nothing here asks for a good one
+            done = boresight(*step, cwd=work)
         assert done.code == 0, done.err
     return work
 
@@ -160,7 +161,8 @@ def test_a_corrupt_picture_is_skipped_or_refused_as_asked(work: Path, tmp_path: 
 def test_config_file_gives_options_and_the_command_line_overrules_them(work: Path, tmp_path: Path) -> None:
     (tmp_path / "sae.yaml").write_text("n_latents: 32\nk: 4\nseed: 5\n")
     out = tmp_path / "sae"
-    done = boresight("sae", work / "emb", "--out", out, "--config", tmp_path / "sae.yaml", "--k", 6)
+    with mock.patch("boresight.sae.config.default_steps", return_value=20):
+        done = boresight("sae", work / "emb", "--out", out, "--config", tmp_path / "sae.yaml", "--k", 6)
     assert done.code == 0, done.err
     config = json.loads((out / "manifest.json").read_text())["config"]
     assert (config["n_latents"], config["k"]) == (32, 6)
