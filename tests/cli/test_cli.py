@@ -89,7 +89,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sae", "emb", "--out", "sae", "--n-latents", 64, "--k", 8),
         ("editor", "emb", "--sae", "sae", "--out", "editor"),
     ):
-        with mock.patch("boresight.sae.config.default_steps", return_value=200):  # nothing here asks for a good one
+        with (  # nothing here asks for good ones
+            mock.patch("boresight.sae.config.default_steps", return_value=200),
+            mock.patch("boresight.editing.config.EditorFit.steps_for", return_value=20),
+        ):
             done = boresight(*step, cwd=work)
         assert done.code == 0, done.err
     return work
