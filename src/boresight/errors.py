@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from textwrap import shorten
 
 
 class BoresightError(Exception):
@@ -18,9 +19,12 @@ class ArtefactError(BoresightError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error that says something, without its stop; the error's type where none does."""
+    """The first line of an error that says something, without its stop; the error's type where none does.
+
+    What a library says at length is cut between words, at 400 characters.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(" .:")[:200] if lines else type(error).__name__
+    return shorten(lines[0].rstrip(" .:"), 400, placeholder=" ...") if lines else type(error).__name__
 
 
 def require_at_least(name: str, value: float, least: float) -> None:

@@ -220,7 +220,8 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
         raise ArtefactError(f"{folder} holds {what}; give another folder.")
     if manifest.get("format") != FORMAT:
         raise ArtefactError(
-            f"{folder} was written in format {manifest.get('format')} and this version reads {FORMAT}; make it again."
+            f"{folder} was written in format {manifest.get('format')} and this version reads {FORMAT}; "
+            "make it again by the command that wrote it."
         )
     return manifest
 

@@ -140,7 +140,10 @@ def another_table(folder):
         (cut("manifest.json", 20), r"manifest\.json cannot be read \(.*\); make the embeddings again\."),
         (lambda f: (f / MANIFEST).unlink(), r"is no boresight embeddings: it has no manifest\.json; check the path\."),
         (change_manifest(kind="sae"), r"kind 'sae', not 'embeddings'; give another folder\."),
-        (change_manifest(format=99), r"was written in format 99 and this version reads 2; make it again\."),
+        (
+            change_manifest(format=99),
+            r"written in format 99 and this version reads 2; make it again by the command that wrote it\.",
+        ),
         (change_manifest(files={}), r"manifest\.json lacks 'images\.npy'; make the embeddings again\."),
         (another_table, r"The files of .* do not belong together; make the embeddings again\."),
     ],

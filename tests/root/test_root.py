@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from boresight.device import pick_device
-from boresight.errors import ArtefactError, BoresightError, InputError
+from boresight.errors import ArtefactError, BoresightError, InputError, first_line
 from boresight.progress import progress, say
 from boresight.seeds import generator
 from boresight.storage import (
@@ -270,3 +270,11 @@ def test_the_device_is_found_or_refused() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="pass device='cpu'"):
             pick_device("cuda")
+
+
+def test_the_first_line_of_an_error_says_something_and_ends_with_a_word() -> None:
+    assert first_line(ValueError("\n  the file is torn.\nat byte 7")) == "the file is torn"
+    assert first_line(ValueError("")) == "ValueError"
+    long = first_line(ValueError("word " * 200))
+    assert len(long) <= 400
+    assert long.endswith("word ...")

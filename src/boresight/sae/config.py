@@ -92,7 +92,7 @@ class SaeOptions:
     k: int = 32
     """Active latents of an image."""
     architecture: Architecture = "topk"
-    """Rule of activation, see `SaeConfig`."""
+    """Rule of activation."""
     seed: int = 0
 
 

@@ -105,9 +105,9 @@ class PretrainConfig:
     """Compute the activations of towers and captioner anew in the backward."""
     average: float = 0.0
     """Decay of a moving average of the weights, which is then what is saved; 0 for none."""
-    stages: Annotated[tuple[Annotated[Stage, _AS_TEXT], ...], tyro.conf.arg(help_behavior_hint="(default: one)")] = (
-        Stage(),
-    )
+    stages: Annotated[
+        tuple[Annotated[Stage, _AS_TEXT], ...], tyro.conf.arg(help_behavior_hint="(default: no stages)")
+    ] = (Stage(),)
     """Train short, finish full: 'share of steps:pixels:tokens', such as 0.9:112:32 1:224:77."""
     shard: bool = False
     """Spread weights, gradients and moments over processes (FSDP2)."""
@@ -158,7 +158,7 @@ class StreamOptions:
     """What of a `StreamConfig` is a matter of choice, and not the model's or the training's."""
 
     strategy: Strategy = "sub-caption"
-    """What is kept of a long synthetic caption, see `boresight.training.subcaptions`."""
+    """What is kept of a long synthetic caption."""
     budget: int = 32
     """Tokens kept."""
     n_sentences: int = 1
