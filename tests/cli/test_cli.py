@@ -274,11 +274,14 @@ def test_explain_goes_through_a_table(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "2 pairs: why" in done.out
     assert sorted(file.name for file in (tmp_path / "why").iterdir()) == [
-        "000000.npz", "000000.png", "000001.npz", "000001.png", "explanations.csv", "settings.json",
+        "000000.npz", "000000.png", "000001.npz", "000001.png", "explanations.csv", "journal.jsonl",
     ]  # fmt: skip
     before = (tmp_path / "why" / "000001.npz").stat().st_mtime_ns
     assert boresight(*words, cwd=tmp_path).code == 0
     assert (tmp_path / "why" / "000001.npz").stat().st_mtime_ns == before
     done = boresight(*words, "--seed", "1", cwd=tmp_path)
     assert done.code == 2
-    assert "other options" in done.err
+    assert (
+        "why was made with the options method legrad, seed 0, target both and this run has method legrad, seed 1"
+        in done.err
+    )

@@ -12,9 +12,10 @@ import imbalance
 from boresight.embeddings import Embeddings, embed
 from boresight.encoders import load_encoder
 from boresight.errors import ArtefactError, InputError
-from boresight.evaluation import comparison, evaluate_retrieval
+from boresight.evaluation import evaluate_retrieval
 from boresight.evaluation.alignment import relative_modality_gap
 from boresight.evaluation.probes import object_bias
+from boresight.sae import SparseAutoencoder
 from worlds.glyphs import NAMES
 from worlds.idx import FASHION
 from worlds.mad import FACTORS, make_mad, phrase
@@ -130,8 +131,8 @@ def small(monkeypatch):
     fit = imbalance.CaptionEditor.fit
     once = {"form": "residual", "memory": "none", "length_exponent": 0.0, "steps": 2}  # in place of choosing
     monkeypatch.setattr(imbalance.CaptionEditor, "fit", lambda *parts, **options: fit(*parts, **(once | options)))
-    sae = comparison.SparseAutoencoder.fit
-    monkeypatch.setattr(comparison.SparseAutoencoder, "fit", lambda images, **options: sae(images, **options, steps=5))
+    sae = SparseAutoencoder.fit
+    monkeypatch.setattr(SparseAutoencoder, "fit", lambda images, **options: sae(images, **options, steps=5))
     yield
     imbalance.world.cache_clear()
     imbalance._stamp.cache_clear()

@@ -132,7 +132,7 @@ def test_the_script_from_photos_to_figures(tmp_path: Path) -> None:
 
 
 def test_the_reductions_in_the_documentation_are_what_comes_out() -> None:
-    text = (EXAMPLES.parent / "docs" / "training.md").read_text()
+    text = (EXAMPLES.parent / "docs" / "guide" / "training.md").read_text()
     caption = re.search(r"^> (.*)$", text, re.MULTILINE)[1]
     tokenizer = AutoTokenizer.from_pretrained(str(default_model_path()))
     assert f"{len(content_ids(caption, tokenizer))} tokens of the shipped tokenizer" in text

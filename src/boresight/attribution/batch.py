@@ -114,11 +114,12 @@ def _read(table: Path) -> list[dict[str, str]]:
 
 def _made_from(encoder: Encoder, rows: Sequence[dict[str, str]], options: dict[str, Any]) -> dict[str, Any]:
     """What explanations in one folder must have in common."""
+    given = {name: getattr(value, "fingerprint", value) for name, value in sorted(options.items()) if value is not None}
     return {
         "encoder": encoder.name,
         "encoder_fingerprint": encoder.fingerprint,
         "table": hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16],
-        "options": {name: getattr(value, "fingerprint", None) or str(value) for name, value in options.items()},
+        "options": ", ".join(f"{name} {value}" for name, value in given.items()),
     }
 
 
