@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import digamma
 from torch import Tensor
 
 TOLERANCE = 1e-6
@@ -53,6 +52,8 @@ class Counts:
 
     def reciprocal_rank(self) -> np.ndarray:
         """(Q,) expected 1 / rank of the first right answer."""
+        from scipy.special import digamma  # half a second, which whoever only asks for recalls need not wait
+
         value = 1 / (1.0 + self.greater)
         single = (self.answers == 1) & (self.tied > 0)
         greater, tied = self.greater[single], self.tied[single]
