@@ -47,16 +47,18 @@ import tyro
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
+from attribute_retention import attribute_retention
 from boresight import load_encoder
 from boresight.data import Collection
 from boresight.data.assemble import dataset_of
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings, embed
 from boresight.errors import InputError
-from boresight.evaluation import attribute_retention, compare
+from boresight.evaluation import compare
 from boresight.evaluation.alignment import alignment_report
 from boresight.evaluation.comparison_rows import EDITED, EDITED_MASKS, MEMORY, PLAIN, RANDOM, SHUFFLED, TUNED, Row
-from boresight.evaluation.probes import fit_probe
+from boresight.evaluation.pairs import matched_pairs
+from boresight.evaluation.probes import fit_probe, object_bias
 from boresight.progress import say
 from boresight.recall import count_image_to_text, count_text_to_image
 from boresight.storage import replace_text
@@ -310,7 +312,13 @@ def lying(editor: CaptionEditor, test: Embeddings, shown: Collection) -> dict[st
     values = codes(shown)
     sizes = [len(words) for words in FACTORS.values()]
     attributes = torch.cat([F.one_hot(of, size) for of, size in zip(values[:, 1:].T, sizes, strict=True)], dim=1)
-    results = alignment_report(test, editor, objects=values[:, 0], attributes=attributes.bool())
+    results = alignment_report(test, editor)
+    for row, scorer in (("plain", None), ("edited", editor)):
+        pairs = matched_pairs(test, scorer)
+        shown_rows = [test.ids.index(identity) for identity in pairs.ids]
+        labels = values[shown_rows, 0], attributes[shown_rows].bool()
+        for side, vectors in (("images", pairs.images), ("texts", pairs.texts)):
+            results[row][f"object bias, {side}"] = object_bias(vectors, *labels)
     return {measure: {row: results[row][measure] for row in rows} for measure, rows in LYING.items()}
 
 

@@ -27,12 +27,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
+from attribute_retention import accuracy, attribute_retention
 from boresight.data.worlds.scene_world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
 from boresight.data.worlds.scenes import load_scenes, make_scenes
 from boresight.editing import CaptionEditor
 from boresight.embeddings import embed
 from boresight.encoders import Encoder, load_encoder
-from boresight.evaluation.probes import attribute_retention
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder
@@ -161,8 +161,8 @@ def measure(figures: Figures, row: str, edit: Callable[[Tensor, Tensor], Tensor]
             figures[name, "contrary rows"][row] = [int(contrary.sum())]
             frequent = said[contrary] == results.probe.most_frequent
             figures[name, "contrary chance"][row] = [100 * float(frequent.double().mean())]
-            figures[name, "image"][row].append(results.probe.accuracy(swapped[contrary], truth[contrary]))
-            figures[name, "caption"][row].append(results.probe.accuracy(swapped[contrary], said[contrary]))
+            figures[name, "image"][row].append(accuracy(results.probe, swapped[contrary], truth[contrary]))
+            figures[name, "caption"][row].append(accuracy(results.probe, swapped[contrary], said[contrary]))
 
 
 def report(figures: Figures, options: Options, facts: Sequence[str]) -> str:

@@ -1,26 +1,17 @@
-"""Labels that a collection's further columns hold, and what they tell of an edit."""
+"""Labels that a collection's further columns hold."""
 
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn import functional as F
 
 from boresight.data import Collection
 from boresight.data.assemble import dataset_of
 from boresight.data.labels import labels_in
 from boresight.data.worlds.scenes import make_scenes
-from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.pairs import matched_pairs
-from boresight.evaluation.probes import holds, label_report, object_bias
 from worlds.mad import make_mad
 
 
@@ -67,98 +58,3 @@ def test_labels_that_are_not_there() -> None:
         with pytest.raises(InputError) as caught:
             labels_in(photos, name)
         assert said in str(caught.value)
-
-
-@given(st.sampled_from(["red", "pale green", "c++", "3.5"]), st.sampled_from(["", "x", " ", "A "]))
-@settings(max_examples=30, deadline=None)
-def test_words_of_a_caption(value: str, before: str) -> None:
-    assert holds(f"{before} {value.upper()}, or not", value)
-    assert not holds(f"{before}x{value}", value)
-    assert not holds(f"{value}s", value)
-
-
-N, CLASSES, WIDTH = 400, ("red", "blue", "green"), 16
-
-
-@pytest.fixture(scope="module")
-def world() -> tuple[Embeddings, dict[str, list[list[str]]]]:
-    """Images hold the colour in three dimensions and the shape in two more; half of the captions tell the colour."""
-    random = torch.Generator().manual_seed(0)
-    colour = torch.randint(3, (N,), generator=random)
-    shape = torch.randint(2, (N,), generator=random)
-    images = torch.randn(N, WIDTH, generator=random) * 0.3
-    images[torch.arange(N), colour] += 3
-    images[torch.arange(N), 3 + shape] += 1.5
-    texts = images + 0.1
-    captions = [f"a {CLASSES[one]} thing" if row % 2 else "a thing" for row, one in enumerate(colour.tolist())]
-    embeddings = Embeddings.from_arrays(images, texts, torch.arange(N), captions=captions)
-    return embeddings, {
-        "shape": [["square" if one else "round"] for one in shape.tolist()],
-        "colour": [[CLASSES[one]] for one in colour.tolist()],
-    }
-
-
-class Writing:
-    """Replaces what an image says in the three dimensions of colour by what the caption's embedding says there."""
-
-    config = SimpleNamespace(has_latents=False)
-
-    def require_same_encoder(self, embeddings: Embeddings) -> None: ...
-
-    def edit(self, images, texts):
-        return torch.cat([texts[:, :3], images[:, 3:]], dim=1)
-
-    def text(self, texts):
-        return texts
-
-
-def test_retention_where_the_answer_is_known(world) -> None:
-    embeddings, labels = world
-    editor: Any = Writing()
-    report = label_report(embeddings, labels, editor, seed=3)
-    plain, edited = report["plain"], report["edited"]
-    assert plain["colour: told"] > 97
-    assert plain["colour: left out"] > 97
-    assert plain["shape: left out"] > 90
-    assert "shape: told" not in plain  # no caption tells it
-    assert "shape: written" not in plain
-    assert 25 < plain["colour: guessing"] < 45
-    assert plain["colour: written"] < 5
-    # The edit reads as if it kept the colour, and all of it comes from the caption.
-    assert edited["colour: told"] > 97
-    assert edited["colour: written"] > 95
-    assert label_report(embeddings, labels, editor, seed=3) == report
-
-
-def test_object_bias_of_labels(world) -> None:
-    embeddings, labels = world
-    found = label_report(embeddings, labels)["plain"]
-    pairs = matched_pairs(embeddings)
-    coded = {name: torch.tensor([sorted({v[0] for v in of}).index(v[0]) for v in of]) for name, of in labels.items()}
-    for side, rows in (("images", pairs.images), ("texts", pairs.texts)):
-        assert found[f"object bias, {side}"] == pytest.approx(object_bias(rows, coded["shape"], coded["colour"]))
-    assert found["object bias, images"] < 0  # colour is the stronger
-    assert "object bias, images" not in label_report(embeddings, {"colour": labels["colour"]})["plain"]
-
-
-def test_images_with_several_values_are_not_probed(world) -> None:
-    embeddings, labels = world
-    several = [["red", "blue"] if row < 100 else values for row, values in enumerate(labels["colour"])]
-    found = label_report(embeddings, {"shape": labels["shape"], "colour": several})["plain"]
-    assert found["colour: told"] > 97
-
-
-def test_labels_that_cannot_be_measured(world) -> None:
-    embeddings, labels = world
-    for given_labels, said in (
-        ({"colour": labels["colour"][:-1]}, "'colour' is of 399 images and there are 400"),
-        ({"colour": [["red"]] * N}, "'colour' has the same value everywhere"),
-        ({"shape": labels["shape"], "id": [[str(row)] for row in range(N)]}, "No object bias of 'shape' against 'id'"),
-        ({"tags": [["red", "blue"]] * N}, "Too few images have one value of 'tags'"),
-    ):
-        with pytest.raises(InputError) as caught:
-            label_report(embeddings, given_labels)
-        assert said in str(caught.value)
-    bare = Embeddings.from_arrays(F.normalize(embeddings.images, dim=1), embeddings.texts, torch.arange(N))
-    with pytest.raises(InputError, match="do not keep their captions"):
-        label_report(bare, labels)

@@ -8,7 +8,6 @@ from .examples import Example as Example
 from .examples import LatentCard as LatentCard
 from .examples import pick_examples as pick_examples
 from .examples import pick_latents as pick_latents
-from .probes import attribute_retention as attribute_retention
 from .results import Scores as Scores
 from .retrieval import RetrievalScores as RetrievalScores
 from .retrieval import chance as chance

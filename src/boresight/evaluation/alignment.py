@@ -15,10 +15,8 @@ from torch import Tensor
 
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
-from boresight.errors import InputError
 from boresight.evaluation.neighbours import captioned_share, information_imbalance
 from boresight.evaluation.pairs import (
-    draw_pairs,
     matched_pairs,
     normalised,
     plain_and,
@@ -26,7 +24,6 @@ from boresight.evaluation.pairs import (
     sampled_rows,
     unit_blocks,
 )
-from boresight.evaluation.probes import Labels, labels_of, object_bias
 from boresight.indexing import as_tensor
 
 _FLOATS = 2**22
@@ -98,8 +95,6 @@ def alignment_report(
     embeddings: Embeddings,
     editor: CaptionEditor | None = None,
     *,
-    objects: Labels | None = None,
-    attributes: Labels | None = None,
     at_most: int = 5000,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
@@ -109,25 +104,15 @@ def alignment_report(
     an editor with latents, over all captions. A caption writes itself into the image it edits: what 'edited' gains is
     alignment only as far as 'shuffled images', the same captions on other images, does not gain it too.
 
-    Args:
-        objects, attributes: labels of the N images, as in `object_bias`; both or neither.
+    Raises as `matched_pairs` and `captioned_share` do.
 
-    Raises as `matched_pairs`, `object_bias` and `captioned_share` do.
+    Relations:
+        `boresight.evaluation.probes.label_report` measures the same pairs by labels of the images.
     """
-    if (objects is None) != (attributes is None):
-        raise InputError("Object bias compares two labels of the images; pass both objects and attributes, or neither.")
-    rows, _ = draw_pairs(embeddings, at_most, seed)
-    report: dict[str, dict[str, float]] = {}
-    for way, scorer in plain_and(editor).items():
-        pairs = matched_pairs(embeddings, scorer, at_most=at_most, seed=seed)
-        report[way] = _measures(pairs)
-        if objects is not None and attributes is not None:
-            labels = (
-                labels_of(objects, len(embeddings), "objects"),
-                labels_of(attributes, len(embeddings), "attributes"),
-            )
-            for side, values in (("images", pairs.images), ("texts", pairs.texts)):
-                report[way][f"object bias, {side}"] = object_bias(values, *(of[rows] for of in labels))
+    report = {
+        way: _measures(matched_pairs(embeddings, scorer, at_most=at_most, seed=seed))
+        for way, scorer in plain_and(editor).items()
+    }
     if editor is not None:
         exchanged = matched_pairs(embeddings, editor, at_most=at_most, seed=seed, shuffled=True)
         report["shuffled images"] = _measures(exchanged)
