@@ -21,9 +21,10 @@ from boresight.errors import ArtefactError, InputError
 from boresight.progress import progress
 from boresight.seeds import generator
 from boresight.storage import load_artefact, save_artefact
-from boresight.training.contrastive import clamp_scale, infonce_loss
+from boresight.training.contrastive import clamp_scale
 from boresight.training.parameters import rate_share
 from in_memory_pairs import Batch, Pairs, augment, mix
+from shared_captions import infonce_of_shared
 
 KIND = "contrastive training"
 
@@ -126,7 +127,7 @@ def _gradients(model: CLIPModel, images: Tensor, batch: Batch, shards: int, pool
 
     embedded = list(pool.map(forward, zip(images.chunk(shards), batch.tokens.chunk(shards), strict=True)))
     leaves = [torch.cat(side).detach().requires_grad_() for side in zip(*embedded, strict=True)]
-    loss = infonce_loss(leaves[0], leaves[1], model.logit_scale, batch.shared())
+    loss = infonce_of_shared(leaves[0], leaves[1], model.logit_scale, batch.shared())
     *back, scale_gradient = torch.autograd.grad(loss, [*leaves, model.logit_scale])
 
     parameters = [value for value in model.parameters() if value is not model.logit_scale]

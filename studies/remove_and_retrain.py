@@ -21,7 +21,8 @@ from boresight.attribution.measures.localisation import Array, as_maps
 from boresight.attribution.methods.masking import with_patches
 from boresight.errors import InputError
 from boresight.seeds import generator
-from boresight.training.contrastive import clamp_scale, infonce_loss
+from boresight.training.contrastive import clamp_scale
+from shared_captions import infonce_of_shared
 
 
 def remove_and_retrain(
@@ -104,7 +105,7 @@ def _embedded(model: Any, pairs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 def _loss(model: Any, pairs: Mapping[str, Tensor], images: Tensor, texts: Tensor) -> Tensor:
     ids = pairs["input_ids"].to(images.device)
     equal = (ids[:, None] == ids).all(2)
-    return infonce_loss(images, texts, model.logit_scale.reshape(()), equal)
+    return infonce_of_shared(images, texts, model.logit_scale.reshape(()), equal)
 
 
 def _held_out_loss(model: Any, pairs: Mapping[str, Tensor], batch_size: int) -> float:

@@ -21,7 +21,6 @@ from boresight.training.captioner import (
     caption_targets,
     captioning_loss,
     prefix_states,
-    previous_tokens,
     special_ends,
 )
 from command_line import COLOURS, SHAPE, boresight, lines, refused
@@ -32,12 +31,10 @@ def said_of(colour: str) -> str:
     return f"a plain picture, {colour}."
 
 
-def fit(encoder: TransformersEncoder, variant: str) -> Captioner:
+def fit(encoder: TransformersEncoder, seed: int) -> Captioner:
     """A captioner that knows the eight colours, and says of each web caption 'x' the colour alone."""
-    config = CaptionerConfig.fitting(
-        encoder.model, encoder.tokenizer, width=32, layers=2, heads=4, queries=12, variant=variant
-    )
-    captioner = Captioner(config)
+    config = CaptionerConfig.fitting(encoder.model, encoder.tokenizer, width=32, layers=2, heads=4, queries=12)
+    captioner = Captioner(config, seed)
     start, end = special_ends(encoder.tokenizer)
     pixels = encoder.collate([Image.new("RGB", (24, 24), colour) for colour in COLOURS])["pixel_values"]
     webs = encoder.tokenize([""] * 8 + ["x"] * 8)
@@ -45,16 +42,11 @@ def fit(encoder: TransformersEncoder, variant: str) -> Captioner:
         found = prefix_states(encoder.model, pixels, webs["input_ids"])
     full = encoder.tokenize([said_of(colour) for colour in COLOURS] + list(COLOURS))["input_ids"]
     targets = caption_targets(full, start=start, end=end, queries=12)
-    previous = previous_tokens(targets, start=start, end=end) if variant == "teacher" else None
     optimiser = torch.optim.AdamW(captioner.parameters(), lr=3e-3)
     for _ in range(150):
         optimiser.zero_grad()
-        logits = captioner(
-            found.image_states.repeat(2, 1, 1),
-            found.text_states,
-            real=webs["attention_mask"].bool(),
-            previous=previous,
-        )
+        real = webs["attention_mask"].bool()
+        logits = captioner(found.image_states.repeat(2, 1, 1), found.text_states, real=real)
         captioning_loss(logits, targets).backward()
         optimiser.step()
     return captioner.eval()
@@ -62,14 +54,14 @@ def fit(encoder: TransformersEncoder, variant: str) -> Captioner:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `model`, the captioners `queries` and `teacher`, and `photos` of which one is corrupt."""
+    """A folder with `model`, the captioners `queries` and `another`, and `photos` of which one is corrupt."""
     place = tmp_path_factory.mktemp("caption")
     tokenizer = train_tokenizer([said_of(colour) for colour in COLOURS], SHAPE)
     clip = small_clip(tokenizer, SHAPE, seed=1)
     save_clip(place / "model", clip, small_processor(tokenizer, SHAPE), SHAPE, card="", made_by={})
     encoder = load_encoder(place / "model", dtype="float32")
-    for variant in ("queries", "teacher"):
-        fit(encoder, variant).save(place / variant)
+    for seed, name in enumerate(("queries", "another")):
+        fit(encoder, seed).save(place / name)
     photos(place / "photos")
     return place
 
@@ -96,9 +88,8 @@ def words(world: Path, *more: object, source: object = None, captioner: str = "q
 EXPECTED = {name_of(row): said_of(colour) for row, colour in enumerate(COLOURS)}
 
 
-@pytest.mark.parametrize(("captioner", "decode"), [("queries", "greedy"), ("teacher", "greedy"), ("teacher", "beam")])
-def test_a_folder_of_pictures(world: Path, tmp_path: Path, captioner: str, decode: str) -> None:
-    code, out, err = boresight(*words(world, "--decode", decode, captioner=captioner), cwd=tmp_path)
+def test_a_folder_of_pictures(world: Path, tmp_path: Path) -> None:
+    code, out, err = boresight(*words(world), cwd=tmp_path)
     assert code == 0, err
     assert out == "8 captions: captions.jsonl; 2 could not be read, see the last lines\n"
     entries = lines(tmp_path / "captions.jsonl")
@@ -185,8 +176,6 @@ def test_what_cannot_be_done_gets_one_sentence(world: Path, tmp_path: Path) -> N
     assert "image_width 8" in refused(
         "caption", photos, "--model", world / "model", "--captioner", tmp_path / "other", cwd=tmp_path
     )
-    assert "no beams" in refused(*words(world, "--decode", "beam"), cwd=tmp_path)
-    assert "--beams changes nothing without --decode beam" in refused(*words(world, "--beams", 8), cwd=tmp_path)
     assert "workers is 0; pass 1 or more" in refused(*words(world, "--workers", 0), cwd=tmp_path)
     assert "1 to 12 tokens" in refused(*words(world, "--max-tokens", "99"), cwd=tmp_path)
     assert "is a folder" in refused(*words(world, "--out", tmp_path), cwd=tmp_path)
@@ -207,7 +196,7 @@ def test_a_file_of_other_making_is_left_alone(world: Path, tmp_path: Path) -> No
     before = file.read_bytes()
     for more, captioner, differing in (
         (("--max-tokens", "2"), "queries", "max_tokens = None and this run has 2; choose another file"),
-        ((), "teacher", "a captioner of fingerprint"),
+        ((), "another", "a captioner of fingerprint"),
     ):
         assert differing in refused(*words(world, *more, captioner=captioner), cwd=tmp_path)
     assert file.read_bytes() == before

@@ -115,9 +115,6 @@ def test_from_a_folder_to_captions(model: Path, photos: Path, tmp_path: Path) ->
     assert "has width 32, not 64; leave out" in refused(
         *more, *SMALL, "--captioner-size", 64, 1, 2, "--out", "more", cwd=tmp_path
     )
-    assert "has variant queries, not teacher" in refused(
-        *more, *SMALL, "--captioner", "teacher", "--out", "more", cwd=tmp_path
-    )
     assert "has queries 12, not 13" in refused(*more, *SMALL, "--caption-length", 13, "--out", "more", cwd=tmp_path)
     assert "run/model is what this training would write over" in refused(*more, *SMALL, "--out", "run", cwd=tmp_path)
     code, _, err = boresight(*more, *SMALL, "--out", "more", cwd=tmp_path)
@@ -236,7 +233,7 @@ def test_siglip_2_reads_lower_case_in_training_too(photos: Path, tmp_path: Path)
 def test_siglip(photos: Path, tmp_path: Path, family: str, loss: str) -> None:
     folder = save_tiny(family, tmp_path / family)
     words = ["pretrain", photos, "--model", folder, "--synthetic", "long", "--loss", loss, "--out", "run", *SMALL]
-    code, _, err = boresight(*words, "--captioner", "teacher", *CAPTIONER, cwd=tmp_path)
+    code, _, err = boresight(*words, "--captioner", "queries", *CAPTIONER, cwd=tmp_path)
     assert code == 0, err
     before, after = (AutoModel.from_pretrained(each) for each in (folder, tmp_path / "run" / "model"))
     assert not torch.equal(before.vision_model.head.probe, after.vision_model.head.probe)

@@ -41,12 +41,12 @@ def tiny_tokenizer():
     return train_tokenizer([text(row) for row in range(8) for text in (web, synthetic)], SHAPE)
 
 
-def tiny_trainee(seed: int = 0, *, captioner: str | None = "queries", captions: str = "both") -> Trainee:
+def tiny_trainee(seed: int = 0, *, captioner: bool = True, captions: str = "both") -> Trainee:
     tokenizer = tiny_tokenizer()
     model = small_clip(tokenizer, SHAPE, seed)
     made = None
-    if captioner is not None:
-        shape = {"width": 32, "layers": 2, "heads": 2, "queries": 12, "variant": captioner}
+    if captioner:
+        shape = {"width": 32, "layers": 2, "heads": 2, "queries": 12}
         made = Captioner(CaptionerConfig.fitting(model, tokenizer, **shape), seed)
     return Trainee(model, tokenizer, captions=captions, captioner=made)
 

@@ -176,8 +176,6 @@ def check_uneven() -> None:
     ):
         with pytest.raises(InputError, match=r"hold \[4, 3"):
             call()
-    with pytest.raises(InputError, match="leave out shared"):
-        infonce_loss(rows[:3], rows[:3], scale, torch.eye(3, dtype=torch.bool))
 
 
 def check_dropout(batch: Batch) -> None:

@@ -60,8 +60,6 @@ def test_what_decides_the_outcome_is_json_and_leaves_out_what_does_not() -> None
 
 
 def test_shapes_of_a_captioner_that_make_no_sense() -> None:
-    with pytest.raises(InputError, match="variant='both' is unknown; choose one of queries, teacher"):
-        CaptionerShape(variant="both")
     with pytest.raises(InputError, match="queries is 0; it must be at least 1"):
         CaptionerShape(queries=0)
     with pytest.raises(InputError, match="width 10 is no multiple of heads 6"):

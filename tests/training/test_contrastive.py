@@ -134,12 +134,11 @@ def test_sigmoid_against_pair_by_pair(count: int, seed: int, scale: float, bias:
 def test_blocks_of_columns_equal_the_whole(count: int, seed: int, chunk: int, scale: float) -> None:
     owners = draw_owners(count, seed)
     images, texts, web = unit(count, seed, "images"), unit(len(owners), seed, "texts"), unit(count, seed, "web")
-    shared = torch.rand(count, count, generator=generator(seed, "shared")) < 0.3
 
     def all_of_them(chunk: int | None):
         def loss(images: Tensor, texts: Tensor, web: Tensor, log_scale: Tensor, bias: Tensor) -> Tensor:
             return (
-                infonce_loss(images, web, log_scale, shared, chunk=chunk)
+                infonce_loss(images, web, log_scale, chunk=chunk)
                 + 2 * clips_loss(images, web, texts[:count], log_scale, chunk=chunk)
                 + 3 * multi_positive_loss(images, texts, owners, log_scale, chunk=chunk)
                 + 4 * sigmoid_loss(images, texts, log_scale, bias, owners, chunk=chunk)
@@ -270,47 +269,6 @@ def test_a_frozen_tower_is_left_alone_and_no_chunk_is_refused() -> None:
     assert all(value.grad is not None for value in towers.text.parameters())
     with pytest.raises(InputError, match="no chunk"):
         cached_backward(towers.encode, [], infonce_loss)
-
-
-def slow_shared(images, texts, log_scale, shared):
-    """The definition, one pair at a time."""
-    scale, terms = math.exp(float(log_scale)), []
-    count = len(images)
-    for i in range(count):
-        over_texts = over_images = 0.0
-        for j in range(count):
-            if i == j or not shared[i, j]:
-                over_texts = over_texts + torch.exp(scale * images[i] @ texts[j])
-            if i == j or not shared[j, i]:
-                over_images = over_images + torch.exp(scale * images[j] @ texts[i])
-        own = scale * images[i] @ texts[i]
-        terms.append((torch.log(over_texts) - own + torch.log(over_images) - own) / 2)
-    return sum(terms) / count
-
-
-@settings(max_examples=30, deadline=None)
-@given(count=st.integers(1, 7), seed=st.integers(0, 10**6), share=st.floats(0, 1))
-def test_loss_and_gradients_are_those_of_the_definition(count, seed, share):
-    random = torch.Generator().manual_seed(seed)
-    sides = [F.normalize(torch.randn(count, 5, generator=random, dtype=torch.float64), dim=1) for _ in range(2)]
-    shared = torch.rand(count, count, generator=random) < share
-    log_scale = torch.tensor(1.3, dtype=torch.float64)
-    results = []
-    for function in (infonce_loss, slow_shared):
-        images, texts = (side.clone().requires_grad_() for side in sides)
-        loss = function(images, texts, log_scale, shared)
-        results.append((loss.detach(), *torch.autograd.grad(loss, [images, texts])))
-    for ours, reference in zip(*results, strict=True):
-        torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-9)
-
-
-def test_a_repeated_caption_is_no_negative():
-    images = F.normalize(torch.tensor([[1.0, 0.2], [0.9, 0.4], [-1.0, 0.3]]), dim=1)
-    texts = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), dim=1)
-    shared = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
-    scale = torch.tensor(math.log(100.0))
-    assert infonce_loss(images, texts, scale, shared) < 1e-4
-    assert infonce_loss(images, texts, scale) > 0.3
 
 
 def test_the_temperature_is_clamped_and_can_come_back():

@@ -25,9 +25,6 @@ class Caption:
     """Only this split of a collection."""
     web_captions: bool = False
     """Read the first caption of each picture of a collection as the captioner's web caption; else an empty one."""
-    decode: Literal["greedy", "beam"] = "greedy"
-    """'beam' for captioners that write word by word."""
-    beams: int = 4
     max_tokens: int | None = None
     """Longest caption, its end token included; left out: as long as the captioner was trained for."""
     batch_size: int = 16
@@ -43,12 +40,9 @@ class Caption:
         from boresight.data.files import walk_pictures
         from boresight.data.images import open_picture
         from boresight.encoders import load_encoder
-        from boresight.errors import InputError
         from boresight.training.captioner import Captioner
         from boresight.training.captioning import caption_file
 
-        if self.beams != Caption.beams and self.decode != "beam":
-            raise InputError("--beams changes nothing without --decode beam; leave it out or add that.")
         captioner = Captioner.load(self.captioner, self.device)
         encoder = load_encoder(self.model, device=self.device, dtype=self.dtype)
         webs = None
@@ -72,8 +66,6 @@ class Caption:
             web_captions=webs,
             batch_size=self.batch_size,
             workers=self.workers,
-            decode=self.decode,
-            beams=self.beams,
             max_tokens=self.max_tokens,
         )
         out = f"; {left_out} could not be read, see the last lines" if left_out else ""

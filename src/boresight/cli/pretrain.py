@@ -45,8 +45,8 @@ class Pretrain:
     validation: str | None = "auto"
     """Split of a collection for retrieval as training goes on, of 5,000 pictures at most; 'auto': 'validation' where
     there is one; None: none."""
-    captioner: Literal["none", "queries", "teacher"] = "none"
-    """Train a captioner too: 'queries' as published, 'teacher' as in CoCa."""
+    captioner: Literal["none", "queries"] = "none"
+    """Train a captioner too: 'queries', as published."""
     captioner_from: Path | None = None
     """Folder of a captioner that was trained with this model, to go on with; --model is then the one beside it."""
     captioner_size: tuple[int, int, int] | None = None
@@ -151,7 +151,7 @@ class Pretrain:
     def _captioner(self) -> CaptionerShape | Captioner | None:
         from boresight.training.captioner import Captioner
 
-        shape: dict[str, Any] = {} if self.captioner == "none" else {"variant": self.captioner}
+        shape: dict[str, Any] = {}
         if self.captioner_size is not None:
             shape |= dict(zip(("width", "layers", "heads"), self.captioner_size, strict=True))
         if self.caption_length is not None:
@@ -163,6 +163,6 @@ class Pretrain:
             if (own := getattr(captioner.config, what)) != value:
                 raise InputError(
                     f"The captioner in {self.captioner_from} has {what} {own}, not {value}; "
-                    "leave out --captioner, --captioner-size and --caption-length beside --captioner-from."
+                    "leave out --captioner-size and --caption-length beside --captioner-from."
                 )
         return captioner

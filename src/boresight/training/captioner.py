@@ -140,15 +140,6 @@ def caption_targets(tokens: Tensor, *, start: int | None, end: int, queries: int
     return F.pad(said, (0, queries - said.shape[1]), value=IGNORED)
 
 
-def previous_tokens(targets: Tensor, *, start: int | None, end: int) -> Tensor:
-    """(B, N) int64, the input of the variant 'teacher' for `targets` (B, N): place i holds token i - 1, after `start`.
-
-    The end token stands for a start token that the tokenizer lacks, and for `IGNORED`, whose outputs count nowhere.
-    """
-    first = torch.full_like(targets[:, :1], end if start is None else start)
-    return torch.cat([first, targets[:, :-1].masked_fill(targets[:, :-1] == IGNORED, end)], dim=1)
-
-
 def captioning_loss(logits: Tensor, targets: Tensor, pad: int = IGNORED, *, reduction: str = "mean") -> Tensor:
     """Mean, or 'sum', of the cross entropy of all `targets` (B, N) but `pad`, under `logits` (B, N, V): (), nats.
 
@@ -157,21 +148,6 @@ def captioning_loss(logits: Tensor, targets: Tensor, pad: int = IGNORED, *, redu
     """
     total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=pad, reduction="sum")
     return total if reduction == "sum" else total / (targets != pad).sum().clamp(min=1)
-
-
-@dataclass(frozen=True)
-class Cache:
-    """Keys and values of the positions read so far, of every layer (B, heads, L, width / heads) each.
-
-    seen: (B, L) bool, False on hidden padding.
-    """
-
-    layers: list[tuple[Tensor, Tensor]]
-    seen: Tensor
-
-    def rows(self, index: Tensor) -> Cache:
-        """The cache of these rows, in this order; a row may be taken more than once."""
-        return Cache([(keys[index], values[index]) for keys, values in self.layers], self.seen[index])
 
 
 class CaptionerBlock(nn.Module):
@@ -184,27 +160,19 @@ class CaptionerBlock(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(
-        self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """(B, L, width) and the keys and values of all positions, those of `past` first.
-
-        mask: bool, broadcast to (B, heads, L, past + L).
-        """
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, L, width) of as many; mask: bool, broadcast to (B, heads, L, L)."""
         parts = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
         query, key, value = parts.permute(2, 0, 3, 1, 4)
-        if past is not None:
-            key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
         read = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         x = x + self.out(read.transpose(1, 2).flatten(2))
-        return x + self.down(F.gelu(self.up(self.mlp_norm(x)))), (key, value)
+        return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
 
 
 class Captioner(nn.Module):
     """A transformer over [image tokens | web-caption tokens | N queries] that writes token i of the caption at query i.
 
-    The projections of token states have no bias. The queries are drawn from N(0, 1) and have no positions. In the
-    variant 'teacher' the embedded tokens before, with learnt positions, stand in their place.
+    The projections of token states have no bias. The queries are drawn from N(0, 1) and have no positions.
 
     Attributes:
         recompute: compute the activations of a layer anew in the backward of `forward`, to spare memory.
@@ -228,60 +196,44 @@ class Captioner(nn.Module):
                     nn.init.xavier_uniform_(module.weight)
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
-            if config.variant == "queries":
-                self.queries = nn.Parameter(torch.randn(config.queries, config.width))
-            else:
-                self.tokens = nn.Parameter(0.02 * torch.randn(config.vocabulary, config.width))
-                self.positions = nn.Parameter(0.02 * torch.randn(config.queries, config.width))
+            self.queries = nn.Parameter(torch.randn(config.queries, config.width))
 
-    def forward(
-        self,
-        image_states: Tensor,
-        text_states: Tensor,
-        *,
-        real: Tensor | None = None,
-        previous: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, image_states: Tensor, text_states: Tensor, *, real: Tensor | None = None) -> Tensor:
         """Logits (B, N, vocabulary) float32 of every token of the caption, in one pass.
+
+        Float32 whatever the rest computes in: half precision is too coarse for a softmax over a vocabulary.
 
         Args:
             image_states: (B, P, image_width) float, of `prefix_states`.
             text_states: (B, T, text_width) float, of the web captions.
             real: (B, T) bool, False on the padding of the web captions; None: there is none. Read only under
                 `config.mask_padding`.
-            previous: (B, n) int64, n <= N, of `previous_tokens`; for the variant 'teacher' alone, which gives n rows.
 
-        Raises InputError when states or `previous` do not fit the configuration.
+        Raises InputError when states do not fit the configuration.
         """
-        prefix, seen = self._prefix(image_states, text_states, real)
-        if (previous is None) != (self.config.variant == "queries"):
-            need = "takes no" if previous is not None else "needs the"
-            raise InputError(f"A captioner of variant '{self.config.variant}' {need} previous tokens; see its config.")
-        if previous is None:
-            queries = self.queries.expand(len(prefix), -1, -1)
-        else:
-            queries = self._embedded(previous, 0)
-        x = torch.cat([prefix, queries.to(prefix.dtype)], dim=1)
-        mask = prefix_mask(prefix.shape[1], queries.shape[1]).to(x.device)
-        mask = mask & F.pad(seen, (0, queries.shape[1]), value=True)[:, None, None, :]
-        if self.recompute and torch.is_grad_enabled():
-            for block in self.blocks:
-                x, _ = checkpoint(block, x, mask, use_reentrant=False)
-        else:
-            x, _ = self._through(x, mask)
-        return self._logits(x[:, prefix.shape[1] :])
-
-    def begin(self, image_states: Tensor, text_states: Tensor, real: Tensor | None = None) -> Cache:
-        """The prefix read once, for `step`: it never sees the queries, so nothing of it changes while they come."""
-        prefix, seen = self._prefix(image_states, text_states, real)
-        _, layers = self._through(prefix, seen[:, None, None, :])
-        return Cache(layers, seen)
-
-    def step(self, previous: Tensor, position: int, cache: Cache) -> tuple[Tensor, Cache]:
-        """Logits (B, vocabulary) of token `position` after the token before it, (B,) int64; only for 'teacher'."""
-        seen = F.pad(cache.seen, (0, 1), value=True)
-        x, layers = self._through(self._embedded(previous[:, None], position), seen[:, None, None, :], cache.layers)
-        return self._logits(x[:, 0]), Cache(layers, seen)
+        for label, states, width in (
+            ("Image", image_states, self.config.image_width),
+            ("Text", text_states, self.config.text_width),
+        ):
+            if states.ndim != 3 or states.shape[2] != width or len(states) != len(image_states):
+                shape = f"({len(image_states)}, tokens, {width})"
+                raise InputError(f"{label} states are {tuple(states.shape)}, not {shape}; see the captioner's config.")
+        dtype = self.image_in.weight.dtype
+        prefix = torch.cat([self.image_in(image_states.to(dtype)), self.text_in(text_states.to(dtype))], dim=1)
+        count = prefix.shape[1]
+        x = torch.cat([prefix, self.queries.expand(len(prefix), -1, -1).to(prefix.dtype)], dim=1)
+        mask = prefix_mask(count, self.config.queries).to(x.device)
+        if real is not None and self.config.mask_padding:
+            seen = F.pad(real, (image_states.shape[1], self.config.queries), value=True)
+            mask = mask & seen[:, None, None, :]
+        for block in self.blocks:
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, mask, use_reentrant=False)
+            else:
+                x = block(x, mask)
+        x = x[:, count:]
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(self.norm(x.to(self.norm.weight.dtype)).float(), self.head.weight.float())
 
     def check_fits(self, model: Any, tokenizer: Any) -> None:
         """Raises ArtefactError unless this captioner was made for token states and a tokenizer such as these."""
@@ -312,38 +264,3 @@ class Captioner(nn.Module):
             captioner.load_state_dict(tensors)
             captioner.model = str(manifest.get("model", ""))
         return captioner.to(pick_device(device)).eval()
-
-    def _prefix(self, image_states: Tensor, text_states: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(B, P + T, width) and which of it may be read, (B, P + T) bool."""
-        for label, states, width in (
-            ("Image", image_states, self.config.image_width),
-            ("Text", text_states, self.config.text_width),
-        ):
-            if states.ndim != 3 or states.shape[2] != width or len(states) != len(image_states):
-                shape = f"({len(image_states)}, tokens, {width})"
-                raise InputError(f"{label} states are {tuple(states.shape)}, not {shape}; see the captioner's config.")
-        dtype = self.image_in.weight.dtype
-        prefix = torch.cat([self.image_in(image_states.to(dtype)), self.text_in(text_states.to(dtype))], dim=1)
-        seen = torch.ones(prefix.shape[:2], dtype=torch.bool, device=prefix.device)
-        if real is not None and self.config.mask_padding:
-            seen[:, image_states.shape[1] :] = real
-        return prefix, seen
-
-    def _embedded(self, previous: Tensor, start: int) -> Tensor:
-        if start + previous.shape[1] > self.config.queries:
-            raise InputError(f"The captioner has {self.config.queries} positions, no more; ask for fewer tokens.")
-        return F.embedding(previous, self.tokens) + self.positions[start : start + previous.shape[1]]
-
-    def _through(
-        self, x: Tensor, mask: Tensor, past: list[tuple[Tensor, Tensor]] | None = None
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        layers = []
-        for layer, block in enumerate(self.blocks):
-            x, kept = block(x, mask, None if past is None else past[layer])
-            layers.append(kept)
-        return x, layers
-
-    def _logits(self, x: Tensor) -> Tensor:
-        """Float32 whatever the rest computes in: half precision is too coarse for a softmax over a vocabulary."""
-        with torch.autocast(x.device.type, enabled=False):
-            return F.linear(self.norm(x.to(self.norm.weight.dtype)).float(), self.head.weight.float())

@@ -16,7 +16,6 @@ from boresight.errors import InputError, require_at_least, require_choice
 Captions = Literal["both", "web", "synthetic"]
 Loss = Literal["softmax", "multi-positive", "sigmoid"]
 Strategy = Literal["none", "truncate", "random", "block", "sub-caption"]
-Variant = Literal["queries", "teacher"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,9 +230,6 @@ class CaptionerShape:
     Raises InputError for a setting that makes no sense.
     """
 
-    variant: Variant = "queries"
-    """'queries' as published, where nothing of the caption is ever an input and all tokens are written at once;
-    'teacher' for comparison, which reads the tokens before (as CoCa does) and writes step by step."""
     width: int = 384
     layers: int = 12
     heads: int = 6
@@ -244,7 +240,6 @@ class CaptionerShape:
     longest caption of the batch."""
 
     def __post_init__(self) -> None:
-        require_choice("variant", self.variant, get_args(Variant))
         for name, value in vars(self).items():
             if type(value) is int:
                 require_at_least(name, value, 1)

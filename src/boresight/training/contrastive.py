@@ -18,8 +18,7 @@ InputError: shapes that do not fit, or processes with unequal B.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from itertools import repeat
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -32,20 +31,15 @@ from boresight.training.collectives import gather_rows, rank, row_counts, world_
 MAX_LOG_SCALE = math.log(100.0)
 
 
-def infonce_loss(
-    images: Tensor, texts: Tensor, log_scale: Tensor, shared: Tensor | None = None, *, chunk: int | None = None
-) -> Tensor:
+def infonce_loss(images: Tensor, texts: Tensor, log_scale: Tensor, *, chunk: int | None = None) -> Tensor:
     """Mean of the image-to-text and the text-to-image cross entropies over the batch (InfoNCE; CLIP's loss).
 
     With logits L = exp(log_scale) * images @ texts', row i of L is a softmax over captions and column j one over
-    images; pair (i, i) is the target of both. Where caption j was also written for image i it is no evidence against
-    that image: the pair leaves both denominators and only the diagonal stays (our choice; it is a target of neither).
+    images; pair (i, i) is the target of both.
 
     Args:
         images, log_scale, chunk: see above.
         texts: (B, d); row i describes image i.
-        shared: (B, B) bool, [i, j] True where caption j belongs to image i too; its diagonal is not read. For one
-            process only, else InputError.
 
     Relations:
         `clips_loss` for a web and a synthetic caption of each image, `multi_positive_loss` for any number of captions,
@@ -55,9 +49,7 @@ def infonce_loss(
         >>> infonce_loss(F.normalize(images, dim=1), F.normalize(texts, dim=1), model.logit_scale)
     """
     _check_pairs(images, texts=texts)
-    if shared is not None and world_size() > 1:
-        raise InputError("Captions shared between images are known within one process only; leave out shared.")
-    return _infonce(images, _gather_images(images), texts, None, log_scale, chunk, shared)
+    return _infonce(images, _gather_images(images), texts, None, log_scale, chunk)
 
 
 def clips_loss(
@@ -158,22 +150,20 @@ def _infonce(
     owners: Tensor | None,
     log_scale: Tensor,
     chunk: int | None,
-    shared: Tensor | None = None,
 ) -> Tensor:
     """The one softmax loss. A caption's cross entropy needs no more than its own logit and its rivals' log-sum-exp."""
     numbers, all_texts, all_owners = _gather_texts(images, texts, owners)
     owners = numbers - numbers[0] if owners is None else owners
     scaled, scaled_texts = _scale(log_scale) * _full(images), _scale(log_scale) * _full(texts)
     own = (scaled[owners] * _full(texts)).sum(1)
-    mirrored = None if shared is None else shared.T
     all_numbers = torch.arange(len(all_images), device=images.device)
 
     def rivals(logits: Tensor, own: Tensor) -> Tensor:
         return logits.masked_fill(own, -torch.inf).logsumexp(1)
 
-    texts_against = _over_blocks(rivals, scaled, all_texts, numbers, all_owners, chunk, shared).logsumexp(0)
+    texts_against = _over_blocks(rivals, scaled, all_texts, numbers, all_owners, chunk).logsumexp(0)
     owned = numbers[owners]
-    images_against = _over_blocks(rivals, scaled_texts, all_images, owned, all_numbers, chunk, mirrored).logsumexp(0)
+    images_against = _over_blocks(rivals, scaled_texts, all_images, owned, all_numbers, chunk).logsumexp(0)
     captions = torch.bincount(owners, minlength=len(images))
     image_to_text = (-F.logsigmoid(own - texts_against[owners]) / captions[owners]).sum() / len(images)
     text_to_image = -F.logsigmoid(own - images_against).sum() * world_size() / len(all_texts)
@@ -196,28 +186,22 @@ def _over_blocks(
     row_numbers: Tensor,
     column_numbers: Tensor,
     chunk: int | None,
-    shared: Tensor | None = None,
 ) -> Tensor:
-    """(blocks, R) float: `reduce(logits, own)` for each block of columns.
-
-    `own`, (R, C) bool, is True where the numbers of row and column are equal or `shared` says so.
-    """
+    """(blocks, R) float: `reduce(logits, own)` for each block of columns; `own`, (R, C), says whose numbers are equal."""
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk is {chunk}; give the number of columns at a time, 1 or more.")
 
-    def block(rows: Tensor, columns: Tensor, numbers: Tensor, shared: Tensor | None) -> Tensor:
+    def block(rows: Tensor, columns: Tensor, numbers: Tensor) -> Tensor:
         with torch.autocast(rows.device.type, enabled=False):  # at a scale of 100 half precision errs by 0.1 and more
             logits = rows @ columns.T
-        own = row_numbers[:, None] == numbers
-        return reduce(logits, own if shared is None else own | shared)
+        return reduce(logits, row_numbers[:, None] == numbers)
 
     if chunk is None:
-        return block(rows, columns, column_numbers, shared)[None]
-    sharing: Iterable[Tensor | None] = repeat(None) if shared is None else shared.split(chunk, dim=1)
+        return block(rows, columns, column_numbers)[None]
     return torch.stack(
         [
             checkpoint(block, rows, *part, use_reentrant=False, preserve_rng_state=False)
-            for part in zip(columns.split(chunk), column_numbers.split(chunk), sharing, strict=False)
+            for part in zip(columns.split(chunk), column_numbers.split(chunk), strict=True)
         ]
     )
 

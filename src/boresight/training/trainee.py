@@ -17,7 +17,6 @@ from boresight.training.captioner import (
     caption_targets,
     captioning_loss,
     prefix_states,
-    previous_tokens,
     real_tokens,
     special_ends,
 )
@@ -73,13 +72,8 @@ class Trainee(nn.Module):
         rest = None
         if self.captioner is not None and torch.is_grad_enabled():
             targets = self.targets(batch)
-            previous = previous_tokens(targets, start=self.start, end=self.end)
-            logits = self.captioner(
-                states.image_states,
-                states.text_states[:count],
-                real=real_tokens(batch["web_ids"], self.end),
-                previous=previous if self.captioner.config.variant == "teacher" else None,
-            )
+            real = real_tokens(batch["web_ids"], self.end)
+            logits = self.captioner(states.image_states, states.text_states[:count], real=real)
             rest = captioning_loss(logits, targets, reduction="sum")
         return Encoded((images, *texts.split(count), *scalars), rest)
 
