@@ -111,7 +111,7 @@ class _Job:
         return self.collection.dataset.select_columns(["id", "captions", "split"])
 
     def rows(self, start: int, stop: int) -> dict[str, list[Any]]:
-        """Columns id, captions and split of some images; never a whole column at once."""
+        """Columns id, captions and split of some images."""
         return self._table[start:stop]
 
 
@@ -162,16 +162,15 @@ def _refuse_skipped(folder: Path, job: _Job, skipped: list[str]) -> None:
 
 def _run_parts(folder: Path, job: _Job, run: Run) -> dict[str, dict[str, Any]]:
     """Embed what the run does not hold yet; returns what the manifest says of each matrix file."""
-    columns = {store.IMAGES: (job.encoder.width, job.dtype), store.TEXTS: (job.encoder.width, job.dtype)}
     total = len(job.collection)
     start = run.parts[-1]["stop"] if run.parts else 0
     with ExitStack() as stack:
         files: dict[str, RowFile] = {}
         warned = False
-        for name, (width, dtype) in columns.items():
+        for name in (store.IMAGES, store.TEXTS):
             with writing(folder, GO_ON):
                 said = [part["files"][name] for part in run.parts]
-                files[name] = stack.enter_context(RowFile(folder / name, width, dtype, said))
+                files[name] = stack.enter_context(RowFile(folder / name, job.encoder.width, job.dtype, said))
         depth = job.batch_size + 2 * job.workers
         rows, name_of = range(start, total), lambda row: job.rows(row, row + 1)["id"][0]
         reading = pixels_ahead(
@@ -248,29 +247,16 @@ def _write_end(folder: Path, job: _Job, run: Run, identity: dict[str, Any], file
             f"Mend the collection, delete {folder} and start again."
         )
     long, windows = sum(part["truncated"] for part in run.parts), job.long_text == "windows"
-    problems: list[dict[str, str]] = []
-
-    def blocks() -> Iterator[tuple[list[str], list[str], list[str], Tensor]]:
-        done = 0
-        for start in range(0, total, job.part_size):
-            rows = job.rows(start, start + job.part_size)
-            kept = [i for i in range(len(rows["id"])) if start + i not in skipped]
-            problems.extend(
-                {"id": rows["id"][i], "problem": skipped[start + i]}
-                for i in range(len(rows["id"]))
-                if start + i in skipped
-            )
-            counts = torch.tensor([len(rows["captions"][i]) for i in kept], dtype=torch.int64)
-            yield (
-                [rows["id"][i] for i in kept],
-                [rows["split"][i] for i in kept],
-                [caption for i in kept for caption in rows["captions"][i]],
-                torch.repeat_interleave(torch.arange(done, done + len(kept)), counts),
-            )
-            done += len(kept)
-
+    rows, kept = job.rows(0, total), [row for row in range(total) if row not in skipped]
+    counts = torch.tensor([len(rows["captions"][row]) for row in kept], dtype=torch.int64)
     with writing(folder, GO_ON):
-        store.write_meta(folder, blocks())
+        store.write_meta(
+            folder,
+            ids=[rows["id"][row] for row in kept],
+            splits=[rows["split"][row] for row in kept],
+            captions=[caption for row in kept for caption in rows["captions"][row]],
+            owners=torch.repeat_interleave(torch.arange(len(kept)), counts),
+        )
         store.write_manifest(
             folder,
             {
@@ -279,7 +265,7 @@ def _write_end(folder: Path, job: _Job, run: Run, identity: dict[str, Any], file
                 "name": job.collection.name,
                 "unit_length": True,
                 "created_from": {"collection": job.collection.name, "images": total},
-                "problems": problems,
+                "problems": [{"id": rows["id"][row], "problem": why} for row, why in skipped.items()],
                 "truncated_captions": 0 if windows else long,
                 "windowed_captions": long if windows else 0,
             },

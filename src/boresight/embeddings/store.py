@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ def save(
     made_by = {key: value for key, value in manifest.items() if key not in _STORE_KEYS}
     with replacing_folder(folder, KIND) as staging:
         files = {IMAGES: _write_rows(staging / IMAGES, images), TEXTS: _write_rows(staging / TEXTS, texts)}
-        write_meta(staging, [(ids, splits, captions, owners)])
+        write_meta(staging, ids, splits, captions, owners)
         write_manifest(staging, {**made_by, **describe(files)})
 
 
@@ -90,27 +90,21 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         write_json(temporary, {**manifest, "kind": KIND, "format": FORMAT, "boresight": version("boresight")})
 
 
-def write_meta(folder: Path, blocks: Iterable[tuple[Any, Any, Any, Tensor]]) -> None:
-    """The two parquet files, from (ids, splits, captions or None, owners) block by block."""
+def write_meta(
+    folder: Path, ids: Sequence[str], splits: Sequence[str], captions: Sequence[str] | None, owners: Tensor
+) -> None:
+    """The two parquet files, which say whose the rows of the matrices are; columns as of `Embeddings`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with replacing_file(folder / META_IMAGES) as one, replacing_file(folder / META_TEXTS) as other:
-        writers: list[pq.ParquetWriter] = []
-        try:
-            for ids, splits, captions, owners in blocks:
-                columns: dict[str, Any] = {} if captions is None else {"caption": pa.array(captions, pa.string())}
-                tables = (
-                    pa.table({"id": pa.array(ids, pa.string()), "split": pa.array(splits, pa.string())}),
-                    pa.table({**columns, "owner": pa.array(owners.numpy(), pa.int64())}),
-                )
-                if not writers:
-                    writers = [pq.ParquetWriter(file, t.schema) for file, t in zip((one, other), tables, strict=True)]
-                for writer, table in zip(writers, tables, strict=True):
-                    writer.write_table(table)
-        finally:
-            for writer in writers:
-                writer.close()
+    texts = {} if captions is None else {"caption": pa.array(captions, pa.string())}
+    tables = {
+        META_IMAGES: pa.table({"id": pa.array(ids, pa.string()), "split": pa.array(splits, pa.string())}),
+        META_TEXTS: pa.table({**texts, "owner": pa.array(owners.numpy(), pa.int64())}),
+    }
+    for name, table in tables.items():
+        with replacing_file(folder / name) as file:
+            pq.write_table(table, file)
 
 
 def _write_rows(file: Path, rows: Tensor) -> dict[str, Any]:

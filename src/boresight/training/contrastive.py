@@ -187,7 +187,7 @@ def _over_blocks(
     column_numbers: Tensor,
     chunk: int | None,
 ) -> Tensor:
-    """(blocks, R) float: `reduce(logits, own)` for each block of columns; `own`, (R, C), says whose numbers are equal."""
+    """(blocks, R) float: `reduce(logits, own)` of each block of columns; `own`, (R, C): their numbers are equal."""
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk is {chunk}; give the number of columns at a time, 1 or more.")
 

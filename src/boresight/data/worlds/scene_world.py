@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import TypeVar
 
 import torch
@@ -14,42 +16,13 @@ from boresight.seeds import generator
 
 T = TypeVar("T")
 
-COLOURS = {
-    "red": (214, 40, 40),
-    "orange": (245, 130, 32),
-    "yellow": (240, 200, 20),
-    "green": (50, 150, 60),
-    "teal": (20, 165, 165),
-    "blue": (40, 80, 200),
-    "purple": (125, 60, 170),
-    "pink": (235, 105, 170),
-    "brown": (120, 75, 40),
-    "black": (30, 30, 34),
-}
-SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "heart")
-SIZES = {"small": 0.27, "medium": 0.37, "large": 0.48}  # radius in cells of the 3 x 3 grid
-TEXTURES = ("solid", "striped", "dotted", "checked")
-PLACES = {
-    "top left": (0, 0),
-    "top": (0, 1),
-    "top right": (0, 2),
-    "left": (1, 0),
-    "centre": (1, 1),
-    "right": (1, 2),
-    "bottom left": (2, 0),
-    "bottom": (2, 1),
-    "bottom right": (2, 2),
-}  # row, column of the grid
-BACKGROUNDS = {
-    "white": ((250, 250, 250), (250, 250, 250)),
-    "cream": ((250, 236, 205), (250, 236, 205)),
-    "pale blue": ((200, 224, 248), (200, 224, 248)),
-    "pale green": ((205, 238, 208), (205, 238, 208)),
-    "pale pink": ((250, 215, 225), (250, 215, 225)),
-    "grey": ((190, 190, 195), (190, 190, 195)),
-    "sky blue to white": ((140, 195, 245), (250, 250, 250)),
-    "yellow to rose": ((252, 228, 150), (240, 170, 180)),
-}  # colour at the top, colour at the bottom
+# The order of the words decides what a seed draws.
+_WORDS = json.loads((resources.files("boresight.data.worlds") / "scene_words.json").read_bytes())
+COLOURS: dict[str, tuple[int, int, int]] = {name: tuple(rgb) for name, rgb in _WORDS["colours"].items()}
+SHAPES, TEXTURES = tuple[str, ...](_WORDS["shapes"]), tuple[str, ...](_WORDS["textures"])
+SIZES: dict[str, float] = _WORDS["sizes"]  # radius in cells of the 3 x 3 grid
+PLACES: dict[str, tuple[int, int]] = {name: tuple(cell) for name, cell in _WORDS["places"].items()}  # row, column
+BACKGROUNDS: dict[str, list[list[int]]] = _WORDS["backgrounds"]  # colour at the top, colour at the bottom
 ATTRIBUTES = ("size", "texture", "colour", "place")  # of an object, beside its shape
 KINDS = ("short", "medium", "long")  # of captions
 

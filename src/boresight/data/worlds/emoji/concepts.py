@@ -7,34 +7,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from boresight.data.sentences import enumeration
 
 KINDS = ("short", "medium", "long")  # of captions
-SHORTCODES = ("github", "iamcal", "joypixels", "emojibase", "cldr")
-HAIR = ("red hair", "curly hair", "white hair", "blond hair", "bald", "beard")
-PEOPLE = ("woman", "man", "women", "men", "person", "people", "boy", "girl", "child", "adult")
-# Names that do not follow from the neutral one by putting in "man" or "woman".
-NEUTRAL = {
-    **dict.fromkeys(("man", "woman"), "person"),
-    **dict.fromkeys(("boy", "girl"), "child"),
-    **dict.fromkeys(("merman", "mermaid"), "merperson"),
-    **dict.fromkeys(("prince", "princess"), "person with crown"),
-    **dict.fromkeys(("man dancing", "woman dancing"), "person dancing"),
-    **dict.fromkeys(("Mx Claus", "Mrs. Claus"), "Santa Claus"),
-    "breast-feeding": "person feeding baby",
-    "old man": "older person",
-    "old woman": "older person",
-    "woman and man holding hands": "people holding hands",
-}
-GENDERED = {
-    **dict.fromkeys(("woman", "women", "girl", "mermaid", "princess", "Mrs."), "woman"),
-    **dict.fromkeys(("man", "men", "boy", "merman", "prince", "Santa"), "man"),
-}
+_WORDS = json.loads((resources.files("boresight.data.worlds.emoji") / "words.json").read_bytes())
+SHORTCODES, HAIR, PEOPLE = _WORDS["shortcodes"], _WORDS["hair"], _WORDS["people"]
+NEUTRAL: Mapping[str, str] = _WORDS["neutral"]  # names that do not follow by putting in "man" or "woman"
+GENDERED: Mapping[str, str] = _WORDS["gendered"]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from boresight.data.worlds.emoji.splits import assign_splits
 from boresight.errors import InputError
 
 
-def load_emoji(*, cache: str | Path | None = None, size: int = 96, styles: Sequence[str] = STYLES) -> Collection:
+def load_emoji(*, cache: str | Path | None = None, size: int = 96) -> Collection:
     """Emoji as pictures of size x size pixels on white, in the splits of `emoji.splits.SPLITS`.
 
     Example:
@@ -36,19 +36,13 @@ def load_emoji(*, cache: str | Path | None = None, size: int = 96, styles: Seque
         can be installed.
 
     The first call installs the packages and renders the pictures into `cache` (default: see `npm.cache_folder`);
-    later calls read them. A picture that two emoji of one style share is kept for the first of them only. Which
-    styles are asked for changes no picture's split: all are drawn in any case.
+    later calls read them. A picture that two emoji of one style share is kept for the first of them only.
 
     Columns beside those of every collection: `concept` (code points), `style`, `label`, `family`, `held_out` (what the
     split has not seen: 'combination', 'concept', 'style' or ''), `attributes` (json: skin_tones, gender, hair, group,
     subgroup, tags, aliases), `caption_kinds` (['short', 'medium', 'long'] for the three captions of a picture).
-    Raises InputError when a style is unknown or when packages or pictures cannot be had.
+    Raises InputError when packages or pictures cannot be had.
     """
-    unknown = sorted(set(styles) - set(STYLES))
-    if unknown:
-        raise InputError(f"Unknown emoji styles {unknown}; choose from {', '.join(STYLES)}.")
-    if not styles:
-        raise InputError(f"No emoji style was asked for; choose at least one of {', '.join(STYLES)}.")
     if size < 8:
         raise InputError(f"Emoji of {size} pixels show nothing; choose a size of 8 or more.")
     concepts = read_emoji_packages(read_concepts, cache)
@@ -57,7 +51,7 @@ def load_emoji(*, cache: str | Path | None = None, size: int = 96, styles: Seque
     for style, by_code in pictures.items():
         for code in by_code:
             drawn[code].add(style)
-    rows = [row for row in assign_splits(concepts, drawn) if row.style in styles]
+    rows = assign_splits(concepts, drawn)
     table = pa.table(
         {
             "id": [f"{row.concept.code}/{row.style}" for row in rows],
