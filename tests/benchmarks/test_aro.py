@@ -77,7 +77,7 @@ def test_bad_aro(tmp_path: Path) -> None:
     put_noise(tmp_path / "images" / "7.png", 12, 9)
     good = visual_genome("7.png", (0, 0, 3, 3), relation_name="on")
     for content, said in (
-        ({"0": good}, "holds no list of rows"),
+        ({"0": good}, "holds a dict at its top and not what it is published with"),
         ([good, {**good, "bbox_w": 0}], r"row 1 of .* has no box: .* are \[0, 0, 0, 3\]"),
         ([{**good, "bbox_x": "0"}], "row 0 of .* has no box"),
         ([{key: value for key, value in good.items() if key != "bbox_h"}], "row 0 of .* has no box"),

@@ -30,7 +30,7 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     reds = {row_id: found.pictures.image(row).getpixel((0, 0))[0] for row, row_id in enumerate(found.pictures.ids)}
     assert reds == {"zebra/1.png": 0, "tabby_cat/b/2.jpg": 1, "tabby_cat/a.png": 2}
     assert list(found.pictures.problems) == [Problem("class without pictures", "Empty")]
-    assert len(found) == 3
+    assert len(found.labels) == 3
     (tmp_path / "names.txt").write_text("\ufeffnothing\n\n a cat, striped \nzebra\n", encoding="utf-8")
     assert read_class_folders(tmp_path, tmp_path / "names.txt").classes == ["nothing", "a cat, striped", "zebra"]
     with pytest.raises(InputError, match="There are 2 names for the 3 class folders"):
@@ -48,7 +48,7 @@ def test_bad_class_folders(tmp_path: Path) -> None:
     assert read_class_folders(tmp_path / "val").classes == ["cat"]
     os.link(tmp_path / "val/cat/2.png", os.fsencode(tmp_path / "val" / "cat") + b"/caf\xe9.png")
     found = read_class_folders(tmp_path / "val")
-    assert (found.pictures.ids, len(found)) == (["cat/2.png"], 1)
+    assert (found.pictures.ids, len(found.labels)) == (["cat/2.png"], 1)
     assert [problem.what for problem in found.pictures.problems] == ["file name that is not Unicode"]
     with pytest.raises(InputError, match=r"names.txt cannot be read"):
         read_lines(tmp_path / "names.txt")

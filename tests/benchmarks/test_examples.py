@@ -24,7 +24,7 @@ def test_examples_of_plain_retrieval_are_the_extremes(tmp_path: Path) -> None:
         images, texts, list(range(20)), ids=scenes.ids, captions=[f"caption {row}" for row in range(20)]
     )
     result = evaluate_retrieval(embeddings, device="cpu")
-    examples = retrieval_examples(embeddings, scenes, tmp_path, {"plain": result}, ways(None), per_rule=2)
+    examples = retrieval_examples(embeddings, scenes, tmp_path, {"plain": result}, ways(None))
     assert [example["rule"] for example in examples] == ["among the best"] * 2 + ["among the worst"] * 2 + [
         "drawn at random"
     ] * 2

@@ -77,7 +77,7 @@ def test_bad_sugarcrepe(tmp_path: Path) -> None:
         read_sugarcrepe(tmp_path)
     for content, said in (
         ('{"0": {"file', "swap_att.json cannot be read as json"),
-        ([crepe("000000000139.jpg")], "swap_att.json holds no object of rows"),
+        ([crepe("000000000139.jpg")], "swap_att.json holds a list at its top and not what it is published with"),
         ({"5": {"filename": "000000000139.jpg", "caption": "a"}}, "row 5 of .*swap_att.json has no 'negative_caption'"),
         ({"5": crepe("000000000139.jpg", "  ")}, "row 5 of .*swap_att.json has no 'caption'"),
         ({"5": "a dog"}, "row 5 of .*swap_att.json has no 'caption'"),

@@ -86,7 +86,7 @@ def test_bad_winoground(tmp_path: Path) -> None:
     ):
         read_winoground(tmp_path)
     write(tmp_path / "examples.jsonl", '{"id": 0')
-    with pytest.raises(InputError, match=r"examples.jsonl cannot be read as json lines"):
+    with pytest.raises(InputError, match=r"line 1 of .*examples.jsonl is no json"):
         read_winoground(tmp_path)
     write(tmp_path / "examples.jsonl", json.dumps(winoground(0, caption_1=None)))
     with pytest.raises(InputError, match=r"line 1 of .*examples.jsonl has no 'caption_1'"):

@@ -171,12 +171,12 @@ def test_examples_follow_their_rules(finished, sets):
     gains = [example for example in examples if example.rule == "largest gain"]
     losses = [example for example in examples if example.rule == "largest loss"]
     assert gains
-    assert 1 / gains[0].rank_after - 1 / gains[0].rank_before == pytest.approx(change.max())
-    assert all(example.rank_after > example.rank_before for example in losses)
+    assert 1 / gains[0].ranks["edited"] - 1 / gains[0].ranks["plain"] == pytest.approx(change.max())
+    assert all(example.ranks["edited"] > example.ranks["plain"] for example in losses)
     assert sum(example.rule == "drawn at random" for example in examples) == 2
     assert len({example.image_id for example in examples}) == len(examples)
     for example in examples:
-        for places, rank in ((example.plain, example.rank_before), (example.edited, example.rank_after)):
+        for places, rank in ((example.rankings[way], example.ranks[way]) for way in ("plain", "edited")):
             assert [place.rank for place in places if place.right] == [round(rank)]
             assert [place.rank for place in places[:5]] == [1, 2, 3, 4, 5]
         assert example.kind == ("short" if example.caption.startswith("2") else "long")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
-from boresight.errors import ArtefactError
 from boresight.evaluation.comparison_figures import Comparison, HeldOut
 from boresight.evaluation.comparison_rows import Row
 
@@ -80,18 +80,9 @@ def test_csv_holds_every_figure(comparison, tmp_path):
     assert found["unseen", "plain", "-", "long", "T2I MRR"] == 0.02
 
 
-def test_json_comes_back_in_order(comparison, tmp_path):
+def test_json_keeps_everything_in_order(comparison, tmp_path):
     comparison.save_json(tmp_path / "figures.json")
-    again = Comparison.load_json(tmp_path / "figures.json")
-    assert again == comparison
-    assert str(again) == str(comparison)
-    assert list(again.tests[0].kinds) == ["short", "long"]
-    assert list(again.figures["unseen"]["edited"]) == ["5", "2", "3"]
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"rows": []}', "\udcff"])
-def test_a_foreign_file_is_refused_in_a_sentence(tmp_path, text):
-    file = tmp_path / "figures.json"
-    file.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(ArtefactError, match=r"figures.json holds no comparison .*; run the comparison again"):
-        Comparison.load_json(file)
+    kept = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert kept == json.loads(json.dumps(asdict(comparison)))
+    assert list(kept["tests"][0]["kinds"]) == ["short", "long"]
+    assert list(kept["figures"]["unseen"]["edited"]) == ["5", "2", "3"]

@@ -119,7 +119,7 @@ def test_unit_sentences_weigh_alike() -> None:
     encoder = Table(torch.eye(2), {"a x": [8, 0], "b x": [0, 0.5], "a y": [1, 0], "b y": [1, 0]})
     expected = [[math.sqrt(0.5)] * 2, [1.0, 0.0]]
     for batch_size in (1, 3, 64):
-        found = class_embeddings(encoder, ["x", "y"], ["a {}", "b {}"], batch_size=batch_size)
+        found, _ = class_embeddings(encoder, ["x", "y"], ["a {}", "b {}"], batch_size=batch_size)
         assert torch.allclose(found, torch.tensor(expected))
 
 

@@ -65,9 +65,9 @@ def page(tmp_path, comparison):
         return shown if true_rank <= 5 else [*shown, RankedImage("far", true_rank, True)]
 
     latents = (LatentEffect(3, "<b>hair</b>", 2.0, 0.9, 0.1, 0.0), LatentEffect(4, "", 1.0, 0.25, 0.0, 0.1))
-    example = Example(
-        EVIL, "long", "largest gain", "p2", 41, 2, places(41), places(2), Explanation(0.2, 0.2, 0.3, 0.1, latents)
-    )
+    ranks, rankings = {"plain": 41, "edited": 2}, {"plain": places(41), "edited": places(2)}
+    explanation = Explanation(0.2, 0.2, 0.3, 0.1, latents)
+    example = Example(0, "largest gain", EVIL, "p2", ranks, rankings, "long", explanation)
     file = tmp_path / "report.html"
     write_report(file, comparison, [example], [LatentCard(3, "<i>hair</i>", 0.25, ["p1", "p2"])], pictures=painted)
     return file
@@ -142,9 +142,9 @@ def test_latents_are_drawn_by_what_is_kept_and_dropped_of_them(page):
 
 def test_without_pictures_the_ids_are_shown(tmp_path, comparison):
     bare = Explanation(0.2, 0.2, 0.2, 0.2, ())
-    example = Example(
-        "a kite", "", "drawn at random", "p1", 1, 1, [RankedImage("p1", 1, True)], [RankedImage("p1", 1, True)], bare
-    )
+    first = [RankedImage("p1", 1, True)]
+    ranks, rankings = {"plain": 1, "edited": 1}, {"plain": first, "edited": first}
+    example = Example(0, "drawn at random", "a kite", "p1", ranks, rankings, explanation=bare)
     write_report(tmp_path / "report.html", comparison, [example])
     text = (tmp_path / "report.html").read_text()
     assert '<span class="missing">p1</span>' in text

@@ -68,9 +68,7 @@ def read_aro(
     key = part.removeprefix("vg-")
     published = PublishedFiles(folder, "ARO", SOURCE)
     file = published.find(f"visual_genome_{key}.json")
-    rows = published.read_json(file)
-    if not isinstance(rows, list):
-        raise InputError(f"{file} holds no list of rows; get it anew from {SOURCE}.")
+    rows = published.read_json(file, list)
     base = Path(folder) if images is None else folder_of_images(images)
     find = finder([base / "images", base])
 

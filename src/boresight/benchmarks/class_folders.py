@@ -38,9 +38,6 @@ class LabelledImages:
     labels: np.ndarray
     classes: list[str]
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
 
 def read_class_folders(folder: str | Path, names: Sequence[str] | str | Path | None = None) -> LabelledImages:
     """`<folder>/<class>/**/*.jpg`, the layout of torchvision's ImageFolder: classes are the folders in sorted order.
@@ -99,24 +96,17 @@ def run_class_folders(job: BenchmarkJob) -> BenchmarkResult:
     """Top-1, top-5 and the mean over classes."""
     labelled = read_class_folders(job.folder, job.classes)
     templates = TEMPLATES if job.templates is None else read_lines(job.templates)
-    results = zero_shot_by_editor(
-        job.encoder,
-        labelled.pictures,
-        labelled.labels,
-        labelled.classes,
-        templates,
-        job.ways,
-        workers=job.workers,
-    )
+    pictures, labels, classes = labelled.pictures, labelled.labels, labelled.classes
+    results = zero_shot_by_editor(job.encoder, pictures, labels, classes, templates, job.ways, workers=job.workers)
     scores = {way: result.values for way, result in results.items()}
     plain = results[PLAIN]
     empty = [problem.where for problem in plain.problems if problem.what == EMPTY_CLASS]
     facts = {
         **long_captions(plain.counts.get("cut captions", 0)),
         "images": f"{plain.counts['images']:,}",
-        "classes": f"{len(labelled.classes):,}{f', without pictures: {listed(empty)}' if empty else ''}",
+        "classes": f"{len(classes):,}{f', without pictures: {listed(empty)}' if empty else ''}",
         "templates": f"{len(templates)}{'' if job.templates is None else f', of {job.templates.name}'}",
         **left_out([problem for problem in plain.problems if problem.what != EMPTY_CLASS]),
     }
-    data = stamp([labelled.classes, labelled.labels.tolist(), labelled.pictures.ids])
+    data = stamp([classes, labels.tolist(), pictures.ids])
     return BenchmarkResult(scores=scores, charts=("top-1",), data=data, facts=facts)

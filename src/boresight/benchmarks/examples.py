@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,9 @@ def retrieval_examples(
     results: Mapping[str, RetrievalScores],
     scorers: Mapping[str, Scorer],
     *,
-    per_rule: int = 2,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Caption queries with the first images of each ranking, as `BenchmarkRun.examples` keeps them.
-
-    With an editor those whose true image rose most, fell most, and some at random; without one those that rank it
-    best, those that rank it worst, and some at random. At most one caption an image.
+    """Caption queries with the first images of each ranking, as `BenchmarkRun.examples` keeps them: `ranked_queries`.
 
     Args:
         collection: has the pictures of `embeddings`.
@@ -39,35 +35,27 @@ def retrieval_examples(
 
     Raises InputError for a picture that cannot be read, and ArtefactError for a folder that cannot be written.
     """
-    if embeddings.captions is None or not len(embeddings.owners):
+    if embeddings.captions is None:
         return []
-    write = _picture_writer(collection, folder)
-    return [
-        {
-            "rule": query.rule,
-            "caption": embeddings.captions[query.row],
-            "ranks": query.ranks,
-            "rankings": {
-                way: [
-                    {"id": one.image_id, "rank": one.rank, "right": one.right, "picture": write(one.image_id)}
-                    for one in images
-                ]
-                for way, images in query.rankings.items()
-            },
-        }
-        for query in ranked_queries(embeddings, results, scorers, per_rule=per_rule, seed=seed)
-    ]
-
-
-def _picture_writer(collection: Collection, folder: Path) -> Callable[[str], str]:
-    """A function that writes the small picture of an image, and gives its file below `folder`."""
     row_of = {identity: row for row, identity in enumerate(collection.ids)}
     written: dict[str, str] = {}
 
     def write(identity: str) -> str:
+        """The file of an image made small, below `folder`."""
         if identity not in written:
             written[identity] = f"{PICTURES}/{hashlib.sha256(identity.encode()).hexdigest()[:16]}.webp"
             replace_file(folder / written[identity], thumbnail(collection.image(row_of[identity])))
         return written[identity]
 
-    return write
+    return [
+        {
+            "rule": query.rule,
+            "caption": query.caption,
+            "ranks": query.ranks,
+            "rankings": {
+                way: [{**vars(one), "picture": write(one.id)} for one in images]
+                for way, images in query.rankings.items()
+            },
+        }
+        for query in ranked_queries(embeddings, results, scorers, seed=seed)
+    ]

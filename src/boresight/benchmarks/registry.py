@@ -79,14 +79,12 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
     require_at_least("workers", job.workers, 0)
     check_batches(job.encoder, job.editor, 1)
     subject = job.subject if benchmark.any_collection or benchmark.any_folder else ""
-    data = _data(job)
+    # Tells collections of one name apart; the title of files says what they are.
+    data = stamp([job.data.ids, job.data.captions]) if isinstance(job.data, Collection) else ""
     _require_folder(name, job, subject, data)
     result = benchmark.run(job)
     scores, undefined = defined(result.scores)
-    facts = {
-        **result.facts,
-        **({"not defined on these data": ", ".join(undefined)} if undefined else {}),
-    }
+    facts = {**result.facts, **({"not defined on these data": ", ".join(undefined)} if undefined else {})}
     run = BenchmarkRun(
         benchmark=name,
         title=benchmark.title,
@@ -132,12 +130,6 @@ def _require_folder(name: str, job: BenchmarkJob, subject: str, data: str) -> No
             f"{job.out} holds another run, {there.heading} of {there.model}{edited}; choose another `out`, or delete "
             f"{job.out / FILE} to replace it."
         )
-
-
-def _data(job: BenchmarkJob) -> str:
-    """Tells collections of one name apart; '' of files whose title says what they are."""
-    collection = job.data
-    return stamp([collection.ids, collection.captions]) if isinstance(collection, Collection) else ""
 
 
 def _aro(part: aro.AroPart, title: str) -> Benchmark:

@@ -70,11 +70,6 @@ class Rococo:
     which: RococoSet
 
     @property
-    def owners(self) -> np.ndarray:
-        """(S,) int64, the row of the image of each altered caption."""
-        return self.collection.owners[self.rows]
-
-    @property
     def unchanged(self) -> list[int]:
         """The altered captions that read like the one they were made of, which no scorer can tell apart."""
         true = self.collection.texts
@@ -91,13 +86,7 @@ def normalise(caption: str) -> str:
     return " ".join(re.sub(r" (?=[,?]|'s\b)", "", plain).split(" ")[:_WORDS])
 
 
-def read_rococo(
-    folder: str | Path,
-    which: RococoSet,
-    *,
-    images: str | os.PathLike[str] | None = None,
-    normalised: bool = True,
-) -> Rococo:
+def read_rococo(folder: str | Path, which: RococoSet, *, images: str | os.PathLike[str] | None = None) -> Rococo:
     """One of the four sets, `WHICH.json` in `folder` or in its `annotations/`.
 
     Of ten captions of an image the first five are true, of eleven the first six. In three sets the altered captions
@@ -107,7 +96,6 @@ def read_rococo(
     Args:
         images: the folder of the pictures ('val2014/COCO_val2014_*.jpg'); left out, they are looked for beside the
             json, beside its folder, and in `images/` of the two.
-        normalised: False keeps the captions as they are published.
 
     Raises InputError for an unknown set, a missing or malformed file, another number of captions, an empty caption,
     a picture named twice or missing: a gallery with gaps is another benchmark.
@@ -131,7 +119,7 @@ def read_rococo(
         path = find(name)
         if path is None:
             raise InputError(f"The picture {name} of {file.name} is not there; pass `images`, where 'val2014/' is.")
-        said = [normalise(caption) if normalised else caption.strip() for caption in captions]
+        said = [normalise(caption) for caption in captions]
         if "" in said:
             raise InputError(f"Image {number} of {file} has an empty caption; {_ANEW}")
         own = len(said) - ALTERED
@@ -159,33 +147,24 @@ def _entry(entry: Any, where: str) -> tuple[str, list[str]]:
 
 
 def embed_altered(
-    encoder: Encoder,
-    rococo: Rococo,
-    embeddings: Embeddings,
-    *,
-    long_text: LongText = "truncate",
-    batch_size: int = 64,
+    encoder: Encoder, rococo: Rococo, embeddings: Embeddings, *, long_text: LongText = "truncate"
 ) -> tuple[Tensor, int]:
     """(S, d) float32 embeddings of the altered captions, and how many of these were longer than the model reads.
 
     One that reads like a true caption takes its embedding, so that the two are a tie whatever an encoder's rounding
     does. `long_text` is what `embeddings` were made with. Raises InputError unless they are of the set's own images
-    and captions, in order, and for a batch size below 1.
+    and captions, in order.
     """
     _require_same(rococo, embeddings)
     true = {caption: row for row, caption in enumerate(rococo.collection.texts)}
-    new = sorted({caption for caption in rococo.altered if caption not in true}, key=lambda caption: len(caption))
-    row_of = {caption: row for row, caption in enumerate(new)}
-    rows, long = torch.empty(0), 0
-    if new:
-        rows, long = embed_captions(encoder, new, long_text=long_text, batch_size=batch_size)
-    altered = torch.stack(
-        [
-            rows[row_of[caption]] if caption in row_of else embeddings.texts[true[caption]].float()
-            for caption in rococo.altered
-        ]
-    )
-    return altered, long
+    new = sorted({caption for caption in rococo.altered if caption not in true}, key=len)
+    rows, long = embed_captions(encoder, new, long_text=long_text) if new else (torch.empty(0), 0)
+    vectors = dict(zip(new, rows, strict=True))
+    altered = [
+        vectors[caption] if caption in vectors else embeddings.texts[true[caption]].float()
+        for caption in rococo.altered
+    ]
+    return torch.stack(altered), long
 
 
 def evaluate_rococo(
@@ -210,35 +189,26 @@ def evaluate_rococo(
 
 
 def evaluate_rococo_images(
-    embeddings: Embeddings,
-    altered: Sequence[Embeddings | Tensor],
-    editor: Scorer | None = None,
+    embeddings: Embeddings, altered: Sequence[Tensor], editor: Scorer | None = None
 ) -> ScoresByWay:
     """Caption to image with the altered pictures in the gallery, plain and edited, by `evaluate_attack`.
 
     Args:
         embeddings: of the N originals and their captions.
-        altered: for each seed the embeddings of the N altered pictures, in the same order; the figures are means over
-            the seeds (published: 1, 10 and 100).
+        altered: for each seed (N, d) from `embed_mixes`, in the order of the originals; the figures are means over the
+            seeds (published: 1, 10 and 100).
 
-    Raises InputError for no seed, altered pictures of other images, and as `evaluate_attack`.
+    Raises InputError for no seed, another number of altered pictures than of images, and as `evaluate_attack`.
     """
-    if isinstance(altered, (Tensor, Embeddings)) or not len(altered):
+    if isinstance(altered, Tensor) or not len(altered):
         raise InputError("altered is a list, the embeddings of one seed each; pass at least one.")
     for one in altered:
-        if isinstance(one, Embeddings) and list(one.ids) != list(embeddings.ids):
-            raise InputError(
-                f"{one.name or 'The altered pictures'} and {embeddings.name or 'the originals'} are not of the same "
-                "images in the same order; embed both from the same collection, and mend pictures that were skipped."
-            )
         if len(one) != len(embeddings):
             raise InputError(f"There are {len(one)} altered pictures of {len(embeddings)} images; pass one of each.")
-    images = [one.images if isinstance(one, Embeddings) else one for one in altered]
+    every = range(len(embeddings))
     figures: ScoresByWay = {}
     for name, scorer in ways(editor).items():
-        runs = [
-            evaluate_attack(embeddings, rows, range(len(embeddings)), scorer, side="images").values for rows in images
-        ]
+        runs = [evaluate_attack(embeddings, rows, every, scorer, side="images").values for rows in altered]
         figures[name] = {measure: sum(run[measure] for run in runs) / len(runs) for measure in runs[0]}
     return figures
 

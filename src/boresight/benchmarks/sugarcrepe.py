@@ -10,7 +10,6 @@ from boresight.benchmarks.files import PublishedFiles
 from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult
 from boresight.data.files import finder, folder_of_images
 from boresight.data.problems import Problem
-from boresight.errors import InputError
 from boresight.evaluation.contrasts import Contrast, Contrasts
 
 SOURCE = "https://github.com/RAIVNLab/sugar-crepe"
@@ -36,10 +35,7 @@ def read_sugarcrepe(folder: str | Path, images: str | Path | None = None) -> Con
     def items() -> Iterator[Contrast | Problem]:
         for group in GROUPS:
             file = files.find(f"{group}.json", f"data/{group}.json")
-            rows = files.read_json(file)
-            if not isinstance(rows, dict):
-                raise InputError(f"{file} holds no object of rows; get it anew from {SOURCE}.")
-            for key, row in rows.items():
+            for key, row in files.read_json(file, dict).items():
                 where = f"row {key} of {file}"
                 captions = (required_text(row, "caption", where), required_text(row, "negative_caption", where))
                 yield first_is_true(required_text(row, "filename", where), find, captions, group)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -70,19 +69,13 @@ def _from_lines(folder: Path) -> Iterator[_Example]:
     files = PublishedFiles(folder, "Winoground", SOURCE)
     file = files.find("examples.jsonl", "data/examples.jsonl", "default/test/*.parquet")
     find = finder([base / below for base in dict.fromkeys((file.parent, folder)) for below in ("images", "")])
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-        rows = [(number, json.loads(line)) for number, line in enumerate(lines, 1) if line.strip()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as json lines ({error}); get it anew from {SOURCE}.") from error
-    for number, row in rows:
-        where = f"line {number} of {file}"
+    for number, (where, row) in enumerate(files.json_lines(file)):
         pictures: list[Picture | Problem] = []
         for name in (required_text(row, "image_0", where), required_text(row, "image_1", where)):
             path = find(f"{name}.png") or find(name)
             pictures.append(Problem("missing file", f"images/{name}.png") if path is None else Picture(name, path))
         captions = (required_text(row, "caption_0", where), required_text(row, "caption_1", where))
-        yield str(row.get("id", number - 1)), captions, pictures
+        yield str(row.get("id", number)), captions, pictures
 
 
 def _from_parquet(parquet: Sequence[Path], folder: Path) -> Iterator[_Example]:

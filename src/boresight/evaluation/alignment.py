@@ -31,7 +31,6 @@ _FLOATS = 2**22
 
 def l2m(embeddings: Embeddings) -> float:
     """|mean_i x_i - mean_j t_j|: the distance of the means, the modality gap of Liang et al. (arXiv 2203.02053)."""
-    require_captions(embeddings)
     sums = (_sum(rows, label) / len(rows) for rows, label in _sides(embeddings))
     image, text = sums
     return float((image - text).norm())
@@ -44,7 +43,6 @@ def relative_modality_gap(embeddings: Embeddings) -> float:
     pairs of different rows, texts of one image among them. 1/2: a pair is as far apart as two rows of a modality.
     Exact, in O((N + M) d). NaN for fewer than 2 images or texts.
     """
-    require_captions(embeddings)
     within = [_distance(_mean_cosine(rows, label)) for rows, label in _sides(embeddings)]
     pair = _distance(matched_cosine(embeddings))
     whole = pair + sum(within) / 2
@@ -53,13 +51,11 @@ def relative_modality_gap(embeddings: Embeddings) -> float:
 
 def matched_cosine(embeddings: Embeddings) -> float:
     """Mean over texts of cos(x_o(j), t_j)."""
-    require_captions(embeddings)
     return sum(float((x * t).sum()) for x, t in _pairs(embeddings)) / len(embeddings.owners)
 
 
 def other_cosine(embeddings: Embeddings) -> float:
     """Mean cosine of a text and an image that is not its own; NaN with one image. Exact, in O((N + M) d)."""
-    require_captions(embeddings)
     n, m = len(embeddings), len(embeddings.owners)
     image, text = (_sum(rows, label) for rows, label in _sides(embeddings))
     return (float(image @ text) - m * matched_cosine(embeddings)) / (m * (n - 1)) if n > 1 else math.nan
@@ -70,7 +66,6 @@ def alignment(embeddings: Embeddings, power: float = 2.0) -> float:
 
     With power 1 this is L2I, the mean distance of pairs.
     """
-    require_captions(embeddings)
     total = sum(float((x - t).norm(dim=1).pow(power).sum()) for x, t in _pairs(embeddings))
     return total / len(embeddings.owners)
 
@@ -141,6 +136,7 @@ def _measures(pairs: Embeddings) -> dict[str, float]:
 
 
 def _sides(embeddings: Embeddings) -> tuple[tuple[Tensor, str], tuple[Tensor, str]]:
+    require_captions(embeddings)
     return (embeddings.images, "images"), (embeddings.texts, "texts")
 
 
@@ -160,6 +156,7 @@ def _mean_cosine(rows: Tensor, label: str) -> float:
 
 def _pairs(embeddings: Embeddings) -> Iterator[tuple[Tensor, Tensor]]:
     """Unit images and texts, row by row the pairs, a block at a time."""
+    require_captions(embeddings)
     for start, texts in unit_blocks(embeddings.texts, "texts"):
         owners = embeddings.owners[start : start + len(texts)]
         yield normalised(embeddings.images[owners], "images"), texts

@@ -12,7 +12,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,17 @@ from boresight.editing.training import require_apart
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.comparison_figures import ALL_KINDS, Comparison, HeldOut
-from boresight.evaluation.comparison_models import UNSEEDED, Finished, SeedModels
-from boresight.evaluation.comparison_rows import CHANCE, CHANGES, PLAIN, ROWS, Row
+from boresight.evaluation.comparison_models import SCORERS, Finished, SeedModels
+from boresight.evaluation.comparison_rows import CHANCE, CHANGES, PLAIN, ROWS, SHUFFLED, Row
 from boresight.evaluation.retrieval import RetrievalScores, chance, evaluate_retrieval
 from boresight.progress import progress
 from boresight.runs import open_run
 from boresight.sae import measure_sae
+from boresight.seeds import generator
 from boresight.storage import fingerprint
 
+UNSEEDED = "-"
+"""The seed of a row that no seed changes."""
 _FIGURES_NEED = ("images", "texts", "owners")
 
 
@@ -98,8 +102,16 @@ def compare(
         def retrieval(name: str, held: Embeddings, scorer: Scorer | None = None) -> RetrievalScores:
             return evaluate_retrieval(held, scorer, kinds=kinds.get(name), device=device)
 
-        def of_row(models: SeedModels, row: Row, name: str, held: Embeddings) -> RetrievalScores:
-            return retrieval(name, *models.prepared(row, held))
+        def measure_seeded(models: SeedModels, row: Row) -> None:
+            scorer = cache(partial(SCORERS[row], models))
+
+            def score(name: str, held: Embeddings) -> RetrievalScores:
+                if row == SHUFFLED:
+                    order = torch.randperm(len(held), generator=generator(models.seed, "shuffled images"))
+                    held = replace(held, images=held.images[order])
+                return retrieval(name, held, scorer())
+
+            measure(row, str(models.seed), score)
 
         measure(PLAIN, UNSEEDED, retrieval)
         measure(CHANCE, UNSEEDED, lambda name, held: chance(held, kinds.get(name)))
@@ -107,18 +119,24 @@ def compare(
             models = SeedModels(train, validation, seed, settings, finished, device)
             for row in rows:
                 if row not in (PLAIN, CHANCE):
-                    measure(row, str(seed), partial(of_row, models, row))
+                    measure_seeded(models, row)
             if str(seed) not in finished.measures:
                 measures = measure_sae(models.sae, next(iter(tests.values()))).to_dict()
                 finished.add(seed=str(seed), measures=measures)
     sets = [
         HeldOut(name, len(held), len(held.owners), dict(Counter(kinds.get(name, ())))) for name, held in tests.items()
     ]
+    of, wanted = finished.figures, (UNSEEDED, *map(str, seeds))
     return Comparison(
         rows=rows,
         tests=sets,
         seeds=list(seeds),
-        figures={name: finished.ordered(name, rows, seeds) for name in tests},
+        figures={
+            name: {
+                row.name: {seed: of[key] for seed in wanted if (key := (name, row.name, seed)) in of} for row in rows
+            }
+            for name in tests
+        },
         measures={str(seed): finished.measures[str(seed)] for seed in seeds},
         facts=_facts(train, validation, settings, time.monotonic() - started),
     )

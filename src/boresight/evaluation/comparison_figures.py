@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from boresight.errors import ArtefactError
 from boresight.evaluation.comparison_rows import Row
 from boresight.evaluation.retrieval import DIRECTIONS, METRICS, RECALLS
 from boresight.storage import replace_json, replace_text
@@ -83,33 +81,9 @@ class Comparison:
     def __str__(self) -> str:
         return "\n\n".join(self.table(test.name) for test in self.tests)
 
-    def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` takes, as json can hold it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Comparison:
-        """The comparison of `to_dict`."""
-        return cls(
-            rows=[Row(**row) for row in value["rows"]],
-            tests=[HeldOut(**test) for test in value["tests"]],
-            seeds=list(value["seeds"]),
-            figures=value["figures"],
-            measures=value["measures"],
-            facts=value["facts"],
-        )
-
     def save_json(self, file: str | Path) -> None:
-        """Write the whole comparison; `load_json` reads it."""
-        replace_json(Path(file), self.to_dict())
-
-    @classmethod
-    def load_json(cls, file: str | Path) -> Comparison:
-        """Raises ArtefactError when the file is missing or no comparison."""
-        try:
-            return cls.from_dict(json.loads(Path(file).read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtefactError(f"{file} holds no comparison ({error}); run the comparison again.") from error
+        """Write everything, by the names of the attributes."""
+        replace_json(Path(file), asdict(self))
 
     def save_csv(self, file: str | Path) -> None:
         """One line a figure: test set, row, seed, kind, measure, value."""

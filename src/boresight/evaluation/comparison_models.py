@@ -1,10 +1,10 @@
-"""What each seed of a comparison fits, when it is first asked for, and what of it is finished."""
+"""What each seed of a comparison fits, when it is first asked for, what scores its rows, and what of it is finished."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -14,44 +14,19 @@ from boresight.embeddings import Embeddings
 from boresight.evaluation.comparison_rows import CHANGES, EDITED, RANDOM, SHUFFLED, Row
 from boresight.runs import Run
 from boresight.sae import SparseAutoencoder
-from boresight.seeds import generator
 from boresight.storage import MANIFEST
 
-UNSEEDED = "-"
-"""The seed of a row that no seed changes."""
 
-
+@dataclass(frozen=True)
 class SeedModels:
     """What one seed fits, each when it is first asked for."""
 
-    def __init__(
-        self,
-        train: Embeddings,
-        validation: Embeddings,
-        seed: int,
-        settings: Mapping[str, Any],
-        finished: Finished,
-        device: str | torch.device | None,
-    ) -> None:
-        self.train, self.validation, self.seed, self.settings = train, validation, seed, settings
-        self.finished, self.device = finished, device
-        self.scorers: dict[Row, Scorer] = {}
-
-    def prepared(self, row: Row, held: Embeddings) -> tuple[Embeddings, Scorer]:
-        """The embeddings and the scorer of a row."""
-        if row == SHUFFLED:
-            order = torch.randperm(len(held), generator=generator(self.seed, "shuffled images"))
-            return replace(held, images=held.images[order]), self.edited
-        if row not in self.scorers:
-            self.scorers[row] = self._scorer(row)
-        return held, self.scorers[row]
-
-    def _scorer(self, row: Row) -> Scorer:
-        if row == EDITED:
-            return self.edited
-        if row == RANDOM:
-            return self.edited.control("random", self.seed)
-        return self._editor(**CHANGES[row])
+    train: Embeddings
+    validation: Embeddings
+    seed: int
+    settings: Mapping[str, Any]
+    finished: Finished
+    device: str | torch.device | None
 
     @cached_property
     def sae(self) -> SparseAutoencoder:
@@ -66,11 +41,21 @@ class SeedModels:
     @cached_property
     def edited(self) -> CaptionEditor:
         """The row 'edited', which two controls use too."""
-        return self.finished.artefact(f"seed-{self.seed}/edited", CaptionEditor, self._editor, self.device)
+        return self.finished.artefact(f"seed-{self.seed}/edited", CaptionEditor, self.editor, self.device)
 
-    def _editor(self, **changes: Any) -> CaptionEditor:
+    def editor(self, **changes: Any) -> CaptionEditor:
+        """An editor fitted with other options than 'edited'."""
         options = {**self.settings["editor"], **changes, "seed": self.seed, "device": self.device}
         return CaptionEditor.fit(self.sae, self.train, self.validation, **options)
+
+
+SCORERS: dict[Row, Callable[[SeedModels], Scorer]] = {
+    EDITED: lambda models: models.edited,
+    RANDOM: lambda models: models.edited.control("random", models.seed),
+    SHUFFLED: lambda models: models.edited,  # on other images
+    **{row: partial(SeedModels.editor, **changes) for row, changes in CHANGES.items()},
+}
+"""What scores a row, made of what a seed fits; a rival of another kind is one more entry."""
 
 
 class Finished:
@@ -110,11 +95,3 @@ class Finished:
         made.save(self.run.path / name)
         self.add(artefact=name)
         return made
-
-    def ordered(self, test: str, rows: Sequence[Row], seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
-        """Row -> seed -> result, in the order of the rows and seeds asked for."""
-        wanted = (UNSEEDED, *map(str, seeds))
-        return {
-            row.name: {seed: self.figures[key] for seed in wanted if (key := (test, row.name, seed)) in self.figures}
-            for row in rows
-        }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,34 +39,33 @@ GALLERY_RULE = (
 class RankedImage:
     """One image in a ranking: `rank` from 1."""
 
-    image_id: str
+    id: str
     rank: int
     right: bool
 
 
 @dataclass(frozen=True)
-class RankedQuery:
-    """The caption at `row`, the rule that picked it, and by way the rank of its image and the first images."""
+class Example:
+    """One caption query, by the ways it was scored, 'plain' and 'edited'.
+
+    Attributes:
+        row: of the caption.
+        rule: that picked it.
+        image_id: the true image.
+        ranks: way -> rank of the true image.
+        rankings: way -> the first images, the true one always among them.
+        kind: of the caption; '' where there are none.
+        explanation: what the caption keeps and drops of its own image, where an editor was asked.
+    """
 
     row: int
     rule: str
+    caption: str
+    image_id: str
     ranks: Mapping[str, float]
     rankings: Mapping[str, Sequence[RankedImage]]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One caption query, plain and edited: the first images of each ranking, the true image always among them."""
-
-    caption: str
-    kind: str
-    rule: str
-    image_id: str
-    rank_before: float
-    rank_after: float
-    plain: Sequence[RankedImage]
-    edited: Sequence[RankedImage]
-    explanation: Explanation
+    kind: str = ""
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def pick_examples(
     top: int = 5,
     seed: int = 0,
 ) -> list[Example]:
-    """Caption queries for the report, by `EXAMPLE_RULE`: `per_rule` of each, fewer where there are no more.
+    """Caption queries for the report, by `EXAMPLE_RULE`, explained: `per_rule` of each, fewer where there are no more.
 
     Args:
         names: of the latents; those without one go by their number.
@@ -99,24 +98,16 @@ def pick_examples(
     Raises:
         InputError: the embeddings carry no captions.
     """
-    if embeddings.captions is None:
-        raise InputError("These embeddings carry no captions to show; make them with captions=.")
     results = {way: evaluate_retrieval(embeddings, scorer) for way, scorer in {"plain": None, "edited": editor}.items()}
     labels = [_name(names, latent, "") for latent in range(editor.sae.n_latents)]
-    return [
-        Example(
-            caption=embeddings.captions[query.row],
-            kind=kinds[query.row] if kinds is not None else "",
-            rule=query.rule,
-            image_id=embeddings.ids[int(embeddings.owners[query.row])],
-            rank_before=query.ranks["plain"],
-            rank_after=query.ranks["edited"],
-            plain=query.rankings["plain"],
-            edited=query.rankings["edited"],
-            explanation=_explained(embeddings, editor, labels, query.row),
-        )
-        for query in ranked_queries(embeddings, results, ways(editor), per_rule=per_rule, top=top, seed=seed)
-    ]
+
+    def explained(example: Example) -> Example:
+        image, text = embeddings.images[embeddings.owners[example.row]], embeddings.texts[example.row]
+        explanation = editor.explain_edit(image.float(), text.float(), names=labels)
+        return replace(example, kind="" if kinds is None else kinds[example.row], explanation=explanation)
+
+    examples = ranked_queries(embeddings, results, ways(editor), per_rule=per_rule, top=top, seed=seed)
+    return [explained(example) for example in examples]
 
 
 def ranked_queries(
@@ -127,7 +118,7 @@ def ranked_queries(
     per_rule: int = 2,
     top: int = 5,
     seed: int = 0,
-) -> list[RankedQuery]:
+) -> list[Example]:
     """Caption queries worth looking at: `per_rule` of each rule, fewer where there are no more.
 
     With an editor by `EXAMPLE_RULE`; without one those that rank the true image best, those that rank it worst, and
@@ -136,23 +127,28 @@ def ranked_queries(
     Args:
         results, scorers: 'plain' and, where there is an editor, 'edited' -> its retrieval on `embeddings`, and itself.
         top: images of each ranking.
+
+    Raises InputError for embeddings without captions.
     """
-    owners = embeddings.owners.numpy()
+    if embeddings.captions is None:
+        raise InputError("These embeddings carry no captions to show; make them with captions=.")
+    owners = embeddings.owners.tolist()
     plain, edited = results["plain"], results.get("edited")
     orders = _extremes(plain, seed) if edited is None else _moved(plain, edited, seed)
     picked = _first_of_each(orders, owners, per_rule)
     if not picked:
         return []
-    scores = {way: rankings(embeddings, scorers[way], [row for row, _ in picked]) for way in results}
+    with torch.inference_mode():
+        columns = torch.tensor([row for row, _ in picked])
+        scores = {way: _all_images(embeddings, scorers[way], columns) for way in results}
     return [
-        RankedQuery(
+        Example(
             row=row,
             rule=rule,
+            caption=embeddings.captions[row],
+            image_id=embeddings.ids[owners[row]],
             ranks={way: float(result.t2i_ranks[row]) for way, result in results.items()},
-            rankings={
-                way: first_images(embeddings, of_way[:, number], int(owners[row]), top)
-                for way, of_way in scores.items()
-            },
+            rankings={way: _first(embeddings, of[:, number], owners[row], top) for way, of in scores.items()},
         )
         for number, (row, rule) in enumerate(picked)
     ]
@@ -175,40 +171,33 @@ def _extremes(result: RetrievalScores, seed: int) -> Orders:
     return {"among the best": best, "among the worst": best[::-1], "drawn at random": drawn}
 
 
-def _first_of_each(orders: Orders, owners: np.ndarray, per_rule: int) -> list[tuple[int, str]]:
+def _first_of_each(orders: Orders, owners: Sequence[int], per_rule: int) -> list[tuple[int, str]]:
     """Of each rule's rows in their order the first `per_rule`, at most one caption an image over all rules."""
     seen: set[int] = set()
     picked = []
     for rule, order in orders.items():
         wanted = per_rule
-        for row in order:
-            if wanted and int(owners[row]) not in seen:
-                seen.add(int(owners[row]))
-                picked.append((int(row), rule))
+        for row in map(int, order):
+            if wanted and owners[row] not in seen:
+                seen.add(owners[row])
+                picked.append((row, rule))
                 wanted -= 1
     return picked
 
 
-def rankings(embeddings: Embeddings, scorer: Scorer, rows: Sequence[int], block: int = 4096) -> Tensor:
-    """(N, len(rows)) scores of all images against a few captions."""
-    with torch.inference_mode():
-        blocks = ScoreBlocks(embeddings.images, scorer, block, embeddings.ids)
-        return torch.cat([scores.cpu() for _, scores in blocks.of(embeddings.texts, torch.tensor(rows))])
+def _all_images(embeddings: Embeddings, scorer: Scorer, columns: Tensor) -> Tensor:
+    """(N, len(columns)) scores of all images against a few captions."""
+    blocks = ScoreBlocks(embeddings.images, scorer, 4096, embeddings.ids)
+    return torch.cat([scores.cpu() for _, scores in blocks.of(embeddings.texts, columns)])
 
 
-def first_images(embeddings: Embeddings, scores: Tensor, owner: int, top: int) -> list[RankedImage]:
+def _first(embeddings: Embeddings, scores: Tensor, owner: int, top: int) -> list[RankedImage]:
     """The `top` images by scores (N,), and `owner`, the true one, wherever it stands."""
     order = scores.argsort(descending=True, stable=True).tolist()
     shown = list(enumerate(order[:top], start=1))
     if owner not in order[:top]:
         shown.append((order.index(owner) + 1, owner))
     return [RankedImage(embeddings.ids[image], rank, image == owner) for rank, image in shown]
-
-
-def _explained(embeddings: Embeddings, editor: CaptionEditor, labels: Sequence[str], row: int) -> Explanation:
-    """What the caption keeps and drops of its own image."""
-    image, text = embeddings.images[embeddings.owners[row]], embeddings.texts[row]
-    return editor.explain_edit(image.float(), text.float(), names=labels)
 
 
 def pick_latents(

@@ -11,7 +11,7 @@ from torch import nn
 
 from boresight.data import Collection
 from boresight.embeddings import Embeddings
-from boresight.embeddings.batches import pixels_ahead
+from boresight.embeddings.batches import caption_batches, pixels_ahead
 from boresight.encoders.hf import TransformersEncoder
 from boresight.errors import InputError
 from boresight.evaluation.retrieval import DIRECTIONS, evaluate_retrieval
@@ -35,8 +35,7 @@ def retrieval_watch(
         drawn = torch.randperm(len(collection), generator=generator(seed, "retrieval watch"))[:most]
         collection = collection.select(drawn.sort().values)
 
-    rows, ids = list[int](), collection.ids
-    pictures = torch.empty(0)
+    rows, pictures, ids = list[int](), list[torch.Tensor](), collection.ids
     reading = pixels_ahead(
         encoder,
         collection.image,
@@ -52,14 +51,12 @@ def retrieval_watch(
         for row, one in enumerate(shown):
             if isinstance(one, InputError):
                 say(f"Left out of retrieval as training goes on: {one}")
-                continue
-            if not rows:
-                pictures = torch.empty(len(collection), *one.shape)
-            pictures[len(rows)] = one
-            rows.append(row)
+            else:
+                pictures.append(one)
+                rows.append(row)
     if not rows:
         raise InputError(f"No picture of {collection.name or 'the validation split'} can be read; name another split.")
-    collection, pictures = collection.select(rows), pictures[: len(rows)]
+    collection = collection.select(rows)
     captions, owners = collection.texts, collection.owners
 
     def watch(model: Any) -> dict[str, float]:
@@ -68,10 +65,9 @@ def retrieval_watch(
         now = TransformersEncoder(
             model, *parts, name="the model in training", fingerprint="", device=device, dtype=torch.float32
         )
-        images = torch.cat([now.embed_images(part) for part in pictures.split(AT_ONCE)])
-        texts = torch.cat(
-            [now.embed_texts(captions[start : start + AT_ONCE]) for start in range(0, len(captions), AT_ONCE)]
-        )
+        starts = range(0, len(pictures), AT_ONCE)
+        images = torch.cat([now.embed_images(pictures[start : start + AT_ONCE]) for start in starts])
+        texts = torch.cat([part for _, part, _ in caption_batches(now, captions, batch_size=AT_ONCE)])
         scores = evaluate_retrieval(Embeddings.from_arrays(images, texts, owners))
         return {f"{direction} R@{k}": scores[f"{direction} R@{k}"] for direction in DIRECTIONS for k in (1, 5)}
 

@@ -113,7 +113,7 @@ def zero_shot_by_editor(
     else:
         open_row = partial(_open_one, pictures)
     truth = _labels(labels, len(pictures), len(classes))
-    names, cut = _embedded_classes(encoder, classes, templates, batch_size)
+    names, cut = class_embeddings(encoder, classes, templates, batch_size=batch_size)
     rows, wrong = embed_pictures(
         encoder, open_row, len(pictures), batch_size=batch_size, workers=workers, what="classifying"
     )
@@ -135,18 +135,12 @@ def _open_one(pictures: Sequence[Image.Image | str | Path], row: int) -> Image.I
 
 def class_embeddings(
     encoder: Encoder, classes: Sequence[str], templates: Sequence[str] = TEMPLATES, *, batch_size: int = 64
-) -> Tensor:
+) -> tuple[Tensor, int]:
     """(C, d) float32: the mean of the unit embeddings of a class's name in all templates, brought to unit length.
 
-    Raises InputError for fewer than two classes, an empty name, or a template without `{}`.
+    Also how many sentences were longer than the model reads. Raises InputError for fewer than two classes, an empty
+    name, or a template without `{}`.
     """
-    return _embedded_classes(encoder, classes, templates, batch_size)[0]
-
-
-def _embedded_classes(
-    encoder: Encoder, classes: Sequence[str], templates: Sequence[str], batch_size: int
-) -> tuple[Tensor, int]:
-    """`class_embeddings`, and how many sentences were longer than the model reads."""
     if isinstance(classes, str) or len(classes) < 2 or not all(isinstance(one, str) and one.strip() for one in classes):
         raise InputError("classes must be at least two names, none of them empty.")
     if isinstance(templates, str) or not len(templates):

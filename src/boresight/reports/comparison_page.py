@@ -177,7 +177,7 @@ def _measures(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
-    active = example.explanation.latents
+    active = example.explanation.latents if example.explanation else ()
     strongest = max((latent.activation for latent in active), default=1.0)
 
     def bars(amount: Callable[[LatentEffect], float], words: str) -> list[dict[str, Any]]:
@@ -195,7 +195,11 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
             for latent in chosen[:LATENTS_SHOWN]
         ]
 
-    before, after = example.rank_before, example.rank_after
+    before, after = (example.ranks[way] for way in ("plain", "edited"))
+    shelves = {
+        way: shelf_of((one.rank, one.right, thumbnail(one.id)) for one in example.rankings[way])
+        for way in ("plain", "edited")
+    }
     return {
         "caption": example.caption,
         "kind": example.kind,
@@ -203,8 +207,7 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
         "before": f"{before:,.0f}",
         "after": f"{after:,.0f}",
         "sign": "gain" if after < before else "loss" if after > before else "even",
-        "plain": shelf_of((one.rank, one.right, thumbnail(one.image_id)) for one in example.plain),
-        "edited": shelf_of((one.rank, one.right, thumbnail(one.image_id)) for one in example.edited),
+        **shelves,
         "kept": bars(lambda latent: latent.mask, "kept"),
         "dropped": bars(lambda latent: 1 - latent.mask, "dropped"),
     }
