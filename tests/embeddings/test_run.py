@@ -260,7 +260,7 @@ def test_rows_lost_from_a_begun_run_are_noticed(tmp_path):
 
 
 SCRIPT = """
-import sys, time
+import os, signal, sys, time
 sys.path.insert(0, {tests!r})
 from fake_encoder import FakeEncoder, make_collection
 from boresight.embeddings import embed
@@ -270,7 +270,14 @@ class Slow(FakeEncoder):
         with open({log!r}, "a") as log:
             log.write("".join(f"{{int(image.item())}}\\n" for image in images))
         return super().embed_images(images)
-embed(Slow(), make_collection(120), {folder!r}, batch_size=2, part_size=10)
+for _ in range(2):  # a process forked from this one, which spares the imports
+    if not (child := os.fork()):
+        embed(Slow(), make_collection(120), {folder!r}, batch_size=2, part_size=10)
+        os._exit(0)
+    print(child, flush=True)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL, "it ended on its own"
+    print("killed", flush=True)
+    sys.stdin.readline()
 """
 
 
@@ -278,18 +285,21 @@ def test_killed_for_good_twice(tmp_path):
     folder, log = tmp_path / "e", tmp_path / "log"
     script = SCRIPT.format(tests=str(TESTS), log=str(log), folder=str(folder))
     finished = 0
-    for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-c", script], env=ONE_THREAD)
-        while stop_of(folder) < finished + 30:
-            time.sleep(0.005)
-            assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        with pytest.raises(ArtefactError, match="unfinished embedding run"):
-            Embeddings.load(folder)
-        finished = stop_of(folder)
-        assert finished < 120
-        before = log.read_text().split()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], env=ONE_THREAD, **pipes) as parent:
+        for _ in range(2):
+            child = int(parent.stdout.readline())
+            while stop_of(folder) < finished + 30:
+                time.sleep(0.005)
+                assert parent.poll() is None
+            os.kill(child, signal.SIGKILL)
+            assert parent.stdout.readline() == "killed\n"
+            with pytest.raises(ArtefactError, match="unfinished embedding run"):
+                Embeddings.load(folder)
+            finished = stop_of(folder)
+            assert finished < 120
+            before = log.read_text().split()
+            print(file=parent.stdin, flush=True)
     encoder = FakeEncoder()
     got = embed(encoder, make_collection(120), folder, batch_size=2, part_size=10)
     assert encoder.images == list(range(finished, 120))
