@@ -29,12 +29,11 @@ from PIL import Image
 from torch import Tensor
 
 from attribution_figures import TEXTUAL_AND_PHRASES, AttributionRuns, phrase_figures
+from attribution_measures.comparison import checked_rows, evaluate_attribution, maps_of
+from attribution_measures.figures import FAITHFUL, GROUNDED
+from attribution_measures.randomisation import randomisation
 from boresight import load_encoder
 from boresight.attribution import METHODS
-from boresight.attribution.measures.comparison import checked_rows, evaluate_attribution, maps_of
-from boresight.attribution.measures.figures import FAITHFUL, GROUNDED
-from boresight.attribution.measures.grounding import CaptionedImages, GroundedPairs, scene_pairs
-from boresight.attribution.measures.randomisation import randomisation
 from boresight.data import Collection
 from boresight.data.images import to_rgb
 from boresight.data.worlds.emoji.load import load_emoji
@@ -48,6 +47,7 @@ from boresight.tables import Spread, markdown
 from kept import keep, kept
 from remove_and_retrain import remove_and_retrain
 from worlds.collages import emoji_pairs
+from worlds.grounded import CaptionedImages, GroundedPairs, scene_pairs
 from worlds.phrases import GroundedTexts, emoji_texts, scene_texts
 
 Part = Literal["image", "text", "randomisation", "roar"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boresight.attribution.measures.comparison import Rows, checked_rows, maps_of
-from boresight.attribution.measures.figures import FAITHFUL, GROUNDED, TEXTUAL
+from attribution_measures.comparison import Rows, checked_rows, maps_of
+from attribution_measures.figures import FAITHFUL, GROUNDED, TEXTUAL
 from boresight.attribution.measures.localisation import target_vs_distractor
 from boresight.encoders.tokens import Token, grouped_words
 from boresight.errors import InputError

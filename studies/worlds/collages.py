@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from PIL import Image, ImageOps
 
-from boresight.attribution.measures.grounding import GroundedPairs
 from boresight.data.collection import Collection
 from boresight.errors import InputError
 from boresight.seeds import generator
+from worlds.grounded import GroundedPairs
 
 RICH = ("medium", "long")  # kinds of captions that are preferred, where a collection tells kinds apart
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 from PIL import Image
 
-from boresight.attribution.measures.grounding import check_scenes
 from boresight.data.collection import Collection
 from boresight.data.worlds.scene_pictures import render
 from boresight.data.worlds.scene_world import COLOURS, HELD_OUT, SHAPES, Scene, draw_scene, pick, thing_phrase
 from boresight.errors import InputError
 from boresight.sae.vocabulary import WORD, is_content
 from boresight.seeds import generator
+from worlds.grounded import check_scenes
 
 Span = tuple[int, int]
 _BETWEEN = " and "

@@ -17,7 +17,7 @@ from boresight.attribution.plots import save_figure
 from boresight.encoders import load_encoder
 from boresight.encoders.tokens import Token, aligned_tokens, grouped_words
 from boresight.errors import ArtefactError, InputError
-from boresight.models import default_model_path
+from encoder_fixtures import default_fixture  # noqa: F401
 from tiny_editor import TINY_EDITOR
 from tiny_encoders import FAMILIES, pictures, save_tiny
 
@@ -33,11 +33,6 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict:
 @pytest.fixture(scope="module")
 def encoder(encoders: dict):
     return encoders["clip"]
-
-
-@pytest.fixture(scope="module")
-def default():
-    return load_encoder(default_model_path(), dtype="float32")
 
 
 class Opaque:

@@ -26,31 +26,11 @@ from boresight.attribution.methods.registry import make_method
 from boresight.data.assemble import dataset_of
 from boresight.data.collection import Collection
 from boresight.data.worlds.scene_world import HELD_OUT, draw_scene
-from boresight.encoders import load_encoder
 from boresight.errors import ArtefactError, InputError
-from boresight.models import default_model_path
+from encoder_fixtures import default_fixture, tiny_fixture  # noqa: F401
 from remove_and_retrain import remove_and_retrain
-from tiny_encoders import save_tiny
 from worlds.collages import emoji_pairs
 from worlds.phrases import GroundedTexts, emoji_texts, scene_texts
-
-
-@pytest.fixture(scope="module")
-def default():
-    return load_encoder(default_model_path(), dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable:
-    """An encoder of random weights of a family, made once."""
-    made: dict = {}
-
-    def of(family: str):
-        if family not in made:
-            made[family] = load_encoder(save_tiny(family, tmp_path_factory.mktemp(family)), dtype="float32")
-        return made[family]
-
-    return of
 
 
 @pytest.fixture(scope="module")

@@ -78,8 +78,7 @@ def explain(
         >>> answer.plot().savefig("why.png")
 
     Relations:
-        Use `explain_csv` for a whole table that must survive a stop, the class of a method on a bare model's tensors,
-        and `evaluate_attribution` to learn which method to trust.
+        Use `explain_csv` for a whole table that must survive a stop, the class of a method on a bare model's tensors.
     """
     pictures = [images] if isinstance(images, str) or not isinstance(images, Iterable) else list(images)
     captions = _captions(texts)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from boresight.attribution.grids import own_grids
@@ -89,9 +90,9 @@ def iou(maps: Array, masks: Array) -> Tensor:
     right, all_tied = (tied & truth).sum(1, keepdim=True), tied.sum(1, keepdim=True)
     drawn = torch.arange(int(right.max()) + 1 if len(right) else 1)
     # How many of the covered patches among the tied come along is hypergeometric; impossible numbers get weight 0.
-    ways = _log_choose(right, drawn) + _log_choose(all_tied - right, left - drawn) - _log_choose(all_tied, left)
+    chance = torch.from_numpy(stats.hypergeom.pmf(drawn, all_tied, right, left))
     both = sure + drawn
-    return (ways.exp() * both / (2 * n - both).clamp(min=1)).sum(1)
+    return (chance * both / (2 * n - both).clamp(min=1)).sum(1)
 
 
 def roc_auc(maps: Array, masks: Array) -> Tensor:
@@ -138,24 +139,6 @@ def swap_test(maps: Array, swapped: Array, targets: Array, distractors: Array) -
 
     before, after = lead(values), lead(others)
     return (before > after).double() + (before == after).double() / 2
-
-
-def spearman(a: Array, b: Array) -> Tensor:
-    """(P,) rank correlation in [-1, 1] of the flattened rows of a and b (P, ...), ties at their average rank.
-
-    An entry that is NaN in either counts in neither. A constant row correlates with nothing: 0.
-    Raises InputError for different shapes, infinity, or a pair without an entry that is a number in both.
-    """
-    first, second = _floats(a, "a"), _floats(b, "b")
-    if first.shape != second.shape:
-        raise InputError(f"a has shape {tuple(first.shape)} and b {tuple(second.shape)}; pass maps of the same pairs.")
-    first, second = first.flatten(1), second.flatten(1)
-    absent = first.isnan() | second.isnan()
-    _refuse(absent.all(1), "has no entry that is a number in both maps; drop it", "Pair")
-    ranks = [_ranks(values.masked_fill(absent, torch.nan)) for values in (first, second)]
-    x, y = ((row - row.nanmean(1, keepdim=True)).nan_to_num() for row in ranks)
-    scale = (x.square().sum(1) * y.square().sum(1)).sqrt()
-    return torch.where(scale > 0, (x * y).sum(1) / scale.clamp(min=1e-300), 0.0).clamp(-1, 1)
 
 
 def _read(maps: Array, *masks: Array) -> tuple[Tensor, ...]:
@@ -219,10 +202,7 @@ def _lowered(values: Tensor) -> Tensor:
 
 def _ranks(values: Tensor) -> Tensor:
     """(P, n) float64 ranks from 1 within each row, ties at their average; NaN stays NaN."""
-    filled = values.masked_fill(values.isnan(), torch.inf)
-    ordered = filled.sort(1).values
-    below, up_to = torch.searchsorted(ordered, filled), torch.searchsorted(ordered, filled, right=True)
-    return ((below + up_to + 1).double() / 2).masked_fill(values.isnan(), torch.nan)
+    return torch.from_numpy(stats.rankdata(values.numpy(), axis=1, nan_policy="omit"))
 
 
 def _auc(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -231,9 +211,3 @@ def _auc(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
     asked = values.nan_to_num().contiguous()
     won = torch.searchsorted(rivals, asked) + torch.searchsorted(rivals, asked, right=True)
     return (won * first).sum(1).double() / (2 * first.sum(1) * second.sum(1))
-
-
-def _log_choose(n: Tensor, k: Tensor) -> Tensor:
-    """Logarithm of n over k, -inf where k is not in [0, n]: there the gamma function has a pole."""
-    top, chosen, left = ((part + 1).double().lgamma() for part in (n, k, n - k))
-    return top - chosen - left

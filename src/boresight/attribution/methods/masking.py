@@ -2,13 +2,13 @@
 
 Patches that go turn to zero, which in normalised pixels is the mean colour, or to a filling. Tokens that go are deleted
 and the caption closes up, so that it stays one that somebody could have written; what it lacks in length is padding.
-`Patches` and `Words` hide units of one input many times, `with_patches` and `with_tokens` those of many inputs once.
+`Patches` and `Words` hide units of one input many times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class Patches:
 
     def hide(self, keep: Tensor) -> dict[str, Tensor]:
         """Keep (K, count) bool -> the inputs of K images with only those patches."""
-        return self.fade(_by_pixel(keep.unflatten(1, self.grid), self.size).float())
+        return self.fade(by_pixel(keep.unflatten(1, self.grid), self.size).float())
 
     def fade(self, masks: Tensor) -> dict[str, Tensor]:
         """Masks (K, height, width) float32 in [0, 1] -> the inputs of K images with their pixels times that."""
@@ -159,34 +159,7 @@ def alive(tower: Tower, hidden: Hidden, row: int, padding_id: int | None = None)
     return torch.arange(len(ids), device=ids.device) < len(ids) - run
 
 
-def with_patches(pixels: Tensor, keep: Tensor, filling: Tensor | float = 0.0) -> Tensor:
-    """Pixels (P, C, H, W) where the patches keep (P, gh, gw) are True, elsewhere `filling`, of the same shape or one.
-
-    0 is the mean colour, as pixels are normalised. What the grid leaves over of a picture belongs to its last patches.
-    """
-    return torch.where(_by_pixel(keep, (pixels.shape[2], pixels.shape[3]))[:, None], pixels, filling)
-
-
-def deletable(tower: Tower, inputs: Mapping[str, Tensor], free: Tensor) -> list[Words]:
-    """Each of P captions, of which the tokens free (P, T) bool may be deleted; `inputs` are those of a text tower."""
-    captions = []
-    for row, tokens in enumerate(free):
-        units = units_of(tower, tower.lower({name: value[row : row + 1] for name, value in inputs.items()}, 0), 0)
-        assert isinstance(units, Words)
-        captions.append(replace(units, columns=tokens.nonzero()[:, 0]))
-    return captions
-
-
-def with_tokens(captions: Sequence[Words], keep: Tensor) -> dict[str, Tensor]:
-    """The text tower's inputs for P captions closed up over the deletable tokens that keep (P, T) bool does not name.
-
-    A pair's order in `captions` is its row in `keep`; tokens that cannot be deleted stay whatever `keep` says.
-    """
-    parts = [words.hide(row[None, words.columns]) for words, row in zip(captions, keep, strict=True)]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _by_pixel(keep: Tensor, size: tuple[int, int]) -> Tensor:
+def by_pixel(keep: Tensor, size: tuple[int, int]) -> Tensor:
     """(K, gh, gw) of patches -> (K, H, W) of the pixels of a picture of size = (H, W)."""
     rows, columns = (
         (torch.arange(extent, device=keep.device) // (extent // count)).clamp(max=count - 1)

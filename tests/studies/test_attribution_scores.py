@@ -7,15 +7,9 @@ import math
 import pytest
 import torch
 
-from boresight.attribution.measures.scores import blurred
-from boresight.attribution.methods.masking import deletable, with_patches, with_tokens
-from boresight.encoders import load_encoder
-from boresight.models import default_model_path
-
-
-@pytest.fixture(scope="module")
-def default():
-    return load_encoder(default_model_path(), dtype="float32")
+from attribution_measures.scores import blurred
+from attribution_measures.withheld import deletable, with_patches, with_tokens
+from encoder_fixtures import default_fixture  # noqa: F401
 
 
 def test_patches_and_tokens_are_withheld_where_they_stand(default) -> None:

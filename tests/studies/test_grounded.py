@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from boresight.attribution.measures.grounding import GroundedPairs, scene_pairs
 from boresight.data.worlds.scene_world import ATTRIBUTES, COLOURS, draw_scene
 from boresight.errors import InputError
+from worlds.grounded import GroundedPairs, scene_pairs
 
 
 @pytest.fixture(scope="module")

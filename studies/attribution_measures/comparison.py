@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from attribution_measures.figures import AttributionFigures
+from attribution_measures.scores import ScoredPairs, blurred, read_pairs
 from boresight.attribution.explain import explain
 from boresight.attribution.grids import joined
 from boresight.attribution.inputs import seen_box
 from boresight.attribution.measures.faithfulness import confidence, deletion_insertion, soft_mask
-from boresight.attribution.measures.figures import AttributionFigures
-from boresight.attribution.measures.grounding import CaptionedImages, GroundedPairs
 from boresight.attribution.measures.localisation import (
     energy_in_mask,
     iou,
@@ -27,13 +27,13 @@ from boresight.attribution.measures.localisation import (
     swap_test,
     target_vs_distractor,
 )
-from boresight.attribution.measures.scores import ScoredPairs, blurred, read_pairs
 from boresight.attribution.methods.base import Target
 from boresight.attribution.methods.registry import make_method
 from boresight.encoders import Encoder
 from boresight.errors import InputError, require_choice
 from boresight.progress import progress
 from boresight.seeds import generator
+from worlds.grounded import CaptionedImages, GroundedPairs
 
 Rows = Mapping[str, Mapping[str, Any] | tuple[str, Mapping[str, Any]]]
 """Name of a row -> options of the method of that name, or (name of a method, its options)."""

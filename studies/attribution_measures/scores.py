@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from boresight.attribution.methods.masking import Words, deletable, with_patches, with_tokens
+from attribution_measures.withheld import deletable, with_patches, with_tokens
+from boresight.attribution.methods.masking import Words
 from boresight.encoders.tokens import TokenizedTexts
 from boresight.encoders.towers.tower import Tower, Towers
 from boresight.errors import InputError

@@ -9,30 +9,17 @@ from collections.abc import Callable
 import pytest
 import torch
 import transformers as hf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 from torch import Tensor
 
+from attribution_measures.randomisation import randomisation, randomised_copies, spearman
 from boresight.attribution import explain
-from boresight.attribution.measures.grounding import scene_pairs
-from boresight.attribution.measures.localisation import (
-    spearman,
-)
-from boresight.attribution.measures.randomisation import randomisation, randomised_copies
-from boresight.encoders import load_encoder
+from boresight.errors import InputError
 from boresight.models import default_model_path
-from tiny_encoders import save_tiny
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable:
-    """An encoder of random weights of a family, made once."""
-    made: dict = {}
-
-    def of(family: str):
-        if family not in made:
-            made[family] = load_encoder(save_tiny(family, tmp_path_factory.mktemp(family)), dtype="float32")
-        return made[family]
-
-    return of
+from encoder_fixtures import tiny_fixture  # noqa: F401
+from worlds.grounded import scene_pairs
 
 
 def test_randomisation_is_the_correlation_with_maps_of_scrambled_copies(tiny) -> None:
@@ -120,3 +107,37 @@ def test_siglips_pooling_head_is_of_the_head() -> None:
         "text_model.head.weight",
     } <= changed
     assert not any("layers" in name or "embeddings" in name for name in changed)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 12), st.integers(2, 6), st.booleans(), st.integers(0, 10**6))
+def test_spearman_is_scipys(n: int, levels: int, holes: bool, seed: int) -> None:
+    numbers = torch.Generator().manual_seed(seed)
+    a, b = torch.randint(levels, (2, 3, n), generator=numbers) * 0.1
+    if holes:
+        a[0, 0] = b[1, -1] = torch.nan
+    for x, y, found in zip(a, b, spearman(a, b), strict=True):
+        both = ~(x.isnan() | y.isnan())
+        x, y = x[both].numpy(), y[both].numpy()
+        constant = len(set(x.tolist())) < 2 or len(set(y.tolist())) < 2
+        assert found.item() == pytest.approx(0 if constant else stats.spearmanr(x, y).statistic, abs=1e-12)
+    assert spearman(a, a).tolist() == [float(len(set(row[~row.isnan()].tolist())) > 1) for row in a]
+
+
+def test_random_maps_do_not_correlate() -> None:
+    maps, others = torch.rand(2, 400, 7, 7, generator=torch.Generator().manual_seed(1))
+    assert float(spearman(maps, others).mean()) == pytest.approx(0, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: spearman(m, m[:1]), "maps of the same pairs"),
+        (lambda m: spearman(m, m / 0), "holds infinity"),
+        (lambda m: spearman(m, m * torch.nan), "Pair 0 has no entry"),
+        (lambda m: randomised_copies(torch.nn.Linear(2, 2), 0), "no numbered blocks"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(call: Callable, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call(torch.ones(3, 7, 7))

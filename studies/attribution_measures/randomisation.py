@@ -8,16 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
-from boresight.attribution.measures.comparison import Rows, checked_rows, maps_of
-from boresight.attribution.measures.grounding import CaptionedImages, GroundedPairs
-from boresight.attribution.measures.localisation import spearman
-from boresight.attribution.measures.scores import read_pairs
+from attribution_measures.comparison import Rows, checked_rows, maps_of
+from attribution_measures.scores import read_pairs
+from boresight.attribution.measures.localisation import Array
 from boresight.encoders import Encoder
 from boresight.encoders.towers.opening import towers_of
 from boresight.errors import InputError
+from boresight.indexing import as_tensor
 from boresight.seeds import generator
+from worlds.grounded import CaptionedImages, GroundedPairs
 
 _BLOCK = re.compile(r"\.layers?\.(\d+)\.")
 _ENTRY = re.compile(r"embed|pre_?la?y")  # `pre_layrnorm` is how transformers spells CLIP's norm before the first block
@@ -93,3 +95,25 @@ def _scrambled(working: nn.Module, stages: dict[str, list[str]], seed: int) -> I
             values.copy_(values.flatten()[order.to(values.device)].view_as(values))
         # A copy of the copy, so that what is done to one stage's model cannot reach the next.
         yield stage, copy.deepcopy(working)
+
+
+def spearman(a: Array, b: Array) -> Tensor:
+    """(P,) rank correlation in [-1, 1] of the flattened rows of a and b (P, ...), ties at their average rank.
+
+    An entry that is NaN in either counts in neither. A constant row correlates with nothing: 0.
+    Raises InputError for different shapes, infinity, or a pair without an entry that is a number in both.
+    """
+    first, second = as_tensor(a, "a").double(), as_tensor(b, "b").double()
+    if first.shape != second.shape:
+        raise InputError(f"a has shape {tuple(first.shape)} and b {tuple(second.shape)}; pass maps of the same pairs.")
+    rows = torch.stack([first.flatten(1), second.flatten(1)])
+    if rows.isinf().any():
+        raise InputError("a or b holds infinity; look at the method that made it.")
+    absent = rows.isnan().any(0)
+    if absent.all(1).any():
+        pair = int(absent.all(1).nonzero()[0])
+        raise InputError(f"Pair {pair} has no entry that is a number in both maps; drop it.")
+    ranks = torch.from_numpy(stats.rankdata(rows.masked_fill(absent, torch.nan), axis=2, nan_policy="omit"))
+    x, y = (ranks - ranks.nanmean(2, keepdim=True)).nan_to_num()
+    scale = (x.square().sum(1) * y.square().sum(1)).sqrt()
+    return torch.where(scale > 0, (x * y).sum(1) / scale.clamp(min=1e-300), 0.0).clamp(-1, 1)

@@ -12,41 +12,21 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from attribution_measures.comparison import evaluate_attribution
+from attribution_measures.figures import FAITHFUL, GROUNDED, TEXTUAL, AttributionFigures
+from attribution_measures.scores import blurred
 from boresight.attribution import explain
-from boresight.attribution.measures.comparison import evaluate_attribution
 from boresight.attribution.measures.faithfulness import soft_mask
-from boresight.attribution.measures.figures import FAITHFUL, GROUNDED, TEXTUAL, AttributionFigures
-from boresight.attribution.measures.grounding import CaptionedImages, GroundedPairs, scene_pairs
 from boresight.attribution.measures.localisation import (
     pointing_game,
     swap_test,
     target_vs_distractor,
 )
-from boresight.attribution.measures.scores import blurred
-from boresight.encoders import load_encoder
 from boresight.errors import InputError
-from boresight.models import default_model_path
-from tiny_encoders import save_tiny
+from encoder_fixtures import default_fixture, tiny_fixture  # noqa: F401
+from worlds.grounded import CaptionedImages, GroundedPairs, scene_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*longer than the")
-
-
-@pytest.fixture(scope="module")
-def default():
-    return load_encoder(default_model_path(), dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable:
-    """An encoder of random weights of a family, made once."""
-    made: dict = {}
-
-    def of(family: str):
-        if family not in made:
-            made[family] = load_encoder(save_tiny(family, tmp_path_factory.mktemp(family)), dtype="float32")
-        return made[family]
-
-    return of
 
 
 @pytest.fixture(scope="module")
