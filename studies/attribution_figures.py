@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attribution_measures.comparison import Rows, checked_rows, maps_of
 from attribution_measures.figures import FAITHFUL, GROUNDED, TEXTUAL
-from boresight.attribution.measures.localisation import target_vs_distractor
+from boresight.attribution.localisation import target_vs_distractor
 from boresight.encoders.tokens import Token, grouped_words
 from boresight.errors import InputError
 from boresight.tables import Spread, markdown

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attribution_measures.faithfulness import ranks
 from attribution_measures.withheld import with_patches
-from boresight.attribution.measures.faithfulness import ranks
-from boresight.attribution.measures.localisation import Array, as_maps
+from boresight.attribution.localisation import Array, as_maps
 from boresight.errors import InputError
 from boresight.seeds import generator
 from boresight.training.contrastive import clamp_scale

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from attribution_measures.faithfulness import confidence, deletion_insertion, soft_mask
 from attribution_measures.figures import AttributionFigures
 from attribution_measures.scores import ScoredPairs, blurred, read_pairs
 from boresight.attribution.explain import explain
 from boresight.attribution.grids import joined
 from boresight.attribution.inputs import seen_box
-from boresight.attribution.measures.faithfulness import confidence, deletion_insertion, soft_mask
-from boresight.attribution.measures.localisation import (
+from boresight.attribution.localisation import (
     energy_in_mask,
     iou,
     pointing_game,

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from attribution_measures.comparison import Rows, checked_rows, maps_of
 from attribution_measures.scores import read_pairs
-from boresight.attribution.measures.localisation import Array
+from boresight.attribution.localisation import Array
 from boresight.encoders import Encoder
-from boresight.encoders.towers.opening import towers_of
+from boresight.encoders.towers.hf import towers_of
 from boresight.errors import InputError
 from boresight.indexing import as_tensor
 from boresight.seeds import generator

@@ -19,7 +19,7 @@ from torch import Tensor
 import attribution as study
 from attribution_figures import PHRASES, AttributionRuns, phrase_figures
 from boresight.attribution import M2IB, explain
-from boresight.attribution.measures.localisation import (
+from boresight.attribution.localisation import (
     patch_cover,
 )
 from boresight.attribution.methods.registry import make_method

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attribution_measures.comparison import evaluate_attribution
+from attribution_measures.faithfulness import soft_mask
 from attribution_measures.figures import FAITHFUL, GROUNDED, TEXTUAL, AttributionFigures
 from attribution_measures.scores import blurred
 from boresight.attribution import explain
-from boresight.attribution.measures.faithfulness import soft_mask
-from boresight.attribution.measures.localisation import (
+from boresight.attribution.localisation import (
     pointing_game,
     swap_test,
     target_vs_distractor,

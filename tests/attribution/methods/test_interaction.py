@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from attribution_world import assert_same, encoders_fixture, inputs_of, mean_towers, one, planted, snapshot  # noqa: F401
+from attribution_world import assert_same, encoders_fixture, inputs_of, mean_towers, one, snapshot  # noqa: F401
 from boresight.attribution.methods.interaction import contributions, interaction
 from boresight.encoders.towers.hf import hf_towers
 from boresight.encoders.towers.tower import Hidden, Tower
@@ -42,7 +42,7 @@ def test_interaction_against_full_jacobians(encoders: dict, family: str, layer: 
 
 
 def test_interaction_sums(encoders: dict) -> None:
-    """Finite differences at the input, and along the path the product of what both embeddings move by."""
+    """Together the tokens move the embedding as finite differences at the input do."""
     encoder = encoders["siglip"]
     images, texts = inputs_of(encoder)
     towers = hf_towers(encoder.model)
@@ -53,21 +53,6 @@ def test_interaction_sums(encoders: dict) -> None:
                 F.normalize(tower.upper(hidden.with_states(share * hidden.states)), dim=-1) for share in (1.01, 0.99)
             )
             torch.testing.assert_close(contributions(tower, hidden).sum(0), (more - less) / 0.02, atol=1e-3, rtol=0)
-
-    towers, images, texts = planted()
-    moved, ends = [], []
-    for tower, inputs in ((towers.image, images), (towers.text, texts)):
-        hidden = tower.lower(inputs, 0)
-        whole, nothing = (
-            F.normalize(tower.upper(hidden.with_states(share * hidden.states)), dim=-1) for share in (1, 0)
-        )
-        moved.append(contributions(tower, hidden, steps=40))
-        ends.append(whole - nothing)
-        torch.testing.assert_close(moved[-1].sum(0), ends[-1], atol=1e-5, rtol=0)
-    found = interaction(towers, images, texts, layer=0, steps=40)
-    torch.testing.assert_close(found.flatten(2), torch.einsum("ibd,jbd->bij", moved[1], moved[0][1:]))
-    with_prefix = found.sum((1, 2, 3)) + torch.einsum("ibd,bd->b", moved[1], moved[0][0])
-    torch.testing.assert_close(with_prefix, (ends[0] * ends[1]).sum(1), atol=1e-5, rtol=0)
 
 
 def test_interaction_leaves_the_model_untouched(encoders: dict) -> None:

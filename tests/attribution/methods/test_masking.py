@@ -59,27 +59,23 @@ def test_closed_up_captions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "options", "places"),
+    ("ids", "places"),
     [
-        ([5, 6, 1, 0, 0], {}, [0, 1, 2]),
-        ([5, 6, 1, 1, 1], {}, [0, 1]),  # padded with the end token
-        ([5, 6, 7, 1, 0], {}, [0, 1, 2, 3]),
-        ([5, 6, 7, 8, 1], {}, [0, 1, 2, 3]),  # no padding: the last position is read
-        ([5, 6, 7, 8, 8], {"padding_id": 0}, [0, 1, 2, 3]),
+        ([5, 6, 1, 0, 0], [0, 1, 2]),
+        ([5, 6, 1, 1, 1], [0, 1]),  # padded with the end token
+        ([5, 6, 7, 1, 0], [0, 1, 2, 3]),
+        ([5, 6, 7, 8, 1], [0, 1, 2, 3]),  # no padding: the last position is read
     ],
 )
-def test_which_tokens_may_go_without_a_mask(encoders: dict, ids: list, options: dict, places: list) -> None:
+def test_which_tokens_may_go_without_a_mask(encoders: dict, ids: list, places: list) -> None:
     tower = hf_towers(encoders["siglip"].model).text
     hidden = tower.lower({"input_ids": torch.tensor([ids])}, 0)
-    assert units_of(tower, hidden, 0, **options).columns.tolist() == places
+    assert units_of(tower, hidden, 0).columns.tolist() == places
     closed = replace(tower, blocks=(), pooling="cls")
     if len(set(ids[-2:])) == 1:  # a black box takes only repetition for padding
         assert units_of(closed, hidden, 0).columns.tolist() == [k for k in range(5) if ids[k] != ids[-1]]
     else:
         assert units_of(closed, hidden, 0).columns.tolist() == [0, 1, 2, 3, 4]
-    assert units_of(closed, hidden, 0, padding_id=8).columns.tolist() == [
-        k for k in range(5) if ids[3:] != [8, 8] or k < 3
-    ]
 
 
 def test_a_caption_of_special_tokens_alone(encoders: dict) -> None:

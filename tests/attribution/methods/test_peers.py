@@ -178,8 +178,8 @@ def test_bad_input(encoders: dict) -> None:
     towers = hf_towers(encoder.model)
     with pytest.raises(InputError, match="Interaction looks into"):
         interaction(black_box(encoder), images, texts)
-    with pytest.raises(InputError, match="0 steps"):
-        interaction(towers, images, texts, steps=0)
+    with pytest.raises(InputError, match="0 pairs at once"):
+        interaction(towers, images, texts, batch_size=0)
     with pytest.raises(InputError, match="3 images and 2 captions"):
         interaction(towers, images, {k: v[:2] for k, v in texts.items()})
     with pytest.raises(InputError, match="no hidden states 9"):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.attribution.grids import joined, on_grid
-from boresight.encoders.towers.opening import towers_of
+from boresight.encoders.towers.hf import towers_of
 from boresight.encoders.towers.parts import WAY_OUT
 from boresight.encoders.towers.tower import Hidden, Tower, Towers
 from boresight.errors import InputError, require_choice

@@ -6,9 +6,9 @@ interact by
 
     A_ij = <J_text dt_i, J_image dv_j>,
 
-dt_i and dv_j their states less a baseline of zero. J averaged over the straight path from the baseline makes the sum
-over all tokens and patches, prefix included, <u(t) - u(0), u(v) - u(0)>. The Jacobians are never formed: forward mode
-gives J_text dt_i of all tokens and J_image dv_j of all patches, and A is their product.
+dt_i and dv_j their states less a baseline of zero; J is taken at the input, where the paper averages it over the path
+from the baseline. The Jacobians are never formed: forward mode gives J_text dt_i of all tokens and J_image dv_j of all
+patches, and A is their product.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from scipy.special import roots_jacobi
 from torch import Tensor
 from torch.func import jvp, vmap
 from torch.nn import functional as F
@@ -37,7 +36,6 @@ def interaction(
     *,
     layer: int = -3,
     batch_size: int = 8,
-    steps: int = 1,
 ) -> Tensor:
     """(P, T, gh, gw) float32 on the CPU, signed, of the pairs (image i, text i); NaN on padding and outside the grid.
 
@@ -45,21 +43,18 @@ def interaction(
         towers, image_inputs, text_inputs: as their `lower` takes them.
         layer: whose hidden states interact, numbered as `Tower.lower` does.
         batch_size: pairs at once.
-        steps: points of the Gauss-Radau rule along the path, the last of them the input itself. One point is first
-            order at the input; with more of them the sum comes to meet the identity above, slowly where a norm comes
-            first, as that sees nothing of its input's length but in the first thousandth of the path.
 
     Relations:
         The only map of both sides at once; `explain(..., interaction=True)` gives it beside those of a method.
 
     Raises:
-        InputError: towers without layers, a layer that is not there, sides of different length or none, steps below 1.
+        InputError: towers without layers, a layer that is not there, sides of different length or none.
     """
     images, texts = image_inputs["pixel_values"], text_inputs["input_ids"]
     if len(images) != len(texts) or not len(images):
         raise InputError(f"There are {len(images)} images and {len(texts)} captions; give one caption for each image.")
-    if steps < 1 or batch_size < 1:
-        raise InputError(f"{steps} steps, {batch_size} pairs at once; ask for at least 1 of each.")
+    if batch_size < 1:
+        raise InputError(f"{batch_size} pairs at once; ask for at least 1.")
     for tower in (towers.image, towers.text):
         require_layers(tower, "Interaction")
     parts = []
@@ -69,7 +64,7 @@ def interaction(
                 trimmed(tower.lower({name: value[rows] for name, value in inputs.items()}, layer))
                 for tower, inputs in ((towers.image, image_inputs), (towers.text, text_inputs))
             )
-            of_patches, of_tokens = contributions(towers.image, image, steps), contributions(towers.text, text, steps)
+            of_patches, of_tokens = contributions(towers.image, image), contributions(towers.text, text)
         pairs = torch.einsum("ibd,jbd->bij", of_tokens, of_patches)
         if text.keep is not None:
             pairs = pairs.masked_fill(~text.keep[:, :, None], torch.nan)
@@ -78,28 +73,13 @@ def interaction(
 
 
 @sdpa_kernel(SDPBackend.MATH)  # the others know no forward mode
-def contributions(tower: Tower, hidden: Hidden, steps: int = 1) -> Tensor:
-    """(N, B, d): what each token's states move the unit embedding by, to first order along the path of `steps`."""
+def contributions(tower: Tower, hidden: Hidden) -> Tensor:
+    """(N, B, d): what each token's states move the unit embedding by, to first order."""
     x = hidden.states
     one_token = torch.eye(x.shape[-2], device=x.device)[:, :, None]
 
     def unit(states: Tensor) -> Tensor:
         return F.normalize(tower.upper(hidden.with_states(states)), dim=-1)
 
-    total = x.new_zeros(())
-    for share, weight in _radau(steps):
-        at = share * x
-        moved = vmap(
-            lambda token, at=at: jvp(unit, (at,), (x * token,))[1], chunk_size=max(1, TANGENTS_AT_ONCE // len(x))
-        )
-        total = total + weight * moved(one_token)
-    return total
-
-
-def _radau(points: int) -> list[tuple[float, float]]:
-    """Nodes and weights on (0, 1] of the rule that is exact to degree 2 points - 2 and has 1 for a node."""
-    if points == 1:
-        return [(1.0, 1.0)]
-    nodes, weights = roots_jacobi(points - 1, 1, 0)
-    inner = zip((nodes + 1) / 2, weights / (1 - nodes) / 2, strict=True)
-    return [*((float(node), float(weight)) for node, weight in inner), (1.0, 1 / points**2)]
+    moved = vmap(lambda token: jvp(unit, (x,), (x * token,))[1], chunk_size=max(1, TANGENTS_AT_ONCE // len(x)))
+    return moved(one_token)

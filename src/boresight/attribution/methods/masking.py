@@ -114,7 +114,7 @@ class Words:
         }
 
 
-def units_of(tower: Tower, hidden: Hidden, row: int, padding_id: int | None = None) -> Patches | Words:
+def units_of(tower: Tower, hidden: Hidden, row: int) -> Patches | Words:
     """The units of input `row`; of a caption all tokens but padding, the one that is read and a special first one.
 
     A black box keeps its special tokens to itself: all that it names may go.
@@ -127,23 +127,23 @@ def units_of(tower: Tower, hidden: Hidden, row: int, padding_id: int | None = No
         return Patches(inputs, (rows, columns), tower.prefix + torch.arange(rows * columns, device=device))
     ids, mask = inputs["input_ids"][0], inputs.get("attention_mask")
     left = mask is not None and not bool(mask[0, 0])
-    may_go = alive(tower, hidden, row, padding_id).clone()
+    may_go = alive(tower, hidden, row).clone()
     if tower.blocks and tower.pooling in ("cls", "eos"):
         may_go[may_go.int().argmax()] = False
     if tower.blocks and hidden.row is not None:
         may_go[int(hidden.row[row])] = False
-    filler = int(ids[0 if left else -1]) if padding_id is None else padding_id
+    filler = int(ids[0 if left else -1])
     # A black box gets the inputs that it was given, and a tower that reads its last position was trained on padding.
     masked = bool(tower.blocks) and tower.pooling != "last"
     return Words(inputs, may_go.nonzero()[:, 0], filler, left, masked)
 
 
-def alive(tower: Tower, hidden: Hidden, row: int, padding_id: int | None = None) -> Tensor:
+def alive(tower: Tower, hidden: Hidden, row: int) -> Tensor:
     """(T,) bool, the tokens of caption `row` that are no padding.
 
-    Padding is what may not be attended to. Where a caption comes without a mask, it is the run of one token, which is
-    `padding_id` if given, that the caption ends in; of towers with layers, that concerns those that read the last
-    position, for which a run of one is padding, too.
+    Padding is what may not be attended to. Where a caption comes without a mask, it is the run of one token that the
+    caption ends in; of towers with layers, that concerns those that read the last position, for which a run of one is
+    padding, too.
     """
     ids, mask = hidden.inputs["input_ids"][row], hidden.inputs.get("attention_mask")
     if tower.blocks and hidden.keep is not None:
@@ -152,9 +152,8 @@ def alive(tower: Tower, hidden: Hidden, row: int, padding_id: int | None = None)
         return mask[row].bool()
     if tower.blocks and tower.pooling != "last":
         return torch.ones_like(ids, dtype=torch.bool)
-    padding = ids == (ids[-1] if padding_id is None else padding_id)
-    run = int(padding.flip(0).int().cumprod(0).sum())
-    if padding_id is None and run == 1 and not tower.blocks:
+    run = int((ids == ids[-1]).flip(0).int().cumprod(0).sum())
+    if run == 1 and not tower.blocks:
         run = 0
     return torch.arange(len(ids), device=ids.device) < len(ids) - run
 

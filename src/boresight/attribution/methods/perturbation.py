@@ -32,12 +32,9 @@ class Perturbation(Method):
 
     Attributes:
         rows_at_once: perturbed inputs that go through the tower together; memory grows with it.
-        padding_id: the number of the padding token, for captions that come without a mask and end in a single one of
-            it; longer padding is recognised.
     """
 
     rows_at_once: int = 64
-    padding_id: int | None = None
 
     def __post_init__(self) -> None:
         if self.rows_at_once < 1:
@@ -52,9 +49,9 @@ class Perturbation(Method):
         out = other.new_zeros(len(hidden), columns(tower, hidden))
         for rows in _equal(hidden.inputs):
             if tower.modality == "text" and not tower.blocks:
-                padding = ~alive(tower, hidden, rows[0], self.padding_id)
+                padding = ~alive(tower, hidden, rows[0])
                 out[rows] = out[rows].masked_fill(padding.to(out.device), torch.nan)
-            units = units_of(tower, hidden, rows[0], self.padding_id)
+            units = units_of(tower, hidden, rows[0])
             if units.count:
 
                 def ask(inputs: Mapping[str, Tensor], others: Tensor = other[rows]) -> Tensor:

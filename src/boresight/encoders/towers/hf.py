@@ -31,6 +31,17 @@ from boresight.errors import InputError
 _BERTS = ("bert", "roberta", "xlm-roberta", "camembert")
 
 
+def towers_of(model: Any) -> Towers:
+    """Both towers of an encoder that opens layer by layer, of a transformers dual encoder, or `Towers` themselves.
+
+    The model is only read: its weights are shared where they are float32, else copied to it.
+    Raises InputError for a model whose parts are not known.
+    """
+    if isinstance(model, Towers):
+        return model
+    return model.towers() if hasattr(model, "towers") else hf_towers(model)
+
+
 def hf_towers(model: Any) -> Towers:
     """Both towers of a model as it stands; its weights are shared where they are float32, else copied to it.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from boresight.attribution.grids import own_grids, resized
-from boresight.attribution.measures.localisation import Array, as_maps
+from boresight.attribution.localisation import Array, as_maps
 from boresight.errors import InputError
 from boresight.indexing import as_tensor
 from boresight.seeds import generator

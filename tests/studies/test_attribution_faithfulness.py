@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from boresight.attribution.measures.faithfulness import confidence, deletion_insertion, soft_mask
+from attribution_measures.faithfulness import confidence, deletion_insertion, soft_mask
+from boresight.errors import InputError
 
 
 def random(seed: int) -> torch.Generator:
@@ -102,3 +105,20 @@ def test_soft_masks_are_resized_and_reach_from_zero_to_one() -> None:
         assert masks[row].aminmax() == (0, 1)
         large = F.interpolate(own[None, None], (24, 20), mode="bilinear")[0, 0]
         assert torch.allclose(masks[row], (large - large.min()) / (large.max() - large.min()), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: soft_mask(m, (0, 2)), "0 x 2"),
+        (lambda m: confidence(m[0, 0], m[0, 0, :1]), "one score a pair"),
+        (lambda m: confidence(m[0, 0] / 0, m[0, 0]), "NaN or infinity"),
+        (lambda m: deletion_insertion(m, lambda keep: keep.sum(1)), "weights has shape"),
+        (lambda m: deletion_insertion(m[0], lambda keep: keep.sum(1), 0), "0 steps"),
+        (lambda m: deletion_insertion(m[0], lambda keep: keep.double()), "one a pair"),
+        (lambda m: deletion_insertion(m[0], lambda keep: keep.sum(1) / 0), "not finite"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(call: Callable, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call(torch.ones(3, 7, 7))
