@@ -79,7 +79,8 @@ def test_typing_gives_no_altered_caption_away(tmp_path):
         assert sum(a != b for a, b in zip(before, after, strict=True)) == (0 if altered == texts[row] else 1)
     assert texts[2:5] == ["a woman, in a hat, rides", "the man's bike is red", "a sign that says stop"]
     assert rococo.altered[2:4] == ["a wocriminal, in a hat, rides", "the man's weapon is red"]
-    assert rococo.unchanged == [10]
+    same = [at for at, row in enumerate(rococo.rows) if rococo.altered[at] == texts[row]]
+    assert same == [10]
 
 
 def test_normalise():

@@ -15,19 +15,20 @@ from boresight.editing import CaptionEditor
 from boresight.editing.config import EditorConfig
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
+from boresight.evaluation import alignment as balance
 from boresight.evaluation import alignment as measures
-from boresight.evaluation import neighbours as balance
 from boresight.evaluation import pairs as drawn
 from boresight.evaluation.alignment import (
     alignment,
     alignment_report,
+    captioned_share,
+    information_imbalance,
     l2m,
     matched_cosine,
     other_cosine,
     relative_modality_gap,
     uniformity,
 )
-from boresight.evaluation.neighbours import captioned_share, information_imbalance
 from boresight.evaluation.pairs import matched_pairs
 from boresight.evaluation.probes import object_bias
 from editing_world import WIDTH, quiet, sae_fixture, world  # noqa: F401

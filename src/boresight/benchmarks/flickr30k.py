@@ -7,7 +7,7 @@ from pathlib import Path
 
 from boresight.benchmarks.coco import KARPATHY_SOURCES, read_captions_json
 from boresight.benchmarks.files import PublishedFiles, with_annotations
-from boresight.benchmarks.retrieval import Draft, PublishedRetrieval, from_rows, one_caption
+from boresight.benchmarks.retrieval import Draft, PublishedRetrieval, captioned, from_rows
 from boresight.data.assemble import SourceRow
 
 SOURCE = "https://shannon.cs.illinois.edu/DenotationGraph"
@@ -29,7 +29,7 @@ def _read_lines(files: PublishedFiles, file: Path) -> Iterator[SourceRow]:
     for number, (where, line) in enumerate(files.lines(file)):
         stem, comma, caption = line.partition(".jpg,")
         if comma:
-            yield one_caption(stem.strip() + ".jpg", caption, where)
+            yield captioned(stem.strip() + ".jpg", caption, where, whole=False)
         elif number:  # the first line is the header
             raise files.torn(where, "is not of the form 'x.jpg,caption'")
 
@@ -42,7 +42,7 @@ def read_all(files: PublishedFiles) -> Iterator[SourceRow]:
         image, sign, _ = name.partition("#")
         if not (tab and sign):
             raise files.torn(where, "is not of the form 'x.jpg#0<tab>caption'")
-        yield one_caption(image, caption, where)
+        yield captioned(image, caption, where, whole=False)
 
 
 KARPATHY_1K = PublishedRetrieval(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -27,7 +26,7 @@ from boresight.evaluation.alignment import alignment_report
 from boresight.evaluation.attacks import evaluate_attack
 from boresight.evaluation.contrasts import Contrast, Contrasts, Picture
 from boresight.evaluation.image_mixes import KINDS as MIXES
-from boresight.evaluation.image_mixes import Kind, MixedPictures, mix_pictures
+from boresight.evaluation.image_mixes import mix_pictures
 from boresight.evaluation.pairs import pairs_in_plane
 from boresight.evaluation.probes import label_report
 from boresight.evaluation.word_swaps import KINDS, swap_words
@@ -83,10 +82,8 @@ def run_own_mixes(job: BenchmarkJob) -> BenchmarkResult:
     """Both kinds of altered pictures, the mean over three seeds."""
     embeddings = job.embedded(job.collection, "refuse")
     seeds = [job.seed + number for number in range(3)]
-    kinds: dict[Kind, Callable[..., MixedPictures]] = {
-        kind: partial(mix_pictures, job.collection, kind) for kind in MIXES
-    }
-    return run_mixes(job, embeddings, kinds, seeds, _facts(job, embeddings))
+    make = {kind: partial(mix_pictures, job.collection, kind) for kind in MIXES}
+    return run_mixes(job, embeddings, make, seeds, _facts(job, embeddings))
 
 
 def run_composition(job: BenchmarkJob) -> BenchmarkResult:
@@ -120,17 +117,15 @@ def run_alignment(job: BenchmarkJob) -> BenchmarkResult:
     report = alignment_report(embeddings, job.editor, at_most=PAIRS, seed=job.seed)
     if labels:
         row_of = {identity: row for row, identity in enumerate(collection.ids)}
-        rows = [row_of[identity] for identity in embeddings.ids]
-        ours = {name: [values[row] for row in rows] for name, values in labels.items()}
+        ours = {name: [values[row_of[identity]] for identity in embeddings.ids] for name, values in labels.items()}
         for way, values in label_report(embeddings, ours, job.editor, at_most=PAIRS, seed=job.seed).items():
             report[way] |= values
-    scores = {way: dict(values) for way, values in report.items()}
-    for name, share in scores.pop("captioned share", {}).items():
-        scores[EDITED][f"captioned share, {name}"] = share
-    names = list(scores[PLAIN])
+    for name, share in report.pop("captioned share", {}).items():
+        report[EDITED][f"captioned share, {name}"] = share
+    names = list(report[PLAIN])
     pairs = min(PAIRS, len(embeddings.owners.unique()))
     return BenchmarkResult(
-        scores=scores,
+        scores=report,
         charts=("RMG", "cosine, matched"),
         lower=[*ALIGNMENT_LOWER, *(name for name in names if name.endswith(": written"))],
         neutral=[name for name in names if name.startswith("object bias") or name.endswith(NEUTRAL)],

@@ -144,8 +144,5 @@ def defined(scores: Mapping[str, Mapping[str, float]]) -> tuple[dict[str, dict[s
 def published_figures() -> tuple[PublishedFigure, ...]:
     """Figures that papers and leaderboards print, in percent, from `published.csv`."""
     text = files("boresight.benchmarks").joinpath("published.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines())
-    return tuple(
-        PublishedFigure(row["benchmark"], row["model"], row["measure"], float(row["value"]), row["source"])
-        for row in rows
-    )
+    rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
+    return tuple(PublishedFigure(**{**row, "value": float(row["value"])}) for row in rows)

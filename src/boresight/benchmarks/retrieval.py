@@ -120,14 +120,9 @@ def from_rows(rows: Callable[..., Iterator[SourceRow]]) -> Callable[..., Draft]:
     return read
 
 
-def captioned(image: str, caption: str, where: str, split: Split | None = None) -> SourceRow:
-    """All captions of an image: one, or its sentences."""
-    return SourceRow(key=image, path=image, captions=split(caption) if split else [caption], where=where, split="test")
-
-
-def one_caption(image: str, caption: str, where: str) -> SourceRow:
-    """One of the captions of an image, which stand on lines of their own."""
-    return SourceRow(key=image, path=image, captions=[caption], where=where, whole=False, split="test")
+def captioned(image: str, caption: str, where: str, split: Split | None = None, *, whole: bool = True) -> SourceRow:
+    """A caption of an image, or its sentences; not `whole` where there may be more of them in other rows."""
+    return SourceRow(image, image, split(caption) if split else [caption], where, whole, split="test")
 
 
 def flair_rows(files: PublishedFiles, file: Path) -> Iterator[SourceRow]:
@@ -137,7 +132,7 @@ def flair_rows(files: PublishedFiles, file: Path) -> Iterator[SourceRow]:
         raise files.torn(file, "lacks the list 'annotations'")
     for number, entry in enumerate(entries):
         where = f"annotation {number} of {file}"
-        yield one_caption(files.text(entry, "image", where), files.text(entry, "caption", where), where)
+        yield captioned(files.text(entry, "image", where), files.text(entry, "caption", where), where, whole=False)
 
 
 def sentence_rows(files: PublishedFiles, *names: str) -> Iterator[SourceRow] | None:

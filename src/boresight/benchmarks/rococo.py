@@ -69,12 +69,6 @@ class Rococo:
     rows: np.ndarray
     which: RococoSet
 
-    @property
-    def unchanged(self) -> list[int]:
-        """The altered captions that read like the one they were made of, which no scorer can tell apart."""
-        true = self.collection.texts
-        return [number for number, row in enumerate(self.rows.tolist()) if self.altered[number] == true[row]]
-
 
 def normalise(caption: str) -> str:
     """A caption as RoCOCO's evaluation reads it: lower case, `.!"()*#:;~` as spaces, at most 50 words.

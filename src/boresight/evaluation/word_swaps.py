@@ -84,7 +84,6 @@ def swap_words(
     kind: Kind,
     *,
     owners: Tensor | np.ndarray | Sequence[int] | None = None,
-    vectors: WordVectors | None = None,
     seed: int = 0,
 ) -> Swapped:
     """Every caption with exactly one content word, drawn at random, replaced by a wrong one.
@@ -97,7 +96,6 @@ def swap_words(
         kind: 'same-concept' draws among the NEAREST words by context, those at least half as near as the nearest;
             'different-concept' among the quarter least alike; 'random' among all; 'danger' among DANGER.
         owners: (M,) the image of each caption; left out, each is of its own image.
-        vectors: of the words that may go and come, from more captions if there are; left out, from these.
 
     Raises InputError for an unknown kind, no caption, another number of owners than of captions.
     """
@@ -108,7 +106,7 @@ def swap_words(
     images = list(range(len(captions))) if owners is None else as_tensor(owners, "owners").tolist()
     if len(images) != len(captions):
         raise InputError(f"owners has {len(images)} entries and there are {len(captions)} captions.")
-    vectors = word_vectors(captions) if vectors is None else vectors
+    vectors = word_vectors(captions)
     words = DANGER if kind == "danger" else vectors.words
     pool, known, taken = _pools(kind, vectors), set(vectors.words), set(captions)
     true_of: dict[int, set[str]] = {}
