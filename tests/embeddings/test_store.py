@@ -169,7 +169,7 @@ def test_verify_names_the_altered_rows(name, folder):
 def test_a_save_that_fails_leaves_what_was_there(folder, monkeypatch):
     before = Embeddings.load(folder)
 
-    def full(*args):
+    def full(*args, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(store, "write_meta", full)

@@ -41,23 +41,15 @@ class Columns:
         }
         return cls(**given, named=frozenset(given))
 
-    def image_in(self, present: Collection[str]) -> str | None:
-        """The best of the image columns that is there."""
-        return _first(self.image, present)
-
-    def id_in(self, present: Collection[str]) -> str | None:
-        """The best of the id columns that is there."""
-        return _first(self.id, present)
-
-    def split_in(self, present: Collection[str]) -> str | None:
-        """The best of the split columns that is there."""
-        return _first(self.split, present)
+    def column(self, role: str, present: Collection[str]) -> str | None:
+        """The best of the columns for 'image', 'id', 'split' or 'captions' that is there."""
+        return next((name for name in getattr(self, role) if name in present), None)
 
     def captions_in(self, present: Collection[str]) -> tuple[str, ...]:
         """All named caption columns that are there; or the first known one; or `caption_0`, `caption_1`, ..."""
         if "captions" in self.named:
             return tuple(name for name in self.captions if name in present)
-        first = _first(self.captions, present)
+        first = self.column("captions", present)
         if first is not None:
             return (first,)
         numbered = [(int(match[1]), name) for name in present if (match := _NUMBERED.fullmatch(name))]
@@ -79,14 +71,10 @@ class Columns:
     def check(self, present: Sequence[str], where: str) -> None:
         """Raises InputError when `where`, whose columns are `present`, lacks one that is named or needed."""
         self.check_named(present, where)
-        if self.image_in(present) is None:
+        if self.column("image", present) is None:
             raise InputError(f"{where} has no known image column; name it with image_column: {listed(present)}.")
         if not self.captions_in(present):
             raise InputError(f"{where} has no known caption column; name it with caption_columns: {listed(present)}.")
-
-
-def _first(candidates: Iterable[str], present: Collection[str]) -> str | None:
-    return next((name for name in candidates if name in present), None)
 
 
 def listed(names: Iterable[str]) -> str:

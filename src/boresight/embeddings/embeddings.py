@@ -153,16 +153,7 @@ class Embeddings:
 
         Raises ArtefactError when the place cannot be written or holds something else than an artefact.
         """
-        store.save(
-            Path(folder),
-            {**self.manifest, "name": self.name},
-            images=self.images,
-            texts=self.texts,
-            owners=self.owners,
-            ids=self.ids,
-            captions=self.captions,
-            splits=self.splits,
-        )
+        store.save(Path(folder), **vars(self))
 
     @classmethod
     def load(cls, folder: str | Path, *, verify: bool = False) -> Embeddings:
@@ -197,11 +188,8 @@ def _ragged(starts: Tensor, lengths: Tensor) -> Tensor:
 
 def _take(values: Tensor, rows: Tensor) -> Tensor:
     """values[rows], as a view where the rows are consecutive."""
-    return values[int(rows[0]) : int(rows[-1]) + 1] if _consecutive(rows) else values[rows]
-
-
-def _consecutive(rows: Tensor) -> bool:
-    return len(rows) > 0 and bool((rows.diff() == 1).all())
+    consecutive = len(rows) > 0 and bool((rows.diff() == 1).all())
+    return values[int(rows[0]) : int(rows[-1]) + 1] if consecutive else values[rows]
 
 
 def _matrix(values: Tensor | np.ndarray, label: str) -> Tensor:
@@ -223,14 +211,13 @@ def check_rows(rows: Tensor, label: str, block: int = 65536, first: int = 0) -> 
     """
     for start in range(0, len(rows), block):
         part = rows[start : start + block].float()
-        bad = ~torch.isfinite(part).all(1)
-        if bad.any():
-            row = first + start + int(bad.nonzero()[0])
-            raise InputError(f"Row {row} of {label} holds NaN or infinity; drop it or compute it again.")
-        zero = part.abs().amax(1) == 0
-        if zero.any():
-            row = first + start + int(zero.nonzero()[0])
-            raise InputError(f"Row {row} of {label} is all zero, so it has no direction; drop it or compute it again.")
+        for bad, what in (
+            (~torch.isfinite(part).all(1), "holds NaN or infinity"),
+            (part.abs().amax(1) == 0, "is all zero, so it has no direction"),
+        ):
+            if bad.any():
+                row = first + start + int(bad.nonzero()[0])
+                raise InputError(f"Row {row} of {label} {what}; drop it or compute it again.")
 
 
 def _strings(values: Sequence[Any], label: str, length: int, *, numbers: bool = False) -> list[str]:

@@ -55,22 +55,13 @@ def load(folder: Path, verify: bool) -> dict[str, Any]:
     }
 
 
-def save(
-    folder: Path,
-    manifest: dict[str, Any],
-    images: Tensor,
-    texts: Tensor,
-    owners: Tensor,
-    ids: Sequence[str],
-    captions: Sequence[str] | None,
-    splits: Sequence[str],
-) -> None:
+def save(folder: Path, *, images: Tensor, texts: Tensor, name: str, manifest: dict[str, Any], **meta: Any) -> None:
     """Write the fields of `Embeddings`; see `Embeddings.save`."""
     made_by = {key: value for key, value in manifest.items() if key not in _STORE_KEYS}
     with replacing_folder(folder, KIND) as staging:
         files = {IMAGES: _write_rows(staging / IMAGES, images), TEXTS: _write_rows(staging / TEXTS, texts)}
-        write_meta(staging, ids, splits, captions, owners)
-        write_manifest(staging, {**made_by, **describe(files)})
+        write_meta(staging, **meta)
+        write_manifest(staging, {**made_by, "name": name, **describe(files)})
 
 
 def describe(files: dict[str, dict[str, Any]]) -> dict[str, Any]:

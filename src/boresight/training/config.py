@@ -82,8 +82,6 @@ class PretrainConfig:
     loss: Loss = "softmax"
     """A softmax each for web and synthetic captions (CLIPS); one for all captions of an image; or SigLIP's, pair by
     pair."""
-    contrastive_weight: float = 1.0
-    """Of the contrastive loss."""
     captioning_weight: float = 2.0
     """Of the captioner's loss, beside 1 for the contrastive one."""
     learning_rate: float = 5e-4
@@ -130,7 +128,7 @@ class PretrainConfig:
         for name in ("learning_rate", "gradient_norm"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)} learns nothing; give a number above 0.")
-        for name in ("weight_decay", "warmup", "contrastive_weight", "captioning_weight"):
+        for name in ("weight_decay", "warmup", "captioning_weight"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name}={getattr(self, name)} makes no sense; give 0 or more.")
         for name in ("micro_batch", "loss_chunk"):

@@ -23,10 +23,10 @@ def is_address(shard: str) -> bool:
 def open_shard(shard: str) -> IO[bytes]:
     """A path or an http(s) address. Raises InputError when it cannot be opened.
 
-    So does a later read from an address where the transfer broke and cannot go on.
+    Of an address the first read does so, and a later one where the transfer broke and cannot go on.
     """
     if is_address(shard):
-        return io.BufferedReader(_Download(shard, _ask(shard, 0)), 1 << 20)
+        return io.BufferedReader(_Download(shard), 1 << 20)
     try:
         return open(shard, "rb")
     except OSError as error:
@@ -36,66 +36,58 @@ def open_shard(shard: str) -> IO[bytes]:
 class _Download(io.RawIOBase):
     """A file at an address. A server that knows no ranges is read anew up to where the transfer broke."""
 
-    def __init__(self, address: str, answer: HTTPResponse) -> None:
-        self._address, self._answer, self._at = address, answer, 0
-        self._size = _told_size(answer)
+    def __init__(self, address: str) -> None:
+        self._address, self._at = address, 0
+        self._answer: HTTPResponse | None = None
+        self._size: str | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        wrong: Exception | None = None
-        for pause in (0, *_PAUSES):
+        for pause in (*_PAUSES, None):
             try:
-                if wrong is not None:
-                    time.sleep(pause)
-                    self._reopen()
-                count = self._answer.readinto(buffer)
-                if count or not self._answer.length:
-                    self._at += count
-                    return count
-                wrong = EOFError(f"the transfer ends after {self._at:,} bytes")
-            except (OSError, HTTPException) as error:
-                wrong = error
-        assert wrong is not None
-        raise _unopened(self._address, wrong) from wrong
+                answer = self._answer or self._ask()
+                count = answer.readinto(buffer)
+                if not count and answer.length:
+                    raise EOFError(f"the transfer ends after {self._at:,} bytes")
+                self._at += count
+                return count
+            except (OSError, HTTPException, ValueError, EOFError) as error:
+                self._hang_up()
+                code = getattr(error, "code", 500)
+                passing = (code >= 500 or code in _BUSY) and not isinstance(error, ValueError)
+                if pause is None or not passing:
+                    raise _unopened(self._address, error) from error
+                time.sleep(pause)
+        raise AssertionError
 
     def close(self) -> None:
-        self._answer.close()
+        self._hang_up()
         super().close()
 
-    def _reopen(self) -> None:
-        self._answer.close()
-        self._answer = _ask(self._address, self._at)
-        if _told_size(self._answer) != self._size:
-            raise _unopened(self._address, ValueError("it changed while it was read"))
-        skip = 0 if self._answer.status == 206 else self._at
+    def _ask(self) -> HTTPResponse:
+        """An answer that goes on where the last one broke."""
+        ranges = {"Range": f"bytes={self._at}-"} if self._at else {}
+        answer: HTTPResponse = urlopen(Request(self._address, headers=ranges), timeout=_TIMEOUT)
+        self._answer = answer
+        partial = answer.status == 206
+        whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        size = whole if partial else answer.headers.get("Content-Length")
+        if self._at and size != self._size:
+            raise ValueError("it changed while it was read")
+        self._size, skip = size, 0 if partial else self._at
         while skip:
-            passed = len(self._answer.read(min(skip, 1 << 20)))
+            passed = len(answer.read(min(skip, 1 << 20)))
             if not passed:
                 raise ConnectionError("the transfer broke again")
             skip -= passed
+        return answer
 
-
-def _ask(address: str, start: int) -> HTTPResponse:
-    ranges = {"Range": f"bytes={start}-"} if start else {}
-    for pause in (*_PAUSES, None):
-        try:
-            return urlopen(Request(address, headers=ranges), timeout=_TIMEOUT)
-        except (OSError, HTTPException, ValueError) as error:
-            code = getattr(error, "code", 500)
-            passing = (code >= 500 or code in _BUSY) and not isinstance(error, ValueError)
-            if pause is None or not passing:
-                raise _unopened(address, error) from error
-            time.sleep(pause)
-    raise AssertionError
-
-
-def _told_size(answer: HTTPResponse) -> str | None:
-    """Of the whole file, where the server tells it."""
-    if answer.status == 206:
-        return answer.headers.get("Content-Range", "").rpartition("/")[2]
-    return answer.headers.get("Content-Length")
+    def _hang_up(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+        self._answer = None
 
 
 def _unopened(shard: str, error: Exception) -> InputError:

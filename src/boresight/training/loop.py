@@ -227,10 +227,7 @@ class _Training:
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 return self.wrapped(chunk)
 
-        def weighted(*inputs: Tensor) -> Tensor:
-            return config.contrastive_weight * contrastive(*inputs)
-
-        value, captioning = cached_backward(encode, chunks, weighted, model=self.wrapped, extra=extra)
+        value, captioning = cached_backward(encode, chunks, contrastive, model=self.wrapped, extra=extra)
         parameters = [value for group in self.optimizer.param_groups for value in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_norm)
         measures = {"loss": average(value), "gradient norm": whole_tensor(norm)}

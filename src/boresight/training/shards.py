@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -77,8 +78,8 @@ class Shards:
         """The shards' names below the folder they share, without '.tar': they begin the keys of samples."""
         # The query of an address is a signature, and the next one signs the same shard otherwise.
         names = [shard.partition("?")[0] if is_address(shard) else shard for shard in self.shards]
-        shared = _folder(names)
-        return [name[len(shared) :].removesuffix(".tar") for name in names]
+        above = os.path.commonprefix(names).rfind("/") + 1  # noqa: RUF071  # up to a slash they share
+        return [name[above:].removesuffix(".tar") for name in names]
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -282,10 +283,3 @@ def _info(content: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return info if isinstance(info, dict) else {}
-
-
-def _folder(paths: Sequence[str]) -> str:
-    """The longest folder, with its last slash, that all paths begin with; '' where there is none."""
-    first, last = min(paths), max(paths)
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return first[: first.rfind("/", 0, same) + 1]

@@ -122,7 +122,7 @@ def _with_images(dataset: Dataset, columns: Columns, label: str) -> Dataset:
 
 
 def _image(dataset: Dataset, columns: Columns) -> str:
-    column = columns.image_in(dataset.column_names)
+    column = columns.column("image", dataset.column_names)
     assert column is not None  # Columns.check has seen to it
     return column
 
@@ -164,7 +164,7 @@ def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tupl
     pictures = []
     for split, part in flat.items():
         image, used = _image(part, columns), columns.captions_in(part.column_names)
-        own_id, own_split = columns.id_in(part.column_names), columns.split_in(part.column_names)
+        own_id, own_split = columns.column("id", part.column_names), columns.column("split", part.column_names)
         extras = [column for column in common if column not in (image, *used, own_id, own_split, *FIXED)]
         picture = part.select_columns([image, *extras])
         pictures.append(picture if image == "image" else picture.rename_column(image, "image"))
@@ -208,7 +208,7 @@ def _ids(parts: Mapping[str, Dataset], columns: Columns) -> dict[str, list[str]]
     unique = None not in counts and "" not in counts and max(counts.values(), default=0) == 1
     ids = {}
     for split, part in parts.items():
-        column = columns.id_in(part.column_names)
+        column = columns.column("id", part.column_names)
         others = paths[split] if unique else [f"{normal_split(split)}/{row}" for row in range(len(part))]
         given = others if column is None else part.with_format("arrow")[column][:].to_pylist()
         ids[split] = [other if one in (None, "") else str(one) for one, other in zip(given, others, strict=True)]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # One parsed row: where it stands, and its values by column, or in their place what is wrong with it.
 Parsed = tuple[str, Mapping[str, Any] | str]
+Cells = tuple[str, list[str] | str]  # likewise, of a row whose columns are not named yet
 
 
 def read_tables(
@@ -44,7 +45,6 @@ def read_tables(
         images: the folder of the pictures, when it is elsewhere.
         folder: the folder that the user named as the source; its unmentioned pictures are reported.
     """
-    parse = {"jsonl": _json_lines, "csv": _csv, "tsv": _tsv}[kind]
     root = folder or files[0].parent
 
     def rows() -> Iterator[SourceRow | Problem]:
@@ -53,7 +53,12 @@ def read_tables(
             label = os.path.relpath(file, root)
             split = split_of_file(label)
             with _opened(file) as handle:
-                for where, values in parse(handle, label, columns):
+                if kind == "jsonl":
+                    parsed = _json_lines(handle, label)
+                else:
+                    cells = _csv_cells(handle, label) if kind == "csv" else _tsv_cells(handle, label)
+                    parsed = _by_header(cells, label, columns)
+                for where, values in parsed:
                     if isinstance(values, str):
                         yield Problem("malformed row", f"{where}: {values}")
                     else:
@@ -85,7 +90,7 @@ def holds_text_files(folder: Path) -> bool:
 def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: str, split: str) -> SourceRow | Problem:
     """A row from values by column; its path starts from the folder `above`, and `split` serves when it names none."""
     present = [name for name, value in values.items() if value is not None]
-    image = columns.image_in(present)
+    image = columns.column("image", present)
     name = values[image] if image is not None else None
     if not isinstance(name, str) or not name.strip():
         return Problem("malformed row", f"{where} names no picture")
@@ -93,7 +98,7 @@ def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: st
     cells = [values[column] for column in used]
     if len(cells) > 1:
         cells = [cell for cell in cells if cell is not None and cell != ""]
-    id_column, split_column = columns.id_in(present), columns.split_in(present)
+    id_column, split_column = columns.column("id", present), columns.column("split", present)
     identity = values[id_column] if id_column is not None else None
     path = os.path.join(above, name)
     return SourceRow(
@@ -123,7 +128,7 @@ def _opened(file: Path) -> Iterator[TextIO]:
         yield handle
 
 
-def _json_lines(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed]:
+def _json_lines(handle: TextIO, label: str) -> Iterator[Parsed]:
     for number, line in enumerate(handle, 1):
         if not line.strip():
             continue
@@ -136,18 +141,14 @@ def _json_lines(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed
         yield where, values if isinstance(values, dict) else "no json object"
 
 
-def _csv(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed]:
-    return _by_header(_csv_cells(handle, label), label, columns)
-
-
-def _tsv(handle: TextIO, label: str, columns: Columns) -> Iterator[Parsed]:
+def _tsv_cells(handle: TextIO, label: str) -> Iterator[Cells]:
     """One line a row. A cell in quotes with doubled quotes inside is unquoted; any other quote is a quote."""
-    lines = ((number, line.rstrip("\r\n").split("\t")) for number, line in enumerate(handle, 1) if line.strip())
-    rows = ((f"line {number} of {label}", [_unquoted(cell) for cell in cells]) for number, cells in lines)
-    return _by_header(rows, label, columns)
+    for number, line in enumerate(handle, 1):
+        if line.strip():
+            yield f"line {number} of {label}", [_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")]
 
 
-def _csv_cells(handle: TextIO, label: str) -> Iterator[tuple[str, list[str] | str]]:
+def _csv_cells(handle: TextIO, label: str) -> Iterator[Cells]:
     limit = csv.field_size_limit(2**31 - 1)
     try:
         reader = csv.reader(handle, strict=True, skipinitialspace=True)
@@ -163,33 +164,23 @@ def _csv_cells(handle: TextIO, label: str) -> Iterator[tuple[str, list[str] | st
         csv.field_size_limit(limit)
 
 
-def _by_header(rows: Iterable[tuple[str, list[str] | str]], label: str, columns: Columns) -> Iterator[Parsed]:
-    """Rows of cells, or of what is wrong with them, as values by column; the first row of cells names the columns."""
+def _by_header(rows: Iterable[Cells], label: str, columns: Columns) -> Iterator[Parsed]:
+    """Rows of cells as values by column; the first row of cells names the columns."""
     header: list[str] | None = None
     for where, cells in rows:
         if isinstance(cells, str):
             yield where, cells
         elif header is None:
-            header = _header(cells, label, columns)
+            columns.check(cells, label)
+            for name, count in Counter(cells).items():
+                if count > 1 and name:  # spreadsheets leave empty columns at the end, without a name
+                    raise InputError(f"{label} has {count} columns called '{name}'; rename all but one.")
+            header = cells
+        elif cells and len(cells) != len(header):
+            yield where, f"{len(cells)} cells for {len(header)} columns, starting '{cells[0]}'"
         elif cells:
-            yield where, _by_column(header, cells, columns)
-
-
-def _header(cells: list[str], label: str, columns: Columns) -> list[str]:
-    columns.check(cells, label)
-    for name, count in Counter(cells).items():
-        if count > 1 and name:  # spreadsheets leave empty columns at the end, without a name
-            raise InputError(f"{label} has {count} columns called '{name}'; rename all but one.")
-    return cells
-
-
-def _by_column(header: Sequence[str], cells: Sequence[str], columns: Columns) -> Mapping[str, Any] | str:
-    if len(cells) != len(header):
-        return f"{len(cells)} cells for {len(header)} columns, starting '{cells[0]}'"
-    values: dict[str, Any] = dict(zip(header, cells, strict=True))
-    for name in columns.captions_in(header):
-        values[name] = _list_or_text(values[name])
-    return values
+            values: dict[str, Any] = dict(zip(header, cells, strict=True))
+            yield where, values | {name: _list_or_text(values[name]) for name in columns.captions_in(header)}
 
 
 def _unquoted(cell: str) -> str:

@@ -192,13 +192,13 @@ def _row(sample: _Sample, columns: Columns, split: str, seen: set[str]) -> Sourc
             return Problem("malformed row", f"{where}: no json ({error})")
         info = content if isinstance(content, dict) else {}
     seen.update(sample.parts, info)
-    picture = columns.image_in(sample.parts) if "image" in columns.named else picture_in(sample.parts)
+    picture = columns.column("image", sample.parts) if "image" in columns.named else picture_in(sample.parts)
     captions = _captions(sample, info, columns)
     if picture is None:
         return Problem("caption for an unknown image" if captions else "malformed row", f"{where} has no picture")
     identity = info.get(columns.id[0]) if "id" in columns.named else None
     used = columns.captions_in(info)
-    own = columns.split_in([name for name, value in info.items() if value])
+    own = columns.column("split", [name for name, value in info.items() if value])
     path = f"{os.path.splitext(sample.label)[0]}/{sample.key}"
     return SourceRow(
         key=path,

@@ -105,7 +105,10 @@ def draw_described(scene: Scene, numbers: Iterator[float]) -> list[Described]:
     attributes each. long: all objects by all attributes, and the background.
     """
     order = shuffled(range(len(scene.things)), numbers)
-    shown = {row: _in_order(shuffled(ATTRIBUTES, numbers)[:2]) for row in order[: (len(order) + 1) // 2]}
+    shown = {
+        row: tuple(sorted(shuffled(ATTRIBUTES, numbers)[:2], key=ATTRIBUTES.index))
+        for row in order[: (len(order) + 1) // 2]
+    }
     first = order[0]
     short = Described({first: (shown[first][pick(2, numbers)],)}, background=False)
     long = Described(dict.fromkeys(order, ATTRIBUTES), background=True)
@@ -132,10 +135,6 @@ def thing_phrase(thing: Thing, attributes: Sequence[str]) -> str:
         return f"{article} {text}"
     before = {"left": "on", "right": "on", "centre": "in"}.get(thing.place, "at")
     return f"{article} {text} {before} the {thing.place}"
-
-
-def _in_order(attributes: Sequence[str]) -> tuple[str, ...]:
-    return tuple(attribute for attribute in ATTRIBUTES if attribute in attributes)
 
 
 def pick(count: int, numbers: Iterator[float]) -> int:
