@@ -45,7 +45,7 @@ class BenchmarkResult:
         neutral: those of which neither is.
         data: a fingerprint of the collection it was run on; '' where the title says it.
         facts: sizes, settings, and what was wrong with the data.
-        examples: caption queries, as `boresight.benchmarks.examples` makes them: 'rule' that picked it, 'caption', and
+        examples: caption queries, as `boresight.benchmarks.retrieval` makes them: 'rule' that picked it, 'caption', and
             by the names of `scores` 'ranks' (of the true image) and 'rankings', images with 'id', 'rank' from 1,
             'right' and 'picture', a file below the run's folder.
         pairs: pairs of images and texts in two dimensions, 'plain' and 'edited' -> 'images' and 'texts' -> P points.
@@ -104,20 +104,16 @@ class BenchmarkRun(BenchmarkResult):
                     "run 'boresight evaluate' again."
                 )
             run = cls(**content, folder=file.parent)
-            run.check()
+            numbers = [value for values in run.scores.values() for value in values.values()]
+            if PLAIN not in run.scores or not all(isinstance(value, (int, float)) for value in numbers):
+                raise ValueError(f"'scores' are no numbers by measure, of '{PLAIN}' at least")
+            if not isinstance(run.facts, Mapping) or not all(set(each) >= EXAMPLE for each in run.examples):
+                raise ValueError("'facts' or 'examples' have another form")
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ArtefactError(
                 f"{folder} holds no run on a benchmark ({error}); pass what 'boresight evaluate --out' wrote."
             ) from error
         return run
-
-    def check(self) -> None:
-        """Raises ValueError, TypeError or AttributeError for what a page cannot show."""
-        numbers = [value for values in self.scores.values() for value in values.values()]
-        if PLAIN not in self.scores or not all(isinstance(value, (int, float)) for value in numbers):
-            raise ValueError(f"'scores' are no numbers by measure, of '{PLAIN}' at least")
-        if not isinstance(self.facts, Mapping) or not all(set(each) >= EXAMPLE for each in self.examples):
-            raise ValueError("'facts' or 'examples' have another form")
 
     def __str__(self) -> str:
         measures = list(dict.fromkeys(name for values in self.scores.values() for name in values))

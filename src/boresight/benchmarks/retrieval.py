@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from itertools import pairwise
@@ -14,19 +15,22 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-from boresight.benchmarks.examples import retrieval_examples
 from boresight.benchmarks.files import PublishedFiles
 from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, not_as_published, size_facts
+from boresight.benchmarks.record import PICTURES
 from boresight.data.assemble import SourceRow, assemble, dataset_of
 from boresight.data.collection import Collection
 from boresight.data.files import finder, folder_of_images
+from boresight.data.images import thumbnail
 from boresight.data.problems import Problem, printable, summary
 from boresight.device import pick_device
-from boresight.editing.scorer import ways
+from boresight.editing.scorer import Scorer, ways
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.retrieval import RECALLS, evaluate_retrieval
+from boresight.evaluation.examples import ranked_queries
+from boresight.evaluation.retrieval import RECALLS, RetrievalScores, evaluate_retrieval
 from boresight.progress import say
+from boresight.storage import replace_file
 
 Draft = tuple[Dataset, list[Problem]]
 Split = Callable[[str], list[str]]
@@ -89,16 +93,12 @@ class PublishedRetrieval:
         table = dataset.data.table
         table = table.set_column(table.column_names.index("split"), "split", split)
         collection = Collection(dataset_of(table), self.name, tuple(problems))
-        self._compare(collection, bool(missing))
-        return collection
-
-    def _compare(self, collection: Collection, missing: bool) -> None:
-        """Say what makes a figure on this collection another than the published one."""
-        if collection.problems:
+        if problems:
             fewer = "; figures over fewer images are not the published ones" if missing else ""
-            say(f"{self.title}: skipped {summary(collection.problems)}{fewer}.")
+            say(f"{self.title}: skipped {summary(problems)}{fewer}.")
         for what, (here, there) in self.differs(len(collection), len(collection.texts)).items():
             say(f"{self.title}: {here:,} {what} here, {there:,} as published.")
+        return collection
 
 
 def from_rows(rows: Callable[..., Iterator[SourceRow]]) -> Callable[..., Draft]:
@@ -165,3 +165,47 @@ def run_retrieval(
     examples = retrieval_examples(parts[0], collection, job.out, first, job.ways, seed=job.seed)
     scores = {way: {name: fmean(run[name] for run in runs) for name in RECALLS} for way, runs in results.items()}
     return BenchmarkResult(scores=scores, charts=("T2I R@1", "I2T R@1"), facts=facts, examples=examples)
+
+
+def retrieval_examples(
+    embeddings: Embeddings,
+    collection: Collection,
+    folder: Path,
+    results: Mapping[str, RetrievalScores],
+    scorers: Mapping[str, Scorer],
+    *,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Caption queries with the first images of each ranking, as `BenchmarkRun.examples` keeps them: `ranked_queries`.
+
+    Args:
+        collection: has the pictures of `embeddings`.
+        folder: of the run; gets `pictures/`, the images shown, made small.
+        results, scorers: 'plain' and, where there is an editor, 'edited' -> its retrieval on `embeddings`, and itself.
+
+    Raises InputError for a picture that cannot be read, and ArtefactError for a folder that cannot be written.
+    """
+    if embeddings.captions is None:
+        return []
+    row_of = {identity: row for row, identity in enumerate(collection.ids)}
+    written: dict[str, str] = {}
+
+    def write(identity: str) -> str:
+        """The file of an image made small, below `folder`."""
+        if identity not in written:
+            written[identity] = f"{PICTURES}/{hashlib.sha256(identity.encode()).hexdigest()[:16]}.webp"
+            replace_file(folder / written[identity], thumbnail(collection.image(row_of[identity])))
+        return written[identity]
+
+    return [
+        {
+            "rule": query.rule,
+            "caption": query.caption,
+            "ranks": query.ranks,
+            "rankings": {
+                way: [{**vars(one), "picture": write(one.id)} for one in images]
+                for way, images in query.rankings.items()
+            },
+        }
+        for query in ranked_queries(embeddings, results, scorers, seed=seed)
+    ]

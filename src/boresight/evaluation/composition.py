@@ -106,19 +106,18 @@ def contrasts_by_editor(
 def _composition(
     contrasts: Contrasts, scores: Sequence[Tensor | None], problems: Sequence[Problem], cut: int
 ) -> CompositionScores:
-    scored = [(item, own) for item, own in zip(contrasts.items, scores, strict=True) if own is not None]
-    items = [item for item, _ in scored]
-    right = np.array([_is_right(item, own) for item, own in scored], bool)
-    groups = list(dict.fromkeys(item.group for item in items))
-    number = {name: i for i, name in enumerate(groups)}
-    member = np.array([number[item.group] for item in items])
-    sizes = dict(zip(groups, np.bincount(member).tolist(), strict=True))
-    hits = dict(zip(groups, np.bincount(member, right).tolist(), strict=True))
-    accuracy = {name: 100 * hits[name] / sizes[name] for name in groups}
-    in_macro = tuple(name for name in groups if sizes[name] >= contrasts.fewest and name not in contrasts.outside_macro)
+    items: list[Contrast] = []
+    marks: dict[str, list[bool]] = {}
+    for item, own in zip(contrasts.items, scores, strict=True):
+        if own is not None:
+            items.append(item)
+            marks.setdefault(item.group, []).append(_is_right(item, own))
+    sizes = {group: len(right) for group, right in marks.items()}
+    accuracy = {group: 100 * sum(right) / len(right) for group, right in marks.items()}
+    in_macro = tuple(name for name in sizes if sizes[name] >= contrasts.fewest and name not in contrasts.outside_macro)
     macro = float(np.mean([accuracy[name] for name in in_macro])) if in_macro else float("nan")
     return CompositionScores(
-        values={"macro accuracy": macro, "micro accuracy": 100 * float(right.mean())},
+        values={"macro accuracy": macro, "micro accuracy": 100 * (sum(map(sum, marks.values())) / len(items))},
         main="macro accuracy",
         name=contrasts.name or "composition",
         counts={"items": len(items), "left out": len(problems), **({"cut captions": cut} if cut else {})},
