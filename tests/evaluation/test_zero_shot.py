@@ -125,9 +125,7 @@ def test_unit_sentences_weigh_alike() -> None:
 
 def test_a_model_that_tells_nothing_apart_is_at_chance() -> None:
     encoder = Table(torch.ones(6, 2), {f"c{c}": [1, 1] for c in range(8)})
-    found = evaluate_zero_shot(
-        encoder, numbered(6), [0, 0, 1, 2, 3, 7], [f"c{c}" for c in range(8)], ["{}"], name="flat"
-    )
+    found = evaluate_zero_shot(encoder, numbered(6), [0, 0, 1, 2, 3, 7], [f"c{c}" for c in range(8)], ["{}"])
     assert (found["top-1"], found["top-5"], found["mean per class"]) == (12.5, 62.5, 12.5)
     assert found.to_dict() == {
         "top-1": 12.5,
@@ -138,7 +136,7 @@ def test_a_model_that_tells_nothing_apart_is_at_chance() -> None:
         "left out": 0,
     }
     lines = str(found).splitlines()
-    assert lines[0] == "flat: 6 images, 8 classes, 0 left out"
+    assert lines[0] == "zero-shot classification: 6 images, 8 classes, 0 left out"
     assert [line.split()[-1] for line in lines[1:]] == ["chance", "12.50", "62.50", "12.50"]
     assert lines[2].split() == ["top-1", "12.50", "12.50"]
 

@@ -46,8 +46,8 @@ def relative_modality_gap(embeddings: Embeddings) -> float:
     pairs of different rows, texts of one image among them. 1/2: a pair is as far apart as two rows of a modality.
     Exact, in O((N + M) d). NaN for fewer than 2 images or texts.
     """
-    within = [_distance(_mean_cosine(rows, label)) for rows, label in _sides(embeddings)]
-    pair = _distance(matched_cosine(embeddings))
+    cosines = matched_cosine(embeddings), *(_mean_cosine(rows, label) for rows, label in _sides(embeddings))
+    pair, *within = ((1 - cosine) / 2 for cosine in cosines)
     whole = pair + sum(within) / 2
     return pair / whole if whole > 1e-12 else math.nan  # all rows are one, to rounding
 
@@ -249,7 +249,3 @@ def _pairs(embeddings: Embeddings) -> Iterator[tuple[Tensor, Tensor]]:
     for start, texts in unit_blocks(embeddings.texts, "texts"):
         owners = embeddings.owners[start : start + len(texts)]
         yield normalised(embeddings.images[owners], "images"), texts
-
-
-def _distance(cosine: float) -> float:
-    return (1 - cosine) / 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -213,7 +213,7 @@ def _scored(
     scores: dict[str, list[Tensor | None]] = {name: [None] * len(contrasts) for name in editors}
     unread: list[Problem] = []
     cut = 0
-    batches = list(_by_picture(contrasts.items, batch_size))
+    batches = _by_picture(contrasts.items, batch_size)
     pictures = [contrasts.items[rows[0]].picture for batch in batches for rows in batch]
     embedding = picture_batches(
         encoder, lambda row: pictures[row].open(), len(pictures), batch_size=batch_size, workers=workers
@@ -270,12 +270,11 @@ def _score_batch(
     return cut
 
 
-def _by_picture(items: Sequence[Contrast], batch_size: int) -> Iterator[list[list[int]]]:
+def _by_picture(items: Sequence[Contrast], batch_size: int) -> list[list[list[int]]]:
     """Rows of items by picture, so that each picture is embedded once, `batch_size` pictures at a time."""
 
     def picture(row: int) -> tuple[str, tuple[float, ...]]:
         return items[row].picture.name, items[row].picture.box or ()
 
     together = [list(rows) for _, rows in groupby(sorted(range(len(items)), key=picture), picture)]
-    for start in range(0, len(together), batch_size):
-        yield together[start : start + batch_size]
+    return [together[start : start + batch_size] for start in range(0, len(together), batch_size)]

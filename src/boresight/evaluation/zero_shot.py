@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +64,6 @@ def evaluate_zero_shot(
     editor: Scorer | None = None,
     *,
     batch_size: int = 64,
-    name: str = "",
 ) -> ZeroShotScores:
     """How often the class of a picture scores highest of all.
 
@@ -87,9 +85,7 @@ def evaluate_zero_shot(
         InputError: labels, classes or templates that make no sense, or no picture that can be read.
         ArtefactError: an editor of another encoder or width.
     """
-    return zero_shot_by_editor(
-        encoder, pictures, labels, classes, templates, {"": editor}, batch_size=batch_size, name=name
-    )[""]
+    return zero_shot_by_editor(encoder, pictures, labels, classes, templates, {"": editor}, batch_size=batch_size)[""]
 
 
 def zero_shot_by_editor(
@@ -102,16 +98,15 @@ def zero_shot_by_editor(
     *,
     batch_size: int = 64,
     workers: int = 2,
-    name: str = "",
 ) -> dict[str, ZeroShotScores]:
     """`evaluate_zero_shot` for each of the editors, with pictures and classes embedded once for all."""
     for editor in editors.values():
         check_batches(encoder, editor, batch_size)
-    left_out: Sequence[Problem] = ()
-    if isinstance(pictures, Collection):
-        name, left_out, open_row = name or pictures.name, pictures.problems, pictures.image
-    else:
-        open_row = partial(_open_one, pictures)
+    name, left_out = (pictures.name, pictures.problems) if isinstance(pictures, Collection) else ("", ())
+
+    def open_row(row: int) -> Image.Image:
+        return pictures.image(row) if isinstance(pictures, Collection) else open_picture(pictures[row])
+
     truth = _labels(labels, len(pictures), len(classes))
     names, cut = class_embeddings(encoder, classes, templates, batch_size=batch_size)
     rows, wrong = embed_pictures(
@@ -127,10 +122,6 @@ def zero_shot_by_editor(
     return {
         way: _result(of, truth[kept].numpy(), classes, name, [*left_out, *problems], cut) for way, of in counts.items()
     }
-
-
-def _open_one(pictures: Sequence[Image.Image | str | Path], row: int) -> Image.Image:
-    return open_picture(pictures[row])
 
 
 def class_embeddings(
