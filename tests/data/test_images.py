@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from boresight.data.images import check_header, decode
+from boresight.data.images import decode
 from boresight.errors import InputError
 
 
@@ -97,7 +97,6 @@ def test_a_picture_within_a_file_is_read_at_its_place(tmp_path: Path) -> None:
     (tmp_path / "pack").write_bytes(b"before" + data + b"after")
     cell = {"bytes": None, "path": str(tmp_path / "pack"), "offset": 6, "size": len(data)}
     assert pixels(cell)[0, 0].tolist() == [1, 2, 3]
-    check_header(cell, "it")
     with pytest.raises(InputError, match="picture of it is corrupt"):
         decode({**cell, "offset": 7}, "it")
 
@@ -115,15 +114,6 @@ def test_missing_and_damaged_pictures_are_named(tmp_path: Path) -> None:
         decode({"bytes": b"", "path": None}, "image 'x'")
     with pytest.raises(InputError, match="is corrupt"):
         decode({"bytes": None, "path": None}, "image 'x'")
-
-
-def test_the_header_check_reads_no_pixels(tmp_path: Path) -> None:
-    whole = encoded(Image.effect_noise((64, 64), 50), "JPEG")["bytes"]
-    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    check_header({"bytes": None, "path": str(tmp_path / "cut.jpg")}, "it")
-    (tmp_path / "text.jpg").write_bytes(b"not a picture")
-    with pytest.raises(InputError, match="is corrupt"):
-        check_header({"bytes": None, "path": str(tmp_path / "text.jpg")}, "it")
 
 
 _SAMPLES = [

@@ -84,7 +84,7 @@ def slow_logits(captioner: Captioner, image, text, real):
     """The definition for one picture, position by position, over lists of what each may read."""
     config = captioner.config
     prefix = [row @ captioner.image_in.weight.T for row in image] + [row @ captioner.text_in.weight.T for row in text]
-    hidden = {len(image) + place for place, known in enumerate(real) if not known} if config.mask_padding else set()
+    hidden = {len(image) + place for place, known in enumerate(real) if not known}
     x = [*prefix, *captioner.queries]
     count, part = len(prefix), config.width // config.heads
     for block in captioner.blocks:
@@ -112,10 +112,9 @@ def slow_logits(captioner: Captioner, image, text, real):
     seed=st.integers(0, 10**6),
     images=st.integers(1, 4),
     texts=st.integers(1, 4),
-    masking=st.booleans(),
 )
-def test_logits_and_gradients_are_those_of_the_definition(seed, images, texts, masking):
-    captioner = shaken(replace(SMALL, mask_padding=masking), seed)
+def test_logits_and_gradients_are_those_of_the_definition(seed, images, texts):
+    captioner = shaken(SMALL, seed)
     image, text = states(2, seed, (images, 5), (texts, 7))
     random = torch.Generator().manual_seed(seed)
     real = torch.rand(2, texts, generator=random) < 0.6
@@ -156,13 +155,13 @@ def test_nothing_flows_where_the_mask_forbids():
         assert torch.equal(first, again)
 
 
-def test_padding_of_web_captions_is_hidden_unless_asked_for():
+def test_padding_of_web_captions_is_hidden():
     image, text = states(1, 5, (3, 5), (2, 7))
     padded = torch.cat([text, torch.full((1, 3, 7), 9.0, dtype=torch.float64)], dim=1)
     real = torch.tensor([[True, True, False, False, False]])
-    hiding, published = shaken(SMALL), shaken(replace(SMALL, mask_padding=False))
+    hiding = shaken(SMALL)
     torch.testing.assert_close(hiding(image, padded, real=real), hiding(image, text))
-    assert not torch.allclose(published(image, padded, real=real), published(image, text), atol=1e-2)
+    assert not torch.allclose(hiding(image, padded), hiding(image, text), atol=1e-2)
 
 
 def test_the_head_computes_in_float32_under_autocast():

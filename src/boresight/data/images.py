@@ -43,14 +43,6 @@ def open_picture(source: Image.Image | str | Path) -> Image.Image:
     return to_rgb(source) if isinstance(source, Image.Image) else decode({"path": str(source)}, f"'{source}'")
 
 
-def check_header(source: Mapping[str, Any], label: str) -> None:
-    """Read only as much of a picture as tells its format and size. Raises InputError like `decode`."""
-    with _explained(source, label):
-        lazy = source.get("bytes") is None and source.get("offset") is None
-        with Image.open(source["path"] if lazy else io.BytesIO(_read(source))):
-            pass
-
-
 def _read(source: Mapping[str, Any]) -> bytes:
     data = source.get("bytes")
     if data is not None:

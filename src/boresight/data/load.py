@@ -19,7 +19,7 @@ from boresight.data.formats.coco import read_coco, read_karpathy
 from boresight.data.formats.huggingface import load_hub, load_parquet, load_saved, read_datasets
 from boresight.data.formats.tables import read_tables, read_text_files
 from boresight.data.formats.tar import read_webdataset
-from boresight.data.images import check_header, decode
+from boresight.data.images import decode
 from boresight.data.problems import Problem, printable, summary
 from boresight.data.splits import normal_split
 from boresight.errors import InputError, require_choice
@@ -27,7 +27,6 @@ from boresight.prefetch import ahead
 from boresight.progress import progress, say
 
 OnError = Literal["skip", "refuse"]
-CheckImages = Literal["none", "open", "decode"]
 Draft = tuple[Dataset, list[Problem]]
 
 
@@ -42,7 +41,7 @@ def load_collection(
     split_column: str | None = None,
     split: str | None = None,
     on_error: OnError = "skip",
-    check_images: CheckImages = "none",
+    check_images: bool = False,
     name: str | None = None,
 ) -> Collection:
     """Captioned images from a folder, a captions file, tar shards, parquet, or a Hugging Face dataset.
@@ -70,7 +69,7 @@ def load_collection(
         image_column, caption_columns, id_column, split_column: names of columns or json keys; usual names are found.
         split: only the images of this split.
         on_error: 'skip' leaves bad rows out; 'refuse' raises on the first kind of trouble.
-        check_images: beyond the existence of files, 'open' reads every picture's header, 'decode' every pixel.
+        check_images: decode every picture, beyond looking whether its file is there.
         name: what to call the collection; the source's own name by default.
 
     Raises:
@@ -78,7 +77,6 @@ def load_collection(
             'refuse', anything in it cannot be used.
     """
     require_choice("on_error", on_error, get_args(OnError))
-    require_choice("check_images", check_images, get_args(CheckImages))
     if format is not None:
         require_choice("format", format, FORMATS)
     if images is not None:
@@ -98,8 +96,8 @@ def load_collection(
         )
     problems = [Problem(problem.what, printable(problem.where)) for problem in problems]
     _refuse_or_go_on(problems, on_error, label)
-    if check_images != "none" and len(dataset):
-        kept, unreadable = _checked(dataset, check_images)
+    if check_images and len(dataset):
+        kept, unreadable = _checked(dataset)
         _refuse_or_go_on(unreadable, on_error, label)
         problems += unreadable
         dataset = dataset if len(kept) == len(dataset) else dataset.select(kept)
@@ -149,16 +147,15 @@ def _read_json(file: Path) -> Any:
         raise InputError(f"{file} cannot be read as json ({error}); mend or fetch it again.") from error
 
 
-def _checked(dataset: Dataset, how: CheckImages) -> tuple[list[int], list[Problem]]:
+def _checked(dataset: Dataset) -> tuple[list[int], list[Problem]]:
     """Rows whose pictures can be read, and a problem for each other one."""
     cells = dataset.select_columns(["id", "image"])
-    check = check_header if how == "open" else decode
 
     def unreadable(row: int) -> str | None:
         """The id of a picture that cannot be read."""
         cell = cells[row]
         try:
-            check(cell["image"], cell["id"])
+            decode(cell["image"], cell["id"])
         except InputError:
             return cell["id"]
         return None

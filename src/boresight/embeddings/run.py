@@ -8,9 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,9 +26,6 @@ from boresight.errors import InputError, require_at_least
 from boresight.progress import progress, say
 from boresight.runs import GO_ON, JOURNAL, Run, open_run, refuse_other_run
 from boresight.storage import MANIFEST, read_manifest, writing
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 _LABELS = {
     "encoder_fingerprint": "an encoder of fingerprint",
@@ -106,13 +102,9 @@ class _Job:
     in_memory: bool
     long_text: LongText
 
-    @cached_property
-    def _table(self) -> Dataset:
-        return self.collection.dataset.select_columns(["id", "captions", "split"])
-
     def rows(self, start: int, stop: int) -> dict[str, list[Any]]:
         """Columns id, captions and split of some images."""
-        return self._table[start:stop]
+        return self.collection.dataset.select_columns(["id", "captions", "split"])[start:stop]
 
 
 def _embed_into(folder: Path, job: _Job) -> Embeddings:

@@ -206,8 +206,8 @@ class Captioner(nn.Module):
         Args:
             image_states: (B, P, image_width) float, of `prefix_states`.
             text_states: (B, T, text_width) float, of the web captions.
-            real: (B, T) bool, False on the padding of the web captions; None: there is none. Read only under
-                `config.mask_padding`.
+            real: (B, T) bool, False on the padding of the web captions, which is hidden (ours: the published one reads
+                it, so that what it writes depends on the longest caption of the batch); None: there is none.
 
         Raises InputError when states do not fit the configuration.
         """
@@ -223,7 +223,7 @@ class Captioner(nn.Module):
         count = prefix.shape[1]
         x = torch.cat([prefix, self.queries.expand(len(prefix), -1, -1).to(prefix.dtype)], dim=1)
         mask = prefix_mask(count, self.config.queries).to(x.device)
-        if real is not None and self.config.mask_padding:
+        if real is not None:
             seen = F.pad(real, (image_states.shape[1], self.config.queries), value=True)
             mask = mask & seen[:, None, None, :]
         for block in self.blocks:

@@ -233,9 +233,6 @@ class CaptionerShape:
     heads: int = 6
     queries: int = 128
     """N, the longest caption in tokens, its end token included."""
-    mask_padding: bool = True
-    """Hide the padding of web captions. Ours: the published model reads it, so that what it writes depends on the
-    longest caption of the batch."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -103,7 +103,7 @@ def test_trouble_in_a_dataset_is_named_and_the_rest_kept() -> None:
 
 def test_corrupt_bytes_are_found_when_asked() -> None:
     dataset = Dataset.from_dict({"image": [picture(), b"no picture"], "text": ["a", "b"]})
-    collection = load_collection(dataset, check_images="open")
+    collection = load_collection(dataset, check_images=True)
     assert (collection.texts, first_red(collection)) == (["a"], [10])
     assert list(collection.problems) == [Problem("corrupt image", "all/1")]
 

@@ -172,7 +172,7 @@ def test_compressed_and_foreign_shards_are_refused(tmp_path: Path) -> None:
 def test_pictures_in_shards_are_checked(tmp_path: Path) -> None:
     write_tar(tmp_path / "x.tar", {**sample("a"), "b.jpg": b"no picture", "b.txt": b"text"})
     assert len(load_collection(tmp_path / "x.tar")) == 2
-    collection = load_collection(tmp_path / "x.tar", check_images="open")
+    collection = load_collection(tmp_path / "x.tar", check_images=True)
     assert (collection.ids, list(collection.problems)) == (["x/a"], [Problem("corrupt image", "x/b")])
 
 
