@@ -59,6 +59,16 @@ def bert_tokenizer() -> hf.BertTokenizer:
     return hf.BertTokenizer(vocab={token: i for i, token in enumerate(tokens)}, model_max_length=20)
 
 
+def tiny_tokenizers() -> dict[str, hf.PreTrainedTokenizerBase]:
+    """One of each way to put special tokens around a text."""
+    return {
+        "clip": clip_tokenizer(),
+        "bert": bert_tokenizer(),
+        "gemma": gemma_like_tokenizer(hf.GemmaTokenizer),
+        "siglip2": gemma_like_tokenizer(hf.Siglip2Tokenizer),
+    }
+
+
 def _clip():
     tokenizer = clip_tokenizer()
     config = hf.CLIPConfig(

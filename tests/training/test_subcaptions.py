@@ -1,4 +1,4 @@
-"""Sub-captions: reductions of token ids, sentences, and the special tokens around."""
+"""Sub-captions: reductions of token ids, and sentences."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import subprocess
 import sys
 
 import pytest
-import transformers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boresight.encoders.tokens import content_ids, padded_ids, special_ids
+from boresight.encoders.tokens import content_ids
 from boresight.errors import InputError
 from boresight.seeds import generator
 from boresight.training.subcaptions import (
@@ -22,14 +21,9 @@ from boresight.training.subcaptions import (
     sub_caption,
     truncate,
 )
-from tiny_encoders import bert_tokenizer, clip_tokenizer, gemma_like_tokenizer
+from tiny_encoders import tiny_tokenizers
 
-TOKENIZERS = {
-    "clip": clip_tokenizer(),
-    "bert": bert_tokenizer(),
-    "gemma": gemma_like_tokenizer(hf.GemmaTokenizer),
-    "siglip2": gemma_like_tokenizer(hf.Siglip2Tokenizer),
-}
+TOKENIZERS = tiny_tokenizers()
 CAPTION = "A dog leaps. A cat sleeps on a mat! Is it day? The sky is blue."
 ids_and_budgets = st.tuples(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 14), st.integers(0, 99))
 
@@ -168,20 +162,15 @@ def test_short_captions_and_refusals() -> None:
         reduce(CAPTION, "cut", 5, clip, generator(0))
     with pytest.raises(InputError, match="budget of 0"):
         reduce(CAPTION, "block", 0, clip, generator(0))
-    with pytest.raises(InputError, match="A length of 2"):
-        padded_ids([1], clip, 2)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
-def test_untouched_text_is_encoded_as_the_tokenizer_does(name: str, data: st.DataObject) -> None:
+def test_none_leaves_the_text_as_it_is(name: str, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[name]
     text = data.draw(st.text(alphabet="abC ,.!'9", max_size=30))
-    length = data.draw(st.integers(4, 40))
-    expected = tokenizer(text, max_length=length, truncation=True, padding="max_length")["input_ids"]
-    ids = reduce(text, "none", 1, tokenizer, generator(0))
-    assert padded_ids(ids, tokenizer, length) == expected
+    assert reduce(text, "none", 1, tokenizer, generator(0)) == content_ids(text, tokenizer)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -195,20 +184,6 @@ def test_strategies_agree_with_their_parts(name: str) -> None:
     assert reduce(CAPTION, "sub-caption", 7, tokenizer, generator(2)) == content_ids(one, tokenizer)[:7]
     filled = {len(reduce(CAPTION, "sub-caption", 20, tokenizer, generator(i), fill=True)) for i in range(30)}
     assert max(filled) == 20
-    start, end = special_ids(tokenizer)
-    row = padded_ids(full, tokenizer, 12)
-    assert row[:1] == list(start) or not start
-    assert row[-1] == end[-1]
-
-
-def test_padding_on_the_left_and_without_a_padding_token() -> None:
-    tokenizer = bert_tokenizer()
-    tokenizer.padding_side = "left"
-    ids = content_ids("ab", tokenizer)
-    assert padded_ids(ids, tokenizer, 6) == tokenizer("ab", max_length=6, padding="max_length")["input_ids"]
-    tokenizer = bert_tokenizer()
-    tokenizer.pad_token = None
-    assert padded_ids(ids, tokenizer, 6) == [*tokenizer("ab")["input_ids"], 3, 3]
 
 
 def test_one_seed_one_result_in_any_process() -> None:
