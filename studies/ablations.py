@@ -60,8 +60,9 @@ from boresight.sae import SparseAutoencoder, measure_sae
 from boresight.sae.config import ARCHITECTURES, Architecture
 from boresight.seeds import generator
 from boresight.storage import fingerprint, replace_text
-from boresight.tables import Spread, markdown
+from boresight.tables import Spread
 from kept import keep, kept
+from markdown_tables import markdown
 
 RANDOM, SHUFFLED = "random mask", "shuffled images"
 PLAIN, TUNED = "plain", "text fine-tuning"

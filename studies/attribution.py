@@ -43,8 +43,9 @@ from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.seeds import generator
 from boresight.storage import replace_text
-from boresight.tables import Spread, markdown
+from boresight.tables import Spread
 from kept import keep, kept
+from markdown_tables import markdown
 from remove_and_retrain import remove_and_retrain
 from worlds.collages import emoji_pairs
 from worlds.grounded import CaptionedImages, GroundedPairs, scene_pairs

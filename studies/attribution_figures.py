@@ -13,7 +13,8 @@ from attribution_measures.figures import FAITHFUL, GROUNDED, TEXTUAL
 from boresight.attribution.localisation import target_vs_distractor
 from boresight.encoders.tokens import Token, grouped_words
 from boresight.errors import InputError
-from boresight.tables import Spread, markdown
+from boresight.tables import Spread
+from markdown_tables import markdown
 from worlds.phrases import GroundedTexts, Span
 
 PHRASES = {

@@ -62,12 +62,13 @@ from boresight.errors import InputError
 from boresight.evaluation.retrieval import evaluate_retrieval
 from boresight.progress import say
 from boresight.storage import replace_text
-from boresight.tables import Spread, markdown
+from boresight.tables import Spread
 from boresight.training.checkpoints import CHECKPOINT, MODEL
 from boresight.training.config import CaptionerShape, Captions, Loss, PretrainConfig, Stage, Strategy, StreamConfig
 from boresight.training.recipe import train_on
 from boresight.training.shards import open_rows
 from kept import keep, kept
+from markdown_tables import markdown
 from worlds.small_clip import SmallClipConfig, small_clip, small_processor, train_tokenizer
 from worlds.synthetic_captions import SYNTHETIC, WEB, web_captions, with_training_captions
 

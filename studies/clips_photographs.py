@@ -30,11 +30,12 @@ from boresight.evaluation.retrieval import evaluate_retrieval
 from boresight.progress import say
 from boresight.seeds import generator
 from boresight.storage import replace_json, replace_text
-from boresight.tables import Spread, markdown
+from boresight.tables import Spread
 from boresight.training.contrastive import clamp_scale, clips_loss, infonce_loss, multi_positive_loss
 from boresight.training.parameters import rate_share
 from boresight.training.subcaptions import reduce
 from clips import ARMS, Arm
+from markdown_tables import markdown
 from photographs import (
     Photographs,
     Standardised,

@@ -32,7 +32,8 @@ from boresight.evaluation.comparison_rows import EDITED, EDITED_MASKS, PLAIN, RO
 from boresight.evaluation.retrieval import RECALLS
 from boresight.progress import say
 from boresight.seeds import generator
-from boresight.tables import Spread, markdown
+from boresight.tables import Spread
+from markdown_tables import markdown
 from photographs import ENCODERS, Photographs, Towers, cut, embedded, halves, load_photographs, minilm
 
 PARTS: tuple[Literal["whole", "imbalance", "richness", "swaps"], ...] = ("whole", "imbalance", "richness", "swaps")

@@ -62,13 +62,14 @@ from boresight.evaluation.probes import fit_probe, object_bias
 from boresight.progress import say
 from boresight.recall import count_image_to_text, count_text_to_image
 from boresight.storage import replace_text
-from boresight.tables import Spread, markdown
+from boresight.tables import Spread
 from boresight.training.checkpoints import CHECKPOINT, MODEL
 from boresight.training.config import PretrainConfig, StreamConfig
 from boresight.training.recipe import train_on
 from boresight.training.shards import open_rows
 from clips import small_encoder
 from kept import keep, kept
+from markdown_tables import markdown
 from worlds.mad import FACTORS, make_mad
 from worlds.small_clip import SmallClipConfig, train_tokenizer
 

@@ -24,7 +24,7 @@ from boresight.encoders import Encoder, load_encoder
 from boresight.evaluation import RetrievalScores, chance, evaluate_retrieval
 from boresight.evaluation.retrieval import RECALLS
 from boresight.models import default_model_path
-from boresight.tables import markdown
+from markdown_tables import markdown
 
 
 def main(model: Path | None = None) -> None:

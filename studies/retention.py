@@ -38,7 +38,8 @@ from boresight.progress import say
 from boresight.sae import SparseAutoencoder
 from boresight.seeds import generator
 from boresight.storage import replace_text
-from boresight.tables import Spread, markdown
+from boresight.tables import Spread
+from markdown_tables import markdown
 
 VALUES: dict[str, Sequence[str]] = {
     "shape": SHAPES,

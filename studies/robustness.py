@@ -37,7 +37,8 @@ from boresight.evaluation.word_swaps import KINDS, Kind, swap_words
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder
-from boresight.tables import Spread, markdown
+from boresight.tables import Spread
+from markdown_tables import markdown
 
 COLLECTIONS: dict[str, Callable[[], Collection]] = {"emoji": load_emoji, "scenes": load_scenes}
 COLUMNS = ("accuracy", "false rate")

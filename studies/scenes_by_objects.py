@@ -25,7 +25,8 @@ from boresight.evaluation import RetrievalScores, evaluate_retrieval
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder
-from boresight.tables import Spread, markdown
+from boresight.tables import Spread
+from markdown_tables import markdown
 
 OBJECTS = (1, 2, 3, 4)
 

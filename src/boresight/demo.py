@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,7 +46,6 @@ def run_job(
     k: int = 32,
     device: str | torch.device | None = None,
     on_error: Literal["skip", "refuse"] = "skip",
-    facts: Mapping[str, str] | None = None,
 ) -> Job:
     """Embed, fit, compare with every control, name the latents, write the page.
 
@@ -57,7 +56,6 @@ def run_job(
     Args:
         folder: gets `embeddings/`, `seed-<s>/sae`, `seed-<s>/edited`, `names/`, `comparison.json`, `comparison.csv`.
         report: the HTML file.
-        facts: what to say of the run at the head of the page.
 
     Raises:
         InputError: a split is missing or empty, or an input cannot be used.
@@ -94,7 +92,7 @@ def run_job(
         pick_examples(shown, editor, names.names, kinds=kinds.get(tests[0]), seed=seeds[0]),
         pick_latents(shown, sae, names.names, seed=seeds[0]),
         pictures=used,
-        facts={"Collection": collection.name, **(facts or {})},
+        facts={"Collection": collection.name},
     )
     return Job(embeddings, comparison, sae, editor, names)
 

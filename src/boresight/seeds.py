@@ -7,11 +7,11 @@ import hashlib
 import torch
 
 
-def generator(seed: int, stream: str = "", device: str | torch.device = "cpu") -> torch.Generator:
+def generator(seed: int, stream: str = "") -> torch.Generator:
     """A torch generator that depends on `seed` and on the name of what it is for.
 
     Distinct `stream` names give independent draws under one seed, so adding a draw somewhere does not
     shift the draws elsewhere.
     """
     digest = hashlib.sha256(f"{seed}:{stream}".encode()).digest()
-    return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

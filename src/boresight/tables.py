@@ -1,4 +1,4 @@
-"""Tables of figures: for a terminal, as Markdown, as csv; and a mean with its spread over seeds."""
+"""Tables of figures: for a terminal and as csv; and a mean with its spread over seeds."""
 
 from __future__ import annotations
 
@@ -50,15 +50,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "
     return "\n".join(text)
 
 
-def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The same as Markdown."""
-    rule = "|---" * len(headings) + "|"
-    heading, *body = (f"| {' | '.join(cells)} |" for cells in (headings, *rows))
-    return "\n".join([heading, rule, *body])
-
-
 def csv_text(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The same as csv, a number as `str` writes it."""
+    """A table as csv, a number as `str` writes it."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([headings, *rows])
     return text.getvalue()

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from boresight.errors import InputError
-from boresight.tables import Spread, markdown
+from boresight.tables import Spread
+from markdown_tables import markdown
 
 GROUNDED = {
     "pointing_game": ("pointing ↑", 3),

@@ -222,7 +222,7 @@ def test_an_object_smaller_than_a_patch_can_be_found() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m, t: pointing_game(m[0], t), "one map a pair"),
+        (lambda m, t: pointing_game(m[0], t), "pass floats, one map a pair"),
         (lambda m, t: pointing_game(m.long(), t), "pass floats"),
         (lambda m, t: pointing_game(m / 0, t), "Map 0 of maps holds infinity"),
         (lambda m, t: pointing_game(m * torch.nan, t), "Map 0 of maps holds no number"),

@@ -344,11 +344,9 @@ def test_names_that_lead_nowhere(name, sentence, monkeypatch, tmp_path):
         load_encoder(name)
 
 
-def test_a_file_an_unknown_backend_and_an_unknown_dtype(folders):
+def test_a_file_and_an_unknown_dtype(folders):
     with pytest.raises(InputError, match=r"is a file; pass the folder that holds config\.json and the weights\."):
         load_encoder(folders["clip"] / "config.json")
-    with pytest.raises(InputError, match=r"backend 'onnx' is unknown; choose 'transformers' or 'open_clip'\."):
-        load_encoder(folders["clip"], backend="onnx")
     with pytest.raises(InputError, match=r"dtype 'int8' is unknown; choose 'auto', 'float32', 'bfloat16', 'float16'\."):
         load_encoder(folders["clip"], dtype="int8")
     with pytest.raises(InputError, match=r"Device 'nowhere' cannot be used here"):
@@ -411,4 +409,4 @@ def test_an_open_clip_that_cannot_be_imported_is_said(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", broken)
     with pytest.raises(InputError, match=r"cannot be imported \(operator torchvision::nms .*\); install the"):
-        load_encoder("ViT-B-32/laion2b_s34b_b79k", device="cpu", backend="open_clip")
+        load_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k", device="cpu")

@@ -66,7 +66,7 @@ def encoder_folder(request):
 
 
 def test_long_text_is_cut_loudly_once(folders):
-    encoder = load_encoder(f"local-dir:{folders['plain']}", device="cpu", dtype="float32", backend="open_clip")
+    encoder = load_encoder(f"open_clip:local-dir:{folders['plain']}", device="cpu", dtype="float32")
     with pytest.warns(UserWarning, match="1 of these 2 captions was longer than the 16 tokens that plain reads"):
         encoder.embed_texts(["word " * 10_000, "short"])
     assert encoder.embed_texts_counted(["word " * 10_000, "short"])[1] == 1

@@ -1,4 +1,4 @@
-"""Tables for a terminal, as Markdown and as csv; spreads over seeds."""
+"""Tables for a terminal and as csv; spreads over seeds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import statistics
 
 import pytest
 
-from boresight.tables import Spread, csv_text, markdown, table
+from boresight.tables import Spread, csv_text, table
 
 HEADINGS = ["", "R@1", "median rank"]
 ROWS = [["plain", "31.20", "4.0"], ["a longer name", "100.00", "1.0"]]
@@ -21,14 +21,6 @@ def test_columns_are_aligned_and_lines_equally_long() -> None:
     assert lines[1] == "plain           31.20          4.0"
     assert table(HEADINGS, ROWS).splitlines() == lines
     assert table(["", "a"], []).split() == ["a"]
-
-
-def test_markdown_has_a_rule_below_its_headings() -> None:
-    assert markdown(HEADINGS, ROWS[:1]).splitlines() == [
-        "|  | R@1 | median rank |",
-        "|---|---|---|",
-        "| plain | 31.20 | 4.0 |",
-    ]
 
 
 def test_csv_comes_back() -> None:

@@ -15,6 +15,7 @@ import flickr8k
 import photographs
 from boresight.errors import InputError
 from boresight.seeds import generator
+from markdown_tables import markdown
 
 
 @given(words=st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=30), seed=st.integers(0, 99))
@@ -87,3 +88,11 @@ def test_tables_hold_the_paired_gain():
     assert "| edited | 16.5 ± 7.8 |" in "\n".join(flickr8k.table(figures))
     assert "| +9.0 ± 4.2 |" in "\n".join(flickr8k.table(figures))
     assert flickr8k.summary("2", figures).endswith("| +9.0 ± 4.2 | +10.0 % |")
+
+
+def test_markdown_has_a_rule_below_its_headings() -> None:
+    assert markdown(["", "R@1", "median rank"], [["plain", "31.20", "4.0"]]).splitlines() == [
+        "|  | R@1 | median rank |",
+        "|---|---|---|",
+        "| plain | 31.20 | 4.0 |",
+    ]

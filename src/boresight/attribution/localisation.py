@@ -46,10 +46,16 @@ def as_maps(maps: Array, label: str = "maps") -> Tensor:
 
     Raises InputError, naming `label`, for another number of dimensions, no floats, infinity, a pair of nothing but NaN.
     """
-    values = _floats(maps, label)
-    if values.ndim != 3:
-        raise InputError(f"{label} has shape {tuple(values.shape)}; pass one map a pair, (pairs, rows, columns).")
-    return values
+    values = as_tensor(maps, label)
+    if values.ndim != 3 or not values.is_floating_point() or 0 in values.shape[1:]:
+        raise InputError(
+            f"{label} has shape {tuple(values.shape)} and dtype {values.dtype}; "
+            "pass floats, one map a pair, (pairs, rows, columns)."
+        )
+    rows = values.flatten(1)
+    _refuse(rows.isinf().any(1), f"of {label} holds infinity; look at the method that made it", "Map")
+    _refuse(rows.isnan().all(1), f"of {label} holds no number; drop the pair", "Map")
+    return values.double()
 
 
 def pointing_game(maps: Array, masks: Array) -> Tensor:
@@ -166,18 +172,6 @@ def _masks(masks: Array) -> Tensor:
             f"masks has shape {tuple(tensor.shape)} and dtype {tensor.dtype}; pass booleans, (pairs, height, width)."
         )
     return tensor
-
-
-def _floats(values: Array, label: str) -> Tensor:
-    tensor = as_tensor(values, label)
-    if tensor.ndim < 2 or not tensor.is_floating_point() or 0 in tensor.shape[1:]:
-        raise InputError(
-            f"{label} has shape {tuple(tensor.shape)} and dtype {tensor.dtype}; pass floats, a row a pair."
-        )
-    rows = tensor.flatten(1)
-    _refuse(rows.isinf().any(1), f"of {label} holds infinity; look at the method that made it", "Map")
-    _refuse(rows.isnan().all(1), f"of {label} holds no number; drop the pair", "Map")
-    return tensor.double()
 
 
 def _refuse(bad: Tensor, reason: str, what: str = "The mask of pair") -> None:

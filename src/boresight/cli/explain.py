@@ -45,16 +45,15 @@ class Explain:
         from boresight.attribution.batch import explain_csv
         from boresight.attribution.explain import explain
         from boresight.attribution.plots import save_figure
+        from boresight.cli.sources import open_encoder
         from boresight.editing import CaptionEditor
-        from boresight.encoders import load_encoder
         from boresight.errors import InputError
-        from boresight.models import default_model_path
         from boresight.sae import LatentNames
 
         if (self.csv is None) != (len(self.pair) == 2) or (self.csv is not None and self.pair):
             raise InputError('Pass an image and a caption in quotes (boresight explain photo.jpg "a dog"), or --csv.')
         options = {} if self.layer is None else {"layer": self.layer}
-        encoder = load_encoder(self.encoder or str(default_model_path()), device=self.device, dtype=self.dtype)
+        encoder = open_encoder(self.encoder, device=self.device, dtype=self.dtype)
         settings: dict[str, Any] = {
             "method": self.method,
             "target": self.target,

@@ -63,9 +63,8 @@ class Pretrain:
             from boresight.training.recipe import check_places, train_on
         except ImportError as error:
             raise InputError(f"Training needs the extra 'train' ({error}); pip install 'boresight[train]'.") from error
-        from boresight.encoders import load_encoder
+        from boresight.cli.sources import open_encoder
         from boresight.encoders.hf import TransformersEncoder
-        from boresight.models import default_model_path
         from boresight.training.checkpoints import CAPTIONER, MODEL
         from boresight.training.collectives import join_processes, rank
         from boresight.training.model_folder import pixel_statistics
@@ -75,7 +74,7 @@ class Pretrain:
         for given, written in ((self.model, self.out / MODEL), (self.captioner_from, self.out / CAPTIONER)):
             if given is not None and Path(given).resolve() == written.resolve():
                 raise InputError(f"{given} is what this training would write over; choose another --out.")
-        encoder = load_encoder(self.model or str(default_model_path()), device="cpu", dtype="float32")
+        encoder = open_encoder(self.model, device="cpu", dtype="float32")
         if not isinstance(encoder, TransformersEncoder):
             raise InputError(f"{self.model} is no transformers model; pass a Hugging Face CLIP or SigLIP checkpoint.")
         if rank() == 0:

@@ -8,9 +8,8 @@ import torch
 
 from boresight.device import pick_device
 from boresight.encoders.protocol import Encoder
-from boresight.errors import InputError
 
-OPEN_CLIP = "open_clip"
+OPEN_CLIP = "open_clip:"
 
 
 def load_encoder(
@@ -18,7 +17,6 @@ def load_encoder(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "auto",
-    backend: str | None = None,
 ) -> Encoder:
     """A dual encoder, ready to embed.
 
@@ -28,7 +26,6 @@ def load_encoder(
             `open_clip:hf-hub:OWNER/MODEL`, `open_clip:local-dir:FOLDER`.
         device: 'cpu', 'cuda', ...; the best one present by default.
         dtype: 'auto', 'float32', 'bfloat16' or 'float16', what the model computes in (see docs/guide/encoders.md).
-        backend: 'transformers' or 'open_clip'; by default told from the name.
 
     Only safetensors weights are read, and no code that comes with a model is run.
 
@@ -36,14 +33,11 @@ def load_encoder(
         InputError: no such model, not a dual encoder, files missing or torn, an unknown dtype or device.
     """
     name = str(name_or_path)
-    prefix = OPEN_CLIP + ":"
-    if backend not in (None, "transformers", OPEN_CLIP):
-        raise InputError(f"backend '{backend}' is unknown; choose 'transformers' or '{OPEN_CLIP}'.")
     chosen = pick_device(device)
-    if backend == OPEN_CLIP or (backend is None and name.startswith(prefix)):
+    if name.startswith(OPEN_CLIP):
         from boresight.encoders.openclip import load_open_clip
 
-        return load_open_clip(name.removeprefix(prefix), chosen, dtype)
+        return load_open_clip(name.removeprefix(OPEN_CLIP), chosen, dtype)
     from boresight.encoders.hf import load_transformers
 
     return load_transformers(name, chosen, dtype)

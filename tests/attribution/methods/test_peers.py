@@ -163,8 +163,8 @@ def test_bad_input(encoders: dict) -> None:
     images, texts = inputs_of(encoder)
     for kind, options, word in (
         (IntegratedGradients, {"steps": 0}, "0 steps"), (IntegratedGradients, {"rows_at_once": 0}, "0 rows"),
-        (LeGrad, {"layers": 0}, "0 layers"), (Occlusion, {"window": 0}, "window of 0"),
-        (Occlusion, {"rows_at_once": 0}, "0 rows"), (Rise, {"n_masks": 0}, "n_masks=0"),
+        (LeGrad, {"layers": 0}, "0 layers"), (Occlusion, {"rows_at_once": 0}, "0 rows"),
+        (Rise, {"n_masks": 0}, "n_masks=0"),
         (Rise, {"probability": 1.0}, "probability=1.0"), (KernelShap, {"n_samples": 1}, "1 coalitions"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=word):

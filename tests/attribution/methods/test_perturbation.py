@@ -33,25 +33,17 @@ def image_scores(encoder, pixels: torch.Tensor, other: torch.Tensor) -> torch.Te
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("window", [1, 3])
-def test_occlusion_of_patches_by_a_loop(encoders: dict, family: str, window: int) -> None:
+def test_occlusion_of_patches_by_a_loop(encoders: dict, family: str) -> None:
     encoder = encoders[family]
     images, texts = inputs_of(encoder)
-    found = Occlusion(encoder.model, window=window).attribute(**images, **texts, target="image")[0]
+    found = Occlusion(encoder.model).attribute(**images, **texts, target="image")[0]
     for row in range(3):
         other = unit(encoder, "text", one(texts, row))
         pixels, height, width = pixel_patches(encoder, images, row)
-        down, across = min(window, height), min(window, width)
-        whole, drops = image_scores(encoder, pixels, other), {}
-        for top in range(height - down + 1):
-            for left in range(width - across + 1):
-                gone = list(itertools.product(range(top, top + down), range(left, left + across)))
-                drop = whole - image_scores(encoder, naive.without_patches(pixels, 8, gone), other)
-                for patch in gone:
-                    drops.setdefault(patch, []).append(float(drop))
-        for (y, x), values in drops.items():
-            assert float(found[row, y, x]) == pytest.approx(sum(values) / len(values), abs=1e-5)
-        assert len(drops) == height * width
+        whole = image_scores(encoder, pixels, other)
+        for y, x in itertools.product(range(height), range(width)):
+            drop = whole - image_scores(encoder, naive.without_patches(pixels, 8, [(y, x)]), other)
+            assert float(found[row, y, x]) == pytest.approx(float(drop), abs=1e-5)
 
 
 def movable(encoder, texts: dict) -> list[int]:

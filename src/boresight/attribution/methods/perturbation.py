@@ -69,30 +69,18 @@ class Perturbation(Method):
 
 @dataclass(frozen=True)
 class Occlusion(Perturbation):
-    """How much the cosine drops when a block of patches or a token is gone (Zeiler and Fergus 2014, arXiv 1311.2901).
-
-    Attributes:
-        window: side of the block in patches, one patch apart; a patch gets the mean over the blocks that cover it.
-            Tokens go one at a time.
+    """How much the cosine drops when one patch or token is gone (Zeiler and Fergus 2014, arXiv 1311.2901).
 
     Relations:
         One run of the model a unit, and no chance; blind where one unit stands in for another, which `KernelShap` and
         `Rise` see.
     """
 
-    window: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.window < 1:
-            raise InputError(f"A window of {self.window} patches hides nothing; ask for 1 or more.")
-
     def weigh(self, units: Patches | Words, ask: Ask, seed: int) -> Tensor:
-        """Mean drop over the blocks that cover a patch, or of the token alone."""
-        gone = _windows(units.grid, self.window) if isinstance(units, Patches) else torch.eye(units.count).bool()
+        """What the whole has above all but the unit."""
+        gone = torch.eye(units.count).bool()
         whole, without = self.asked(units, ask, torch.cat([torch.ones_like(gone[:1]), ~gone])).split([1, len(gone)])
-        covering = gone.to(whole)
-        return (whole - without).T @ covering / covering.sum(0)
+        return (whole - without).T
 
 
 @dataclass(frozen=True)
@@ -218,15 +206,6 @@ def coalitions(units: int, n_samples: int, source: torch.Generator) -> tuple[Ten
         keep.append(torch.stack([chosen, ~chosen], 1).flatten(0, 1)[:budget])
         weights.append(torch.full((budget,), left / budget, dtype=torch.float64))
     return torch.cat(keep), torch.cat(weights)
-
-
-def _windows(grid: tuple[int, int], window: int) -> Tensor:
-    """(K, patches) bool, every block of window x window patches, cut to the grid where that is smaller."""
-    (rows, columns), (down, across) = grid, (min(window, grid[0]), min(window, grid[1]))
-    tops, lefts = torch.arange(rows - down + 1), torch.arange(columns - across + 1)
-    in_rows = (torch.arange(rows) >= tops[:, None]) & (torch.arange(rows) < tops[:, None] + down)
-    in_columns = (torch.arange(columns) >= lefts[:, None]) & (torch.arange(columns) < lefts[:, None] + across)
-    return (in_rows[:, None, :, None] & in_columns[None, :, None, :]).flatten(2).flatten(0, 1)
 
 
 def _equal(inputs: Mapping[str, Tensor]) -> list[list[int]]:
