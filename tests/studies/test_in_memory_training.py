@@ -14,11 +14,11 @@ from PIL import Image
 from boresight.data import Collection
 from boresight.errors import ArtefactError, InputError
 from boresight.seeds import generator
-from boresight.training.contrastive import infonce_loss
 from command_line import COLOURS
 from command_line import SHAPE as TINY
 from in_memory_pairs import Pairs, augment, mix
 from in_memory_training import ContrastiveConfig, train
+from shared_captions import infonce_of_shared
 from worlds.small_clip import SmallClipConfig, small_clip, small_processor, train_tokenizer
 
 QUICK = {"steps": 6, "batch_size": 8, "warmup": 2, "seed": 3}
@@ -120,7 +120,7 @@ def test_one_gradient_equals_plain_autograd(pairs, tools, monkeypatch):
     images = augment(batch.pixels, generator(2, "augment 0")) * 2 - 1
     mask = torch.arange(batch.tokens.shape[1]) <= (batch.tokens != tools[0].eos_token_id).sum(1)[:, None]
     out = plain(input_ids=batch.tokens, attention_mask=mask.long(), pixel_values=images)
-    infonce_loss(out.image_embeds, out.text_embeds, plain.logit_scale, batch.shared()).backward()
+    infonce_of_shared(out.image_embeds, out.text_embeds, plain.logit_scale, batch.shared()).backward()
     for name, value in plain.named_parameters():
         torch.testing.assert_close(seen[name], value.grad, rtol=1e-4, atol=1e-5, msg=name)
 
