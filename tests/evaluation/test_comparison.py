@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ def test_every_row_is_measured_for_every_set_and_seed(finished, sets):
             seeds = ["-"] if row in (PLAIN, CHANCE) else ["0", "1"]
             assert list(found.figures[test][row.name]) == seeds
     assert found.tests[0].kinds == {"short": 80, "long": 80}
+    assert asdict(found)["tests"][0]["kinds"] == {"short": 80, "long": 80}
     assert set(found.measures) == {"0", "1"}
     assert found.figures["second"]["plain"]["-"] == evaluate_retrieval(sets[2]["second"]).to_dict()
     long = found.spread("first", "plain", "T2I R@1", "long").mean

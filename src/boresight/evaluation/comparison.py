@@ -77,12 +77,7 @@ def compare(
     for name, held in tests.items():
         require_apart(train, held, "training", f"'{name}'")
         require_apart(validation, held, "validation", f"'{name}'")
-    settings = {
-        "n_latents": n_latents,
-        "k": k,
-        "sae": dict(sae_options or {}),
-        "editor": dict(editor_options or {}),
-    }
+    settings = {"n_latents": n_latents, "k": k, "sae": dict(sae_options or {}), "editor": dict(editor_options or {})}
     if unknown := [row.name for row in rows if row not in ROWS]:
         raise InputError(f"There is no row '{unknown[0]}'; choose from {', '.join(row.name for row in ROWS)}.")
     rows = [row for row in ROWS if row in rows or row in (PLAIN, CHANCE)]
@@ -121,15 +116,14 @@ def compare(
                 if row not in (PLAIN, CHANCE):
                     measure_seeded(models, row)
             if str(seed) not in finished.measures:
-                measures = measure_sae(models.sae, next(iter(tests.values()))).to_dict()
-                finished.add(seed=str(seed), measures=measures)
-    sets = [
-        HeldOut(name, len(held), len(held.owners), dict(Counter(kinds.get(name, ())))) for name, held in tests.items()
-    ]
+                finished.add(seed=str(seed), measures=measure_sae(models.sae, next(iter(tests.values()))).to_dict())
     of, wanted = finished.figures, (UNSEEDED, *map(str, seeds))
     return Comparison(
         rows=rows,
-        tests=sets,
+        tests=[
+            HeldOut(name, len(held), len(held.owners), dict(Counter(kinds.get(name, ()))))
+            for name, held in tests.items()
+        ],
         seeds=list(seeds),
         figures={
             name: {

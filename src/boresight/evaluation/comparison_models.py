@@ -63,33 +63,29 @@ class Finished:
 
     def __init__(self, run: Run | None) -> None:
         self.run = run
-        self.figures: dict[tuple[str, str, str], dict[str, Any]] = {}
-        """By test set, row and seed."""
-        self.measures: dict[str, dict[str, float]] = {}
-        self.artefacts: set[str] = set()
-        for part in run.parts if run else ():
-            self._note(part)
+        self.parts = list(run.parts) if run else []
 
     def add(self, **part: Any) -> None:
         """figure=(test, row, seed) and result; seed and measures; or artefact."""
-        self._note(part)
+        self.parts.append(part)
         if self.run is not None:
             self.run.add(part)
 
-    def _note(self, part: Mapping[str, Any]) -> None:
-        if "figure" in part:
-            test, row, seed = part["figure"]
-            self.figures[test, row, seed] = part["result"]
-        elif "measures" in part:
-            self.measures[part["seed"]] = part["measures"]
-        else:
-            self.artefacts.add(part["artefact"])
+    @property
+    def figures(self) -> dict[tuple[str, ...], dict[str, Any]]:
+        """By test set, row and seed."""
+        return {tuple(part["figure"]): part["result"] for part in self.parts if "figure" in part}
+
+    @property
+    def measures(self) -> dict[str, dict[str, float]]:
+        """Of the autoencoders, by seed."""
+        return {part["seed"]: part["measures"] for part in self.parts if "measures" in part}
 
     def artefact(self, name: str, kind: Any, fit: Callable[[], Any], device: str | torch.device | None) -> Any:
         """The artefact kept under `name`, or a fitted one, which is kept."""
         if self.run is None:
             return fit()
-        if name in self.artefacts and (self.run.path / name / MANIFEST).is_file():
+        if {"artefact": name} in self.parts and (self.run.path / name / MANIFEST).is_file():
             return kind.load(self.run.path / name, device)
         made = fit()
         made.save(self.run.path / name)
