@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from boresight.editing import CaptionEditor, EditorConfig, PlainScorer
 from boresight.editing import memory as module
+from boresight.editing.choosing import recall_sum
 from boresight.editing.memory import Memory, remember
-from boresight.editing.training import TrainingNeighbours, recall_sum
+from boresight.editing.training import TrainingNeighbours
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.sae import SparseAutoencoder

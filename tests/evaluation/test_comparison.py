@@ -112,17 +112,17 @@ def test_goes_on_after_an_interruption_to_the_same_figures(finished, sets, tmp_p
 
     def interrupted(*arguments, **options):
         calls.append(1)
-        if len(calls) == 23:
+        if len(calls) == 33:
             raise KeyboardInterrupt
         return evaluate_retrieval(*arguments, **options)
 
     monkeypatch.setattr(module, "evaluate_retrieval", interrupted)
     with pytest.raises(KeyboardInterrupt):
         compare(*sets, **OPTIONS, folder=tmp_path)
-    assert 0 < len(figures_in(tmp_path)) < 44
+    assert 0 < len(figures_in(tmp_path)) < 64
     before = len(calls)
     assert compare(*sets, **OPTIONS, folder=tmp_path).figures == found.figures
-    assert len(calls) - before < 44 - 17
+    assert len(calls) - before < 64 - 27
 
 
 def test_other_settings_start_anew(finished, sets, tmp_path):

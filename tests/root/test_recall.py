@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boresight.editing.training import recall_sum
+from boresight.editing.choosing import recall_sum
 from boresight.embeddings import Embeddings
 from boresight.evaluation import evaluate_retrieval
 from boresight.evaluation.ranking import count_competitors

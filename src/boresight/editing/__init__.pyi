@@ -1,8 +1,10 @@
+from .config import Correction as Correction
 from .config import EditorConfig as EditorConfig
 from .config import EditorFit as EditorFit
 from .editor import CaptionEditor as CaptionEditor
 from .explanation import Explanation as Explanation
 from .explanation import LatentEffect as LatentEffect
+from .hubness import CorrectedScorer as CorrectedScorer
 from .scorer import PlainScorer as PlainScorer
 from .scorer import PreparedImages as PreparedImages
 from .scorer import PreparedTexts as PreparedTexts

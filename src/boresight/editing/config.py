@@ -6,14 +6,38 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from boresight.errors import InputError
+from boresight.errors import InputError, require_choice
 
 Form = Literal["gated", "residual", "reconstruct", "raw", "plain"]
 MaskKind = Literal["bilinear", "mlp", "ones"]
 TextKind = Literal["finetuned", "frozen"]
 MemoryKind = Literal["none", "text", "both"]
+CorrectionMethod = Literal["nnn", "sinkhorn"]
 _CHOICES = {"form": Form, "mask": MaskKind, "text": TextKind, "memory": MemoryKind}
 _RATES = ("learning_rate", "mask_learning_rate", "gate_learning_rate", "memory_learning_rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """How one side's hubness is taken off, see `boresight.editing.hubness`.
+
+    Attributes:
+        method: 'nnn' or 'sinkhorn'.
+        reach: of 'nnn' how many neighbours in the bank, of 'sinkhorn' the temperature.
+        share: how much of it is taken off; 0 is no correction.
+    """
+
+    method: CorrectionMethod = "nnn"
+    reach: float
+    share: float
+
+    def __post_init__(self) -> None:
+        require_choice("method", self.method, get_args(CorrectionMethod))
+        if not 0 < self.reach < math.inf or (self.method == "nnn" and (self.reach < 1 or self.reach % 1)):
+            wanted = "a whole number of neighbours" if self.method == "nnn" else "a temperature above 0"
+            raise InputError(f"reach is {self.reach}; choose {wanted}.")
+        if not 0 <= self.share < math.inf:
+            raise InputError(f"share is {self.share}; choose 0 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +57,7 @@ class EditorConfig:
             form 'gated' l = |r * x| / |x|, the length before latents are dropped, so no pair needs its own Gram form.
         memory: of the training pairs, see `boresight.editing.memory`: 'text' moves the caption vector, 'both' the image
             embedding too, before it is edited; 'none' does neither.
+        image_correction, text_correction: of hubness, by the pairs of the memory; None without one.
     """
 
     form: Form = "gated"
@@ -40,8 +65,13 @@ class EditorConfig:
     text: TextKind = "finetuned"
     length_exponent: float = 0.0
     memory: MemoryKind = "none"
+    image_correction: Correction | None = None
+    text_correction: Correction | None = None
 
     def __post_init__(self) -> None:
+        for name in ("image_correction", "text_correction"):
+            if isinstance(given := getattr(self, name), dict):
+                object.__setattr__(self, name, Correction(**given))
         for name, kind in _CHOICES.items():
             if getattr(self, name) not in get_args(kind):
                 choices = ", ".join(get_args(kind))
@@ -89,6 +119,9 @@ class EditorOptions:
     trained without one, and the better on validation is returned."""
     text: TextKind = "finetuned"
     """Whether a linear head on the caption embedding is learnt."""
+    correction: Literal["nnn", "sinkhorn", "none"] = "nnn"
+    """How hubness is taken off the scores, by the pairs of the memory, as strongly as is best on validation; without a
+    memory it is not."""
     seed: int = 0
 
 

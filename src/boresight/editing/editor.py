@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -69,7 +69,7 @@ class CaptionEditor(EditModel):
 
         Before the first step and ten times after it the sum of the six recalls (T2I and I2T R@1, R@5, R@10) is taken
         on validation, and the best state is returned. So no form but 'reconstruct' is ever below the unedited
-        model there.
+        model there. Then hubness is taken off, where that raises the recalls.
 
         Args:
             sae: fitted on images of the same encoder; copied, and frozen.
@@ -95,12 +95,13 @@ class CaptionEditor(EditModel):
         training.check_sets(train, validation)
         frozen = copy.deepcopy(sae).to(pick_device(device))
         editors: list[CaptionEditor] = []
+        reached = []
         for candidate in config.candidates():
             editor = cls(frozen, candidate, encoder_of(train))
             editor.manifest["options"] = config.of_training()
             editor.manifest["history"] = training.train_editor(editor, train, validation, config)
+            reached.append(training.correct_hubness(editor, validation, config))
             editors.append(editor)
-        reached = [max(entry["recall_sum"] for entry in editor.manifest["history"]) for editor in editors]
         best = editors[reached.index(max(reached))]
         best.manifest["tried"] = {
             f"{editor.config.form} {editor.config.length_exponent:g} {editor.config.memory}": recalls
@@ -143,11 +144,20 @@ class CaptionEditor(EditModel):
         """
         if kind not in ("random", "ones"):
             raise InputError(f"There is no control '{kind}'; choose 'random' or 'ones'.")
-        twin = CaptionEditor(self.sae, self.config, self.manifest)
-        twin.head_map, twin.head_bias, twin.memory = self.head_map, self.head_bias, self.memory
+        twin = self._twin(self.config)
         for name, size in (("mask_network", self.sae.n_latents), ("gate_network", self.width)):
             if (network := getattr(self, name)) is not None:
                 setattr(twin, name, RandomMask(network, seed) if kind == "random" else OnesMask(size))
+        return twin
+
+    def uncorrected(self) -> CaptionEditor:
+        """This editor without its correction of hubness. Shares weights with this editor."""
+        return self._twin(replace(self.config, image_correction=None, text_correction=None))
+
+    def _twin(self, config: EditorConfig) -> CaptionEditor:
+        twin = CaptionEditor(self.sae, config, self.manifest)
+        for name in ("head_map", "head_bias", "memory", "mask_network", "gate_network"):
+            setattr(twin, name, getattr(self, name))
         return twin
 
     def save(self, folder: str | Path) -> None:

@@ -43,7 +43,8 @@ class Explanation:
     Attributes:
         plain_score: cosine of the unedited image with the same caption vector u.
         undivided_score: <x~, u> / |x|.
-        edited_score: the editor's score, divided by a length where the editor divides.
+        edited_score: the editor's score, divided by a length where the editor divides, less `hubness`.
+        hubness: what is taken off for the image and for the caption, the same for whatever they are matched with.
         remainder: the part of the undivided score that no latent carries: the pre-bias or, where the edit starts from
             the image, what the autoencoder does not explain, and how far a memory has moved the image.
         latents: every active latent, the largest activation first; empty where the form has no latents.
@@ -56,6 +57,7 @@ class Explanation:
     remainder: float
     latents: tuple[LatentEffect, ...]
     top: int = 10
+    hubness: float = 0.0
 
     @property
     def kept(self) -> tuple[LatentEffect, ...]:
@@ -116,6 +118,7 @@ def explain_edit(
         undivided_score=float(edited @ query) / length,
         edited_score=float(editor.score_prepared(*prepared)),
         remainder=remainder,
+        hubness=sum(float(side.bias[0]) for side in prepared if side.bias is not None),
         latents=tuple(sorted(latents, key=lambda latent: -latent.activation)),
         top=top,
     )

@@ -7,6 +7,7 @@ TEVI (arXiv 2606.07451), for an image x and a caption t, vectors of one space:
     x~ = D (m * z) + b                   the edited image
     u = unit(head(t))                    the caption vector
     s = <x~, u> / |x~|                   the score
+    s' = s - b(x) - c(t)                 less the hubness of either side, ours (`boresight.editing.hubness`)
 
 `reference_edit` says this and the other forms for one pair, as it would be written down; `EditModel` scores all images
 against all captions and never holds an edited embedding for each pair (`boresight.editing.scoring`). Tests hold the two
@@ -24,9 +25,10 @@ from torch.nn import functional as F
 
 from boresight.editing import scoring
 from boresight.editing.config import EditorConfig
+from boresight.editing.hubness import BANK, Bank, with_bias
 from boresight.editing.masks import GATE_START, BilinearMask, make_mask
 from boresight.editing.memory import Memory, Neighbours
-from boresight.editing.scorer import PreparedImages, PreparedTexts
+from boresight.editing.scorer import PreparedImages, PreparedTexts, less_bias
 from boresight.embeddings.embeddings import check_rows
 from boresight.errors import InputError
 from boresight.sae.model import SaeModel
@@ -36,7 +38,7 @@ _TEXT_FLOATS = 2**22
 
 
 def reference_edit(model: EditModel, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """One image edited by one caption, x~ (d,), and their score (); slow and plain. x, t: (d,)."""
+    """One image edited by one caption, x~ (d,), and their score () before correction; slow and plain. x, t: (d,)."""
     t = F.normalize(t, dim=0)
     m, r = model.mask(t[None])[0], model.gate(t[None])[0]
     z, decoder, b = model.sae.encode(x[None]).dense()[0], model.sae.directions, model.sae.bias
@@ -86,6 +88,7 @@ class EditModel(nn.Module):
         self.head_bias = nn.Parameter(torch.zeros(sae.width), requires_grad=learns)
         nothing = torch.zeros(0, sae.width)
         self.memory: Memory | None = None if config.memory == "none" else Memory(nothing, nothing)
+        self._bank: Bank | None = None
         self.to(directions.device)
 
     @property
@@ -160,6 +163,10 @@ class EditModel(nn.Module):
         Differentiable where gradients are on. near: the images' neighbours in the memory, where they are known or are
         not simply the nearest: in training an image does not see itself.
         """
+        prepared, rule = self._image_side(images, near), self.config.image_correction
+        return prepared if rule is None else with_bias(prepared, self.bank.of_images, rule)
+
+    def _image_side(self, images: Tensor, near: Neighbours | None = None) -> PreparedImages:
         x = self._rows(images)
         inverse = 1 / x.norm(dim=1, keepdim=True).clamp_min(1e-12)
         base, indices, values = self._parts(x, near)
@@ -172,6 +179,10 @@ class EditModel(nn.Module):
 
         `near` is as for `prepare_images`.
         """
+        prepared, rule = self._text_side(texts, near), self.config.text_correction
+        return prepared if rule is None else with_bias(prepared, self.bank.of_texts, rule)
+
+    def _text_side(self, texts: Tensor, near: Neighbours | None = None) -> PreparedTexts:
         unit = self._unit(texts)
         gate = None if self.gate_network is None else self.gate_network(unit)
         query = self._query(unit, near) if gate is None else self._query(unit, near) * gate
@@ -189,7 +200,28 @@ class EditModel(nn.Module):
             scores = images.base @ texts.query.t()
         else:
             scores = scoring.numerators(images.base, images.indices, images.values, texts.query, texts.latent_query)
-        return scores / self._lengths(images, texts) ** self.config.length_exponent if self.config.divides else scores
+        if self.config.divides:
+            scores = scores / self._lengths(images, texts) ** self.config.length_exponent
+        return less_bias(scores, images, texts)
+
+    @property
+    def bank(self) -> Bank:
+        """The first BANK pairs of the memory, both sides prepared, which hubness is measured with; kept once made.
+
+        No pair sees itself in the memory. Raises InputError where there is no memory.
+        """
+        if self.memory is None:
+            raise InputError("Hubness is measured with the pairs of a memory, and this editor has none; fit one.")
+        if self._bank is None or self._bank.images.base.device != self.device:
+            with torch.no_grad():
+                images, texts = self.memory.images[:BANK].float(), F.normalize(self.memory.texts[:BANK].float(), dim=1)
+                own = torch.arange(len(images), device=self.device)
+                self._bank = Bank(
+                    self.score_prepared,
+                    self._image_side(images, self.memory.near_images(images, own)),
+                    self._text_side(texts, self.memory.near_texts(texts, own)),
+                )
+        return self._bank
 
     def checked(self, rows: Tensor | np.ndarray, label: str) -> Tensor:
         """The rows (M, d). Raises InputError for another width, NaN, infinity or rows without direction."""

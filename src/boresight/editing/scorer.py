@@ -27,38 +27,43 @@ class PreparedImages:
         indices: (N, k) int64, active latents; k is 0 where the form has none.
         values: (N, k) float32, activations over the image's length.
         terms: length terms, where the score divides by the length of each pair.
+        bias: (N,) float32, what is taken off each image's scores (`boresight.editing.hubness`).
     """
 
     base: Tensor
     indices: Tensor
     values: Tensor
     terms: LengthTerms | None = None
+    bias: Tensor | None = None
 
     def __len__(self) -> int:
         return self.base.shape[0]
 
     def __getitem__(self, rows: slice | Tensor) -> PreparedImages:
         terms = None if self.terms is None else self.terms[rows]
-        return PreparedImages(self.base[rows], self.indices[rows], self.values[rows], terms)
+        bias = None if self.bias is None else self.bias[rows]
+        return PreparedImages(self.base[rows], self.indices[rows], self.values[rows], terms, bias)
 
 
 @dataclass(frozen=True)
 class PreparedTexts:
     """The side of T captions: O(T n_latents), so it is made for a block of captions at a time.
 
-    The undivided score is [base ; values] . [query ; latent_query].
+    The undivided score is [base ; values ; bias ; 1] . [query ; latent_query ; -1 ; -bias].
 
     Attributes:
         query: (T, d) float32.
         latent_query: (n_latents, T) float32, or None where the form has no latents.
         weights: (n_latents, T) float32, weights of the latents, where the score divides by the length of each pair.
         gate: (T, d) float32, gate over the dimensions, where the score divides by the length of each gated pair.
+        bias: (T,) float32, what is taken off each caption's scores (`boresight.editing.hubness`).
     """
 
     query: Tensor
     latent_query: Tensor | None = None
     weights: Tensor | None = None
     gate: Tensor | None = None
+    bias: Tensor | None = None
 
     def __len__(self) -> int:
         return self.query.shape[0]
@@ -73,16 +78,19 @@ class PreparedTexts:
         return replace(self, **parts)
 
 
-class Scorer(Protocol):
-    """Scores images against captions. `CaptionEditor` and `PlainScorer` are scorers."""
+def less_bias(scores: Tensor, images: PreparedImages, texts: PreparedTexts) -> Tensor:
+    """Scores (N, T) less the biases of their two sides, where there are any."""
+    if images.bias is not None:
+        scores = scores - images.bias.unsqueeze(1)
+    return scores if texts.bias is None else scores - texts.bias
+
+
+class PairScorer(Protocol):
+    """Prepares each side once, then scores any images against any captions."""
 
     @property
     def device(self) -> torch.device:
         """Where it prepares and scores."""
-        ...
-
-    def require_same_encoder(self, source: Embeddings | Encoder) -> None:
-        """Raises ArtefactError for embeddings, or an encoder, that it was not made for."""
         ...
 
     def prepare_images(self, images: Tensor) -> PreparedImages:
@@ -95,6 +103,14 @@ class Scorer(Protocol):
 
     def score_prepared(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
         """(N, T) float32."""
+        ...
+
+
+class Scorer(PairScorer, Protocol):
+    """Scores images against captions. `CaptionEditor`, `CorrectedScorer` and `PlainScorer` are scorers."""
+
+    def require_same_encoder(self, source: Embeddings | Encoder) -> None:
+        """Raises ArtefactError for embeddings, or an encoder, that it was not made for."""
         ...
 
 
@@ -122,7 +138,7 @@ class PlainScorer:
 
     def score_prepared(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
         """(N, T) cosines."""
-        return images.base @ texts.query.t()
+        return less_bias(images.base @ texts.query.t(), images, texts)
 
 
 Editors = Mapping[str, Scorer | None]

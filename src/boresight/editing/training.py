@@ -5,24 +5,24 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boresight.editing.choosing import choosing_sample, recall_sum
 from boresight.editing.config import EditorFit
+from boresight.editing.hubness import choose_corrections
 from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, joined_neighbours, remember
 from boresight.editing.model import EditModel
 from boresight.editing.scorer import PreparedImages
 from boresight.embeddings.embeddings import Embeddings, check_rows
 from boresight.errors import InputError
 from boresight.progress import progress
-from boresight.recall import count_image_to_text, count_text_to_image
 from boresight.seeds import generator
 
-CHOOSING_IMAGES = 1000
-CHOOSING_CAPTIONS = 10000
 _START_SCALE = 20.0
 _MAX_SCALE = 100.0
 _PREPARED_FLOATS = 2**26
@@ -50,19 +50,6 @@ def infonce(scores: Tensor, owners: Tensor, negative: Tensor) -> Tensor:
     among_images = torch.logaddexp(positive, others.logsumexp(0)) - positive
     among_captions = torch.logaddexp(positive, others.logsumexp(1)[owners]) - positive
     return (among_images.mean() + among_captions.mean()) / 2
-
-
-def recall_sum(scores: Tensor, owners: Tensor) -> float:
-    """Sum of T2I and I2T R@1, R@5, R@10 in percent, 0 to 600; ties as in `evaluate_retrieval`.
-
-    Args:
-        scores: (N, M). Where one is not finite the sum is 0: an editor that diverged is never the best.
-        owners: (M,), row of each caption's image; an image without captions is no I2T query.
-    """
-    if not bool(torch.isfinite(scores).all()):
-        return 0.0
-    directions = count_text_to_image(scores, owners), count_image_to_text(scores, owners)
-    return sum(100 * float(counts.recall(k)[counts.asked].mean()) for counts in directions for k in (1, 5, 10))
 
 
 def train_editor(
@@ -94,6 +81,19 @@ def train_editor(
                 best = copy.deepcopy(editor.state_dict())
         editor.load_state_dict(best)
     return history
+
+
+def correct_hubness(editor: EditModel, validation: Embeddings, options: EditorFit) -> float:
+    """Choose how the hubness of either side is taken off, where there is a memory to measure it with.
+
+    Returns the sum of the six recalls on validation, after it.
+    """
+    if editor.memory is not None and options.correction != "none":
+        sample = choosing_sample(validation, options.seed)
+        with torch.no_grad():
+            images, texts = choose_corrections(editor, editor.bank, sample, options.correction)
+        editor.config = replace(editor.config, image_correction=images, text_correction=texts)
+    return _Chooser(editor, validation, options.seed).recall_sum()
 
 
 def check_sets(train_set: Embeddings, validation: Embeddings) -> None:
@@ -276,13 +276,7 @@ class _Chooser:
     """The sum of recalls of the editor as it stands, on a bounded sample of validation."""
 
     def __init__(self, editor: EditModel, validation: Embeddings, seed: int) -> None:
-        rows = torch.randperm(len(validation), generator=generator(seed, "editor validation"))[:CHOOSING_IMAGES]
-        counts = torch.bincount(validation.owners, minlength=len(validation))[rows]
-        kept = max(2, int((counts.cumsum(0) <= CHOOSING_CAPTIONS).sum()))
-        self.editor = editor
-        self.sample = validation.select(rows[:kept].sort().values)
-        if len(self.sample.owners) == 0:
-            raise InputError("The validation set has too few captions to choose on; give it more.")
+        self.editor, self.sample = editor, choosing_sample(validation, seed)
         self.images: PreparedImages | None = None
         if editor.config.memory != "both":  # which moves the images as it learns
             self.images = editor.prepare_images(self.sample.images)

@@ -9,9 +9,23 @@ from typing import Any
 
 import torch
 
-from boresight.editing import CaptionEditor, Scorer
+from boresight.device import pick_device
+from boresight.editing import CaptionEditor, CorrectedScorer, PlainScorer, Scorer
+from boresight.editing.config import CorrectionMethod
 from boresight.embeddings import Embeddings
-from boresight.evaluation.comparison_rows import CHANGES, EDITED, RANDOM, SHUFFLED, Row
+from boresight.evaluation.comparison_rows import (
+    CHANGES,
+    EDITED,
+    EDITED_UNCORRECTED,
+    PLAIN_NNN,
+    PLAIN_SINKHORN,
+    RANDOM,
+    SHUFFLED,
+    TUNED,
+    TUNED_NNN,
+    TUNED_SINKHORN,
+    Row,
+)
 from boresight.runs import Run
 from boresight.sae import SparseAutoencoder
 from boresight.storage import MANIFEST
@@ -48,12 +62,27 @@ class SeedModels:
         options = {**self.settings["editor"], **changes, "seed": self.seed, "device": self.device}
         return CaptionEditor.fit(self.sae, self.train, self.validation, **options)
 
+    @cached_property
+    def tuned(self) -> CaptionEditor:
+        """The row 'text fine-tuning', which two corrections use too."""
+        return self.editor(**CHANGES[TUNED])
+
+    def corrected(self, scorer: Scorer, method: CorrectionMethod) -> CorrectedScorer:
+        """A scorer less its hubness, as strongly as is best on validation."""
+        return CorrectedScorer.fit(scorer, self.train, self.validation, method, self.seed)
+
 
 SCORERS: dict[Row, Callable[[SeedModels], Scorer]] = {
     EDITED: lambda models: models.edited,
     RANDOM: lambda models: models.edited.control("random", models.seed),
     SHUFFLED: lambda models: models.edited,  # on other images
+    EDITED_UNCORRECTED: lambda models: models.edited.uncorrected(),
+    PLAIN_NNN: lambda models: models.corrected(PlainScorer(pick_device(models.device)), "nnn"),
+    PLAIN_SINKHORN: lambda models: models.corrected(PlainScorer(pick_device(models.device)), "sinkhorn"),
     **{row: partial(SeedModels.editor, **changes) for row, changes in CHANGES.items()},
+    TUNED: lambda models: models.tuned,
+    TUNED_NNN: lambda models: models.corrected(models.tuned, "nnn"),
+    TUNED_SINKHORN: lambda models: models.corrected(models.tuned, "sinkhorn"),
 }
 """What scores a row, made of what a seed fits; a rival of another kind is one more entry."""
 

@@ -14,7 +14,7 @@ from boresight.data import Collection
 from boresight.editing.explanation import LatentEffect
 from boresight.errors import InputError
 from boresight.evaluation.comparison_figures import ALL_KINDS, Comparison, HeldOut
-from boresight.evaluation.comparison_rows import Row
+from boresight.evaluation.comparison_rows import TUNED, Row
 from boresight.evaluation.examples import EXAMPLE_RULE, GALLERY_RULE, Example, LatentCard
 from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS
 from boresight.reports.charts import DotFigure, dot_figure
@@ -87,9 +87,9 @@ def _rows(comparison: Comparison, *roles: str) -> list[Row]:
 
 
 def _contrast(comparison: Comparison) -> list[Row]:
-    """Plain, the strongest-matched rival (same fine-tuning, no mask) and ours: what the richness figures compare."""
-    ours = _rows(comparison, "ours")[:1]
-    return _rows(comparison, "baseline")[:1] + _rows(comparison, "opponent")[:1] + ours
+    """Plain, the same fine-tuning without a mask, and ours: what the richness figures compare."""
+    rivals = [row for row in comparison.rows if row == TUNED] or _rows(comparison, "opponent")[:1]
+    return _rows(comparison, "baseline")[:1] + rivals + _rows(comparison, "ours")[:1]
 
 
 def _headline(comparison: Comparison, test: HeldOut) -> dict[str, Any]:

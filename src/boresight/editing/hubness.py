@@ -1,0 +1,205 @@
+"""Hubness: an image that is near to every caption answers none, so what it scores with any caption is taken off.
+
+    s'(i, t) = s(i, t) - b(i) - c(t)
+
+b(i) is read off the scores s(i, tau_j) of the image with a bank of R captions, c(t) off those of the caption with the
+R images of the bank; the bank is of training pairs:
+
+    nnn        b(i) = share * mean of the `reach` largest s(i, tau_j)              arXiv 2410.24114
+    sinkhorn   b(i) = share * reach * log sum_j exp(s(i, tau_j) / reach + v_j)     arXiv 2508.02538
+
+v are the potentials that give every caption of the bank the same weight among the bank's images, and the other way
+round; the temperature is `reach`. Each is one number, of one side alone: images stay static and the undivided score an
+inner product. b changes what a caption finds among images, c what an image finds among captions, and neither the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+from boresight.editing.choosing import choosing_sample
+from boresight.editing.config import Correction, CorrectionMethod
+from boresight.editing.memory import remember
+from boresight.editing.scorer import PairScorer, PreparedImages, PreparedTexts, Scorer
+from boresight.errors import InputError
+from boresight.recall import Counts, count_image_to_text, count_text_to_image
+
+if TYPE_CHECKING:
+    from boresight.embeddings import Embeddings
+    from boresight.encoders import Encoder
+
+Side = TypeVar("Side", PreparedImages, PreparedTexts)
+BANK = 4096
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+_NEIGHBOUR_SHARES = (0.005, 0.02, 0.05)  # of the bank
+_TEMPERATURES = (0.01, 0.02, 0.05, 0.1)
+_ITERATIONS = 20
+_SCORES = 2**23
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """R pairs, each side as a scorer prepares it, uncorrected. score: (images, texts) -> (N, T), as of a `Scorer`."""
+
+    score: Callable[[PreparedImages, PreparedTexts], Tensor]
+    images: PreparedImages
+    texts: PreparedTexts
+    _potentials: dict[float, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def of_images(self, images: PreparedImages, method: CorrectionMethod, reaches: Sequence[float]) -> Tensor:
+        """(N, len(reaches)) b of prepared images, for a share of 1.
+
+        Raises InputError where a reach of 'nnn' is beyond the size of the bank.
+        """
+        return self._read(lambda rows: self.score(images[rows], self.texts), len(images), method, reaches, 1)
+
+    def of_texts(self, texts: PreparedTexts, method: CorrectionMethod, reaches: Sequence[float]) -> Tensor:
+        """(T, len(reaches)) c of prepared captions, for a share of 1. Raises as `of_images` does."""
+        return self._read(lambda rows: self.score(self.images, texts[rows]).t(), len(texts), method, reaches, 0)
+
+    def _read(
+        self,
+        scores_of: Callable[[slice], Tensor],
+        count: int,
+        method: CorrectionMethod,
+        reaches: Sequence[float],
+        side: int,
+    ) -> Tensor:
+        """In blocks: no matrix of `count` x R is held whole."""
+        size = len(self.images)
+        if method == "nnn" and max(reaches) > size:
+            raise InputError(f"The bank has {size} pairs and {max(reaches):g} neighbours are asked for; choose fewer.")
+        out = torch.empty(count, len(reaches), device=self.images.base.device)
+        block = max(1, _SCORES // max(1, size))
+        for start in range(0, count, block):
+            rows = slice(start, start + block)
+            scores = scores_of(rows)
+            if method == "nnn":
+                means = scores.topk(int(max(reaches)), dim=1).values.cumsum(1)
+                for column, reach in enumerate(reaches):
+                    out[rows, column] = means[:, int(reach) - 1] / reach
+            else:
+                for column, reach in enumerate(reaches):
+                    out[rows, column] = reach * (scores / reach + self._balanced(reach)[side]).logsumexp(1)
+        return out
+
+    def _balanced(self, temperature: float) -> tuple[Tensor, Tensor]:
+        """Potentials (R,) of the bank's images and captions: Sinkhorn's iterations on the bank's own scores."""
+        if temperature not in self._potentials:
+            scores = self.score(self.images, self.texts) / temperature
+            texts = scores.new_zeros(scores.shape[1])
+            for _ in range(_ITERATIONS):
+                images = math.log(len(scores)) - (scores + texts).logsumexp(1)
+                texts = math.log(len(scores)) - (scores + images.unsqueeze(1)).logsumexp(0)
+            self._potentials[temperature] = images, texts
+        return self._potentials[temperature]
+
+
+def choose_corrections(
+    scorer: PairScorer, bank: Bank, validation: Embeddings, method: CorrectionMethod
+) -> tuple[Correction, Correction]:
+    """The rules of images and of captions that find most on validation: sums of R@1, R@5, R@10 of T2I and of I2T.
+
+    No correction (share 0) is among what is tried and wins where others are level, so neither is ever below it there.
+    Holds the (N, M) scores of validation, so pass a bounded sample.
+    """
+    owners = validation.owners.to(scorer.device)
+    size = len(bank.images)
+    if method == "nnn":
+        reaches = [float(k) for k in sorted({max(1, round(share * size)) for share in _NEIGHBOUR_SHARES})]
+    else:
+        reaches = list(_TEMPERATURES)
+    images = scorer.prepare_images(validation.images)
+    of_images = bank.of_images(images, method, reaches)
+    scores, of_texts = [], []
+    for block in torch.arange(len(owners)).split(max(64, _SCORES // max(1, size))):
+        texts = scorer.prepare_texts(validation.texts[block])
+        scores.append(scorer.score_prepared(images, texts))
+        of_texts.append(bank.of_texts(texts, method, reaches))
+    whole, of_captions = torch.cat(scores, dim=1), torch.cat(of_texts)
+
+    def best(found: Callable[[Tensor], Counts], corrections: Tensor, dim: int) -> Correction:
+        reached = {}
+        for column, reach in enumerate(reaches):
+            for share in SHARES if method == "nnn" else (0.0, 1.0):
+                counts = found(whole - share * corrections[:, column].unsqueeze(dim))
+                reached[reach, share] = sum(float(counts.recall(k)[counts.asked].mean()) for k in (1, 5, 10))
+        plain = (reaches[0], 0.0)
+        reach, share = max(reached, key=lambda key: (reached[key], key == plain))
+        return Correction(method=method, reach=reach, share=share)
+
+    return (
+        best(lambda one: count_text_to_image(one, owners), of_images, 1),
+        best(lambda one: count_image_to_text(one, owners), of_captions, 0),
+    )
+
+
+class CorrectedScorer:
+    """Any scorer with its hubness taken off: what a user would do without an editor.
+
+    Example:
+        rival = CorrectedScorer.fit(PlainScorer(), embeddings.train, embeddings.validation, "nnn")
+        evaluate_retrieval(embeddings.test, rival)
+
+    Relations: `CaptionEditor` corrects its own scores by its memory.
+    """
+
+    def __init__(self, scorer: Scorer, bank: Bank, images: Correction, texts: Correction) -> None:
+        self.scorer, self.bank, self.image_rule, self.text_rule = scorer, bank, images, texts
+
+    @classmethod
+    def fit(
+        cls, scorer: Scorer, train: Embeddings, validation: Embeddings, method: CorrectionMethod, seed: int = 0
+    ) -> CorrectedScorer:
+        """With BANK captioned images of `train` and the means of their captions as the bank, rules as validation chose.
+
+        Raises InputError where no image of `train` has captions, or none of what is drawn of validation.
+        """
+        pairs, _ = remember(train, seed)
+        if len(pairs.images) == 0:
+            raise InputError("No training image has captions, and hubness is measured with pairs; check the splits.")
+        with torch.inference_mode():
+            bank = Bank(
+                scorer.score_prepared,
+                scorer.prepare_images(pairs.images[:BANK].float()),
+                scorer.prepare_texts(pairs.texts[:BANK].float()),
+            )
+            return cls(scorer, bank, *choose_corrections(scorer, bank, choosing_sample(validation, seed), method))
+
+    @property
+    def device(self) -> torch.device:
+        """That of the scorer."""
+        return self.scorer.device
+
+    def require_same_encoder(self, source: Embeddings | Encoder) -> None:
+        """As the scorer does."""
+        self.scorer.require_same_encoder(source)
+
+    def prepare_images(self, images: Tensor) -> PreparedImages:
+        """images: (N, d)."""
+        prepared = self.scorer.prepare_images(images)
+        return with_bias(prepared, self.bank.of_images, self.image_rule)
+
+    def prepare_texts(self, texts: Tensor) -> PreparedTexts:
+        """texts: (T, d)."""
+        prepared = self.scorer.prepare_texts(texts)
+        return with_bias(prepared, self.bank.of_texts, self.text_rule)
+
+    def score_prepared(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
+        """(N, T), corrected."""
+        return self.scorer.score_prepared(images, texts)
+
+
+def with_bias(
+    prepared: Side, of_side: Callable[[Side, CorrectionMethod, Sequence[float]], Tensor], rule: Correction
+) -> Side:
+    """Prepared images or captions, with what the rule takes off their scores."""
+    if rule.share == 0:
+        return prepared
+    return replace(prepared, bias=rule.share * of_side(prepared, rule.method, [rule.reach])[:, 0])
