@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from boresight.embeddings import Embeddings
-from boresight.errors import InputError
-from boresight.sae import SaeMeasures, SparseAutoencoder, measure_sae, retrieval_kept, stability
+from boresight.sae import SaeMeasures, SparseAutoencoder, measure_sae, retrieval_kept
 from boresight.sae.config import SaeConfig
 
 
@@ -80,20 +79,3 @@ def test_retrieval_kept_is_one_for_a_perfect_autoencoder_and_falls_for_a_blind_o
     few = Embeddings.from_arrays(x, x[:2], [17, 3])  # the captions of images that an even sample would miss
     assert retrieval_kept(perfect, few, at_most=10) == pytest.approx({1: 1.0, 10: 1.0})
     assert all(math.isnan(value) for value in retrieval_kept(perfect, Embeddings.from_arrays(x, x[:0], [])).values())
-
-
-def test_stability_sees_through_order_and_falls_with_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = random_sae(), random_sae()
-    second.directions.copy_(second.directions[torch.randperm(20, generator=torch.Generator().manual_seed(0))])
-    assert stability(first, second) == pytest.approx(1.0)
-    other = random_sae(seed=5)
-    # The best of all one-to-one matchings cannot be worse than the given order.
-    in_order = float((first.directions * other.directions).sum(1).abs().mean())
-    matched = stability(first, other)
-    assert in_order < matched < 0.95
-    monkeypatch.setattr("boresight.sae.measures.HUNGARIAN_UP_TO", 4)
-    nearest = stability(first, other)
-    assert matched <= nearest < 1.0
-    assert nearest == pytest.approx(stability(other, first))
-    with pytest.raises(InputError, match="20 latents of width 6 and 8 of width 6"):
-        stability(first, random_sae(n_latents=8))

@@ -10,10 +10,9 @@ from boresight.sae.model import SaeModel, reference_code
 
 RULES = {
     "topk": {"architecture": "topk"},
-    "batchtopk": {"architecture": "batchtopk", "max_active": 7},
+    "batchtopk": {"architecture": "batchtopk"},
     "jumprelu": {"architecture": "jumprelu"},
     "matryoshka": {"architecture": "matryoshka"},
-    "matryoshka batchtopk": {"architecture": "matryoshka", "selection": "batchtopk"},
 }
 
 

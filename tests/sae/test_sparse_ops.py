@@ -27,7 +27,6 @@ CONFIGS = {
     "batchtopk": {"architecture": "batchtopk"},
     "jumprelu": {"architecture": "jumprelu"},
     "matryoshka": {"architecture": "matryoshka"},
-    "matryoshka batchtopk": {"architecture": "matryoshka", "selection": "batchtopk", "matryoshka_sizes": (3, 7, 24)},
 }
 
 
@@ -73,8 +72,8 @@ def dense_loss(
     else:
         code = positive * torch.zeros_like(positive).scatter(1, positive.topk(config.k, dim=1).indices, 1.0)
         codes = [code]
-    if config.matryoshka_sizes:
-        codes = [code * (torch.arange(config.n_latents) < size) for size in config.matryoshka_sizes]
+    if config.architecture == "matryoshka":
+        codes = [code * (torch.arange(config.n_latents) < size) for size in (3, 6, 12, 24)]
     elif config.architecture == "batchtopk":
         codes = [code]
     if config.architecture != "jumprelu":

@@ -214,7 +214,7 @@ def pick_latents(
 
     Codes are made a block at a time, twice: for the strongest images, and to count.
     """
-    rows, strength, _ = strongest_images(sae, as_rows(embeddings), top, block)
+    rows, strength = strongest_images(sae, as_rows(embeddings), top, block)
     common = (strength > 0).all(1).nonzero()[:, 0]
     drawn = common[torch.randperm(len(common), generator=generator(seed, "report latents"))[:count]]
     active = torch.zeros(sae.n_latents, dtype=torch.int64)

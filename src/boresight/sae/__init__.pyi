@@ -5,7 +5,6 @@ from .config import SaeFit as SaeFit
 from .measures import SaeMeasures as SaeMeasures
 from .measures import measure_sae as measure_sae
 from .measures import retrieval_kept as retrieval_kept
-from .measures import stability as stability
 from .names import LatentNames as LatentNames
 from .names import name_latents as name_latents
 from .vocabulary import vocabulary_from_captions as vocabulary_from_captions

@@ -84,7 +84,8 @@ class SparseAutoencoder(SaeModel):
         """
         config = with_options(config or SaeFit(), options)
         rows = as_rows(images, least=2)
-        shape, plan = config.shape(rows.width), Plan.of(config, len(rows))
+        shape = SaeConfig(width=rows.width, n_latents=config.n_latents, k=config.k, architecture=config.architecture)
+        plan = Plan.of(config, len(rows))
         require_at_least("checkpoint_every", checkpoint_every, 1)
         source = encoder_of(images) if isinstance(images, Embeddings) else {}
         sae = cls(shape, {**source, "rows": len(rows), "options": asdict(plan)}).to(pick_device(device))

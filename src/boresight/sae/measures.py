@@ -11,12 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.embeddings.embeddings import Embeddings
-from boresight.errors import InputError
 from boresight.recall import count_text_to_image
 from boresight.sae.model import SaeModel
 from boresight.sae.rows import as_rows
-
-HUNGARIAN_UP_TO = 4096
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class SaeMeasures:
 def measure_sae(sae: SaeModel, images: Tensor | np.ndarray | Embeddings, *, block: int = 16384) -> SaeMeasures:
     """Measures on (N, d) embeddings, a block at a time, summed in float64; with captions, also the retrieval kept.
 
-    Relations: `stability` compares two autoencoders; `compare` tells what one is worth for retrieval.
+    Relations: `compare` tells what an autoencoder is worth for retrieval.
     """
     rows = as_rows(images, least=1)
     error = active = cosines = squares = 0.0
@@ -108,27 +105,3 @@ def _text_to_image_recalls(images: Tensor, embeddings: Embeddings, ks: tuple[int
         for k in ks:
             recalls[k] += float(counts.recall(k).sum()) / len(embeddings.owners)
     return recalls
-
-
-def stability(first: SaeModel, second: SaeModel) -> float:
-    """How far two fits, say of two seeds, found the same directions: mean |cosine| of matched directions, in [0, 1].
-
-    Up to 4,096 latents the matching is one to one and the best there is (Hungarian); above, every direction of
-    each is matched to its nearest of the other, which flatters a little. Directions of latents that never fire
-    count like all others. Raises InputError when widths or sizes differ.
-    """
-    if (first.n_latents, first.width) != (second.n_latents, second.width):
-        raise InputError(
-            f"The autoencoders have {first.n_latents} latents of width {first.width} and {second.n_latents} of "
-            f"width {second.width}; compare two of one shape."
-        )
-    a, b = first.directions.detach().cpu(), second.directions.detach().cpu()
-    if first.n_latents <= HUNGARIAN_UP_TO:
-        from scipy.optimize import linear_sum_assignment
-
-        cosines = (a @ b.T).abs().numpy()
-        return float(cosines[linear_sum_assignment(cosines, maximize=True)].mean())
-    nearest = [
-        torch.cat([(part @ other.T).abs().amax(1) for part in one.split(1024)]) for one, other in ((a, b), (b, a))
-    ]
-    return float(torch.cat(nearest).mean())

@@ -8,7 +8,7 @@
     topk         the k largest of each row             Gao et al. 2024, arXiv 2406.04093, section 2.3
     batchtopk    the B k largest of a batch of B rows, then one threshold    Bussmann et al. 2024, arXiv 2412.06410
     jumprelu     what exceeds a learnt threshold of its latent    Rajamanoharan et al. 2024, arXiv 2407.14435, eq. 3
-    matryoshka   as topk or batchtopk, while prefixes of the dictionary reconstruct alone    Bussmann et al. 2025,
+    matryoshka   as topk, while prefixes of the dictionary reconstruct alone    Bussmann et al. 2025,
                  arXiv 2503.17547
 
 `reference_code` says this of embeddings at inference as it would be written down; `SaeModel` finds the same codes
@@ -50,35 +50,21 @@ class SaeModel(nn.Module):
         directions: D, (n, d), unit rows: what one unit of each latent adds to an embedding.
         bias: b, (d,), the pre-bias.
         threshold: (n,), a latent is active above it; zero and unused for the rules that take the k largest of a row.
-        config: shape and rule of activation.
+        config: shape and rule of activation; `n_latents`, `width` and `k` are taken from it.
     """
 
     threshold: Tensor
 
     def __init__(self, config: SaeConfig) -> None:
         super().__init__()
-        n, d = config.n_latents, config.width
         self.config = config
+        self.n_latents, self.width, self.k = config.n_latents, config.width, config.k
+        n, d = self.n_latents, self.width
         self.encoder_weight = nn.Parameter(torch.zeros(n, d), requires_grad=False)
         self.encoder_bias = nn.Parameter(torch.zeros(n), requires_grad=False)
         self.directions = nn.Parameter(torch.zeros(n, d), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(d), requires_grad=False)
         self.register_buffer("threshold", torch.zeros(n))
-
-    @property
-    def n_latents(self) -> int:
-        """n, of the dictionary."""
-        return self.config.n_latents
-
-    @property
-    def width(self) -> int:
-        """d, of the embeddings."""
-        return self.config.width
-
-    @property
-    def k(self) -> int:
-        """Active latents a row; their mean over rows where the rule is a threshold."""
-        return self.config.k
 
     @torch.no_grad()
     def encode(self, x: Tensor | np.ndarray, *, block: int | None = None) -> SparseCodes:

@@ -22,8 +22,7 @@ from boresight.sae.autoencoder import SparseAutoencoder
 from boresight.sae.model import SaeModel
 from boresight.sae.rows import Rows, as_rows
 from boresight.sae.vocabulary import terms_by_image
-from boresight.sae.vocabulary import vocabulary_from_captions as vocabulary_from_captions
-from boresight.storage import load_artefact, save_artefact
+from boresight.storage import as_said, load_artefact, save_artefact
 
 Source = Literal["captions", "vocabulary"]
 EVIDENCE = 32  # strongest images of a latent whose captions speak for it
@@ -43,8 +42,6 @@ class LatentNames:
         examples: (n, 8) int64, rows of the images that activate the latent most, strongest first, -1 where fewer do.
         activations: (n, 8) float32, how strongly.
         ids: the image ids that the rows of `examples` belong to, or empty where the images came without.
-        image_mean, text_mean: (d,), means of the images and of the words that named, the two sides of the
-            modality gap; zeros where a side was not given.
         sae_fingerprint: of the autoencoder whose latents these are.
     """
 
@@ -55,8 +52,6 @@ class LatentNames:
     examples: Tensor
     activations: Tensor
     ids: Sequence[str]
-    image_mean: Tensor
-    text_mean: Tensor
     sae_fingerprint: str
 
     def __len__(self) -> int:
@@ -88,14 +83,12 @@ class LatentNames:
     def load(cls, folder: str | Path) -> LatentNames:
         """Read a folder written by `save`. Raises ArtefactError when it is none, torn or altered."""
         tensors, manifest = load_artefact(folder, "latent-names")
-        try:
+        with as_said(folder, "make"):
             fields: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
             return cls(**fields, **{name: manifest[name] for name in _FIELDS})
-        except KeyError as error:
-            raise ArtefactError(f"{folder} does not hold {error}; name the latents again.") from error
 
 
-_TENSORS = ("scores", "margins", "examples", "activations", "image_mean", "text_mean")
+_TENSORS = ("scores", "margins", "examples", "activations")
 _FIELDS = ("names", "sources", "ids", "sae_fingerprint")
 
 
@@ -114,11 +107,9 @@ def name_latents(
     vocabulary: Sequence[str] | None = None,
     vocabulary_embeddings: Tensor | None = None,
     embeddings: Embeddings | None = None,
-    images: Tensor | np.ndarray | None = None,
-    prefer: Source = "captions",
     least_score: float = 3.5,
 ) -> LatentNames:
-    """A name for each latent, from either source or both.
+    """A name for each latent, from either source or both; where both have one, that of the captions.
 
     - 'vocabulary': the word whose embedding points most along the latent's direction. Word embeddings lie in a cone
       of their own (the modality gap), so their mean is taken off first; a direction is a difference of images and
@@ -132,10 +123,8 @@ def name_latents(
         vocabulary: V words or phrases, e.g. `vocabulary_from_captions(...)`. Also the candidates of the captions;
             left out, captions choose among the words of their own.
         vocabulary_embeddings: (V, d), the words through the text encoder of the same space.
-        embeddings: images with captions, to find the strongest images and what is said of them.
-        images: (N, d), in place of `embeddings`: the strongest images only. A latent active in none is dead and
-            stays without a name.
-        prefer: the source whose name is taken where both have one.
+        embeddings: to find the strongest images, and what their captions say where they have some. A latent active in
+            no image is dead and stays without a name.
         least_score: score below which captions name nothing; chance lifts the best of 2,000 words to about 3.5.
 
     Example:
@@ -147,28 +136,24 @@ def name_latents(
         ArtefactError: `embeddings` are of another encoder than the autoencoder's.
     """
     captions = None if embeddings is None else embeddings.captions
-    _check_sources(sae, vocabulary, vocabulary_embeddings, embeddings, images, bool(captions))
+    _check_sources(sae, vocabulary, vocabulary_embeddings, embeddings)
     n = sae.n_latents
-    text_mean = image_mean = torch.zeros(sae.width)
     rows = torch.full((n, EVIDENCE), -1)
     strength = torch.zeros(n, EVIDENCE)
     by_source: dict[Source, tuple[Sequence[str], Named]] = {}
-    pictured = embeddings if embeddings is not None else images
-    if pictured is not None:
-        rows, strength, image_mean = strongest_images(sae, as_rows(pictured))
+    if embeddings is not None:
+        rows, strength = strongest_images(sae, as_rows(embeddings))
     if vocabulary is not None and vocabulary_embeddings is not None:
         words = vocabulary_embeddings.detach().cpu().float()
-        text_mean = words.mean(0)
-        by_source["vocabulary"] = vocabulary, _name_by_words(sae.directions.detach().cpu(), words - text_mean)
+        by_source["vocabulary"] = vocabulary, _name_by_words(sae.directions.detach().cpu(), words - words.mean(0))
     if embeddings is not None and captions:
         spoken, terms = terms_by_image(captions, embeddings.owners.tolist(), len(embeddings), vocabulary)
         by_source["captions"] = terms, _name_by_captions(rows, spoken, least_score)
 
-    alive = rows[:, 0].numpy() >= 0 if pictured is not None else np.ones(n, dtype=bool)
+    alive = rows[:, 0].numpy() >= 0 if embeddings is not None else np.ones(n, dtype=bool)
     names, sources = [""] * n, [""] * n
     scores, margins = torch.zeros(n), torch.zeros(n)
-    for source in sorted(by_source, key=lambda one: one == prefer):  # the preferred one last, over the other
-        candidates, best = by_source[source]
+    for source, (candidates, best) in by_source.items():  # captions last, over the vocabulary
         named = np.flatnonzero(alive & (best.word >= 0))
         for latent in named.tolist():
             names[latent], sources[latent] = candidates[best.word[latent]], source
@@ -181,8 +166,6 @@ def name_latents(
         examples=rows[:, :SHOWN].contiguous(),
         activations=strength[:, :SHOWN].contiguous(),
         ids=list(embeddings.ids) if embeddings is not None else [],
-        image_mean=image_mean,
-        text_mean=text_mean,
         sae_fingerprint=sae.fingerprint,
     )
 
@@ -192,13 +175,9 @@ def _check_sources(
     vocabulary: Sequence[str] | None,
     vocabulary_embeddings: Tensor | None,
     embeddings: Embeddings | None,
-    images: Any,
-    said: bool,
 ) -> None:
-    if vocabulary_embeddings is None and not said:
+    if vocabulary_embeddings is None and (embeddings is None or not embeddings.captions):
         raise InputError("Nothing to name latents from; pass vocabulary_embeddings, or embeddings with captions.")
-    if embeddings is not None and images is not None:
-        raise InputError("Choose either embeddings or images, not both.")
     if embeddings is not None:
         sae.require_same_encoder(embeddings)
     if vocabulary_embeddings is not None and (
@@ -213,10 +192,8 @@ def _check_sources(
         raise InputError(f"The word '{repeated[0]}' stands in the vocabulary more than once; give each word once.")
 
 
-def strongest_images(
-    sae: SaeModel, images: Rows, count: int = EVIDENCE, block: int = 16384
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (n, count) of the images that activate each latent most, how strongly (n, count), and the mean image (d,).
+def strongest_images(sae: SaeModel, images: Rows, count: int = EVIDENCE, block: int = 16384) -> tuple[Tensor, Tensor]:
+    """Rows (n, count) of the images that activate each latent most, and how strongly (n, count).
 
     A row is -1 where fewer images do; of equal activations the earlier row leads. Holds one block of codes beside the
     result.
@@ -224,11 +201,8 @@ def strongest_images(
     n = sae.n_latents
     rows = torch.full((n, count), -1)
     strength = torch.zeros(n, count)
-    total = torch.zeros(sae.width, dtype=torch.float64)
     for start in range(0, len(images), block):
-        x = images[start : start + block]
-        total += x.double().sum(0)
-        codes = sae.encode(x)
+        codes = sae.encode(images[start : start + block])
         active = codes.values > 0
         held = strength > 0
         latents = torch.cat([held.nonzero()[:, 0], codes.indices[active]])
@@ -242,7 +216,7 @@ def strongest_images(
         keep = rank < count
         rows[latents[keep], rank[keep]] = owners[keep]
         strength[latents[keep], rank[keep]] = values[keep]
-    return rows, strength, (total / max(1, len(images))).float()
+    return rows, strength
 
 
 def _name_by_words(directions: Tensor, words: Tensor, block: int = 1024) -> Named:

@@ -83,12 +83,13 @@ def run(
     )
     entries_E, smallest = _select(pre_BL, weights, config, bandwidth, guess)
     rows_E, latents_E = entries_E // n, entries_E % n
-    levels_E = _levels(latents_E, config)
-    bags_E = levels_E * batch + rows_E
-    if config.depth > 1:
+    # The first nested reconstruction that an entry belongs to is that of the shortest prefix with its latent.
+    prefixes, nested = torch.tensor(config.prefixes, device=x_BD.device), len(config.prefixes)
+    bags_E = torch.searchsorted(prefixes, latents_E, right=True) * batch + rows_E
+    if nested > 1:
         order = bags_E.argsort(stable=True)
         rows_E, latents_E, bags_E = rows_E[order], latents_E[order], bags_E[order]
-    main, depth = len(rows_E), config.depth
+    main, depth = len(rows_E), nested
     if dead is not None and len(dead) and aux_k:
         extra_E = activations.top_of_rows(pre_BL.index_select(1, dead), min(aux_k, len(dead)))
         aux_rows_E = extra_E // len(dead)
@@ -107,11 +108,11 @@ def run(
     at_E = torch.cat([values_E, at_E[main:].relu()])
     parts = decode_at(at_E, weights.directions, pattern).view(depth, batch, -1).unbind(0)
     reconstructions = [parts[0] + weights.bias]
-    for part in parts[1 : config.depth]:
+    for part in parts[1:nested]:
         reconstructions.append(reconstructions[-1] + part)
     return Pass(
         reconstructions=reconstructions,
-        auxiliary=parts[-1] if depth > config.depth else None,
+        auxiliary=parts[-1] if depth > nested else None,
         rows=rows_E[:main],
         latents=latents_E[:main],
         values=values_E,
@@ -136,7 +137,7 @@ def loss(x: Tensor, done: Pass, variance: float, aux_coefficient: float) -> Tens
     return total
 
 
-def sparsity_loss(done: Pass, k: int, coefficient: float) -> Tensor:
+def sparsity_loss(done: Pass, k: int, coefficient: float = 3.0) -> Tensor:
     """Coefficient * (L0 / k - 1)^2: pulls the mean number of active latents to k (JumpReLU).
 
     A target in place of a plain L0 penalty is a variant named by Rajamanoharan et al. 2024 (arXiv 2407.14435); the
@@ -152,13 +153,6 @@ def _select(pre: Tensor, weights: Weights, config: SaeConfig, bandwidth: float, 
     if config.thresholded:
         return activations.top_of_batch(pre, config.k * len(pre), guess)
     return activations.top_of_rows(pre, config.k), 0.0
-
-
-def _levels(latents: Tensor, config: SaeConfig) -> Tensor:
-    """(E,) the first nested reconstruction that each entry belongs to."""
-    if config.matryoshka_sizes:
-        return torch.searchsorted(torch.tensor(config.matryoshka_sizes, device=latents.device), latents, right=True)
-    return torch.zeros_like(latents)
 
 
 class _JumpReLU(Function):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from boresight.errors import InputError
 from boresight.progress import progress
 from boresight.sae import objective
 from boresight.sae.activations import top_of_batch
-from boresight.sae.config import Plan, Prebias, SaeConfig
+from boresight.sae.config import Plan, SaeConfig
 from boresight.sae.matmul import pre_activations
 from boresight.sae.model import SaeModel
 from boresight.sae.rows import SAMPLE, Rows, data_scale
@@ -35,7 +34,8 @@ def train_sae(sae: SaeModel, rows: Rows, plan: Plan, checkpoint: Path | None, ev
     """
     scale, variance = data_scale(rows)
     state = start_state(sae, rows, plan, scale)
-    weights, settings = state.weights, _settings(sae.config, plan, rows)
+    settings = {"config": asdict(sae.config), "options": asdict(plan), "data": rows.fingerprint()}
+    weights = state.weights
     if checkpoint is not None:
         _resume(checkpoint, state, settings)
     out = torch.empty(min(plan.batch_size, len(rows)), sae.n_latents, device=sae.bias.device)
@@ -78,21 +78,6 @@ def geometric_median(rows: Tensor, iterations: int = 100, tolerance: float = 1e-
     return median.to(rows.dtype)
 
 
-def starting_bias(sample: Tensor, prebias: Prebias) -> Tensor:
-    """(d,) where the pre-bias starts. sample: (S, d)."""
-    if prebias == "geometric_median":
-        return geometric_median(sample)
-    if prebias == "mean":
-        return sample.double().mean(0).float()
-    return torch.zeros(sample.shape[1])
-
-
-def starting_directions(n_latents: int, width: int, seed: int) -> Tensor:
-    """(n, d) unit rows, uniform on the sphere."""
-    drawn = torch.randn(n_latents, width, generator=generator(seed, "sae directions"))
-    return torch.nn.functional.normalize(drawn, dim=1)
-
-
 class State:
     """All that changes while training, and so all that a checkpoint holds."""
 
@@ -127,11 +112,12 @@ class State:
 
 
 def start_state(sae: SaeModel, rows: Rows, plan: Plan, scale: float) -> State:
-    """The state before the first step, for rows that are divided by `scale`."""
+    """The state before the first step, for rows that are divided by `scale`; directions are uniform on the sphere."""
     config, device = sae.config, sae.bias.device
     sample = rows.sample(SAMPLE, plan.seed) / scale
-    bias = starting_bias(sample, plan.prebias).to(device)
-    directions = starting_directions(config.n_latents, config.width, plan.seed).to(device)
+    bias = geometric_median(sample).to(device)
+    drawn = torch.randn(config.n_latents, config.width, generator=generator(plan.seed, "sae directions"))
+    directions = torch.nn.functional.normalize(drawn, dim=1).to(device)
     log_threshold, bandwidth = None, 0.0
     encoder_bias = torch.zeros(config.n_latents, device=device)
     if config.architecture == "jumprelu":
@@ -161,7 +147,7 @@ def train_step(state: State, config: SaeConfig, plan: Plan, x: Tensor, variance:
     )
     total = objective.loss(x, done, variance, plan.aux_coefficient)
     if weights.log_threshold is not None:
-        total = total + objective.sparsity_loss(done, config.k, plan.l0_coefficient)
+        total = total + objective.sparsity_loss(done, config.k)
     state.optimizer.zero_grad(set_to_none=True)
     total.backward()
     _update(state, plan)
@@ -205,11 +191,6 @@ def batch_rows(count: int, batch_size: int, seed: int, step: int) -> Tensor:
 @functools.lru_cache(maxsize=1)
 def _order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator(seed, f"sae epoch {epoch}"))
-
-
-def _settings(config: SaeConfig, plan: Plan, rows: Rows) -> dict:
-    settings = {"config": asdict(config), "options": asdict(plan), "data": rows.fingerprint()}
-    return json.loads(json.dumps(settings))
 
 
 def _resume(folder: Path, state: State, settings: dict) -> None:
