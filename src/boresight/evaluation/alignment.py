@@ -7,7 +7,6 @@ docs/guide/evaluation.md has the formulas side by side and says how to read them
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -16,27 +15,17 @@ from torch import Tensor
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.pairs import (
-    BLOCK,
-    matched_pairs,
-    normalised,
-    plain_and,
-    require_captions,
-    sampled_rows,
-    unit_blocks,
-)
+from boresight.evaluation.pairs import matched_pairs, normalised, plain_and, require_captions
 from boresight.indexing import as_tensor
 from boresight.recall import TOLERANCE
-from boresight.sae.codes import concatenate
 
 _FLOATS = 2**22
 
 
 def l2m(embeddings: Embeddings) -> float:
     """|mean_i x_i - mean_j t_j|: the distance of the means, the modality gap of Liang et al. (arXiv 2203.02053)."""
-    sums = (_sum(rows, label) / len(rows) for rows, label in _sides(embeddings))
-    image, text = sums
-    return float((image - text).norm())
+    image, text = _unit(embeddings)
+    return float((image.mean(0) - text.mean(0)).norm())
 
 
 def relative_modality_gap(embeddings: Embeddings) -> float:
@@ -46,7 +35,7 @@ def relative_modality_gap(embeddings: Embeddings) -> float:
     pairs of different rows, texts of one image among them. 1/2: a pair is as far apart as two rows of a modality.
     Exact, in O((N + M) d). NaN for fewer than 2 images or texts.
     """
-    cosines = matched_cosine(embeddings), *(_mean_cosine(rows, label) for rows, label in _sides(embeddings))
+    cosines = matched_cosine(embeddings), *map(_mean_cosine, _unit(embeddings))
     pair, *within = ((1 - cosine) / 2 for cosine in cosines)
     whole = pair + sum(within) / 2
     return pair / whole if whole > 1e-12 else math.nan  # all rows are one, to rounding
@@ -54,14 +43,16 @@ def relative_modality_gap(embeddings: Embeddings) -> float:
 
 def matched_cosine(embeddings: Embeddings) -> float:
     """Mean over texts of cos(x_o(j), t_j)."""
-    return sum(float((x * t).sum()) for x, t in _pairs(embeddings)) / len(embeddings.owners)
+    images, texts = _unit(embeddings)
+    return float((images[embeddings.owners] * texts).sum()) / len(texts)
 
 
 def other_cosine(embeddings: Embeddings) -> float:
     """Mean cosine of a text and an image that is not its own; NaN with one image. Exact, in O((N + M) d)."""
-    n, m = len(embeddings), len(embeddings.owners)
-    image, text = (_sum(rows, label) for rows, label in _sides(embeddings))
-    return (float(image @ text) - m * matched_cosine(embeddings)) / (m * (n - 1)) if n > 1 else math.nan
+    images, texts = _unit(embeddings)
+    n, m = len(images), len(texts)
+    every = float(images.sum(0) @ texts.sum(0))
+    return (every - m * matched_cosine(embeddings)) / (m * (n - 1)) if n > 1 else math.nan
 
 
 def alignment(embeddings: Embeddings, power: float = 2.0) -> float:
@@ -69,18 +60,17 @@ def alignment(embeddings: Embeddings, power: float = 2.0) -> float:
 
     With power 1 this is L2I, the mean distance of pairs.
     """
-    total = sum(float((x - t).norm(dim=1).pow(power).sum()) for x, t in _pairs(embeddings))
-    return total / len(embeddings.owners)
+    images, texts = _unit(embeddings)
+    return float((images[embeddings.owners] - texts).norm(dim=1).pow(power).mean())
 
 
-def uniformity(rows: Tensor | np.ndarray, temperature: float = 2.0, *, at_most: int = 5000, seed: int = 0) -> float:
+def uniformity(rows: Tensor | np.ndarray, temperature: float = 2.0) -> float:
     """Log mean_{i<j} exp(-temperature |x_i - x_j|^2), of Wang and Isola (arXiv 2005.10242); lower is more spread out.
 
-    rows: (N, d), images or texts. 0 where all are one; about -2 * temperature at the best in many dimensions. Rows
-    beyond `at_most` are sampled; O(N^2) time, blocks of bounded memory. NaN for a single row.
+    rows: (N, d), images or texts. 0 where all are one; about -2 * temperature at the best in many dimensions. NaN for a
+    single row. O(N^2) time, blocks of bounded memory.
     """
-    values = as_tensor(rows, "rows")
-    x = normalised(values[sampled_rows(len(values), at_most, seed)], "rows")
+    x = normalised(as_tensor(rows, "rows"), "rows")
     n, total = len(x), 0.0
     if n < 2:
         return math.nan
@@ -89,9 +79,7 @@ def uniformity(rows: Tensor | np.ndarray, temperature: float = 2.0, *, at_most: 
     return math.log(max(total - n, 1e-300) / (n * (n - 1)))
 
 
-def information_imbalance(
-    first: Tensor | np.ndarray, second: Tensor | np.ndarray, *, at_most: int = 5000, seed: int = 0
-) -> float:
+def information_imbalance(first: Tensor | np.ndarray, second: Tensor | np.ndarray) -> float:
     """How badly neighbours in the first space predict neighbours in the second: Delta(A -> B), 0 to about 1.
 
     Of Glielmo et al. (PNAS Nexus 2022, arXiv 2104.15079), with k = 1: for each of N items the rank, by distance in B
@@ -101,17 +89,14 @@ def information_imbalance(
     Distances are of unit rows. Cosines within 1e-6 are ties: of several nearest neighbours the mean is taken, and the
     tied share their mean rank.
 
-    Args:
-        first, second: (N, d) and (N, e), row i of both the same item.
-        at_most: more items than this are sampled; O(N^2) time, blocks of bounded memory.
+    first, second: (N, d) and (N, e), row i of both the same item. O(N^2) time, blocks of bounded memory.
 
     Raises InputError for another number of rows, fewer than 3, and rows without direction.
     """
     a, b = as_tensor(first, "first"), as_tensor(second, "second")
     if a.ndim != 2 or b.ndim != 2 or len(a) != len(b) or len(a) < 3:
         raise InputError(f"Two spaces of at least 3 items each are needed, not {tuple(a.shape)} and {tuple(b.shape)}.")
-    rows = sampled_rows(len(a), at_most, seed)
-    a, b = normalised(a[rows], "first"), normalised(b[rows], "second")
+    a, b = normalised(a, "first"), normalised(b, "second")
     n, total = len(a), 0.0
     for start in range(0, n, max(1, _FLOATS // n)):
         block = torch.arange(start, min(start + max(1, _FLOATS // n), n))
@@ -141,8 +126,7 @@ def captioned_share(embeddings: Embeddings, editor: CaptionEditor) -> dict[str, 
     captioned, image_of = embeddings.owners.cpu().unique(return_inverse=True)
     if not len(captioned):
         raise InputError(f"{embeddings.name or 'This collection'} has no captions, so nothing of it is described.")
-    blocks = [editor.sae.encode(embeddings.images[rows].float()).to("cpu") for rows in captioned.split(BLOCK)]
-    codes = concatenate(blocks, editor.sae.n_latents)
+    codes = editor.sae.encode(embeddings.images).to("cpu")[captioned]
     square = codes.values.double().square()
     weights = square / square.sum(1, keepdim=True).clamp_min(1e-300)
     active = square.sum(1) > 0
@@ -198,10 +182,8 @@ def alignment_report(
 
 
 def _measures(pairs: Embeddings) -> dict[str, float]:
-    every = len(pairs) + 2  # the pairs are a sample already
-
     def imbalance(first: Tensor, second: Tensor) -> float:
-        return information_imbalance(first, second, at_most=every) if len(pairs) > 2 else math.nan
+        return information_imbalance(first, second) if len(pairs) > 2 else math.nan
 
     return {
         "L2M": l2m(pairs),
@@ -209,8 +191,8 @@ def _measures(pairs: Embeddings) -> dict[str, float]:
         "cosine, matched": matched_cosine(pairs),
         "cosine, others": other_cosine(pairs),
         "alignment": alignment(pairs),
-        "uniformity, images": uniformity(pairs.images, at_most=every),
-        "uniformity, texts": uniformity(pairs.texts, at_most=every),
+        "uniformity, images": uniformity(pairs.images),
+        "uniformity, texts": uniformity(pairs.texts),
         "imbalance, image to text": imbalance(pairs.images, pairs.texts),
         "imbalance, text to image": imbalance(pairs.texts, pairs.images),
     }
@@ -224,28 +206,13 @@ def _ranks(cosines: Tensor) -> Tensor:
     return (above + at_least + 1) / 2
 
 
-def _sides(embeddings: Embeddings) -> tuple[tuple[Tensor, str], tuple[Tensor, str]]:
+def _unit(embeddings: Embeddings) -> tuple[Tensor, Tensor]:
+    """Images (N, d) and texts (M, d) of unit length, float64. Raises InputError where there are no texts."""
     require_captions(embeddings)
-    return (embeddings.images, "images"), (embeddings.texts, "texts")
+    return normalised(embeddings.images, "images"), normalised(embeddings.texts, "texts")
 
 
-def _sum(rows: Tensor, label: str) -> Tensor:
-    """(d,) float64, the sum of the unit rows."""
-    total = torch.zeros(rows.shape[1], dtype=torch.float64)
-    for _, part in unit_blocks(rows, label):
-        total += part.sum(0)
-    return total
-
-
-def _mean_cosine(rows: Tensor, label: str) -> float:
-    """Of two different rows: |sum of unit rows|^2 holds every cosine, and n that are 1."""
+def _mean_cosine(rows: Tensor) -> float:
+    """Of two different unit rows: |sum|^2 holds every cosine, and n that are 1."""
     n = len(rows)
-    return (float(_sum(rows, label).square().sum()) - n) / (n * (n - 1)) if n > 1 else math.nan
-
-
-def _pairs(embeddings: Embeddings) -> Iterator[tuple[Tensor, Tensor]]:
-    """Unit images and texts, row by row the pairs, a block at a time."""
-    require_captions(embeddings)
-    for start, texts in unit_blocks(embeddings.texts, "texts"):
-        owners = embeddings.owners[start : start + len(texts)]
-        yield normalised(embeddings.images[owners], "images"), texts
+    return (float(rows.sum(0).square().sum()) - n) / (n * (n - 1)) if n > 1 else math.nan

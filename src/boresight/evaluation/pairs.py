@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,10 +9,8 @@ from torch.nn import functional as F
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
 from boresight.embeddings.embeddings import check_rows
-from boresight.errors import InputError
+from boresight.errors import InputError, require_at_least
 from boresight.seeds import generator
-
-BLOCK = 16384
 
 
 def matched_pairs(
@@ -87,28 +83,15 @@ def plain_and(editor: CaptionEditor | None) -> dict[str, CaptionEditor | None]:
 def draw_pairs(embeddings: Embeddings, at_most: int, seed: int) -> tuple[Tensor, Tensor]:
     """Rows of images with captions (P,), ascending, and a caption of each (P,). InputError where there is none."""
     require_captions(embeddings)
+    require_at_least("at_most", at_most, 2)
     owners = embeddings.owners.cpu()
     order = torch.randperm(len(owners), generator=generator(seed, "captions drawn"))
     first = torch.full((len(embeddings),), len(owners))
     first.scatter_reduce_(0, owners[order], torch.arange(len(owners)), "amin")
-    captioned = (first < len(owners)).nonzero()[:, 0]
-    rows = captioned[sampled_rows(len(captioned), at_most, seed)]
+    rows = (first < len(owners)).nonzero()[:, 0]
+    if len(rows) > at_most:
+        rows = rows[torch.randperm(len(rows), generator=generator(seed, "rows sampled"))[:at_most].sort().values]
     return rows, order[first[rows]]
-
-
-def sampled_rows(n: int, at_most: int, seed: int) -> Tensor:
-    """Row numbers, ascending: all of n, or `at_most` of them by chance."""
-    if at_most < 2:
-        raise InputError(f"at_most is {at_most}; it must be at least 2.")
-    if n <= at_most:
-        return torch.arange(n)
-    return torch.randperm(n, generator=generator(seed, "rows sampled"))[:at_most].sort().values
-
-
-def unit_blocks(rows: Tensor, label: str) -> Iterator[tuple[int, Tensor]]:
-    """The first row and `normalised` of each block of rows."""
-    for start in range(0, len(rows), BLOCK):
-        yield start, normalised(rows[start : start + BLOCK], label)
 
 
 def normalised(rows: Tensor, label: str) -> Tensor:

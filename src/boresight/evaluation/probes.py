@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.pairs import matched_pairs, plain_and, unit_blocks
+from boresight.evaluation.pairs import matched_pairs, normalised, plain_and
 from boresight.evaluation.results import percent
 from boresight.indexing import as_tensor
 from boresight.seeds import generator
@@ -204,9 +204,7 @@ def _contrast(values: Tensor, labels: Labels, label: str) -> float:
             f"pass {len(values)} integers or ({len(values)}, C) booleans."
         )
     members = (classes[:, None] == classes.unique() if classes.ndim == 1 else classes).double()
-    sums = torch.zeros(members.shape[1], values.shape[1], dtype=torch.float64)
-    for start, part in unit_blocks(values, label):
-        sums += members[start : start + len(part)].T @ part
+    sums = members.T @ normalised(values, label)
     count, of_row = members.sum(0), members.sum(1)
     # A row meets itself once for each of its labels in the first sum, and once for each two of them in the second.
     same, itself, crossed = float(sums.square().sum()), float(count.sum()), float((of_row.square() - of_row).sum())
