@@ -25,7 +25,7 @@ from boresight.data.worlds.scene_world import COLOURS, SHAPES
 from boresight.editing import CaptionEditor, PlainScorer
 from boresight.editing.config import EditorConfig
 from boresight.errors import ArtefactError, InputError
-from boresight.evaluation.composition import contrasts_by_editor, evaluate_contrasts, evaluate_winoground
+from boresight.evaluation.composition import evaluate_contrasts, evaluate_winoground
 from boresight.evaluation.contrasts import Contrast, Contrasts, Picture
 from boresight.models import default_model_path
 from editing_world import WIDTH, quiet, sae_fixture  # noqa: F401
@@ -89,7 +89,7 @@ def test_accuracy_against_the_reference(case) -> None:
     images, texts, items, batch_size, outside, fewest = case
     encoder = TableEncoder(torch.tensor(images), torch.tensor(texts))
     contrasts = Contrasts(items, "drawn", outside_macro=frozenset(outside), fewest=fewest)
-    found = evaluate_contrasts(encoder, contrasts, batch_size=batch_size)
+    found = evaluate_contrasts(encoder, contrasts, batch_size=batch_size)["plain"]
 
     right: dict[str, list[bool]] = {}
     for one in items:
@@ -127,7 +127,7 @@ def test_winoground_against_the_reference(examples, batch_size: int) -> None:
         image.append(c0_i0 > c0_i1 + near and c1_i1 > c1_i0 + near)
         group.append(text[-1] and image[-1])
     encoder = TableEncoder(torch.tensor(images), torch.tensor(texts))
-    found = evaluate_winoground(encoder, Contrasts(items), batch_size=batch_size)
+    found = evaluate_winoground(encoder, Contrasts(items), batch_size=batch_size)["plain"]
     expected = [100 * sum(hits) / len(hits) for hits in (text, image, group)]
     assert [found["text"], found["image"], found["group"]] == pytest.approx(expected)
     assert found.counts["examples"] == len(examples)
@@ -144,7 +144,7 @@ def test_the_three_scores_of_winoground_by_hand() -> None:
     found = {}
     for name, captions in cases.items():
         encoder = TableEncoder(torch.eye(2), torch.tensor(captions))
-        result = evaluate_winoground(encoder, Contrasts([item(0, (0, 1), 0), item(1, (0, 1), 1)]))
+        result = evaluate_winoground(encoder, Contrasts([item(0, (0, 1), 0), item(1, (0, 1), 1)]))["plain"]
         found[name] = (result["text"], result["image"], result["group"])
     assert found == {
         "both": (100, 100, 100),
@@ -159,7 +159,7 @@ def test_a_tie_is_a_miss_and_rounding_is_a_tie() -> None:
     encoder = TableEncoder(torch.tensor([[1.0, 0.0]]), texts)
     groups = {"same": (0, 0), "rounding": (0, 1), "above": (0, 2), "one of several ties": (0, 2, 1)}
     items = [item(0, captions, 0, group) for group, captions in groups.items()]
-    found = evaluate_contrasts(encoder, Contrasts(items))
+    found = evaluate_contrasts(encoder, Contrasts(items))["plain"]
     assert found.groups == {"same": 0, "rounding": 0, "above": 100, "one of several ties": 0}
     assert (found["macro accuracy"], found["micro accuracy"]) == (25, 25)
     assert found.chance["micro accuracy"] == pytest.approx(100 * (3 / 2 + 1 / 3) / 4)
@@ -185,7 +185,7 @@ def test_sugarcrepe_from_its_files(tmp_path: Path) -> None:
         }
         (tmp_path / f"{group}.json").write_text(json.dumps(content))
     encoder = TableEncoder(torch.eye(2), torch.eye(2))
-    found = evaluate_contrasts(encoder, read_sugarcrepe(tmp_path))
+    found = evaluate_contrasts(encoder, read_sugarcrepe(tmp_path))["plain"]
     by_hand = {
         "add_att": 100,
         "add_obj": 0,
@@ -227,7 +227,7 @@ def test_aro_leaves_symmetric_relations_and_rare_pairs_out(tmp_path: Path) -> No
     ]
     (tmp_path / "visual_genome_relation.json").write_text(json.dumps(relations))
     encoder = TableEncoder(torch.eye(2), torch.eye(2))
-    found = evaluate_contrasts(encoder, read_aro(tmp_path, "vg-relation"))
+    found = evaluate_contrasts(encoder, read_aro(tmp_path, "vg-relation"))["plain"]
     assert found.groups == {"on": 75, "behind": 0, "near": 100}
     assert found.in_macro == ("on", "behind")
     assert found["macro accuracy"] == 37.5
@@ -241,7 +241,7 @@ def test_aro_leaves_symmetric_relations_and_rare_pairs_out(tmp_path: Path) -> No
         *[row(0, 1, 0, attributes=["black", "white"])] * 24,
     ]
     (tmp_path / "visual_genome_attribution.json").write_text(json.dumps(pairs))
-    found = evaluate_contrasts(encoder, read_aro(tmp_path, "vg-attribution"))
+    found = evaluate_contrasts(encoder, read_aro(tmp_path, "vg-attribution"))["plain"]
     assert found.in_macro == ("white, black",)
     assert (found["macro accuracy"], found.sizes["black, white"]) == (80, 24)
     assert found["micro accuracy"] == pytest.approx(100 * 20 / 49)
@@ -255,16 +255,16 @@ def test_pictures_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> 
     outside = replace(bad, picture=Picture("b", numbered(0).source, (5, 5, 2, 2)))
     contrasts = Contrasts([bad, item(0, (0, 1)), item(1, (0, 1)), outside], problems=(Problem("missing file", "x"),))
     for batch_size in (1, 2, 64):
-        found = evaluate_contrasts(encoder, contrasts, batch_size=batch_size)
+        found = evaluate_contrasts(encoder, contrasts, batch_size=batch_size)["plain"]
         assert (found.counts["items"], found["micro accuracy"]) == (2, 50)
         assert [problem.what for problem in found.problems] == ["missing file", *["unreadable picture"] * 2]
         assert "torn.png" in found.problems[1].where
     with pytest.raises(InputError, match=r"No picture of mine can be read, the first: .*torn.png"):
         evaluate_contrasts(encoder, Contrasts([bad], "mine"))
-    found = evaluate_contrasts(encoder, Contrasts([bad, item(0, (0, 1)), replace(bad, group="h")]))
+    found = evaluate_contrasts(encoder, Contrasts([bad, item(0, (0, 1)), replace(bad, group="h")]))["plain"]
     assert (found.counts["items"], len(found.problems)) == (1, 2)  # each row of the picture counts
     pair = [item(0, (0, 1), 0, "0"), item(1, (0, 1), 1, "0"), replace(bad, group="1"), item(1, (0, 1), 1, "1")]
-    found = evaluate_winoground(encoder, Contrasts(pair))
+    found = evaluate_winoground(encoder, Contrasts(pair))["plain"]
     assert (found.counts["examples"], found["text"], len(found.problems)) == (1, 100, 1)
     assert found.to_dict() == {"text": 100.0, "image": 100.0, "group": 100.0, "examples": 1, "left out": 1}
     assert str(found).splitlines()[0] == "Winoground: 1 examples, 1 left out"
@@ -279,9 +279,8 @@ def test_parts_of_one_picture_are_not_one_picture() -> None:
         return whole
 
     left, right = (Contrast(Picture("p", halves, (x, 0, 2, 2)), ("0", "1"), x // 2, "g") for x in (0, 2))
-    assert (
-        evaluate_contrasts(TableEncoder(torch.eye(2), torch.eye(2)), Contrasts([left, right]))["micro accuracy"] == 100
-    )
+    found = evaluate_contrasts(TableEncoder(torch.eye(2), torch.eye(2)), Contrasts([left, right]))["plain"]
+    assert found["micro accuracy"] == 100
 
 
 def editor_of(sae, **options) -> CaptionEditor:
@@ -311,17 +310,17 @@ def test_an_editor_is_asked_pair_by_pair(sae) -> None:
             text = encoder.text_rows[[int(caption)]]
             scores.append(float(editor.score(picture, text)))
         hits.append(int(np.argmax(scores)) == one.true)
-    found = evaluate_contrasts(encoder, Contrasts(items), editor, batch_size=7)
+    found = evaluate_contrasts(encoder, Contrasts(items), editor, batch_size=7)["edited"]
     assert found["micro accuracy"] == pytest.approx(100 * sum(hits) / len(hits))
-    plain = evaluate_contrasts(encoder, Contrasts(items))
+    plain = evaluate_contrasts(encoder, Contrasts(items))["plain"]
     assert (
         plain["micro accuracy"]
-        == evaluate_contrasts(encoder, Contrasts(items), PlainScorer(), batch_size=3)["micro accuracy"]
+        == evaluate_contrasts(encoder, Contrasts(items), PlainScorer(), batch_size=3)["edited"]["micro accuracy"]
     )
     assert plain["micro accuracy"] != found["micro accuracy"]
 
     encoder.images.clear()
-    both = contrasts_by_editor(encoder, Contrasts(items), {"plain": None, "edited": editor}, batch_size=7)
+    both = evaluate_contrasts(encoder, Contrasts(items), editor, batch_size=7)
     assert (both["plain"]["micro accuracy"], both["edited"]["micro accuracy"]) == (
         plain["micro accuracy"],
         found["micro accuracy"],
@@ -382,12 +381,12 @@ def scenes_told_wrongly(n: int) -> Contrasts:
 def test_what_the_shipped_model_tells_apart(tiny) -> None:
     """It knows the words, and hardly which belongs to which: the finding these benchmarks were made for."""
     contrasts = scenes_told_wrongly(150)
-    plain = evaluate_contrasts(tiny, contrasts)
+    plain = evaluate_contrasts(tiny, contrasts)["plain"]
     deviation = 50 / math.sqrt(plain.sizes["swap_att"])  # of a coin thrown as often
     assert plain.sizes["swap_att"] > 100
     assert plain.groups["replace_att"] > 50 + 6 * deviation
     assert plain.groups["replace_obj"] > 50 + 3 * deviation
     assert plain.groups["swap_att"] < plain.groups["replace_obj"] - 2 * deviation
-    edited = evaluate_contrasts(tiny, contrasts, CaptionEditor.load(TINY_EDITOR))
+    edited = evaluate_contrasts(tiny, contrasts, CaptionEditor.load(TINY_EDITOR))["edited"]
     assert edited.counts == plain.counts
     assert edited.groups["replace_att"] > 50 + 3 * deviation

@@ -77,6 +77,7 @@ def test_accuracy_against_the_reference(task) -> None:
     sentences = [f"{t} {{}}" for t in range(templates)]
     encoder = Table(torch.tensor(images), texts)
     found = evaluate_zero_shot(encoder, numbered(len(images)), labels, classes, sentences, batch_size=batch_size)
+    found = found["plain"]
 
     hits: dict[int, list[float]] = {}
     first_five = []
@@ -125,7 +126,7 @@ def test_unit_sentences_weigh_alike() -> None:
 
 def test_a_model_that_tells_nothing_apart_is_at_chance() -> None:
     encoder = Table(torch.ones(6, 2), {f"c{c}": [1, 1] for c in range(8)})
-    found = evaluate_zero_shot(encoder, numbered(6), [0, 0, 1, 2, 3, 7], [f"c{c}" for c in range(8)], ["{}"])
+    found = evaluate_zero_shot(encoder, numbered(6), [0, 0, 1, 2, 3, 7], [f"c{c}" for c in range(8)], ["{}"])["plain"]
     assert (found["top-1"], found["top-5"], found["mean per class"]) == (12.5, 62.5, 12.5)
     assert found.to_dict() == {
         "top-1": 12.5,
@@ -143,7 +144,7 @@ def test_a_model_that_tells_nothing_apart_is_at_chance() -> None:
 
 def test_rare_classes_weigh_as_much_as_frequent_ones() -> None:
     encoder = Table(torch.tensor([[1.0, 0.0]] * 9 + [[1.0, 0.0]]), {"cat": [1, 0], "dog": [0, 1], "eel": [-1, 0]})
-    found = evaluate_zero_shot(encoder, numbered(10), [0] * 9 + [1], ["cat", "dog", "eel"], ["{}"])
+    found = evaluate_zero_shot(encoder, numbered(10), [0] * 9 + [1], ["cat", "dog", "eel"], ["{}"])["plain"]
     assert (found["top-1"], found["mean per class"]) == (90, 50)
     assert found.per_class[:2].tolist() == [100, 0]
     assert math.isnan(found.per_class[2])
@@ -164,9 +165,10 @@ def test_an_editor_takes_the_class_embedding_for_a_caption(sae, exponent: float)
     edited = torch.stack([editor.edit(encoder.image_rows, mean.expand(40, -1)) for mean in means], 1)
     scores = (edited * editor.text(means)).sum(2) / edited.norm(dim=2) ** exponent
     labels = (images @ means.T).argmax(1)
-    found = evaluate_zero_shot(encoder, numbered(40), labels, classes, ["0 {}", "1 {}"], editor, batch_size=7)
+    found = evaluate_zero_shot(encoder, numbered(40), labels, classes, ["0 {}", "1 {}"], editor, batch_size=7)["edited"]
     assert found["top-1"] == pytest.approx(100 * float((scores.argmax(1) == labels).double().mean()))
-    assert found["top-1"] != evaluate_zero_shot(encoder, numbered(40), labels, classes, ["0 {}", "1 {}"])["top-1"]
+    plain = evaluate_zero_shot(encoder, numbered(40), labels, classes, ["0 {}", "1 {}"])["plain"]
+    assert found["top-1"] != plain["top-1"]
 
 
 def test_pictures_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> None:
@@ -174,13 +176,14 @@ def test_pictures_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> 
     torn = make_collection(4, corrupt=[1])
     for batch_size in (1, 3, 64):
         found = evaluate_zero_shot(encoder, torn, [0, 0, 2, 0], ["c0", "c1", "c2", "c3"], ["{}"], batch_size=batch_size)
+        found = found["plain"]
         assert (found.counts["images"], found.name) == (3, "numbers")
         assert found["top-1"] == pytest.approx(200 / 3)
         assert [problem.what for problem in found.problems] == ["unreadable picture"]
         assert "id-1" in found.problems[0].where
     files = [tmp_path / "0.png", tmp_path / "gone.png"]
     numbered(1)[0].save(files[0])
-    assert evaluate_zero_shot(encoder, files, [0, 0], ["c0", "c1"], ["{}"]).counts["images"] == 1
+    assert evaluate_zero_shot(encoder, files, [0, 0], ["c0", "c1"], ["{}"])["plain"].counts["images"] == 1
     with pytest.raises(InputError, match=r"No picture can be read, the first: .*gone.png"):
         evaluate_zero_shot(encoder, files[1:], [0], ["c0", "c1"], ["{}"])
 
@@ -218,7 +221,7 @@ def test_the_shipped_model_knows_shapes() -> None:
     scenes = make_scenes(160, objects=(1, 1), seed=4, split="test")
     shapes = [json.loads(text)["objects"][0]["shape"] for text in scenes.dataset["attributes"][:]]
     labels = [SHAPES.index(shape) for shape in shapes]
-    found = evaluate_zero_shot(bs.load_encoder(default_model_path()), scenes, labels, SHAPES)
+    found = evaluate_zero_shot(bs.load_encoder(default_model_path()), scenes, labels, SHAPES)["plain"]
     assert len(TEMPLATES) >= 5
     # Six standard deviations above a guess of one in eight.
     assert found["top-1"] > 12.5 + 6 * 100 * math.sqrt(1 / 8 * 7 / 8 / 160)

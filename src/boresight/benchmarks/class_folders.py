@@ -18,7 +18,7 @@ from boresight.data.files import walk_pictures
 from boresight.data.problems import Problem, is_unicode, printable, summary
 from boresight.data.splits import FOLDERS
 from boresight.errors import InputError
-from boresight.evaluation.zero_shot import TEMPLATES, zero_shot_by_editor
+from boresight.evaluation.zero_shot import TEMPLATES, evaluate_zero_shot
 from boresight.progress import say
 
 EMPTY_CLASS = "class without pictures"  # it stays a class; nothing is left out
@@ -97,7 +97,7 @@ def run_class_folders(job: BenchmarkJob) -> BenchmarkResult:
     labelled = read_class_folders(job.folder, job.classes)
     templates = TEMPLATES if job.templates is None else read_lines(job.templates)
     pictures, labels, classes = labelled.pictures, labelled.labels, labelled.classes
-    results = zero_shot_by_editor(job.encoder, pictures, labels, classes, templates, job.ways, workers=job.workers)
+    results = evaluate_zero_shot(job.encoder, pictures, labels, classes, templates, job.editor, workers=job.workers)
     scores = {way: result.values for way, result in results.items()}
     plain = results[PLAIN]
     empty = [problem.where for problem in plain.problems if problem.what == EMPTY_CLASS]

@@ -10,7 +10,7 @@ from boresight.benchmarks.record import PLAIN
 from boresight.data.files import Find
 from boresight.data.problems import Problem, is_unicode, summary
 from boresight.errors import InputError
-from boresight.evaluation.composition import contrasts_by_editor
+from boresight.evaluation.composition import evaluate_contrasts
 from boresight.evaluation.contrasts import Contrast, Contrasts, Picture
 from boresight.evaluation.word_order import shuffles_of, words_of
 from boresight.progress import say
@@ -71,7 +71,7 @@ def against_orders(picture: Picture, caption: str, group: str, seed: int) -> Con
 
 def run_contrasts(job: BenchmarkJob, items: Contrasts, *, macro_only: bool) -> BenchmarkResult:
     """Accuracy by group, unless `macro_only` (for groups that are many), and means over groups and items."""
-    results = contrasts_by_editor(job.encoder, items, job.ways, workers=job.workers)
+    results = evaluate_contrasts(job.encoder, items, job.editor, workers=job.workers)
     scores = {way: {**({} if macro_only else result.groups), **result.values} for way, result in results.items()}
     plain = results[PLAIN]
     facts = count_facts(plain, "items", items.published, f"{plain.chance['micro accuracy']:.1f}")

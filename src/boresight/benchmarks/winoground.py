@@ -19,7 +19,7 @@ from boresight.data.formats.huggingface import load_parquet
 from boresight.data.images import decode
 from boresight.data.problems import Problem
 from boresight.errors import InputError
-from boresight.evaluation.composition import winoground_by_editor
+from boresight.evaluation.composition import evaluate_winoground
 from boresight.evaluation.contrasts import Contrast, Contrasts, Picture
 
 SOURCE = "https://huggingface.co/datasets/facebook/winoground (gated: accept its terms first)"
@@ -59,7 +59,7 @@ def read_winoground(folder: str | Path) -> Contrasts:
 def run_winoground(job: BenchmarkJob) -> BenchmarkResult:
     """Text, image and group score."""
     items = read_winoground(job.folder)
-    results = winoground_by_editor(job.encoder, items, job.ways, workers=job.workers)
+    results = evaluate_winoground(job.encoder, items, job.editor, workers=job.workers)
     scores = {way: result.values for way, result in results.items()}
     facts = count_facts(results[PLAIN], "examples", items.published and items.published // 2)
     return BenchmarkResult(scores=scores, charts=("group",), facts=facts)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from boresight.data.problems import Problem, summary
-from boresight.editing import PlainScorer, Scorer
-from boresight.editing.scorer import Editors, check_batches
+from boresight.editing import Scorer
+from boresight.editing.scorer import check_batches, ways
 from boresight.embeddings.batches import caption_batches, picture_batches
 from boresight.encoders.long_text import warn_of_truncation
 from boresight.encoders.protocol import Encoder
@@ -70,16 +70,18 @@ def evaluate_contrasts(
     editor: Scorer | None = None,
     *,
     batch_size: int = 64,
-) -> CompositionScores:
-    """How often a picture scores its true caption above each of its false ones.
+    workers: int = 2,
+) -> dict[str, CompositionScores]:
+    """How often a picture scores its true caption above each of its false ones: 'plain' and, given an editor, 'edited'.
 
     Scores within 1e-6 * max(1, |true caption's score|) are ties, and ties are misses: a model that cannot tell two
     captions apart gets 0, not 50.
 
     Args:
         contrasts: what a reader of `boresight.benchmarks` gives, or items of your own.
-        editor: a caption editor or anything that scores alike; None for the plain cosine.
+        editor: a caption editor or anything that scores alike, beside the plain cosine.
         batch_size: pictures, and captions, that the encoder sees at once.
+        workers: threads that read pictures.
 
     Every picture is embedded once, however many items it has. Memory: two batches of pictures, the embeddings of the
     captions of one, and the scores of the items.
@@ -92,15 +94,8 @@ def evaluate_contrasts(
         InputError: no items, no picture that can be read, a batch size below 1.
         ArtefactError: an editor of another encoder or width.
     """
-    return contrasts_by_editor(encoder, contrasts, {"": editor}, batch_size=batch_size)[""]
-
-
-def contrasts_by_editor(
-    encoder: Encoder, contrasts: Contrasts, editors: Editors, *, batch_size: int = 64, workers: int = 2
-) -> dict[str, CompositionScores]:
-    """`evaluate_contrasts` for each of the editors, with pictures and captions embedded once for all."""
-    scored, problems, cut = _scored(encoder, contrasts, editors, batch_size, workers)
-    return {name: _composition(contrasts, scores, problems, cut) for name, scores in scored.items()}
+    scored, problems, cut = _scored(encoder, contrasts, editor, batch_size, workers)
+    return {way: _composition(contrasts, scores, problems, cut) for way, scores in scored.items()}
 
 
 def _composition(
@@ -135,23 +130,17 @@ def evaluate_winoground(
     editor: Scorer | None = None,
     *,
     batch_size: int = 64,
-) -> Scores:
+    workers: int = 2,
+) -> dict[str, Scores]:
     """Winoground's three scores (arXiv 2204.03162), of it or any items that come in such pairs; a tie is a miss.
 
     In percent of the examples whose two pictures can be read: 'text', both pictures score their own caption above the
     other; 'image', both captions score their own picture above the other; 'group', both of that.
 
-    Arguments, ties, memory and errors are those of `evaluate_contrasts`; and InputError for a group that is not two
-    items with the same two captions of which each has its own. An example one of whose pictures cannot be read is
+    Arguments, ways, ties, memory and errors are those of `evaluate_contrasts`; and InputError for a group that is not
+    two items with the same two captions of which each has its own. An example one of whose pictures cannot be read is
     left out whole.
     """
-    return winoground_by_editor(encoder, contrasts, {"": editor}, batch_size=batch_size)[""]
-
-
-def winoground_by_editor(
-    encoder: Encoder, contrasts: Contrasts, editors: Editors, *, batch_size: int = 64, workers: int = 2
-) -> dict[str, Scores]:
-    """`evaluate_winoground` for each of the editors, with pictures and captions embedded once for all."""
     examples: dict[str, list[int]] = {}
     for row, item in enumerate(contrasts.items):
         examples.setdefault(item.group, []).append(row)
@@ -161,8 +150,8 @@ def winoground_by_editor(
             raise InputError(f"Example '{group}' is not two pictures that each have one of two captions; mend it.")
         if both[0].captions != both[1].captions:
             raise InputError(f"The two pictures of example '{group}' have different captions; mend it.")
-    scored, problems, cut = _scored(encoder, contrasts, editors, batch_size, workers)
-    return {name: _winoground(contrasts, examples, scores, problems, cut) for name, scores in scored.items()}
+    scored, problems, cut = _scored(encoder, contrasts, editor, batch_size, workers)
+    return {way: _winoground(contrasts, examples, scores, problems, cut) for way, scores in scored.items()}
 
 
 def _winoground(
@@ -199,18 +188,17 @@ def _is_right(item: Contrast, scores: Tensor) -> bool:
 
 
 def _scored(
-    encoder: Encoder, contrasts: Contrasts, editors: Editors, batch_size: int, workers: int
+    encoder: Encoder, contrasts: Contrasts, editor: Scorer | None, batch_size: int, workers: int
 ) -> tuple[dict[str, list[Tensor | None]], list[Problem], int]:
-    """By editor, of each item the scores of its captions (C,), None where its picture cannot be read.
+    """By way, of each item the scores of its captions (C,), None where its picture cannot be read.
 
     Also all problems, and how many captions were longer than the model reads.
     """
     if not len(contrasts):
         raise InputError(f"{contrasts.name or 'This benchmark'} has no items; there is nothing to score.")
-    for editor in editors.values():
-        check_batches(encoder, editor, batch_size)
-    scorers: dict[str, Scorer] = {name: PlainScorer() if one is None else one for name, one in editors.items()}
-    scores: dict[str, list[Tensor | None]] = {name: [None] * len(contrasts) for name in editors}
+    check_batches(encoder, editor, batch_size)
+    scorers = ways(editor)
+    scores: dict[str, list[Tensor | None]] = {way: [None] * len(contrasts) for way in scorers}
     unread: list[Problem] = []
     cut = 0
     batches = _by_picture(contrasts.items, batch_size)

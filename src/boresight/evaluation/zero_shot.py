@@ -16,7 +16,7 @@ from boresight.data import Collection, Problem
 from boresight.data.images import open_picture
 from boresight.data.problems import summary
 from boresight.editing import PlainScorer, Scorer
-from boresight.editing.scorer import Editors, check_batches
+from boresight.editing.scorer import check_batches, ways
 from boresight.embeddings.batches import caption_batches, embed_pictures
 from boresight.encoders.long_text import warn_of_truncation
 from boresight.encoders.protocol import Encoder
@@ -64,8 +64,9 @@ def evaluate_zero_shot(
     editor: Scorer | None = None,
     *,
     batch_size: int = 64,
-) -> ZeroShotScores:
-    """How often the class of a picture scores highest of all.
+    workers: int = 2,
+) -> dict[str, ZeroShotScores]:
+    """How often the class of a picture scores highest of all: 'plain' and, given an editor, 'edited'.
 
     Ties are as in `evaluate_retrieval`: within 1e-6 * max(1, |score|), and accuracy is an expectation over a random
     order of the tied, so a model that tells no classes apart gets chance.
@@ -75,9 +76,10 @@ def evaluate_zero_shot(
         labels: (N,) integers in [0, C).
         classes: C names, at least two.
         templates: sentences with `{}` where the name goes.
-        editor: a caption editor or anything that scores alike; None for the plain cosine. It takes the class embedding
+        editor: a caption editor or anything that scores alike, beside the plain cosine. It takes the class embedding
             (`class_embeddings`) for that of a caption.
         batch_size: pictures, and sentences, that the encoder sees at once.
+        workers: threads that read pictures.
 
     Memory: the embeddings of N pictures and C classes, two batches of pictures, and blocks of BLOCK classes.
 
@@ -85,23 +87,7 @@ def evaluate_zero_shot(
         InputError: labels, classes or templates that make no sense, or no picture that can be read.
         ArtefactError: an editor of another encoder or width.
     """
-    return zero_shot_by_editor(encoder, pictures, labels, classes, templates, {"": editor}, batch_size=batch_size)[""]
-
-
-def zero_shot_by_editor(
-    encoder: Encoder,
-    pictures: Collection | Sequence[Image.Image | str | Path],
-    labels: Tensor | np.ndarray | Sequence[int],
-    classes: Sequence[str],
-    templates: Sequence[str],
-    editors: Editors,
-    *,
-    batch_size: int = 64,
-    workers: int = 2,
-) -> dict[str, ZeroShotScores]:
-    """`evaluate_zero_shot` for each of the editors, with pictures and classes embedded once for all."""
-    for editor in editors.values():
-        check_batches(encoder, editor, batch_size)
+    check_batches(encoder, editor, batch_size)
     name, left_out = (pictures.name, pictures.problems) if isinstance(pictures, Collection) else ("", ())
 
     def open_row(row: int) -> Image.Image:
@@ -118,7 +104,7 @@ def zero_shot_by_editor(
         say(f"{name or 'pictures'}: left out {summary(problems)}")
     if not kept:
         raise InputError(f"No picture can be read, the first: {problems[0].where}")
-    counts = {way: count_classes(rows, names, truth[kept], editor) for way, editor in editors.items()}
+    counts = {way: count_classes(rows, names, truth[kept], scorer) for way, scorer in ways(editor).items()}
     return {
         way: _result(of, truth[kept].numpy(), classes, name, [*left_out, *problems], cut) for way, of in counts.items()
     }
