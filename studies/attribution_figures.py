@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from attribution_measures.comparison import Rows, checked_rows, maps_of
+from attribution_measures.distractors import target_vs_distractor
 from attribution_measures.figures import FAITHFUL, GROUNDED, TEXTUAL
-from boresight.attribution.localisation import target_vs_distractor
 from boresight.encoders.tokens import Token, grouped_words
 from boresight.errors import InputError
 from boresight.tables import Spread

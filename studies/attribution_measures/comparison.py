@@ -13,20 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from attribution_measures.distractors import swap_test, target_vs_distractor
 from attribution_measures.faithfulness import confidence, deletion_insertion, soft_mask
 from attribution_measures.figures import AttributionFigures
 from attribution_measures.scores import ScoredPairs, blurred, read_pairs
 from boresight.attribution.explain import explain
 from boresight.attribution.grids import joined
 from boresight.attribution.inputs import seen_box
-from boresight.attribution.localisation import (
-    energy_in_mask,
-    iou,
-    pointing_game,
-    roc_auc,
-    swap_test,
-    target_vs_distractor,
-)
+from boresight.attribution.localisation import energy_in_mask, iou, pointing_game, roc_auc
 from boresight.attribution.methods.base import Target
 from boresight.attribution.methods.registry import make_method
 from boresight.encoders import Encoder
@@ -54,10 +48,10 @@ def evaluate_attribution(
     """What is known of the maps of each method, pair by pair.
 
     Of image maps, against truth (for `GroundedPairs`): pointing_game, energy_in_mask, iou, roc_auc,
-    target_vs_distractor and swap_test, as `localisation` has them. Against the model: deletion and insertion, patch by
-    patch (`faithfulness.deletion_insertion`), of which 'mean' leaves the mean colour and 'blur' the picture under a
-    Gaussian as wide as a patch; image_drop and image_increase, M2IB's Confidence Drop and Increase, in percent
-    (`faithfulness.confidence`, pixels times `soft_mask`); mismatch, the chance that a map of the caption has a larger
+    target_vs_distractor and swap_test, as `localisation` and `distractors` have them. Against the model: deletion and
+    insertion, patch by patch (`faithfulness.deletion_insertion`), of which 'mean' leaves the mean colour and 'blur' the
+    picture under a Gaussian as wide as a patch; image_drop and image_increase, M2IB's Confidence Drop and Increase, in
+    percent (`faithfulness.confidence`, pixels times `soft_mask`); mismatch, the chance that a map of the caption has a larger
     sum than one of the next pair's caption on any of the images, so that 0.5 says nothing. Image_seconds is the time of
     its maps, reading the picture and the towers' forward pass included.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from boresight.editing import CaptionEditor
 from boresight.editing.config import EditorConfig
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
+from boresight.evaluation import attacks
 from boresight.evaluation.attacks import evaluate_attack
 from editing_world import sae_fixture as sae_fixture
 
@@ -64,6 +66,15 @@ def recalls(direction: str, queries: list[tuple[list[float], list[float], list[f
     }
 
 
+@contextmanager
+def blocks_of(images: int, texts: int):
+    """Scores of altered ones in blocks so large."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attacks, "BLOCK_IMAGES", images)
+        patch.setattr(attacks, "BLOCK_TEXTS", texts)
+        yield
+
+
 def cosines(images, texts) -> list[list[float]]:
     return (F.normalize(images.double(), dim=1) @ F.normalize(texts.double(), dim=1).T).tolist()
 
@@ -98,7 +109,8 @@ def image_reference(embeddings: Embeddings, altered, rows) -> dict[str, float]:
 @pytest.mark.parametrize("blocks", [(2048, 1024), (2, 3)])
 def test_against_the_reference(seed, blocks):
     embeddings, swapped, rows = world(seed)
-    found = evaluate_attack(embeddings, swapped, rows, block_images=blocks[0], block_texts=blocks[1], side="texts")
+    with blocks_of(*blocks):
+        found = evaluate_attack(embeddings, swapped, rows, side="texts")
     expected = reference(embeddings, swapped, rows)
     assert list(found.values) == list(expected)
     assert found.values == pytest.approx(expected, abs=1e-4)
@@ -113,9 +125,8 @@ def test_altered_pictures_against_the_reference(seed, count, block_images, block
     rows[0] = embeddings.owners[0]
     altered = embeddings.images[rows] + 0.5 * torch.randn(count, 6, generator=draw)
     altered[0] = embeddings.images[rows[0]]
-    found = evaluate_attack(
-        embeddings, altered, rows, block_images=block_images, block_texts=block_texts, side="images"
-    )
+    with blocks_of(block_images, block_texts):
+        found = evaluate_attack(embeddings, altered, rows, side="images")
     expected = image_reference(embeddings, altered, rows)
     assert list(found.values) == list(expected)
     assert found.values == pytest.approx(expected, abs=1e-4, nan_ok=True)
@@ -148,12 +159,14 @@ def test_an_editor_is_asked_pair_by_pair(sae, form):
     altered = F.normalize(0.9 * test.images + 0.1 * test.images.roll(1, 0), dim=1)
     swapped = F.normalize(test.texts + 0.05 * torch.randn(test.texts.shape, generator=draw), dim=1)
     on_images = editor.score(torch.cat([test.images, altered]), test.texts)
-    found = evaluate_attack(test, altered, range(12), editor, block_images=5, block_texts=4, side="images")
+    with blocks_of(5, 4):
+        found = evaluate_attack(test, altered, range(12), editor, side="images")
     top = on_images.argmax(0)
     assert found["T2I R@1"] == pytest.approx(percent(top == test.owners), abs=1e-4)
     assert found["false rate"] == pytest.approx(percent(top >= 12), abs=1e-4)
     on_texts = editor.score(test.images, torch.cat([test.texts, swapped]))
-    found = evaluate_attack(test, swapped, range(len(test.owners)), editor, block_images=5, block_texts=4, side="texts")
+    with blocks_of(5, 4):
+        found = evaluate_attack(test, swapped, range(len(test.owners)), editor, side="texts")
     top = on_texts.argmax(1)
     own = torch.cat([test.owners, torch.full((len(swapped),), -1)])
     assert found["I2T R@1"] == pytest.approx(percent(own[top] == torch.arange(12)), abs=1e-4)
@@ -200,8 +213,6 @@ def test_bad_embeddings():
         evaluate_attack(embeddings, swapped[:2], [0, 99], side="texts")
     with pytest.raises(InputError, match="Row 1 of altered holds NaN"):
         evaluate_attack(embeddings, torch.tensor([[1.0] * 6, [math.nan] * 6]), [0, 1], side="texts")
-    with pytest.raises(InputError, match="block_images and block_texts"):
-        evaluate_attack(embeddings, swapped, rows, block_texts=0, side="texts")
     with pytest.raises(InputError, match="There is no side 'text'; choose from texts, images"):
         evaluate_attack(embeddings, swapped, rows, side="text")
     bare = Embeddings.from_arrays(torch.eye(6), torch.empty(0, 6), [], name="bare")

@@ -13,15 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attribution_measures.comparison import evaluate_attribution
+from attribution_measures.distractors import swap_test, target_vs_distractor
 from attribution_measures.faithfulness import soft_mask
 from attribution_measures.figures import FAITHFUL, GROUNDED, TEXTUAL, AttributionFigures
 from attribution_measures.scores import blurred
 from boresight.attribution import explain
-from boresight.attribution.localisation import (
-    pointing_game,
-    swap_test,
-    target_vs_distractor,
-)
+from boresight.attribution.localisation import pointing_game
 from boresight.errors import InputError
 from encoder_fixtures import default_fixture, tiny_fixture  # noqa: F401
 from worlds.grounded import CaptionedImages, GroundedPairs, scene_pairs

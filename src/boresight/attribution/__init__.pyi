@@ -4,8 +4,6 @@ from .localisation import energy_in_mask as energy_in_mask
 from .localisation import iou as iou
 from .localisation import pointing_game as pointing_game
 from .localisation import roc_auc as roc_auc
-from .localisation import swap_test as swap_test
-from .localisation import target_vs_distractor as target_vs_distractor
 from .maps import Attribution as Attribution
 from .maps import Word as Word
 from .methods.attention import AttentionRollout as AttentionRollout

@@ -88,21 +88,40 @@ def explain(
     engine = make_method(method, towers, batch_size=batch_size, **options)
     if editor is not None:
         editor.require_same_encoder(encoder)
-    parts = []
+    parts: list[Maps] = []
+    crossed: list[Tensor] = []
+    concepts: list[Any] = []
+    tokens: list[list[Token]] = []
+    boxes: list[Tensor] = []
     with progress(total=len(rows), what=f"explaining ({method})", unit="pair", delay=2.0) as bar:
         for batch in _batches(reader, encoder, pictures, captions, rows, engine.batch_size):
             maps = attribute_batch(engine, towers, batch.images, batch.texts.inputs, batch.local, target, seed)
-            part = _Explained(
-                replace(maps, text=batch.real_only(maps.text)),
-                batch.real_only(_interaction(towers, batch)) if interaction else None,
-                [] if editor is None else _concepts(encoder, editor, names, batch),
-                [batch.texts.tokens[row] for row in batch.local[:, 1].tolist()],
-                batch.boxes[batch.local[:, 0]],
-            )
-            parts.append(part)
+            parts.append(replace(maps, text=None if maps.text is None else batch.real_only(maps.text)))
+            if interaction:
+                crossed.append(batch.real_only(_interaction(towers, batch)))
+            if editor is not None:
+                concepts += _concepts(encoder, editor, names, batch)
+            tokens += [batch.texts.tokens[row] for row in batch.local[:, 1].tolist()]
+            boxes.append(batch.boxes[batch.local[:, 0]])
             bar.update(len(batch.local))
-    settings = {"method": method, "seed": seed, **options_of(engine)}
-    return _assembled(parts, pictures, captions, rows, settings)
+    length = max(map(len, tokens))
+    whole = joined_maps(parts, length)
+    said = [captions[text] for text in rows[:, 1].tolist()]
+    return Attribution(
+        image=whole.image,
+        text=whole.text,
+        score=whole.score,
+        tokens=[[token.text for token in row] for row in tokens],
+        special=torch.tensor([[token.special for token in row] + [False] * (length - len(row)) for row in tokens]),
+        words=[] if whole.text is None else [_words(*row) for row in zip(said, tokens, whole.text, strict=True)],
+        captions=said,
+        pairs=rows,
+        boxes=torch.cat(boxes),
+        interaction=joined(crossed, length) if crossed else None,
+        concepts=concepts or None,
+        pictures=[pictures[image] for image in rows[:, 0].tolist()],
+        method={"method": method, "seed": seed, **options_of(engine)},
+    )
 
 
 @dataclass(frozen=True)
@@ -116,26 +135,13 @@ class _Batch:
     local: Tensor
     boxes: Tensor
 
-    def real_only(self, values: Tensor | None) -> Tensor | None:
+    def real_only(self, values: Tensor) -> Tensor:
         """(p, T, ...) -> the same: first what stands at real tokens, in their order, then NaN."""
-        if values is None:
-            return None
         out = values.new_full((len(values), int(self.texts.real.sum(1).max()), *values.shape[2:]), math.nan)
         for row, real in enumerate(self.texts.real[self.local[:, 1]]):
             chosen = values[row, : len(real)][real[: values.shape[1]]]
             out[row, : len(chosen)] = chosen
         return out
-
-
-@dataclass(frozen=True)
-class _Explained:
-    """What is kept of a batch, pair by pair."""
-
-    maps: Maps
-    interaction: Tensor | None
-    concepts: list[Any]
-    tokens: list[list[Token]]
-    boxes: Tensor
 
 
 def _captions(texts: str | Sequence[str]) -> list[str]:
@@ -198,38 +204,6 @@ def _interaction(towers: Towers, batch: _Batch) -> Tensor:
 def _concepts(encoder: Encoder, editor: CaptionEditor, names: LatentNames | None, batch: _Batch) -> list[Any]:
     images, texts = encoder.embed_images(batch.pictures), encoder.embed_texts(batch.captions)
     return [editor.explain_edit(images[image], texts[text], names=names) for image, text in batch.local.tolist()]
-
-
-def _assembled(
-    parts: Sequence[_Explained],
-    pictures: Sequence[Picture],
-    captions: Sequence[str],
-    pairs: Tensor,
-    method: dict[str, Any],
-) -> Attribution:
-    tokens = [row for part in parts for row in part.tokens]
-    length = max(map(len, tokens))
-    maps = joined_maps([part.maps for part in parts], length)
-    special = torch.zeros(len(tokens), length, dtype=torch.bool)
-    for row, of_row in enumerate(tokens):
-        special[row, : len(of_row)] = torch.tensor([token.special for token in of_row])
-    of_pairs = [captions[text] for text in pairs[:, 1].tolist()]
-    together = [part.interaction for part in parts if part.interaction is not None]
-    return Attribution(
-        image=maps.image,
-        text=maps.text,
-        score=maps.score,
-        tokens=[[token.text for token in row] for row in tokens],
-        special=special,
-        words=[] if maps.text is None else [_words(*row) for row in zip(of_pairs, tokens, maps.text, strict=True)],
-        captions=of_pairs,
-        pairs=pairs,
-        boxes=torch.cat([part.boxes for part in parts]),
-        interaction=joined(together, length) if together else None,
-        concepts=[concept for part in parts for concept in part.concepts] or None,
-        pictures=[pictures[image] for image in pairs[:, 0].tolist()],
-        method=method,
-    )
 
 
 def _words(caption: str, tokens: Sequence[Token], weights: Tensor) -> list[Word]:

@@ -64,7 +64,7 @@ def pointing_game(maps: Array, masks: Array) -> Tensor:
     After Zhang et al. 2016 (arXiv 1608.00507, 'pointing game'), with patches for points and no tolerance around them.
     Raises InputError for shapes that do not fit and a mask that touches no patch, as all measures here do.
     """
-    values, cover = _read(maps, masks)
+    values, cover = maps_and_shares(maps, masks)
     top = values == _lowered(values).amax(1, keepdim=True)
     hits = cover >= cover.nan_to_num().amax(1, keepdim=True) / 2
     return (top & hits).sum(1).double() / top.sum(1)
@@ -76,7 +76,7 @@ def energy_in_mask(maps: Array, masks: Array) -> Tensor:
     The energy-based pointing game of Score-CAM (Wang et al. 2020, arXiv 1910.01279), on patches. A map without a
     positive weight counts as uniform.
     """
-    values, cover = _read(maps, masks)
+    values, cover = maps_and_shares(maps, masks)
     mass = values.clamp(min=0).nan_to_num()
     mass = torch.where(mass.any(1, keepdim=True), mass, (~values.isnan()).double())
     return (mass * cover.nan_to_num()).sum(1) / mass.sum(1)
@@ -87,8 +87,8 @@ def iou(maps: Array, masks: Array) -> Tensor:
 
     Where several patches tie for the last places, the mean over all ways of choosing among them.
     """
-    values, cover = _read(maps, masks)
-    truth = _covered(cover)
+    values, cover = maps_and_shares(maps, masks)
+    truth = covered(cover)
     n = truth.sum(1, keepdim=True)
     last = _lowered(values).sort(1, descending=True).values.gather(1, n - 1)
     above, tied = values > last, values == last
@@ -106,48 +106,13 @@ def roc_auc(maps: Array, masks: Array) -> Tensor:
 
     Raises InputError where a mask leaves no patch uncovered.
     """
-    values, cover = _read(maps, masks)
+    values, cover = maps_and_shares(maps, masks)
     uncovered = cover == 0
     _refuse(~uncovered.any(1), "leaves no patch uncovered; drop the pair or use a model with smaller patches")
-    return _auc(values, _covered(cover), uncovered)
+    return pairwise_auc(values, covered(cover), uncovered)
 
 
-def target_vs_distractor(maps: Array, targets: Array, distractors: Array) -> Tensor:
-    """(P,) chance that a covered patch of the caption's object has more weight than one of the other object, ties half.
-
-    A map that takes no notice of the caption has 0.5 on average, however well it tells objects from background. A
-    patch that counts as covered by both ties with itself.
-    """
-    values, target, distractor = _read(maps, targets, distractors)
-    return _auc(values, _covered(target), _covered(distractor))
-
-
-def swap_test(maps: Array, swapped: Array, targets: Array, distractors: Array) -> Tensor:
-    """(P,) 1 where the map turns towards the object that the caption tells of, 0 where it turns away, else 0.5.
-
-    `maps` are for the captions of the targets, `swapped` for those of the distractors, on the same images. With m(X)
-    the mean over the covered patches of X of a map's ranks, which no scale can bend, the answer is 1 where
-    m(target) - m(distractor) is larger in `maps` than in `swapped`. Equal maps, as a method that does not look at the
-    caption makes them, get 0.5 exactly.
-
-    Raises InputError, beside the usual reasons, when the two kinds of maps do not hold NaN at the same patches.
-    """
-    values, target, distractor = _read(maps, targets, distractors)
-    others = as_maps(swapped, "swapped").flatten(1)
-    if others.shape != values.shape or not torch.equal(others.isnan(), values.isnan()):
-        raise InputError("maps and swapped are not of the same patches; make both from the same images and model.")
-    chosen, rejected = _covered(target).double(), _covered(distractor).double()
-
-    def lead(of: Tensor) -> Tensor:
-        # The difference of the two means times both counts: whole and half numbers, so that equality is exact.
-        ranks = _ranks(of).nan_to_num()
-        return (ranks * chosen).sum(1) * rejected.sum(1) - (ranks * rejected).sum(1) * chosen.sum(1)
-
-    before, after = lead(values), lead(others)
-    return (before > after).double() + (before == after).double() / 2
-
-
-def _read(maps: Array, *masks: Array) -> tuple[Tensor, ...]:
+def maps_and_shares(maps: Array, *masks: Array) -> tuple[Tensor, ...]:
     """The maps (P, n), and for each kind of mask the share (P, n) of each patch that it covers, NaN for no patch."""
     values = as_maps(maps)
     grids = own_grids(values)
@@ -185,7 +150,8 @@ def _overlaps(length: int, parts: int) -> Tensor:
     return (torch.minimum(pixels + parts, patches + length) - torch.maximum(pixels, patches)).clamp(min=0).double()
 
 
-def _covered(cover: Tensor) -> Tensor:
+def covered(cover: Tensor) -> Tensor:
+    """(P, n) bool, the covered patches."""
     return cover >= cover.nan_to_num().amax(1, keepdim=True).clamp(max=0.5)
 
 
@@ -194,12 +160,7 @@ def _lowered(values: Tensor) -> Tensor:
     return values.masked_fill(values.isnan(), -torch.inf)
 
 
-def _ranks(values: Tensor) -> Tensor:
-    """(P, n) float64 ranks from 1 within each row, ties at their average; NaN stays NaN."""
-    return torch.from_numpy(stats.rankdata(values.numpy(), axis=1, nan_policy="omit"))
-
-
-def _auc(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def pairwise_auc(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """(P,) mean over all pairs of a patch of `first` and one of `second` of whether the former has more, ties half."""
     rivals = values.masked_fill(~second, torch.inf).sort(1).values
     asked = values.nan_to_num().contiguous()

@@ -62,8 +62,9 @@ class Evaluate:
         from boresight.errors import InputError
 
         if self.what in BENCHMARKS:
-            require_options(self.what, {option: getattr(self, option) for option in OPTIONS})
-            job = self._job(BENCHMARKS[self.what].any_collection)
+            options = {option: getattr(self, option) for option in OPTIONS}
+            require_options(self.what, options)
+            job = self._job(BENCHMARKS[self.what].any_collection, options)
             print(run_benchmark(self.what, job))
             print(job.out)
         elif Path(self.what).exists():
@@ -74,7 +75,7 @@ class Evaluate:
                 f"{', '.join(BENCHMARKS)}."
             )
 
-    def _job(self, any_collection: bool) -> BenchmarkJob:
+    def _job(self, any_collection: bool, options: dict[str, Any]) -> BenchmarkJob:
         from boresight.benchmarks.job import BenchmarkJob
         from boresight.cli.sources import open_collection, open_encoder
         from boresight.editing import CaptionEditor
@@ -95,14 +96,9 @@ class Evaluate:
             data=data,
             out=out,
             editor=None if self.editor is None else CaptionEditor.load(self.editor),
-            images=self.images,
-            long_text=self.long_text,
             device=self.device,
             workers=self.workers,
-            seed=self.seed,
-            classes=self.classes,
-            templates=self.templates,
-            labels=self.labels,
+            **options,
         )
 
     def _on_embeddings(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -139,10 +138,6 @@ class PlainScorer:
     def score_prepared(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
         """(N, T) cosines."""
         return less_bias(images.base @ texts.query.t(), images, texts)
-
-
-Editors = Mapping[str, Scorer | None]
-"""By a name of the caller's, caption editors or anything that scores alike; None for the plain cosine."""
 
 
 def check_batches(encoder: Encoder, editor: Scorer | None, batch_size: int) -> None:

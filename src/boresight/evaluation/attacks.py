@@ -17,7 +17,7 @@ from boresight.editing import PlainScorer, Scorer
 from boresight.embeddings import Embeddings
 from boresight.embeddings.embeddings import check_rows
 from boresight.errors import InputError
-from boresight.evaluation.ranking import ScoreBlocks, Tally, check_scoring, count_competitors
+from boresight.evaluation.ranking import BLOCK_IMAGES, BLOCK_TEXTS, ScoreBlocks, Tally, count_competitors
 from boresight.evaluation.results import Scores, percent
 from boresight.evaluation.retrieval import DEPTHS
 from boresight.indexing import as_tensor
@@ -34,8 +34,6 @@ def evaluate_attack(
     editor: Scorer | None = None,
     *,
     side: Side,
-    block_images: int = 2048,
-    block_texts: int = 1024,
 ) -> Scores:
     """Retrieval where altered captions, or altered pictures, stand in the gallery among the true ones; in percent.
 
@@ -55,7 +53,6 @@ def evaluate_attack(
             are stored, so that what the change left as it was is a tie.
         editor: whatever scores; None for the plain cosine.
         side: which were altered, 'texts' or 'images'.
-        block_images, block_texts: size of the blocks of scores; they change memory and speed, not the result.
 
     Memory: the prepared images, O(N + M + S), and a few blocks of scores.
 
@@ -74,21 +71,22 @@ def evaluate_attack(
         raise InputError(
             f"{embeddings.name or 'This collection'} has no captions, so none can be told from a wrong one."
         )
-    check_scoring(embeddings, editor, block_images, block_texts)
+    if editor is not None:
+        editor.require_same_encoder(embeddings)
     scorer: Scorer = PlainScorer() if editor is None else editor
     of_texts, owners, n = side == "texts", embeddings.owners.cpu(), len(embeddings)
     altered, originals = _added(altered, rows, embeddings, side)
     with torch.inference_mode():
-        counts = count_competitors(embeddings, scorer, block_images=block_images, block_texts=block_texts)
+        counts = count_competitors(embeddings, scorer)
         plain, own = counts.i2t if of_texts else counts.t2i, counts.own
-        true = ScoreBlocks(embeddings.images, scorer, block_images, embeddings.ids)
+        true = ScoreBlocks(embeddings.images, scorer, BLOCK_IMAGES, embeddings.ids)
         if of_texts:
             false, texts = true, altered
         else:
             ids = [f"{embeddings.ids[row]}, altered" for row in originals.tolist()]
-            false, texts = ScoreBlocks(altered, scorer, block_images, ids), embeddings.texts
+            false, texts = ScoreBlocks(altered, scorer, BLOCK_IMAGES, ids), embeddings.texts
         best = torch.full((2, len(plain.greater)), -torch.inf)  # of true and of altered ones, by query
-        for images, columns, scores in _blocks(true, embeddings.texts, block_texts):
+        for images, columns, scores in _blocks(true, embeddings.texts):
             query = images if of_texts else columns
             best[0, query] = best[0, query].maximum(scores.amax(int(of_texts)))
         # Whose picture stands in a row, and whose caption in a column, of the scores of altered ones.
@@ -97,7 +95,7 @@ def evaluate_attack(
         pairs = torch.full((len(column_image),), -torch.inf)
         answer = torch.full((n,), -torch.inf).scatter_reduce_(0, owners, own, "amax") if of_texts else own
         tally = Tally(answer, torch.from_numpy(plain.answers))
-        for images, columns, scores in _blocks(false, texts, block_texts):
+        for images, columns, scores in _blocks(false, texts):
             query = images if of_texts else columns
             best[1, query] = best[1, query].maximum(scores.amax(int(of_texts)))
             tally.add(scores, query, int(of_texts))
@@ -123,9 +121,9 @@ def evaluate_attack(
     )
 
 
-def _blocks(images: ScoreBlocks, texts: Tensor, size: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+def _blocks(images: ScoreBlocks, texts: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Rows of images, columns of texts and their scores on the CPU."""
-    for columns in torch.arange(len(texts)).split(size):
+    for columns in torch.arange(len(texts)).split(BLOCK_TEXTS):
         for rows, scores in images.of(texts, columns):
             yield rows, columns, scores.cpu()
 

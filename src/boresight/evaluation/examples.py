@@ -17,11 +17,10 @@ from boresight.errors import InputError
 from boresight.evaluation.ranking import ScoreBlocks
 from boresight.evaluation.retrieval import RetrievalScores, evaluate_retrieval
 from boresight.sae import SparseAutoencoder
-from boresight.sae.names import strongest_images
+from boresight.sae.names import BLOCK, LatentNames, strongest_images
 from boresight.sae.rows import as_rows
 from boresight.seeds import generator
 
-Names = Mapping[int, str] | Sequence[str]
 Orders = Mapping[str, Sequence[int] | np.ndarray]
 """Rule -> rows of captions, the one that it picks first at the head."""
 
@@ -81,7 +80,7 @@ class LatentCard:
 def pick_examples(
     embeddings: Embeddings,
     editor: CaptionEditor,
-    names: Names = (),
+    names: Sequence[str] | LatentNames = (),
     *,
     kinds: Sequence[str] | None = None,
     per_rule: int = 2,
@@ -91,7 +90,7 @@ def pick_examples(
     """Caption queries for the report, by `EXAMPLE_RULE`, explained: `per_rule` of each, fewer where there are no more.
 
     Args:
-        names: of the latents; those without one go by their number.
+        names: of all latents, '' for those that go by their number; or none.
         kinds: M strings shown beside the captions.
         top: images shown of each ranking.
 
@@ -99,11 +98,10 @@ def pick_examples(
         InputError: the embeddings carry no captions.
     """
     results = {way: evaluate_retrieval(embeddings, scorer) for way, scorer in {"plain": None, "edited": editor}.items()}
-    labels = [_name(names, latent, "") for latent in range(editor.sae.n_latents)]
 
     def explained(example: Example) -> Example:
         image, text = embeddings.images[embeddings.owners[example.row]], embeddings.texts[example.row]
-        explanation = editor.explain_edit(image.float(), text.float(), names=labels)
+        explanation = editor.explain_edit(image.float(), text.float(), names=names or None)
         return replace(example, kind="" if kinds is None else kinds[example.row], explanation=explanation)
 
     examples = ranked_queries(embeddings, results, ways(editor), per_rule=per_rule, top=top, seed=seed)
@@ -203,35 +201,29 @@ def _first(embeddings: Embeddings, scores: Tensor, owner: int, top: int) -> list
 def pick_latents(
     embeddings: Embeddings,
     sae: SparseAutoencoder,
-    names: Names = (),
+    names: Sequence[str] | LatentNames = (),
     *,
     count: int = 12,
     top: int = 8,
     seed: int = 0,
-    block: int = 16384,
 ) -> list[LatentCard]:
     """Latents for the report, by `GALLERY_RULE`: `count` of those active in at least `top` images, `top` images each.
 
     Codes are made a block at a time, twice: for the strongest images, and to count.
     """
-    rows, strength = strongest_images(sae, as_rows(embeddings), top, block)
+    rows, strength = strongest_images(sae, as_rows(embeddings), top)
     common = (strength > 0).all(1).nonzero()[:, 0]
     drawn = common[torch.randperm(len(common), generator=generator(seed, "report latents"))[:count]]
     active = torch.zeros(sae.n_latents, dtype=torch.int64)
-    for images in embeddings.images.split(block):
+    for images in embeddings.images.split(BLOCK):
         codes = sae.encode(images)
         active += torch.bincount(codes.indices[codes.values > 0], minlength=sae.n_latents)
     return [
         LatentCard(
             latent=latent,
-            name=_name(names, latent, f"latent {latent}"),
+            name=(names[latent] if len(names) else "") or f"latent {latent}",
             share=int(active[latent]) / len(embeddings),
             image_ids=[embeddings.ids[row] for row in rows[latent].tolist()],
         )
         for latent in drawn.tolist()
     ]
-
-
-def _name(names: Names, latent: int, missing: str) -> str:
-    name = names.get(latent, "") if isinstance(names, Mapping) else names[latent] if latent < len(names) else ""
-    return name or missing

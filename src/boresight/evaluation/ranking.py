@@ -20,6 +20,7 @@ from boresight.errors import InputError
 from boresight.progress import progress
 from boresight.recall import Counts, limits
 
+BLOCK_IMAGES, BLOCK_TEXTS = 2048, 1024  # of one block of scores
 LONG_WORK = 2e8
 
 
@@ -41,8 +42,8 @@ def count_competitors(
     scorer: Scorer,
     *,
     kinds: Sequence[str] | None = None,
-    block_images: int = 2048,
-    block_texts: int = 1024,
+    block_images: int = BLOCK_IMAGES,
+    block_texts: int = BLOCK_TEXTS,
 ) -> RetrievalCounts:
     """Counts, for each caption and each image, of the competitors that score above or tie with the right answer.
 
@@ -85,14 +86,6 @@ def count_competitors(
     return RetrievalCounts(
         t2i.counts(), i2t.counts(), {name: tally.counts() for name, tally in zip(names, of_kind, strict=True)}, own
     )
-
-
-def check_scoring(embeddings: Embeddings, editor: Scorer | None, *blocks: int) -> None:
-    """Raises InputError for a block of no rows, ArtefactError for an editor of another width or encoder."""
-    if min(blocks) < 1:
-        raise InputError("block_images and block_texts must be at least 1.")
-    if editor is not None:
-        editor.require_same_encoder(embeddings)
 
 
 class ScoreBlocks:

@@ -13,7 +13,7 @@ from boresight.device import pick_device
 from boresight.editing import PlainScorer, Scorer
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.ranking import check_scoring, count_competitors
+from boresight.evaluation.ranking import BLOCK_IMAGES, BLOCK_TEXTS, count_competitors
 from boresight.evaluation.results import Scores
 from boresight.recall import Counts
 from boresight.tables import table
@@ -73,8 +73,8 @@ def evaluate_retrieval(
     editor: Scorer | None = None,
     *,
     kinds: Sequence[str] | None = None,
-    block_images: int = 2048,
-    block_texts: int = 1024,
+    block_images: int = BLOCK_IMAGES,
+    block_texts: int = BLOCK_TEXTS,
     device: str | torch.device | None = None,
 ) -> RetrievalScores:
     """Retrieval of images by caption and of captions by image.
@@ -164,4 +164,7 @@ def _check(embeddings: Embeddings, editor: Scorer | None, kinds: Sequence[str] |
         )
     if kinds is not None and len(kinds) != len(embeddings.owners):
         raise InputError(f"kinds has {len(kinds)} entries and there are {len(embeddings.owners)} captions.")
-    check_scoring(embeddings, editor, *blocks)
+    if min(blocks) < 1:
+        raise InputError("block_images and block_texts must be at least 1.")
+    if editor is not None:
+        editor.require_same_encoder(embeddings)

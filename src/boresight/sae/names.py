@@ -27,6 +27,7 @@ from boresight.storage import as_said, load_artefact, save_artefact
 Source = Literal["captions", "vocabulary"]
 EVIDENCE = 32  # strongest images of a latent whose captions speak for it
 SHOWN = 8  # of them kept as examples
+BLOCK = 16384  # images coded at once
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _check_sources(
         raise InputError(f"The word '{repeated[0]}' stands in the vocabulary more than once; give each word once.")
 
 
-def strongest_images(sae: SaeModel, images: Rows, count: int = EVIDENCE, block: int = 16384) -> tuple[Tensor, Tensor]:
+def strongest_images(sae: SaeModel, images: Rows, count: int = EVIDENCE, block: int = BLOCK) -> tuple[Tensor, Tensor]:
     """Rows (n, count) of the images that activate each latent most, and how strongly (n, count).
 
     A row is -1 where fewer images do; of equal activations the earlier row leads. Holds one block of codes beside the
