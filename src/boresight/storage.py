@@ -192,11 +192,8 @@ def save_artefact(
         storages.add(cpu[name].untyped_storage().data_ptr())
     with replacing_folder(folder, kind) as staging:
         save_file(cpu, staging / TENSORS)
-        write_json(staging / MANIFEST, {**manifest, **_stamp(kind), "fingerprint": fingerprint(cpu)})
-
-
-def _stamp(kind: str) -> dict[str, Any]:
-    return {"kind": kind, "format": FORMAT, "boresight": version("boresight")}
+        stamp = {"kind": kind, "format": FORMAT, "boresight": version("boresight"), "fingerprint": fingerprint(cpu)}
+        write_json(staging / MANIFEST, {**manifest, **stamp})
 
 
 def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]:

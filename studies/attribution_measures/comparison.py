@@ -51,9 +51,9 @@ def evaluate_attribution(
     target_vs_distractor and swap_test, as `localisation` and `distractors` have them. Against the model: deletion and
     insertion, patch by patch (`faithfulness.deletion_insertion`), of which 'mean' leaves the mean colour and 'blur' the
     picture under a Gaussian as wide as a patch; image_drop and image_increase, M2IB's Confidence Drop and Increase, in
-    percent (`faithfulness.confidence`, pixels times `soft_mask`); mismatch, the chance that a map of the caption has a larger
-    sum than one of the next pair's caption on any of the images, so that 0.5 says nothing. Image_seconds is the time of
-    its maps, reading the picture and the towers' forward pass included.
+    percent (`faithfulness.confidence`, pixels times `soft_mask`); mismatch, the chance that a map of the caption has a
+    larger sum than one of the next pair's caption on any of the images, so that 0.5 says nothing. Image_seconds is the
+    time of its maps, reading the picture and the towers' forward pass included.
 
     Of text maps, over tokens without the special ones: text_deletion and text_insertion, tokens being deleted so that
     the caption closes up; text_drop and text_increase with the tokens at or below the median weight deleted (all of

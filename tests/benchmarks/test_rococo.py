@@ -10,16 +10,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from boresight.benchmarks.rococo import (
-    SETS,
-    embed_altered,
-    evaluate_rococo,
-    evaluate_rococo_images,
-    normalise,
-    read_rococo,
-)
+from boresight.benchmarks.rococo import SETS, embed_altered, evaluate_rococo_images, normalise, read_rococo
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
+from boresight.evaluation import evaluate_attack
 from collection_files import put_pictures
 
 NAMES = [f"val2014/COCO_val2014_{number:012}.jpg" for number in (391895, 60623, 487741)]
@@ -158,7 +152,7 @@ def test_the_rates_by_another_route(tmp_path):
     )  # fmt: skip
     altered, _ = embed_altered(encoder, rococo, embeddings)
     assert torch.equal(altered[10], embeddings.texts[rococo.rows[10]])
-    found = evaluate_rococo(rococo, embeddings, altered)["plain"]
+    found = evaluate_attack(embeddings, altered, rococo.rows, side="texts")
     scores = images @ torch.cat([embeddings.texts, altered]).T
     # The first image: its altered captions hold 'weapon', which it resembles, so all five beat all true ones.
     assert scores[0].argmax() >= len(rococo.collection.texts)
@@ -177,8 +171,6 @@ def test_embeddings_of_something_else_are_refused(tmp_path):
     other = Embeddings.from_arrays(torch.eye(4)[:3], torch.eye(4), [0, 1, 2, 2])
     with pytest.raises(InputError, match="not of the images and captions of RoCOCO, danger"):
         embed_altered(ByHand(), rococo, other)
-    with pytest.raises(InputError, match="not of the images and captions"):
-        evaluate_rococo(rococo, other, torch.eye(4))
 
 
 def test_picture_attacks_are_means_over_seeds():

@@ -8,18 +8,18 @@ from matplotlib.figure import Figure
 
 from boresight.editing import CaptionEditor
 from boresight.editing.config import EditorConfig
-from boresight.errors import InputError
 from boresight.evaluation.alignment import alignment_report
 from boresight.evaluation.pairs import pairs_in_plane
-from boresight.reports import alignment_figure
+from boresight.reports import alignment_chart, alignment_figure
 from editing_world import quiet, sae_fixture, world  # noqa: F401
 
 
-def test_the_figure_shows_every_measure_and_pair(sae):
+def test_the_figure_shows_every_measure_and_pair(sae, monkeypatch):
     test = world(sae, 20, seed=3)
     editor = CaptionEditor(sae, EditorConfig(form="raw"))
     report = alignment_report(test, editor)
-    figure = alignment_figure(report, pairs_in_plane(test, editor), joined=7)
+    monkeypatch.setattr(alignment_chart, "JOINED", 7)
+    figure = alignment_figure(report, pairs_in_plane(test, editor))
     assert isinstance(figure, Figure)
     figure.canvas.draw()
     above, below = figure.subfigs
@@ -34,6 +34,4 @@ def test_the_figure_shows_every_measure_and_pair(sae):
         report[name]["RMG"] for name in ("plain", "edited", "shuffled images")
     ])  # fmt: skip
     alone = alignment_report(test), pairs_in_plane(test)
-    assert len(alignment_figure(*alone, joined=0).subfigs[0].axes) == 1
-    with pytest.raises(InputError, match="joined is -1"):
-        alignment_figure(*alone, joined=-1)
+    assert len(alignment_figure(*alone).subfigs[0].axes) == 1

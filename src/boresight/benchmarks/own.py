@@ -31,16 +31,7 @@ from boresight.evaluation.pairs import pairs_in_plane
 from boresight.evaluation.probes import label_report
 from boresight.evaluation.word_swaps import KINDS, swap_words
 
-ALIGNMENT_LOWER = (
-    "L2M",
-    "RMG",
-    "alignment",
-    "uniformity, images",
-    "uniformity, texts",
-    "cosine, others",
-    "imbalance, image to text",
-    "imbalance, text to image",
-)
+LOWER = ("L2M", "RMG", "alignment", "uniformity", "cosine, others", "imbalance")  # how measures of alignment begin
 PAIRS = 5000  # of alignment, at most
 # Of labels; whether more or less of it is wanted depends on the caption.
 NEUTRAL = (": told", ": left out", ": guessing")
@@ -115,6 +106,7 @@ def run_alignment(job: BenchmarkJob) -> BenchmarkResult:
     labels = {name: labels_in(collection, name) for name in job.labels}
     embeddings = job.embedded(collection)
     report = alignment_report(embeddings, job.editor, at_most=PAIRS, seed=job.seed)
+    lower = [name for start in LOWER for name in report[PLAIN] if name.startswith(start)]
     if labels:
         row_of = {identity: row for row, identity in enumerate(collection.ids)}
         ours = {name: [values[row_of[identity]] for identity in embeddings.ids] for name, values in labels.items()}
@@ -127,7 +119,7 @@ def run_alignment(job: BenchmarkJob) -> BenchmarkResult:
     return BenchmarkResult(
         scores=report,
         charts=("RMG", "cosine, matched"),
-        lower=[*ALIGNMENT_LOWER, *(name for name in names if name.endswith(": written"))],
+        lower=[*lower, *(name for name in names if name.endswith(": written"))],
         neutral=[name for name in names if name.startswith("object bias") or name.endswith(NEUTRAL)],
         facts=_facts(job, embeddings) | {"pairs measured": f"{pairs:,}", "seed": str(job.seed)},
         pairs={

@@ -149,8 +149,13 @@ def embed_altered(
     does. `long_text` is what `embeddings` were made with. Raises InputError unless they are of the set's own images
     and captions, in order.
     """
-    _require_same(rococo, embeddings)
-    true = {caption: row for row, caption in enumerate(rococo.collection.texts)}
+    collection = rococo.collection
+    if list(embeddings.ids) != collection.ids or list(embeddings.captions or ()) != collection.texts:
+        raise InputError(
+            f"These embeddings are not of the images and captions of {collection.name}; embed its collection, with "
+            "on_error='refuse' so that none is left out."
+        )
+    true = {caption: row for row, caption in enumerate(collection.texts)}
     new = sorted({caption for caption in rococo.altered if caption not in true}, key=len)
     rows, long = embed_captions(encoder, new, long_text=long_text) if new else (torch.empty(0), 0)
     vectors = dict(zip(new, rows, strict=True))
@@ -159,27 +164,6 @@ def embed_altered(
         for caption in rococo.altered
     ]
     return torch.stack(altered), long
-
-
-def evaluate_rococo(
-    rococo: Rococo, embeddings: Embeddings, altered: Tensor, editor: Scorer | None = None
-) -> ScoresByWay:
-    """Image to caption with the altered captions in the gallery, plain and edited, by `evaluate_attack`.
-
-    The published figures are 'I2T R@1', 'I2T R@5', 'I2T R@10' and 'false rate'; published code takes no notice of
-    ties, of which there are next to none but the altered captions that were left as they were.
-
-    Args:
-        embeddings: of `rococo.collection`.
-        altered: (S, d), from `embed_altered`.
-
-    Raises InputError unless `embeddings` are of the set's own images and captions, and as `evaluate_attack`.
-    """
-    _require_same(rococo, embeddings)
-    return {
-        name: dict(evaluate_attack(embeddings, altered, rococo.rows, scorer, side="texts").values)
-        for name, scorer in ways(editor).items()
-    }
 
 
 def evaluate_rococo_images(
@@ -208,11 +192,18 @@ def evaluate_rococo_images(
 
 
 def run_texts(job: BenchmarkJob, which: RococoSet) -> BenchmarkResult:
-    """Image to caption with the altered captions of one set in the gallery."""
+    """Image to caption with the altered captions of one set in the gallery.
+
+    The published figures are 'I2T R@1', 'I2T R@5', 'I2T R@10' and 'false rate'; published code takes no notice of
+    ties, of which there are next to none but the altered captions that were left as they were.
+    """
     rococo = read_rococo(job.folder, which, images=job.images)
     embeddings = job.embedded(rococo.collection, "refuse")
     altered, long = embed_altered(job.encoder, rococo, embeddings, long_text=job.long_text)
-    scores = evaluate_rococo(rococo, embeddings, altered, job.editor)
+    scores: ScoresByWay = {
+        way: dict(evaluate_attack(embeddings, altered, rococo.rows, scorer, side="texts").values)
+        for way, scorer in job.ways.items()
+    }
     facts = long_captions(long, job.long_text) | size_facts(embeddings) | KARPATHY_5K.facts(embeddings)
     facts |= {"altered captions": f"{len(rococo.altered):,}"}
     return attack_result(scores, "I2T R@1", "false rate", facts=facts)
@@ -252,12 +243,3 @@ def attack_result(scores: ScoresByWay, *charts: str, facts: Mapping[str, str]) -
         lower=[name for name in names if name.endswith(("false rate", "drop rate"))],
         facts=facts,
     )
-
-
-def _require_same(rococo: Rococo, embeddings: Embeddings) -> None:
-    collection = rococo.collection
-    if list(embeddings.ids) != collection.ids or list(embeddings.captions or ()) != collection.texts:
-        raise InputError(
-            f"These embeddings are not of the images and captions of {collection.name}; embed its collection, with "
-            "on_error='refuse' so that none is left out."
-        )

@@ -10,15 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from boresight.errors import require_at_least
-
+JOINED = 60  # pairs that are joined by a line, at most
 _IMAGES, _TEXTS, _JOINT = "#2166ac", "#d6604d", "#999999"
 _COLOURS = {"plain": "#999999", "edited": "#2166ac", "shuffled images": "#fdae61"}
 
 
-def alignment_figure(
-    report: Mapping[str, Mapping[str, float]], pairs: Mapping[str, Mapping[str, Any]], *, joined: int = 60
-) -> Figure:
+def alignment_figure(report: Mapping[str, Mapping[str, float]], pairs: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Matched pairs in the plane, some of them joined by a line, above a row of small bar charts.
 
     A chart is of one measure and has its own scale.
@@ -27,14 +24,10 @@ def alignment_figure(
         report: what `alignment_report` gives: 'plain', 'edited', 'shuffled images' -> measure -> value; what else it
             holds is not drawn.
         pairs: what `boresight.evaluation.pairs.pairs_in_plane` gives.
-        joined: pairs to join.
-
-    Raises InputError for a negative `joined`.
 
     Example:
         alignment_figure(alignment_report(test, editor), pairs_in_plane(test, editor)).savefig("alignment.png")
     """
-    require_at_least("joined", joined, 0)
     bars = {way: values for way, values in report.items() if way in _COLOURS}
     measures = list(bars.get("plain", {}))
     columns = min(5, max(1, len(measures)))
@@ -45,7 +38,7 @@ def alignment_figure(
     above, below = parts
     panels = above.subplots(1, len(pairs), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (way, sides) in zip(panels, pairs.items(), strict=True):
-        _scatter(axes, np.asarray(sides["images"]), np.asarray(sides["texts"]), joined, way)
+        _scatter(axes, np.asarray(sides["images"]), np.asarray(sides["texts"]), way)
     cells = below.subplots(max(lines, 1), columns, squeeze=False).flat
     for number, axes in enumerate(cells):
         measure = measures[number] if number < len(measures) else ""
@@ -54,11 +47,10 @@ def alignment_figure(
     return figure
 
 
-def _scatter(axes: Axes, images: np.ndarray, texts: np.ndarray, joined: int, way: str) -> None:
-    if joined:
-        step = max(1, math.ceil(len(images) / joined))
-        for image, text in zip(images[::step], texts[::step], strict=True):
-            axes.plot(*zip(image, text, strict=True), color=_JOINT, linewidth=0.5, alpha=0.6, zorder=1)
+def _scatter(axes: Axes, images: np.ndarray, texts: np.ndarray, way: str) -> None:
+    step = max(1, math.ceil(len(images) / JOINED))
+    for image, text in zip(images[::step], texts[::step], strict=True):
+        axes.plot(*zip(image, text, strict=True), color=_JOINT, linewidth=0.5, alpha=0.6, zorder=1)
     for label, points, colour in (("images", images, _IMAGES), ("texts", texts, _TEXTS)):
         axes.scatter(points[:, 0], points[:, 1], s=8, color=colour, alpha=0.7, label=label, zorder=2)
     axes.set_title(f"{way}: {len(images)} pairs", fontsize=10)
