@@ -170,10 +170,10 @@ def test_figures_place_values_on_a_round_axis():
     labels = [float(label) for _, label in chart.ticks]
     assert labels[0] <= 11 <= 27 <= labels[-1]
     low, high = labels[0], labels[-1]
-    dot = chart.tracks[0].dots[0]
+    dot = chart.tracks[0][1][0]
     assert dot.at == pytest.approx(100 * (12 - low) / (high - low)) == chart.reference
     assert dot.low == pytest.approx(100 * (11 - low) / (high - low))
-    assert chart.tracks[1].dots[0].low == chart.tracks[1].dots[0].high
+    assert chart.tracks[1][1][0].low == chart.tracks[1][1][0].high
     assert chart.description == "Recall. a: 12.0 ± 1.0; b: 27.0."
 
 
@@ -183,7 +183,7 @@ def test_figures_of_equal_values_still_have_an_axis(value):
     places = [place for place, _ in chart.ticks]
     assert places == sorted(set(places))
     assert len({label for _, label in chart.ticks}) == len(chart.ticks)
-    assert 0 <= chart.tracks[0].dots[0].at <= 100
+    assert 0 <= chart.tracks[0][1][0].at <= 100
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -23,31 +23,22 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Track:
-    """One line of a figure: its name, and its dots."""
-
-    label: str
-    dots: Sequence[Dot]
-
-
-@dataclass(frozen=True)
 class DotFigure:
-    """Horizontal tracks over one axis. `ticks`: (percent of the axis, label); `reference`: percent, or None."""
+    """Horizontal tracks (name, dots) over one axis. `ticks`: (percent of it, label); `reference`: percent, or None."""
 
     title: str
-    tracks: Sequence[Track]
+    tracks: Sequence[tuple[str, Sequence[Dot]]]
     ticks: Sequence[tuple[float, str]]
     reference: float | None
 
     @property
     def description(self) -> str:
         """The figure in words, for those who do not see it."""
-        parts = [f"{track.label}: " + ", ".join(_words(track, dot) for dot in track.dots) for track in self.tracks]
-        return f"{self.title}. " + "; ".join(parts) + "."
-
-
-def _words(track: Track, dot: Dot) -> str:
-    return dot.text if dot.label == track.label else f"{dot.label} {dot.text}"
+        parts = []
+        for name, dots in self.tracks:
+            words = (dot.text if dot.label == name else f"{dot.label} {dot.text}" for dot in dots)
+            parts.append(f"{name}: {', '.join(words)}")
+        return f"{self.title}. {'; '.join(parts)}."
 
 
 def dot_figure(
@@ -77,7 +68,7 @@ def dot_figure(
 
     return DotFigure(
         title=title,
-        tracks=[Track(name, [dot(*one) for one in dots]) for name, dots in tracks],
+        tracks=[(name, [dot(*one) for one in dots]) for name, dots in tracks],
         ticks=[(at(tick), f"{tick:.{decimals}f}") for tick in ticks],
         reference=None if reference is None else at(reference),
     )
