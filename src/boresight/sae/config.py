@@ -32,8 +32,7 @@ class SaeConfig:
         width: d, of the embeddings.
         n_latents: n, of the dictionary.
         k: active latents a row; a mean over rows where the rule is a threshold.
-        architecture: 'topk' (the k largest of each row), 'batchtopk' (the B k largest of a training batch, then one
-            threshold), 'jumprelu' (a learnt threshold per latent), 'matryoshka' (nested prefixes of the dictionary).
+        architecture: the rule of activation, see `boresight.sae.model`.
     """
 
     width: int

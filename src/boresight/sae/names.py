@@ -76,20 +76,18 @@ class LatentNames:
 
     def save(self, folder: str | Path) -> None:
         """Write the folder. Raises ArtefactError when it cannot be written."""
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        manifest = {name: getattr(self, name) for name in _FIELDS}
-        save_artefact(folder, "latent-names", tensors, manifest)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        save_artefact(folder, "latent-names", tensors, {name: getattr(self, name) for name in _FIELDS})
 
     @classmethod
     def load(cls, folder: str | Path) -> LatentNames:
         """Read a folder written by `save`. Raises ArtefactError when it is none, torn or altered."""
         tensors, manifest = load_artefact(folder, "latent-names")
         with as_said(folder, "make"):
-            fields: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
-            return cls(**fields, **{name: manifest[name] for name in _FIELDS})
+            fields: dict[str, Any] = {**tensors, **{name: manifest[name] for name in _FIELDS}}
+            return cls(**fields)
 
 
-_TENSORS = ("scores", "margins", "examples", "activations")
 _FIELDS = ("names", "sources", "ids", "sae_fingerprint")
 
 
@@ -137,7 +135,11 @@ def name_latents(
         ArtefactError: `embeddings` are of another encoder than the autoencoder's.
     """
     captions = None if embeddings is None else embeddings.captions
-    _check_sources(sae, vocabulary, vocabulary_embeddings, embeddings)
+    if vocabulary_embeddings is None and not captions:
+        raise InputError("Nothing to name latents from; pass vocabulary_embeddings, or embeddings with captions.")
+    if embeddings is not None:
+        sae.require_same_encoder(embeddings)
+    _check_vocabulary(sae, vocabulary, vocabulary_embeddings)
     n = sae.n_latents
     rows = torch.full((n, EVIDENCE), -1)
     strength = torch.zeros(n, EVIDENCE)
@@ -171,22 +173,12 @@ def name_latents(
     )
 
 
-def _check_sources(
-    sae: SparseAutoencoder,
-    vocabulary: Sequence[str] | None,
-    vocabulary_embeddings: Tensor | None,
-    embeddings: Embeddings | None,
-) -> None:
-    if vocabulary_embeddings is None and (embeddings is None or not embeddings.captions):
-        raise InputError("Nothing to name latents from; pass vocabulary_embeddings, or embeddings with captions.")
-    if embeddings is not None:
-        sae.require_same_encoder(embeddings)
-    if vocabulary_embeddings is not None and (
-        vocabulary is None or vocabulary_embeddings.shape != (len(vocabulary), sae.width) or not len(vocabulary)
-    ):
+def _check_vocabulary(sae: SparseAutoencoder, vocabulary: Sequence[str] | None, embedded: Tensor | None) -> None:
+    count = len(vocabulary or ())
+    if embedded is not None and (not count or embedded.shape != (count, sae.width)):
         raise InputError(
-            f"vocabulary_embeddings has shape {tuple(vocabulary_embeddings.shape)}; the vocabulary of "
-            f"{len(vocabulary or ())} words and the autoencoder's width need ({len(vocabulary or ())}, {sae.width})."
+            f"vocabulary_embeddings has shape {tuple(embedded.shape)}; the vocabulary of {count} words and the "
+            f"autoencoder's width need ({count}, {sae.width})."
         )
     repeated = [word for word, count in Counter(vocabulary or ()).items() if count > 1]
     if repeated:

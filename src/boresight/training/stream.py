@@ -131,10 +131,6 @@ class PairStream:
         self.batches = int(state["batches"])
         self.positions = [at and (at[0], at[1], at[2]) for at in state["places"]]
 
-    def fits(self, state: Mapping[str, Any]) -> bool:
-        """Whether it was taken of the same data, ranks and workers, and with the same seed, batch and buffer."""
-        return self._origin().items() <= state.get("of", {}).items()
-
     def _origin(self) -> dict[str, Any]:
         config = self.config
         return {
