@@ -38,14 +38,6 @@ DANGER = tuple(_DANGER.split())
 
 
 @dataclass(frozen=True)
-class WordVectors:
-    """V lower-case content words in alphabetical order, and (V, C) unit float64 rows of where they stand."""
-
-    words: list[str]
-    vectors: sparse.csr_array
-
-
-@dataclass(frozen=True)
 class Swapped:
     """M captions, unchanged where none could be swapped; the S rows that were, ascending; S words out and S in."""
 
@@ -55,10 +47,10 @@ class Swapped:
     new: list[str]
 
 
-def word_vectors(captions: Sequence[str]) -> WordVectors:
-    """Words in at least two captions, English stop words left out, by pointwise mutual information with neighbours.
+def word_vectors(captions: Sequence[str]) -> tuple[list[str], sparse.csr_array]:
+    """V lower-case content words in alphabetical order, and (V, C) unit float64 rows of where they stand.
 
-    Left and right neighbour, and the ends of a caption, are contexts of their own; negative information is zero.
+    Words in at least two captions, English stop words left out, by pointwise mutual information with neighbours. Left and right neighbour, and the ends of a caption, are contexts of their own; negative information is zero.
     """
     spoken = [[match.group().lower() for match in WORD.finditer(caption)] for caption in captions]
     frequency = Counter(word for said in spoken for word in set(said))
@@ -76,7 +68,7 @@ def word_vectors(captions: Sequence[str]) -> WordVectors:
     expected = np.prod([np.bincount(side, seen)[side] for side in cells.T], axis=0) / max(seen.sum(), 1)
     information = np.log(seen / expected).clip(0)
     unit = information / np.sqrt(np.bincount(cells[:, 0], information**2)).clip(1e-12)[cells[:, 0]]
-    return WordVectors(words, sparse.csr_array((unit, tuple(cells.T)), (len(words), len(contexts))))
+    return words, sparse.csr_array((unit, tuple(cells.T)), (len(words), len(contexts)))
 
 
 def swap_words(
@@ -106,9 +98,9 @@ def swap_words(
     images = list(range(len(captions))) if owners is None else as_tensor(owners, "owners").tolist()
     if len(images) != len(captions):
         raise InputError(f"owners has {len(images)} entries and there are {len(captions)} captions.")
-    vectors = word_vectors(captions)
-    words = DANGER if kind == "danger" else vectors.words
-    pool, known, taken = _pools(kind, vectors), set(vectors.words), set(captions)
+    said, vectors = word_vectors(captions)
+    words = DANGER if kind == "danger" else said
+    pool, known, taken = _pools(kind, said, vectors), set(said), set(captions)
     true_of: dict[int, set[str]] = {}
     for caption, image in zip(captions, images, strict=True):
         true_of.setdefault(image, set()).update(_stem(match.group().lower()) for match in WORD.finditer(caption))
@@ -132,16 +124,16 @@ def swap_words(
     return Swapped(changed, [row for row, *_ in done], [old for *_, old, _ in done], [new for *_, new in done])
 
 
-def _pools(kind: Kind, vectors: WordVectors) -> Callable[[str], Sequence[int] | np.ndarray]:
+def _pools(kind: Kind, words: Sequence[str], vectors: sparse.csr_array) -> Callable[[str], Sequence[int] | np.ndarray]:
     """From a word to the rows of those it may be swapped for, the words of its image not yet taken out."""
     if kind in ("random", "danger"):
-        rows = range(len(vectors.words if kind == "random" else DANGER))
+        rows = range(len(words if kind == "random" else DANGER))
         return lambda word: rows
-    row_of = {word: row for row, word in enumerate(vectors.words)}
+    row_of = {word: row for row, word in enumerate(words)}
 
     @lru_cache(maxsize=512)  # of all words at once these would be the square of their number
     def pool(word: str) -> np.ndarray:
-        cosines = (vectors.vectors @ vectors.vectors[[row_of[word]]].T).toarray()[:, 0]
+        cosines = (vectors @ vectors[[row_of[word]]].T).toarray()[:, 0]
         others = np.delete(np.arange(len(cosines), dtype=np.int32), row_of[word])
         alike = others[np.argsort(-cosines[others], kind="stable")]
         if kind == "same-concept":
