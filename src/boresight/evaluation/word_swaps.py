@@ -50,7 +50,8 @@ class Swapped:
 def word_vectors(captions: Sequence[str]) -> tuple[list[str], sparse.csr_array]:
     """V lower-case content words in alphabetical order, and (V, C) unit float64 rows of where they stand.
 
-    Words in at least two captions, English stop words left out, by pointwise mutual information with neighbours. Left and right neighbour, and the ends of a caption, are contexts of their own; negative information is zero.
+    Words in at least two captions, English stop words left out, by pointwise mutual information with neighbours. Left
+    and right neighbour, and the ends of a caption, are contexts of their own; negative information is zero.
     """
     spoken = [[match.group().lower() for match in WORD.finditer(caption)] for caption in captions]
     frequency = Counter(word for said in spoken for word in set(said))
