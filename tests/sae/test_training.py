@@ -77,6 +77,7 @@ def test_max_active_keeps_the_largest() -> None:
     sae = SparseAutoencoder.fit(sparse_mixtures(300), n_latents=32, k=2, architecture="batchtopk", steps=40)
     with torch.no_grad():
         sae.threshold.fill_(1e-3)
+        sae.encoder_bias.add_(5)  # so that more latents than are kept exceed it
     codes = sae.encode(sparse_mixtures(100, seed=3))
     assert codes.k == 8
     x = sparse_mixtures(100, seed=3)
