@@ -275,6 +275,21 @@ def test_explain_draws_a_pair(tmp_path: Path) -> None:
         assert message in done.err
 
 
+def test_explain_prints_the_edited_score_part_by_part(work: Path) -> None:
+    with quick_fits():
+        done = boresight("editor", "emb", "--sae", "sae", "--out", "remembering", "--memory", "both", cwd=work)
+    assert done.code == 0, done.err
+    words = ("explain", "photos/000.png", "a red square", "--editor", "remembering", "--method", "legrad")
+    done = boresight(*words, cwd=work)
+    assert done.code == 0, done.err
+    assert re.search(r"edited -?\d\.\d+, plain -?\d\.\d+", done.out)
+    assert re.search(r"\nlatents kept, by their effect on the score:\n  latent \d+ ", done.out)
+    moved = r"\nremembered pairs that moved the image most:\n  \d+\.png"
+    assert re.search(rf"{moved} +weight", done.out)
+    done = boresight(*words, "--remembered", "emb", cwd=work)
+    assert re.search(rf"{moved} '.*weight", done.out)
+
+
 def test_explain_goes_through_a_table(tmp_path: Path) -> None:
     for name in ("red", "blue"):
         Image.new("RGB", (60, 40), name).save(tmp_path / f"{name}.png")

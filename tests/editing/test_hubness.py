@@ -137,7 +137,7 @@ def test_an_editor_corrects_by_its_memory(sae, tmp_path):
     expected = kept.score(validation.images, validation.texts) - b.unsqueeze(1) - c
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
     explained = editor.explain_edit(validation.images[0], validation.texts[0])
-    assert explained.hubness == pytest.approx(float(b[0] + c[0]), abs=1e-5)
+    assert list(explained.hubness.values()) == pytest.approx([float(b[0]), float(c[0])], abs=1e-5)
     assert explained.edited_score == pytest.approx(float(scores[0, 0]), abs=1e-5)
     editor.save(tmp_path / "editor")
     loaded = CaptionEditor.load(tmp_path / "editor")

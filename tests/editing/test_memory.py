@@ -104,15 +104,6 @@ def test_scores_are_those_of_the_edited_images(sae, options):
         torch.testing.assert_close(scores[i], expected, atol=2e-5, rtol=1e-4)
 
 
-def test_an_explanation_adds_up(sae):
-    editor = with_memory(sae, form="gated")
-    image, text = unit(1, WIDTH, seed=8)[0], unit(1, WIDTH, seed=9)[0]
-    found = editor.explain_edit(image, text)
-    total = found.remainder + sum(latent.kept for latent in found.latents)
-    assert found.undivided_score == pytest.approx(total, abs=1e-5)
-    assert found.edited_score == pytest.approx(float(editor.score(image[None], text[None])), abs=1e-5)
-
-
 def test_an_untrained_memory_is_silent(sae):
     editor = CaptionEditor(sae, EditorConfig(memory="both"))
     editor.memory = Memory(unit(9, WIDTH, seed=0), unit(9, WIDTH, seed=1))

@@ -64,9 +64,9 @@ def page(tmp_path, comparison):
         shown = [RankedImage(f"p{rank}", rank, rank == true_rank) for rank in range(1, 6)]
         return shown if true_rank <= 5 else [*shown, RankedImage("far", true_rank, True)]
 
-    latents = (LatentEffect(3, "<b>hair</b>", 2.0, 0.9, 0.1, 0.0), LatentEffect(4, "", 1.0, 0.25, 0.0, 0.1))
+    latents = (LatentEffect(3, "<b>hair</b>", 2.0, 0.9, 0.1, 0.01), LatentEffect(4, "", 1.0, 0.25, -0.2, 0.0))
     ranks, rankings = {"plain": 41, "edited": 2}, {"plain": places(41), "edited": places(2)}
-    explanation = Explanation(0.2, 0.2, 0.3, 0.1, latents)
+    explanation = Explanation(0.2, 0.3, {}, {}, 1.0, latents)
     example = Example(0, "largest gain", EVIL, "p2", ranks, rankings, "long", explanation)
     file = tmp_path / "report.html"
     write_report(file, comparison, [example], [LatentCard(3, "<i>hair</i>", 0.25, ["p1", "p2"])], pictures=painted)
@@ -128,20 +128,20 @@ def test_user_text_is_escaped(page):
     assert "<i>hair" not in text
 
 
-def test_latents_are_drawn_by_what_is_kept_and_dropped_of_them(page):
+def test_latents_are_drawn_by_what_is_kept_and_dropped_of_them_in_the_order_of_their_effect(page):
     bar = r'class="kept" style="width:([\d.]+)%"></i><i class="gone" style="width:([\d.]+)%"></i></span>\s*'
     label = r'<span class="name">([^<]*)</span><span class="weight">([^<]*)</span>'
     hair, number = ("90.0", "10.0", "&lt;b&gt;hair&lt;/b&gt;"), ("12.5", "37.5", "latent 4")
     assert re.findall(bar + label, page.read_text(encoding="utf-8")) == [
-        (*hair, "90% kept"),
-        (*number, "25% kept"),
-        (*number, "75% dropped"),
-        (*hair, "10% dropped"),
+        (*number, "25% kept, score −0.200"),
+        (*hair, "90% kept, score +0.100"),
+        (*hair, "10% dropped, score +0.010"),
+        (*number, "75% dropped, score +0.000"),
     ]
 
 
 def test_without_pictures_the_ids_are_shown(tmp_path, comparison):
-    bare = Explanation(0.2, 0.2, 0.2, 0.2, ())
+    bare = Explanation(0.2, 0.2, {}, {}, 1.0, ())
     first = [RankedImage("p1", 1, True)]
     ranks, rankings = {"plain": 1, "edited": 1}, {"plain": first, "edited": first}
     example = Example(0, "drawn at random", "a kite", "p1", ranks, rankings, explanation=bare)

@@ -28,6 +28,7 @@ from boresight.progress import progress
 
 if TYPE_CHECKING:
     from boresight.editing import CaptionEditor
+    from boresight.embeddings import Embeddings
     from boresight.sae import LatentNames
 
 Picture = Image.Image | str | Path
@@ -45,6 +46,7 @@ def explain(
     interaction: bool = False,
     editor: CaptionEditor | None = None,
     names: LatentNames | None = None,
+    remembered: Embeddings | None = None,
     batch_size: int = 8,
     seed: int = 0,
     **options: Any,
@@ -64,8 +66,9 @@ def explain(
         pairs: 'zip' explains image i with text i, 'product' every image with every text, texts running fastest.
         target: 'image', 'text' or 'both'.
         interaction: also the second-order token by patch maps, for encoders that open layer by layer.
-        editor: a `CaptionEditor` fitted on embeddings of this encoder, for the concepts it keeps and drops; `names`
-            are those of its latents.
+        editor: a `CaptionEditor` fitted on embeddings of this encoder, for the parts of its score and the concepts it
+            keeps and drops; `names` are those of its latents, `remembered` the training set whose pairs it remembers,
+            for their captions.
         options: of the method, the fields of its class: beta, steps, layer and so on.
 
     Raises:
@@ -100,7 +103,7 @@ def explain(
             if interaction:
                 crossed.append(batch.real_only(_interaction(towers, batch)))
             if editor is not None:
-                concepts += _concepts(encoder, editor, names, batch)
+                concepts += _concepts(encoder, editor, batch, names=names, remembered=remembered)
             tokens += [batch.texts.tokens[row] for row in batch.local[:, 1].tolist()]
             boxes.append(batch.boxes[batch.local[:, 0]])
             bar.update(len(batch.local))
@@ -201,9 +204,9 @@ def _interaction(towers: Towers, batch: _Batch) -> Tensor:
     return interaction_maps(towers, images, texts, batch_size=len(batch.local))
 
 
-def _concepts(encoder: Encoder, editor: CaptionEditor, names: LatentNames | None, batch: _Batch) -> list[Any]:
+def _concepts(encoder: Encoder, editor: CaptionEditor, batch: _Batch, **known: Any) -> list[Any]:
     images, texts = encoder.embed_images(batch.pictures), encoder.embed_texts(batch.captions)
-    return [editor.explain_edit(images[image], texts[text], names=names) for image, text in batch.local.tolist()]
+    return [editor.explain_edit(images[image], texts[text], **known) for image, text in batch.local.tolist()]
 
 
 def _words(caption: str, tokens: Sequence[Token], weights: Tensor) -> list[Word]:

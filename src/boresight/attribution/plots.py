@@ -38,7 +38,7 @@ def draw_pair(attribution: Attribution, index: int, word: int | None = None) -> 
     lines = _lines([one.text for one in words], 72)
     picture = open_picture(attribution.pictures[index])
     tall = min(max(picture.height / picture.width, 0.2), 2.0)
-    heights = [4.1 * tall + 0.35, 0.34 * len(lines) + 0.1, 0.5 if concepts is not None else 0.01]
+    heights = [4.1 * tall + 0.35, 0.34 * len(lines) + 0.1, 0.62 if concepts is not None else 0.01]
     figure = Figure(figsize=(8.4, sum(heights) + 0.1), layout="constrained")
     parts: Any = figure.subfigures(3, 1, height_ratios=heights)
     above, middle, below = parts
@@ -123,8 +123,8 @@ def _lines(words: list[str], width: int) -> list[list[int]]:
 
 
 def _concepts(explanation: Any, top: int = 5) -> str:
-    rows = []
+    rows = [f"  edited: {explanation.edited_score:.3f}, plain {explanation.plain_score:.3f}"]
     for title, latents in (("kept", explanation.kept), ("dropped", explanation.dropped)):
-        names = [f"{one.name or f'latent {one.index}'} {one.mask:.2f}" for one in latents[:top]]
+        names = [f"{one.label} {getattr(one, title):+.3f}" for one in latents[:top]]
         rows.append(f"{title:>8}: {', '.join(names) or 'nothing'}")
     return "\n".join(rows)

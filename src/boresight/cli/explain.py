@@ -27,9 +27,12 @@ class Explain:
     encoder: str | None = None
     """Hub name or folder of a CLIP or SigLIP model, 'open_clip:...'; left out: the one that ships with boresight."""
     editor: Path | None = None
-    """Folder of a caption editor of that encoder: the figure then tells which concepts it keeps and drops."""
+    """Folder of a caption editor of that encoder: its score is then printed beside the plain one, part by part, and the
+    figure tells which concepts it keeps and drops."""
     names: Path | None = None
-    """Folder of names for the editor's latents."""
+    """Folder of names for the editor's latents, written by 'boresight names'."""
+    remembered: Path | None = None
+    """Folder of the embeddings that the editor was fitted on, to show the captions of the pairs it remembers."""
     target: Literal["both", "image", "text"] = "both"
     layer: int | None = None
     """Hidden states to work on, for methods that have a layer."""
@@ -47,6 +50,7 @@ class Explain:
         from boresight.attribution.plots import save_figure
         from boresight.cli.sources import open_encoder
         from boresight.editing import CaptionEditor
+        from boresight.embeddings import Embeddings
         from boresight.errors import InputError
         from boresight.sae import LatentNames
 
@@ -67,8 +71,11 @@ class Explain:
             count = explain_csv(encoder, self.csv, self.out, figures=self.figures, **settings)
             print(f"{count} pairs: {self.out}")
             return
-        answer = explain(encoder, *self.pair, **settings)
+        remembered = None if self.remembered is None else Embeddings.load(self.remembered)
+        answer = explain(encoder, *self.pair, remembered=remembered, **settings)
         save_figure(answer.plot(), self.out)
         strongest = sorted(answer.words[0], key=lambda word: -word.weight)[:3] if answer.words else []
         words = ", ".join(f"'{word.text}'" for word in strongest)
         print(f"score {float(answer.score[0]):.3f}{f', strongest words {words}' if words else ''}: {self.out}")
+        if answer.concepts:
+            print(f"\n{answer.concepts[0]}")

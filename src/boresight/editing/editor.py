@@ -125,16 +125,25 @@ class CaptionEditor(EditModel):
         text: Tensor,
         *,
         names: Sequence[str] | LatentNames | None = None,
+        remembered: Embeddings | None = None,
         top: int = 10,
     ) -> Explanation:
-        """What the edit of one image by one caption kept and dropped.
+        """Why one image scores as it does under one caption: parts that sum to the score.
 
-        image, text: (d,) or (1, d); names: of the n latents. Raises InputError for NaN, zero, or another number of
-        names than latents, and ArtefactError for the names of another autoencoder.
+        Args:
+            image, text: (d,) or (1, d).
+            names: of the n latents.
+            remembered: the training set with its captions, to show the words of remembered pairs, which the editor
+                does not keep; left out, they go by the ids of their images.
+            top: how many latents and pairs are printed.
+
+        Raises InputError for NaN, zero, or another number of names than latents, and ArtefactError for the names of
+        another autoencoder.
         """
         if isinstance(names, LatentNames):
             names.require_same_autoencoder(self.sae)
-        return explain_edit(self, image.reshape(1, -1), text.reshape(1, -1), names=names, top=top)
+        pair = image.reshape(1, -1), text.reshape(1, -1)
+        return explain_edit(self, *pair, names=names, remembered=remembered, top=top)
 
     def control(self, kind: Literal["random", "ones"], seed: int = 0) -> CaptionEditor:
         """This editor with another mask, for controls: 'random' permutes each caption's mask, 'ones' keeps everything.
@@ -166,7 +175,9 @@ class CaptionEditor(EditModel):
         opened = isinstance(self.mask_network, OnesMask) and self.config.mask != "ones"
         if controlled or opened or isinstance(self.gate_network, OnesMask):
             raise InputError("A control is not saved; save the editor and call control() again.")
-        parts = {"config": asdict(self.config), "sae": self.sae.described()}
+        parts: dict[str, Any] = {"config": asdict(self.config), "sae": self.sae.described()}
+        if self.memory is not None:
+            parts["remembered"] = self.memory.ids
         save_artefact(folder, "editor", self.state_dict(), {**self.manifest, **parts})
 
     @classmethod
@@ -178,6 +189,7 @@ class CaptionEditor(EditModel):
             kept = {key: manifest[key] for key in _KEPT if key in manifest}
             editor = cls(sae, EditorConfig(**manifest["config"]), kept)
             if editor.memory is not None:
-                editor.memory = Memory(tensors["memory.images"], tensors["memory.texts"])
+                ids = manifest.get("remembered", ())
+                editor.memory = Memory(tensors["memory.images"], tensors["memory.texts"], ids)
             editor.load_state_dict(tensors)
         return editor.to(pick_device(device))

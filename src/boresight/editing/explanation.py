@@ -1,16 +1,34 @@
-"""Why one image scores as it does under one caption: its latents, kept and dropped."""
+"""Why one image scores as it does under one caption: parts that sum to the score, and what moved each of them.
+
+The score of an edit is an inner product over a length, less two corrections. The edited image y (before a gate) is the
+sum of its kept latents, of what a memory added, and of the rest; the caption vector r * u is the sum of the caption
+itself and of what the text head, a memory and a gate changed:
+
+    s = <y, r * u> / l^p - b - c = sum over the image's parts a and the caption's parts v of <a, v> / l^p, less b and c
+
+so the parts of either side sum to the score, whatever the form and the exponent.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from boresight.editing.memory import Memory, Recall
 from boresight.editing.model import EditModel
+from boresight.editing.scorer import PreparedImages
+from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.sae.names import LatentNames
+
+KEPT, LEFT, MOVED, REST = "latents kept", "latents dropped, what is left", "memory of images", "rest of the image"
+CAPTION, HEAD, PICTURED, GATE = "caption", "text head", "memory", "gate"
+IMAGE_HUBNESS, TEXT_HUBNESS = "hubness of the image", "hubness of the caption"
+HALF = 0.5  # of a mask, from where a latent counts as kept
 
 
 @dataclass(frozen=True)
@@ -19,11 +37,11 @@ class LatentEffect:
 
     Attributes:
         index: of the latent.
-        name: of the latent, '' where names were not given.
+        name: of the latent, '' where it has none.
         activation: z, at the scale of the embeddings.
         mask: m in [0, 1], how much of it the caption keeps.
-        kept: z m <d, r * u> / |x|, what the kept part adds to the undivided score; the gate r is 1 where there is none.
-        dropped: -z (1 - m) <d, r * u> / |x|, what dropping the rest adds to it.
+        kept: its part of the score, z m <d, r * u> / (|x| l^p); the gate r is 1 where there is none.
+        dropped: what dropping the rest changed, -z (1 - m) <d, r * u> / (|x| l^p).
     """
 
     index: int
@@ -33,53 +51,116 @@ class LatentEffect:
     kept: float
     dropped: float
 
+    @property
+    def label(self) -> str:
+        """The name, or 'latent 17'."""
+        return self.name or f"latent {self.index}"
+
+
+@dataclass(frozen=True)
+class RememberedPair:
+    """A training pair that the memory recalled for the image or for the caption.
+
+    Attributes:
+        row: in the memory.
+        weight: in [0, 1], among the neighbours that were recalled.
+        effect: its part of the score; all of them, and the room they took from what they moved, are the memory's part.
+        image_id: of its image, '' where the editor does not know.
+        captions: of its image, empty where they were not given.
+    """
+
+    row: int
+    weight: float
+    effect: float
+    image_id: str = ""
+    captions: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        known = " ".join([self.image_id or f"pair {self.row}", *(f"'{caption}'" for caption in self.captions[:1])])
+        return f"{known:<48.48} weight {self.weight:.2f}  score {self.effect:+.4f}"
+
 
 @dataclass(frozen=True)
 class Explanation:
-    """What an edit did to one pair.
-
-    The undivided score is the sum over `latents` of `kept`, plus `remainder`.
+    """What an edit did to one pair, in parts that sum to `edited_score`.
 
     Attributes:
-        plain_score: cosine of the unedited image with the same caption vector u.
-        undivided_score: <x~, u> / |x|.
-        edited_score: the editor's score, divided by a length where the editor divides, less `hubness`.
-        hubness: what is taken off for the image and for the caption, the same for whatever they are matched with.
-        remainder: the part of the undivided score that no latent carries: the pre-bias or, where the edit starts from
-            the image, what the autoencoder does not explain, and how far a memory has moved the image.
-        latents: every active latent, the largest activation first; empty where the form has no latents.
-        top: how many `kept` and `dropped` list.
+        plain_score: cosine of the image and the caption, as the encoder gives them.
+        edited_score: the editor's score.
+        grid: part of the image -> part of the caption -> its share of the score. Rows: the latents that are kept, what
+            is left of those that are dropped, what the memory added to the image, and the rest, which no latent
+            carries. Columns: the caption's own vector and what the text head, the memory and the gate changed of it.
+            An editor has the rows and columns of its form.
+        hubness: 'hubness of the image', 'hubness of the caption' -> what is taken off, the same for whatever they are
+            matched with.
+        length: l^p, by which the undivided score and so all of `grid` and `latents` was divided.
+        latents: every active latent, the largest effect on the score first; empty where the form has no latents.
+        image_memory, text_memory: the remembered pairs that moved the image and the caption vector, the largest effect
+            first; empty without a memory of that side.
+        top: how many of each are printed.
     """
 
     plain_score: float
-    undivided_score: float
     edited_score: float
-    remainder: float
+    grid: Mapping[str, Mapping[str, float]]
+    hubness: Mapping[str, float]
+    length: float
     latents: tuple[LatentEffect, ...]
+    image_memory: tuple[RememberedPair, ...] = ()
+    text_memory: tuple[RememberedPair, ...] = ()
     top: int = 10
-    hubness: float = 0.0
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """What the image's parts add to the score, less the hubness of either side: sums to `edited_score`."""
+        return {name: sum(row.values()) for name, row in self.grid.items()} | self._taken_off
+
+    @property
+    def caption_parts(self) -> dict[str, float]:
+        """What the caption's parts add, less the hubness of either side: sums to `edited_score` as well.
+
+        'gate' is what the gate changed: the undivided score with it less that without it.
+        """
+        columns = next(iter(self.grid.values()))
+        return {name: sum(row[name] for row in self.grid.values()) for name in columns} | self._taken_off
+
+    @property
+    def _taken_off(self) -> dict[str, float]:
+        return {name: -amount for name, amount in self.hubness.items()}
 
     @property
     def kept(self) -> tuple[LatentEffect, ...]:
-        """Latents that the caption keeps by half or more, the largest kept amount z m first."""
-        chosen = [latent for latent in self.latents if latent.mask >= 0.5]
-        return tuple(sorted(chosen, key=lambda latent: -latent.activation * latent.mask)[: self.top])
+        """Latents that the caption keeps by half or more, the largest part of the score first."""
+        chosen = [latent for latent in self.latents if latent.mask >= HALF]
+        return tuple(sorted(chosen, key=lambda latent: -abs(latent.kept))[: self.top])
 
     @property
     def dropped(self) -> tuple[LatentEffect, ...]:
-        """Latents that the caption drops by more than half, the largest dropped amount z (1 - m) first."""
-        chosen = [latent for latent in self.latents if latent.mask < 0.5]
-        return tuple(sorted(chosen, key=lambda latent: -latent.activation * (1 - latent.mask))[: self.top])
+        """Latents that the caption drops by more than half, the one whose loss changed the score most first."""
+        chosen = [latent for latent in self.latents if latent.mask < HALF]
+        return tuple(sorted(chosen, key=lambda latent: -abs(latent.dropped))[: self.top])
 
     def __str__(self) -> str:
-        lines = [f"plain {self.plain_score:.3f}, edited {self.edited_score:.3f}"]
+        columns = list(next(iter(self.grid.values())))
+        lines = [f"edited {self.edited_score:.4f}, plain {self.plain_score:.4f}", ""]
+        lines.append(_line("part of the score", [*columns, "all"]))
+        lines += [_line(name, [*row.values(), self.parts[name]]) for name, row in self.grid.items()]
+        lines += [_line(name, [""] * len(columns) + [amount]) for name, amount in self._taken_off.items()]
+        lines.append(_line("all", [*(self.caption_parts[name] for name in columns), self.edited_score]))
         for title, latents in (("kept", self.kept), ("dropped", self.dropped)):
-            lines.append(f"{title}:")
+            lines += ["", f"latents {title}, by their effect on the score:" if latents else f"latents {title}: none"]
             for latent in latents:
                 effect = latent.kept if title == "kept" else latent.dropped
-                label = latent.name or f"latent {latent.index}"
-                lines.append(f"  {label:<32} z {latent.activation:7.3f}  m {latent.mask:.2f}  score {effect:+.4f}")
+                numbers = f"z {latent.activation:7.3f}  m {latent.mask:.2f}  score {effect:+.4f}"
+                lines.append(f"  {latent.label:<32.32} {numbers}")
+        for title, pairs in (("image", self.image_memory), ("caption", self.text_memory)):
+            lines += ["", f"remembered pairs that moved the {title} most:"] if pairs else []
+            lines += [f"  {pair}" for pair in pairs[: self.top]]
         return "\n".join(lines)
+
+
+def _line(name: str, cells: Sequence[str | float]) -> str:
+    return f"{name:<30}" + "".join(f"{cell:>11}" if isinstance(cell, str) else f"{cell:>+11.4f}" for cell in cells)
 
 
 @torch.no_grad()
@@ -89,36 +170,101 @@ def explain_edit(
     text: Tensor,
     *,
     names: Sequence[str] | LatentNames | None = None,
+    remembered: Embeddings | None = None,
     top: int = 10,
 ) -> Explanation:
     """`CaptionEditor.explain_edit`. image, text: (1, d)."""
     image, text = editor.checked(image, "the image"), editor.checked(text, "the text")
     if names is not None and len(names) != editor.sae.n_latents:
         raise InputError(f"There are {len(names)} names for {editor.sae.n_latents} latents; give one for each.")
-    query = editor.text(text)[0]
-    x = image.to(query)
-    length = float(x.norm())
-    edited = editor.edit(x, text)[0]
-    asked = query * editor.gate(text)[0]
-    prepared = editor.prepare_images(x), editor.prepare_texts(text)
-    remainder = float(prepared[0].base[0] @ asked)
-    latents: list[LatentEffect] = []
-    if editor.config.has_latents:
-        mask = editor.mask(text)[0]
-        codes = editor.sae.encode(x)
-        for index, activation in zip(codes.indices[0].tolist(), codes.values[0].tolist(), strict=True):
-            if activation > 0:
-                effect = activation * float(editor.sae.directions[index] @ asked) / length
-                kept = float(mask[index])
-                name = str(names[index]) if names is not None else ""
-                remainder -= effect * editor.config.offset
-                latents.append(LatentEffect(index, name, activation, kept, effect * kept, -effect * (1 - kept)))
+    image, text = image.to(editor.device).float(), text.to(editor.device).float()
+    images, texts = editor.prepare_images(image), editor.prepare_texts(text)
+    length = float(editor._lengths(images, texts)) ** editor.config.length_exponent if editor.config.divides else 1.0
+    x, t, u, gate = (
+        F.normalize(image, dim=1)[0],
+        F.normalize(text, dim=1)[0],
+        editor.text(text)[0],
+        editor.gate(text)[0],
+    )
+    own = F.normalize(t + editor.head_map @ t + editor.head_bias, dim=0)  # u before the memory moved it
+    columns = {CAPTION: t}
+    if editor.config.text == "finetuned":
+        columns[HEAD] = own - t
+    if editor.memory is not None:
+        columns[PICTURED] = u - own
+    if editor.config.has_gate:
+        columns[GATE] = (gate - 1) * u
+
+    edited, rows, latents = _latents(editor, image, text, images, gate * u / length, names)
+    image_memory: tuple[RememberedPair, ...] = ()
+    text_memory: tuple[RememberedPair, ...] = ()
+    if (memory := editor.memory) is not None:
+        recall = memory.recall_texts(t, own)
+        text_memory = _pairs(memory, recall, edited / length, remembered)
+        if editor.config.memory == "both":
+            recall = memory.recall_images(x, editor.head_map)
+            image_memory = _pairs(memory, recall, gate * u / length, remembered)
+            rows[MOVED] = recall.moved
+    rows[REST] = edited - sum(rows.values(), torch.zeros_like(edited))
+    hubness = {IMAGE_HUBNESS: images.bias, TEXT_HUBNESS: texts.bias}
     return Explanation(
-        plain_score=float(x[0] @ query) / length,
-        undivided_score=float(edited @ query) / length,
-        edited_score=float(editor.score_prepared(*prepared)),
-        remainder=remainder,
-        hubness=sum(float(side.bias[0]) for side in prepared if side.bias is not None),
-        latents=tuple(sorted(latents, key=lambda latent: -latent.activation)),
+        plain_score=float(x @ t),
+        edited_score=float(editor.score_prepared(images, texts)),
+        grid={
+            name: {part: float(row @ column) / length for part, column in columns.items()} for name, row in rows.items()
+        },
+        hubness={name: float(bias) for name, bias in hubness.items() if bias is not None},
+        length=length,
+        latents=latents,
+        image_memory=image_memory,
+        text_memory=text_memory,
         top=top,
     )
+
+
+def _latents(
+    editor: EditModel,
+    image: Tensor,
+    text: Tensor,
+    prepared: PreparedImages,
+    query: Tensor,
+    names: Sequence[str] | LatentNames | None,
+) -> tuple[Tensor, dict[str, Tensor], tuple[LatentEffect, ...]]:
+    """The edited image before a gate (d,), what of it latents carry, kept and dropped, and the effect of each latent.
+
+    All over the image's length. query: (d,), whose inner product with a part of the image is its part of the score.
+    """
+    if not editor.config.has_latents:
+        return prepared.base[0], {}, ()
+    indices = prepared.indices[0]
+    activations, mask = editor.sae.encode(image).values[0], editor.mask(text)[0, indices]
+    directions, whole = editor.sae.directions[indices], activations / image.norm()
+    changed = prepared.values[0] * (mask - editor.config.offset)
+    amounts = changed + editor.config.offset * whole  # with what of the latents is in the base
+    rows = {name: (amounts * chosen) @ directions for name, chosen in ((KEPT, mask >= HALF), (LEFT, mask < HALF))}
+    along = directions @ query
+    table = zip(indices.tolist(), activations, mask, amounts * along, (amounts - whole) * along, strict=True)
+    latents = [
+        LatentEffect(index, "" if names is None else str(names[index]), *map(float, numbers))
+        for index, *numbers in table
+        if numbers[0] > 0
+    ]
+    latents.sort(key=lambda latent: -max(abs(latent.kept), abs(latent.dropped)))
+    return prepared.base[0] + changed @ directions, rows, tuple(latents)
+
+
+def _pairs(memory: Memory, recall: Recall, query: Tensor, remembered: Embeddings | None) -> tuple[RememberedPair, ...]:
+    """The largest effect first. query: (d,), as for `_latents`."""
+    ids = [memory.ids[row] if row < len(memory.ids) else "" for row in recall.rows.tolist()]
+    wanted, captions = set(ids), {}
+    if remembered is not None and remembered.captions is not None:
+        for row, image_id in enumerate(remembered.ids):
+            if image_id in wanted:
+                owned = (remembered.owners == row).nonzero()[:, 0].tolist()
+                captions[image_id] = tuple(remembered.captions[caption] for caption in owned)
+    table = zip(recall.rows.tolist(), recall.weights.tolist(), (recall.added @ query).tolist(), ids, strict=True)
+    pairs = [
+        RememberedPair(row, weight, effect, image_id, captions.get(image_id, ()))
+        for row, weight, effect, image_id in table
+    ]
+    return tuple(sorted(pairs, key=lambda pair: -abs(pair.effect)))

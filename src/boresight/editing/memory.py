@@ -46,6 +46,23 @@ class Neighbours:
         return Neighbours(self.cosines[rows], self.indices[rows])
 
 
+@dataclass(frozen=True)
+class Recall:
+    """What the memory made of one unit vector, and each recalled pair's share of it.
+
+    Attributes:
+        rows: (K,) int64, of the recalled pairs in the memory.
+        weights: (K,) w, which sum to 1.
+        added: (K, d), what each pair added.
+        moved: (d,), how far the vector moved: the sum of `added`, less the room that it took at unit length.
+    """
+
+    rows: Tensor
+    weights: Tensor
+    added: Tensor
+    moved: Tensor
+
+
 class Memory(nn.Module):
     """Remembered pairs, and how much and how sharply they are recalled. Silent (strengths of zero) until trained.
 
@@ -54,13 +71,15 @@ class Memory(nn.Module):
         texts: (R, d) float16, mean of the unit captions of each image.
         strengths: (2,) of c(x) beside a unit image and of v(t) beside a unit caption vector.
         log_sharpness: (2,) log s_c and log s_v.
+        ids: of the remembered images; empty where they are not known.
     """
 
     images: Tensor
     texts: Tensor
 
-    def __init__(self, images: Tensor, texts: Tensor) -> None:
+    def __init__(self, images: Tensor, texts: Tensor, ids: Sequence[str] = ()) -> None:
         super().__init__()
+        self.ids = list(ids)
         self.register_buffer("images", images.half())
         self.register_buffer("texts", texts.half())
         self.strengths = nn.Parameter(torch.zeros(2))
@@ -88,6 +107,25 @@ class Memory(nn.Module):
     def pictured(self, near: Neighbours) -> Tensor:
         """(T, d) unit v(t), of the neighbours of captions."""
         return _recall(near, self.images.float(), self.log_sharpness[1])
+
+    def recall_images(self, image: Tensor, head_map: Tensor) -> Recall:
+        """What moves a unit image (d,) towards c(x), read through the text head (d, d), pair by pair."""
+        rows, weights, terms = self._terms(self.near_images(image[None]), self.texts.float(), 0)
+        return self._moved(image, rows, weights, terms + terms @ head_map.t(), 0)
+
+    def recall_texts(self, text: Tensor, query: Tensor) -> Recall:
+        """What moves the unit caption vector (d,) of a unit caption (d,) towards v(t), pair by pair."""
+        rows, weights, terms = self._terms(self.near_texts(text[None]), self.images.float(), 1)
+        return self._moved(query, rows, weights, terms, 1)
+
+    def _terms(self, near: Neighbours, values: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+        weights = (near.cosines[0] * self.log_sharpness[side].exp()).softmax(0)
+        return near.indices[0], weights, weights.unsqueeze(1) * (values[near.indices[0]] - values.mean(0))
+
+    def _moved(self, start: Tensor, rows: Tensor, weights: Tensor, terms: Tensor, side: int) -> Recall:
+        added = self.strengths[side] * terms / terms.sum(0).norm().clamp_min(1e-12)
+        reach = (start + added.sum(0)).norm()
+        return Recall(rows, weights, added / reach, (start + added.sum(0)) / reach - start)
 
 
 def joined_neighbours(parts: Sequence[Neighbours]) -> Neighbours:
@@ -147,4 +185,5 @@ def remember(train_set: Embeddings, seed: int) -> tuple[Memory, Tensor]:
     known = (slots >= 0).nonzero()[:, 0]
     first.scatter_reduce_(0, slots[known], known, "amin")
     images = F.normalize(train_set.images[first].float(), dim=1)
-    return Memory(images, texts / counts[drawn].unsqueeze(1)), slots
+    ids = [train_set.ids[row] for row in first.tolist()]
+    return Memory(images, texts / counts[drawn].unsqueeze(1), ids), slots

@@ -180,17 +180,17 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
     active = example.explanation.latents if example.explanation else ()
     strongest = max((latent.activation for latent in active), default=1.0)
 
-    def bars(amount: Callable[[LatentEffect], float], words: str) -> list[dict[str, Any]]:
-        """The latents of which most is kept, or dropped; a share below `LEAST_SHARE` is not worth a line."""
+    def bars(effect: str, amount: Callable[[LatentEffect], float]) -> list[dict[str, Any]]:
+        """In the order of their effect on the score; where a share below `LEAST_SHARE` is meant, a line is wasted."""
         chosen = [latent for latent in active if amount(latent) >= LEAST_SHARE]
-        chosen.sort(key=lambda latent: -latent.activation * amount(latent))
+        chosen.sort(key=lambda latent: -abs(getattr(latent, effect)))
         return [
             {
-                "name": latent.name or f"latent {latent.index}",
+                "name": latent.label,
                 "activation": f"{latent.activation:.3g}",
                 "kept": 100 * latent.activation * latent.mask / strongest,
                 "gone": 100 * latent.activation * (1 - latent.mask) / strongest,
-                "text": f"{amount(latent):.0%} {words}",
+                "text": f"{amount(latent):.0%} {effect}, score {getattr(latent, effect):+.3f}".replace("-", "−"),
             }
             for latent in chosen[:LATENTS_SHOWN]
         ]
@@ -208,8 +208,8 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
         "after": f"{after:,.0f}",
         "sign": "gain" if after < before else "loss" if after > before else "even",
         **shelves,
-        "kept": bars(lambda latent: latent.mask, "kept"),
-        "dropped": bars(lambda latent: 1 - latent.mask, "dropped"),
+        "kept": bars("kept", lambda latent: latent.mask),
+        "dropped": bars("dropped", lambda latent: 1 - latent.mask),
     }
 
 
