@@ -1,8 +1,8 @@
-"""The main job: from a collection and an encoder to the comparison of plain and edited retrieval, and its page."""
+"""The main job: from a collection and an encoder, or embeddings, to the comparison with every rival, and its page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,13 +26,16 @@ VOCABULARY = 2000
 
 @dataclass(frozen=True)
 class Job:
-    """What the main job left: the embeddings, the comparison, and the autoencoder and editor of the first seed."""
+    """What the main job left: the embeddings, the comparison, and the autoencoder and editor of the first seed.
+
+    `names` of its latents are None where embeddings came without the words of their captions.
+    """
 
     embeddings: Embeddings
     comparison: Comparison
     sae: SparseAutoencoder
     editor: CaptionEditor
-    names: LatentNames
+    names: LatentNames | None
 
 
 def run_job(
@@ -63,19 +66,60 @@ def run_job(
 
     Example:
         run_job(load_encoder("openai/clip-vit-base-patch32"), load_collection("photos"), "runs/photos", "photos.html")
+
+    Relations: `compare_embeddings` does the same with embeddings that are there.
     """
-    folder = Path(folder)
-    splits = collection.splits
-    tests = sorted({split for split in splits if split.startswith("test")})
-    for needed in ("train", "validation", *(tests or ["test"])):
-        if needed not in splits:
-            present = ", ".join(sorted(set(splits))) or "none"
-            raise InputError(f"The job needs a split '{needed}' and the collection has: {present}; name the splits so.")
-    wanted = {"train", "validation", *tests}
-    used = collection.select(np.flatnonzero([split in wanted for split in splits]))
-    embeddings = embed(encoder, used, folder / "embeddings", on_error=on_error)
+    wanted = {"train", "validation", *held_out_splits(collection.splits)}
+    used = collection.select(np.flatnonzero([split in wanted for split in collection.splits]))
+    return compare_embeddings(
+        embed(encoder, used, Path(folder) / "embeddings", on_error=on_error),
+        folder,
+        report,
+        seeds=seeds,
+        n_latents=n_latents,
+        k=k,
+        device=device,
+        encoder=encoder,
+        pictures=used,
+        facts={"Collection": collection.name},
+    )
+
+
+def compare_embeddings(
+    embeddings: Embeddings,
+    folder: str | Path,
+    report: str | Path,
+    *,
+    tests: Sequence[str] = (),
+    seeds: Sequence[int] = (0, 1, 2),
+    n_latents: int = 1024,
+    k: int = 32,
+    device: str | torch.device | None = None,
+    encoder: Encoder | None = None,
+    pictures: Collection | None = None,
+    facts: Mapping[str, str] | None = None,
+) -> Job:
+    """Fit, compare with every rival and control, name the latents, write the page: `run_job` from embeddings on.
+
+    Args:
+        tests: the splits to report on; left out, every split whose name begins with 'test'.
+        encoder: the one that made them, which names latents by its words too; without it captions name them alone.
+        pictures: where they are, for the page and for kinds of captions.
+
+    Raises:
+        InputError, ArtefactError: as `run_job`.
+
+    Example:
+        job = compare_embeddings(Embeddings.load("photos.embeddings"), "runs/photos", "photos.html")
+        print(job.comparison.verdicts["test"])
+    """
+    folder, tests = Path(folder), held_out_splits(embeddings.splits, tests)
     train, held = embeddings.train, {name: embeddings.split(name) for name in tests}
-    kinds = {name: labels for name, part in held.items() if (labels := caption_kinds(used, part)) is not None}
+    kinds = {
+        name: labels
+        for name, part in held.items()
+        if pictures is not None and (labels := caption_kinds(pictures, part)) is not None
+    }
     options: dict[str, Any] = {"n_latents": n_latents, "k": k, "device": device}
     comparison = compare(train, embeddings.validation, held, seeds=seeds, kinds=kinds, folder=folder, **options)
     comparison.save_json(folder / "comparison.json")
@@ -83,18 +127,32 @@ def run_job(
 
     first = folder / f"seed-{seeds[0]}"
     sae, editor = SparseAutoencoder.load(first / "sae"), CaptionEditor.load(first / "edited")
-    names = names_of(encoder, sae, train)
-    names.save(folder / "names")
-    shown = held[tests[0]]
+    names = names_of(encoder, sae, train) if train.captions else None
+    if names is not None:
+        names.save(folder / "names")
+    shown, words = held[tests[0]], () if names is None else names.names
     write_report(
         report,
         comparison,
-        pick_examples(shown, editor, names.names, kinds=kinds.get(tests[0]), seed=seeds[0]),
-        pick_latents(shown, sae, names.names, seed=seeds[0]),
-        pictures=used,
-        facts={"Collection": collection.name},
+        pick_examples(shown, editor, words, kinds=kinds.get(tests[0]), seed=seeds[0]) if shown.captions else (),
+        pick_latents(shown, sae, words, seed=seeds[0]),
+        pictures=pictures,
+        facts=facts,
     )
     return Job(embeddings, comparison, sae, editor, names)
+
+
+def held_out_splits(splits: Sequence[str], tests: Sequence[str] = ()) -> list[str]:
+    """`tests`, or every split whose name begins with 'test'.
+
+    Raises InputError where one of them, 'train' or 'validation' is not there.
+    """
+    tests = list(tests) or sorted({split for split in splits if split.startswith("test")})
+    for needed in ("train", "validation", *(tests or ["test"])):
+        if needed not in splits:
+            present = ", ".join(sorted(set(splits))) or "none"
+            raise InputError(f"The job needs a split '{needed}' and the collection has: {present}; name the splits so.")
+    return tests
 
 
 def caption_kinds(collection: Collection, embeddings: Embeddings) -> list[str] | None:
@@ -106,11 +164,13 @@ def caption_kinds(collection: Collection, embeddings: Embeddings) -> list[str] |
     return [kind for image in embeddings.ids for kind in of_image[image]]
 
 
-def names_of(encoder: Encoder, sae: SparseAutoencoder, train: Embeddings) -> LatentNames:
-    """Names of the latents, from the words of the training captions and from the captions of their top images.
+def names_of(encoder: Encoder | None, sae: SparseAutoencoder, train: Embeddings) -> LatentNames:
+    """Names of the latents, from the captions of their top images and, by an encoder, the words of all of them.
 
     Names are no reason to lose a run: where no word stands in two captions, whole captions are the vocabulary.
     """
+    if encoder is None:
+        return name_latents(sae, embeddings=train)
     captions = list(train.captions or ())
     try:
         words = vocabulary_from_captions(captions, size=VOCABULARY)

@@ -28,6 +28,11 @@ class Spread:
         return mean if self.deviation is None else f"{mean} ± {self.deviation:.{digits}f}"
 
 
+def signed(value: float) -> str:
+    """A difference, '+1.2'; nothing is '+0.0' from either side."""
+    return f"{round(value, 1) + 0.0:+.1f}"
+
+
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> str:
     """Aligned for a terminal: the first column to the left, the others to the right, every line equally long.
 

@@ -109,7 +109,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_is_quick_and_names_every_command() -> None:
     done = boresight("--help")
     assert done.code == 0
-    for command in ("demo", "embed", "sae", "editor", "evaluate", "inspect"):
+    for command in ("demo", "embed", "sae", "editor", "evaluate", "compare", "inspect"):
         assert command in done.out
     loaded = "import sys; import boresight.cli.main; print('torch' in sys.modules, 'transformers' in sys.modules)"
     probe = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
@@ -120,7 +120,11 @@ def test_evaluate_prints_both_and_writes_what_it_prints(work: Path) -> None:
     done = boresight("evaluate", "emb", "--editor", "editor", "--out", "figures.json", cwd=work)
     assert done.code == 0, done.err
     figures = json.loads((work / "figures.json").read_text())
-    assert set(figures) == {"plain", "edited"}
+    said = figures.pop("verdict")
+    assert set(figures) == {"plain", "plain, NNN", "plain, Sinkhorn", "edited"}
+    assert said["sentence"] in done.out
+    assert said["word"] in ("helps", "level", "hurts")
+    assert all(f"Warning: {warning}" in done.out for warning in said["warnings"])
     for result in figures.values():
         for side in ("T2I", "I2T"):
             assert 0 <= result[f"{side} R@1"] <= result[f"{side} R@5"] <= result[f"{side} R@10"] <= 100
@@ -160,6 +164,37 @@ def test_the_whole_job_on_own_photos(work: Path) -> None:
     assert again.out == first.out
     newer = [file for file in (work / "run").rglob("*.safetensors") if file.stat().st_mtime > started]
     assert not [file for file in newer if "seed-" in str(file)], "a finished fit was done again"
+
+
+def test_compare_fits_on_embeddings_and_ends_in_a_verdict(work: Path) -> None:
+    words = ("compare", "emb", "--out", "compared", "--seeds", 0, "--n-latents", 64, "--k", 8)
+    with quick_fits():
+        done = boresight(*words, cwd=work)
+    assert done.code == 0, done.err
+    figures = json.loads((work / "compared/comparison.json").read_text())
+    assert done.out.rstrip().split("\n\n")[-1].startswith(f"test: {figures['verdicts']['test']['sentence']}")
+    for row in figures["rows"]:
+        assert row["name"] in done.out
+    page = (work / "compared" / "comparison.html").read_text(encoding="utf-8")
+    assert figures["verdicts"]["test"]["rival"] in page
+    assert (work / "compared" / "comparison.csv").is_file()
+    with mock.patch("boresight.editing.CaptionEditor.fit", None):
+        again = boresight(*words, "--html", "page2.html", cwd=work)
+    assert again.code == 0, again.err
+    assert again.out == done.out
+    assert (work / "page2.html").is_file()
+    assert "needs a split 'unseen'" in refused("compare", work / "emb", "--test", "unseen", "--out", work / "other")
+
+
+def test_compare_takes_bare_arrays(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(90, 16)).astype(np.float32)
+    splits = ["train"] * 50 + ["validation"] * 20 + ["test"] * 20
+    Embeddings.from_arrays(rows, rows + 0.5, np.arange(90), splits=splits).save(tmp_path / "emb")
+    with quick_fits():
+        done = boresight("compare", "emb", "--seeds", 0, "--n-latents", 32, "--k", 4, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "test: The edit" in done.out
+    assert "What moved" not in (tmp_path / "runs/compare/comparison.html").read_text(encoding="utf-8")
 
 
 def test_a_corrupt_picture_is_skipped_or_refused_as_asked(work: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from boresight.evaluation import compare, evaluate_retrieval, pick_examples, pick_latents
 from boresight.evaluation import comparison as module
-from boresight.evaluation.comparison_rows import CHANCE, EDITED, PLAIN, ROWS, SHUFFLED
+from boresight.evaluation.comparison_rows import ALTERNATIVES, CHANCE, EDITED, PLAIN, PLAIN_NNN, ROWS, SHUFFLED
+from boresight.evaluation.retrieval import RECALLS
 from boresight.runs import JOURNAL
 from boresight.sae import SparseAutoencoder
 
@@ -98,6 +99,57 @@ def test_what_is_finished_is_not_done_again(finished, sets, monkeypatch):
     again = compare(*sets, **OPTIONS, folder=folder)
     assert again.figures == found.figures
     assert again.measures == found.measures
+    assert again.verdicts == found.verdicts
+
+
+def test_the_verdict_is_on_edited_and_the_best_alternative(finished):
+    found, folder = finished
+    assert list(found.verdicts) == ["first", "second"]
+    for test, said in found.verdicts.items():
+        sums = {
+            row.name: sum(found.spread(test, row.name, measure).mean for measure in RECALLS)
+            for row in (EDITED, *ALTERNATIVES)
+        }
+        assert said.ours == pytest.approx(sums.pop("edited"))
+        assert said.theirs == pytest.approx(max(sums.values())) == pytest.approx(sums[said.rival])
+        assert said.low <= said.difference <= said.high
+        assert any("images; with under 200" in warning for warning in said.warnings)
+        assert not any("fitted" in warning or "Not among" in warning for warning in said.warnings)
+        assert str(found).endswith(f"second: {found.verdicts['second']}")
+        assert f"{test}: The edit " in str(found)
+        assert asdict(found)["verdicts"][test]["word"] in ("helps", "level", "hurts")
+    arrays = [np.load(file) for file in (folder / "hits").iterdir()]
+    assert sorted(len(array) for array in arrays) == [50] * 13 + [80] * 13  # plain once, the others for each seed
+
+
+def test_hits_that_are_gone_are_taken_again_and_torn_ones_are_named(finished, sets, tmp_path):
+    train, validation, tests = sets
+    only = [PLAIN_NNN, EDITED]
+    options = OPTIONS | {"seeds": (0,), "kinds": None, "folder": tmp_path, "rows": only}
+    found = compare(train, validation, {"second": tests["second"]}, **options)
+    assert found.verdicts["second"].warnings[-1] == (
+        "Not among the alternatives: 'plain, Sinkhorn', 'text fine-tuning', 'text fine-tuning, NNN', "
+        "'text fine-tuning, Sinkhorn'."
+    )
+    kept = sorted((tmp_path / "hits").iterdir())
+    assert len(kept) == 3
+    for file in kept[:2]:
+        file.unlink()
+    again = compare(train, validation, {"second": tests["second"]}, **options)
+    assert (again.verdicts, again.figures) == (found.verdicts, found.figures)
+    kept[0].write_bytes(b"torn")
+    with pytest.raises(ArtefactError, match="cannot be read; delete it and run the same again"):
+        compare(train, validation, {"second": tests["second"]}, **options)
+    assert compare(train, validation, tests, **OPTIONS | {"seeds": (0,), "rows": [PLAIN]}).verdicts == {}
+
+
+def test_a_picture_under_another_id_is_warned_of(sets):
+    train, validation, tests = sets
+    test = tests["second"]
+    twin = replace(test, images=torch.cat([test.images[:-2], train.images[:1], validation.images[:1]]))
+    options = OPTIONS | {"seeds": (0,), "kinds": None, "rows": [EDITED]}
+    said = compare(train, validation, {"twin": twin}, **options).verdicts["twin"]
+    assert "2 of 50 test images were fitted or chosen on, or are remembered; test on others." in said.warnings
 
 
 def figures_in(folder):

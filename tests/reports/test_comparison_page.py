@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -17,6 +18,7 @@ from boresight.errors import ArtefactError, InputError
 from boresight.evaluation.comparison_figures import Comparison, HeldOut
 from boresight.evaluation.comparison_rows import Row
 from boresight.evaluation.examples import Example, LatentCard, RankedImage
+from boresight.evaluation.verdict import Verdict
 from boresight.reports.charts import dot_figure
 from boresight.reports.comparison_page import write_report
 from boresight.tables import Spread
@@ -49,9 +51,9 @@ def comparison():
             "chance": {"-": one(0.4, kinds)},
         }
     }
-    return Comparison(
-        rows, [HeldOut("unseen", 50, 120, {"short": 70, "long": 50})], [0, 1], figures, {"0": {"l0": 31.5}}, {"k": "32"}
-    )
+    held = [HeldOut("unseen", 50, 120, {"short": 70, "long": 50})]
+    said = Verdict("hurts", "fine-tuned", 165.0, 207.6, -42.6, -50.2, -33.0, "The edit hurts <here>.")
+    return Comparison(rows, held, [0, 1], figures, {"0": {"l0": 31.5}}, {"k": "32"}, {"unseen": said})
 
 
 def painted(image_id):
@@ -96,8 +98,27 @@ def test_holds_the_figures_of_the_table(page):
     text = page.read_text(encoding="utf-8")
     for words in ("20.3", "24.6", "± 0.7", "17.5", "50 images", "120 captions", "31.5"):
         assert words in text
-    assert re.search(r'class="loss">−2\.8 ± 0\.7<', text)
+    assert re.search(r'<b class="loss">−42\.6</b> over “fine-tuned” <span class="soft">−50\.2 to −33\.0<', text)
+    assert "The edit hurts &lt;here&gt;." in text
     assert re.search(r'<b>41</b> → <b class="gain">2</b>', text)
+    assert re.search(r"<td>Sum of six recalls</td><td>184\.8</td><td>210\.6</td><td>168\.0</td>", text)
+    assert re.search(r"caption to image \(T2I\), R@1</td><td>20\.3</td><td>24\.6</td><td>17\.5</td>", text)
+    assert re.findall(r'<i class="dot (\w+)"></i>([^<]*)</span>', text)[:3] == [
+        ("baseline", "plain"), ("opponent", "fine-tuned"), ("ours", "edited"),
+    ]  # fmt: skip
+
+
+def test_the_headline_is_in_colour_only_where_nothing_warns(tmp_path, comparison):
+    said = Verdict("helps", "plain", 165.0, 150.0, 15.0, 9.0, 21.0, "The edit helps.")
+    for warnings, style in (((), "gain"), (("Only 18 images.",), "even")):
+        verdicts = {"unseen": replace(said, warnings=warnings)}
+        write_report(tmp_path / "report.html", replace(comparison, verdicts=verdicts))
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert f'<b class="{style}">+15.0</b> over “plain”' in text
+        assert ("Only 18 images." in text) == bool(warnings)
+        assert re.search(r"<td>Sum of six recalls</td><td>[\d.]+</td><td>[\d.]+</td></tr>", text)
+    with pytest.raises(InputError, match="compare with the row EDITED"):
+        write_report(tmp_path / "report.html", replace(comparison, verdicts={}))
 
 
 def test_the_best_value_is_marked_among_rivals_and_not_among_controls(page):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +17,9 @@ _OF_EMBEDDINGS = ("what", "editor", "split", "out", "device")
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """A benchmark of the field, or retrieval on embeddings; plain and, given an editor, edited.
+
+    On embeddings an editor stands beside plain less its hubness, and a verdict says whether it pays ('boresight
+    compare' trains the other rivals too).
 
     Benchmarks: coco-karpathy-5k, coco-karpathy-1k, coco-val2017, flickr30k-1k, flickr30k-all, docci, iiw, iiw-400,
     iiw-dci, iiw-docci, urban1k, sharegpt4v-1k, sharegpt4v-10k (docci and iiw also with -sentences); rococo-danger,
@@ -105,19 +108,24 @@ class Evaluate:
         from boresight.editing import CaptionEditor
         from boresight.embeddings import Embeddings
         from boresight.errors import InputError
-        from boresight.evaluation import evaluate_retrieval
+        from boresight.evaluation import evaluate_editor, evaluate_retrieval
         from boresight.storage import replace_json
 
         for each in fields(self):
             if each.name not in _OF_EMBEDDINGS and getattr(self, each.name) != each.default:
                 option = each.name.replace("_", "-")
                 raise InputError(f"{self.what} is a folder of embeddings, which takes no --{option}; leave it out.")
-        test = Embeddings.load(self.what).split(self.split)
-        results = {"plain": evaluate_retrieval(test, device=self.device)}
-        if self.editor is not None:
-            results["edited"] = evaluate_retrieval(test, CaptionEditor.load(self.editor))
+        embeddings, verdict = Embeddings.load(self.what), None
+        if self.editor is None:
+            results = {"plain": evaluate_retrieval(embeddings.split(self.split), device=self.device)}
+        else:
+            editor = CaptionEditor.load(self.editor)
+            results, verdict = evaluate_editor(embeddings, editor, self.split, device=self.device)
         for name, result in results.items():
             print(f"{name}, split '{self.split}'\n{result}")
+        figures = {name: result.to_dict() for name, result in results.items()}
+        if verdict is not None:
+            print(f"\n{verdict}")
+            figures["verdict"] = asdict(verdict)
         if self.out is not None:
-            figures = {name: result.to_dict() for name, result in results.items()}
             replace_json(self.out, figures)

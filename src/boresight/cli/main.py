@@ -11,6 +11,7 @@ from pathlib import Path
 import tyro
 
 from boresight.cli.caption import Caption
+from boresight.cli.compare import Compare
 from boresight.cli.demo import Demo
 from boresight.cli.editor import Editor
 from boresight.cli.embed import Embed
@@ -28,6 +29,7 @@ COMMANDS: dict[str, type] = {
     "sae": Sae,
     "editor": Editor,
     "evaluate": Evaluate,
+    "compare": Compare,
     "explain": Explain,
     "caption": Caption,
     "inspect": Inspect,

@@ -12,5 +12,7 @@ from .results import Scores as Scores
 from .retrieval import RetrievalScores as RetrievalScores
 from .retrieval import chance as chance
 from .retrieval import evaluate_retrieval as evaluate_retrieval
+from .verdict import Verdict as Verdict
+from .verdict import evaluate_editor as evaluate_editor
 from .word_swaps import swap_words as swap_words
 from .zero_shot import evaluate_zero_shot as evaluate_zero_shot

@@ -27,8 +27,9 @@ from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.comparison_figures import ALL_KINDS, Comparison, HeldOut
 from boresight.evaluation.comparison_models import SCORERS, Finished, SeedModels
-from boresight.evaluation.comparison_rows import CHANCE, CHANGES, PLAIN, ROWS, SHUFFLED, Row
+from boresight.evaluation.comparison_rows import ALTERNATIVES, CHANCE, CHANGES, EDITED, PLAIN, ROWS, SHUFFLED, Row
 from boresight.evaluation.retrieval import RetrievalScores, chance, evaluate_retrieval
+from boresight.evaluation.verdict import Verdict, hits_by_image, verdict, warn_of_known
 from boresight.progress import progress
 from boresight.runs import open_run
 from boresight.sae import measure_sae
@@ -65,7 +66,8 @@ def compare(
         kinds: for a test set, a kind for each of its captions, e.g. 'short', 'medium', 'long'.
         sae_options, editor_options: passed on to `SparseAutoencoder.fit` and `CaptionEditor.fit`.
         folder: where to keep what is finished: `seed-<s>/sae` and `seed-<s>/edited` (artefacts), and the figures. A
-            comparison of the same data and settings that was interrupted goes on from there.
+            comparison of the same data and settings that was interrupted goes on from there. `hits/` holds what the
+            verdicts are made of.
         rows: some of ROWS, where not all are wanted; 'plain' and 'chance' are always there.
 
     Raises:
@@ -81,6 +83,7 @@ def compare(
     if unknown := [row.name for row in rows if row not in ROWS]:
         raise InputError(f"There is no row '{unknown[0]}'; choose from {', '.join(row.name for row in ROWS)}.")
     rows = [row for row in ROWS if row in rows or row in (PLAIN, CHANCE)]
+    judged = {EDITED, *ALTERNATIVES} if EDITED in rows else set()
     started = time.monotonic()
     made_from = {"digest": _digest(settings, train, validation, tests, kinds)}
     keep = nullcontext(None) if folder is None else open_run(folder, made_from, start_over=True)
@@ -90,8 +93,12 @@ def compare(
         def measure(row: Row, seed: str, score: Callable[[str, Embeddings], RetrievalScores]) -> None:
             bar.set_postfix_str(row.name if seed == UNSEEDED else f"{row.name}, seed {seed}")
             for name, held in tests.items():
-                if (name, row.name, seed) not in finished.figures:
-                    finished.add(figure=(name, row.name, seed), result=score(name, held).to_dict())
+                figure = (name, row.name, seed)
+                if figure not in finished.figures or (row in judged and finished.hits(figure) is None):
+                    scores = score(name, held)
+                    if row in judged:
+                        finished.keep_hits(figure, hits_by_image(scores, held.owners))
+                    finished.add(figure=figure, result=scores.to_dict())
             bar.update()
 
         def retrieval(name: str, held: Embeddings, scorer: Scorer | None = None) -> RetrievalScores:
@@ -117,6 +124,10 @@ def compare(
                     measure_seeded(models, row)
             if str(seed) not in finished.measures:
                 finished.add(seed=str(seed), measures=measure_sae(models.sae, next(iter(tests.values()))).to_dict())
+        verdicts = {}
+        if judged:
+            for name, held in tests.items():
+                verdicts[name] = _judge(name, held, rows, seeds, finished, warn_of_known(held, [train, validation]))
     of, wanted = finished.figures, (UNSEEDED, *map(str, seeds))
     return Comparison(
         rows=rows,
@@ -133,7 +144,22 @@ def compare(
         },
         measures={str(seed): finished.measures[str(seed)] for seed in seeds},
         facts=_facts(train, validation, settings, time.monotonic() - started),
+        verdicts=verdicts,
     )
+
+
+def _judge(
+    name: str, held: Embeddings, rows: Sequence[Row], seeds: Sequence[int], finished: Finished, notes: Sequence[str]
+) -> Verdict:
+    """'edited' against the alternatives that were run, by what was kept of their hits."""
+    run = [row for row in (EDITED, *ALTERNATIVES) if row in rows]
+    hits: dict[str, list[Any]] = {
+        row.name: [finished.hits((name, row.name, str(seed))) for seed in ([UNSEEDED] if row == PLAIN else seeds)]
+        for row in run
+    }
+    missing = [f"'{row.name}'" for row in ALTERNATIVES if row not in rows]
+    warnings = [f"Not among the alternatives: {', '.join(missing)}."] if missing else []
+    return verdict(held, hits.pop(EDITED.name), hits, notes=[*notes, *warnings])
 
 
 def _check(tests: Mapping[str, Embeddings], seeds: Sequence[int], kinds: Mapping[str, Sequence[str]]) -> None:

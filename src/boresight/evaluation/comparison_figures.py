@@ -9,6 +9,7 @@ from typing import Any
 
 from boresight.evaluation.comparison_rows import Row
 from boresight.evaluation.retrieval import DIRECTIONS, METRICS, RECALLS
+from boresight.evaluation.verdict import Verdict
 from boresight.storage import replace_json, replace_text
 from boresight.tables import Spread, csv_text, table
 
@@ -37,6 +38,7 @@ class Comparison:
             `RetrievalScores.to_dict()` gave.
         measures: seed -> measures of its sparse autoencoder.
         facts: what was run: settings, versions, sizes, times.
+        verdicts: test set -> 'edited' against the best alternative; empty where 'edited' was not run.
     """
 
     rows: Sequence[Row]
@@ -45,6 +47,7 @@ class Comparison:
     figures: Mapping[str, Mapping[str, Mapping[str, Any]]]
     measures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
     def values(self, test: str, row: str, measure: str, kind: str = ALL_KINDS) -> list[float]:
         """One value a seed; measure: say 'T2I R@1'."""
@@ -79,7 +82,8 @@ class Comparison:
         )
 
     def __str__(self) -> str:
-        return "\n\n".join(self.table(test.name) for test in self.tests)
+        tables = [self.table(test.name) for test in self.tests]
+        return "\n\n".join([*tables, *(f"{test}: {said}" for test, said in self.verdicts.items())])
 
     def save_json(self, file: str | Path) -> None:
         """Write everything, by the names of the attributes."""

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from boresight.device import pick_device
 from boresight.editing import CaptionEditor, CorrectedScorer, PlainScorer, Scorer
 from boresight.editing.config import CorrectionMethod
 from boresight.embeddings import Embeddings
+from boresight.errors import ArtefactError
 from boresight.evaluation.comparison_rows import (
     CHANGES,
     EDITED,
@@ -28,7 +33,7 @@ from boresight.evaluation.comparison_rows import (
 )
 from boresight.runs import Run
 from boresight.sae import SparseAutoencoder
-from boresight.storage import MANIFEST
+from boresight.storage import MANIFEST, replace_file
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,15 @@ SCORERS: dict[Row, Callable[[SeedModels], Scorer]] = {
 
 
 class Finished:
-    """What is finished: figures, measures of the autoencoders, and the artefacts where there is a folder."""
+    """What is finished: figures, measures of the autoencoders, and where there is a folder the artefacts.
+
+    Hits by image, which the verdict is made of, are arrays beside the journal.
+    """
 
     def __init__(self, run: Run | None) -> None:
         self.run = run
         self.parts = list(run.parts) if run else []
+        self._hits: dict[tuple[str, ...], np.ndarray] = {}
 
     def add(self, **part: Any) -> None:
         """figure=(test, row, seed) and result; seed and measures; or artefact."""
@@ -109,6 +118,29 @@ class Finished:
     def measures(self) -> dict[str, dict[str, float]]:
         """Of the autoencoders, by seed."""
         return {part["seed"]: part["measures"] for part in self.parts if "measures" in part}
+
+    def keep_hits(self, figure: tuple[str, ...], hits: np.ndarray) -> None:
+        """hits: (N, 2) of the images of the figure's test set; before the figure itself is added."""
+        self._hits[figure] = hits
+        if self.run is not None:
+            data = BytesIO()
+            np.save(data, hits)
+            replace_file(self._hits_file(self.run, figure), data.getvalue())
+
+    def hits(self, figure: tuple[str, ...]) -> np.ndarray | None:
+        """What was kept of a figure that is finished, or None. Raises ArtefactError where its file is torn."""
+        if figure in self._hits:
+            return self._hits[figure]
+        if self.run is None or figure not in self.figures or not (file := self._hits_file(self.run, figure)).is_file():
+            return None
+        try:
+            return self._hits.setdefault(figure, np.load(file))
+        except (ValueError, OSError, EOFError) as error:
+            raise ArtefactError(f"{file} cannot be read; delete it and run the same again.") from error
+
+    @staticmethod
+    def _hits_file(run: Run, figure: tuple[str, ...]) -> Path:
+        return run.path / "hits" / f"{sha256(repr(figure).encode()).hexdigest()[:16]}.npy"
 
     def artefact(self, name: str, kind: Any, fit: Callable[[], Any], device: str | torch.device | None) -> Any:
         """The artefact kept under `name`, or a fitted one, which is kept."""

@@ -40,11 +40,15 @@ class RetrievalScores(Scores):
         t2i_ranks: (M,) float32, expected rank of each caption's image.
         i2t_ranks: (N,) float32, expected rank of each image's first own caption; NaN where it has none, and stands in
             the gallery only.
+        t2i_hits, i2t_hits: (M,) and (N,) float32, at how many of the depths 1, 5 and 10 each query finds its answer,
+            0 to 3; NaN for no query.
     """
 
     kinds: Mapping[str, RetrievalScores] = field(default_factory=dict)
     t2i_ranks: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), repr=False, compare=False)
     i2t_ranks: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), repr=False, compare=False)
+    t2i_hits: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), repr=False, compare=False)
+    i2t_hits: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), repr=False, compare=False)
 
     @property
     def recall_sum(self) -> float:
@@ -147,7 +151,13 @@ def _result(t2i: Counts, i2t: Counts, name: str, kinds: dict[str, RetrievalScore
         kinds=kinds or {},
         t2i_ranks=t2i.rank().astype(np.float32),
         i2t_ranks=i2t.rank().astype(np.float32),
+        t2i_hits=_hits(t2i),
+        i2t_hits=_hits(i2t),
     )
+
+
+def _hits(counts: Counts) -> np.ndarray:
+    return np.sum([counts.recall(k) for k in DEPTHS], axis=0).astype(np.float32)
 
 
 def _measures(direction: str, counts: Counts) -> dict[str, float]:

@@ -14,13 +14,13 @@ from boresight.data import Collection
 from boresight.editing.explanation import LatentEffect
 from boresight.errors import InputError
 from boresight.evaluation.comparison_figures import ALL_KINDS, Comparison, HeldOut
-from boresight.evaluation.comparison_rows import TUNED, Row
+from boresight.evaluation.comparison_rows import Row
 from boresight.evaluation.examples import EXAMPLE_RULE, GALLERY_RULE, Example, LatentCard
-from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS
+from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS, RECALLS
 from boresight.reports.charts import DotFigure, dot_figure
 from boresight.reports.page import Thumbnail, page_from, shelf_of, thumbnails
 from boresight.storage import replace_text
-from boresight.tables import Spread
+from boresight.tables import Spread, signed
 
 LATENTS_SHOWN = 6
 LEAST_SHARE = 0.05
@@ -34,6 +34,7 @@ MEASURES = {
     "retrieval_kept_r10": "T2I R@10 with reconstructions, over plain",
 }
 COMPARED = ("baseline", "opponent", "ours")
+_R1 = {f"{words}, R@1": (f"{direction} R@1",) for direction, words in DIRECTIONS.items()}
 
 
 def write_report(
@@ -58,8 +59,8 @@ def write_report(
         InputError: a comparison without 'edited', or a picture that cannot be read, named.
         ArtefactError: the file cannot be written.
     """
-    if not _rows(comparison, "ours"):
-        raise InputError("The page sets 'edited' against 'plain'; compare with the row EDITED among `rows`.")
+    if not comparison.verdicts:
+        raise InputError("The page sets 'edited' against the alternatives; compare with the row EDITED among `rows`.")
     thumbnail = thumbnails(pictures)
     page = page_from(
         "comparison_page.html",
@@ -71,7 +72,6 @@ def write_report(
         directions=list(DIRECTIONS.values()),
         metrics=COLUMNS,
         sections=[_section(comparison, test) for test in comparison.tests],
-        legend=[(row.name, row.role) for row in _contrast(comparison)],
         measures=_measures(comparison),
         measured_on=comparison.tests[0].name,
         examples=[_example(example, thumbnail) for example in examples],
@@ -86,22 +86,31 @@ def _rows(comparison: Comparison, *roles: str) -> list[Row]:
     return [row for row in comparison.rows if row.role in roles]
 
 
-def _contrast(comparison: Comparison) -> list[Row]:
-    """Plain, the same fine-tuning without a mask, and ours: what the richness figures compare."""
-    rivals = [row for row in comparison.rows if row == TUNED] or _rows(comparison, "opponent")[:1]
-    return _rows(comparison, "baseline")[:1] + rivals + _rows(comparison, "ours")[:1]
+def _contrast(comparison: Comparison, test: HeldOut) -> list[Row]:
+    """Plain, the best alternative (which plain may be) and ours: what headline and richness figures compare."""
+    rival = comparison.verdicts[test.name].rival
+    plain, ours = _rows(comparison, "baseline")[:1], _rows(comparison, "ours")[:1]
+    return plain + [row for row in comparison.rows if row.name == rival and row not in plain] + ours
 
 
 def _headline(comparison: Comparison, test: HeldOut) -> dict[str, Any]:
-    plain, ours = _rows(comparison, "baseline")[0].name, _rows(comparison, "ours")[0].name
+    """The difference to the best alternative; in colour where nothing warns of it."""
+    said, rows = comparison.verdicts[test.name], _contrast(comparison, test)
     lines = []
-    for direction, words in DIRECTIONS.items():
-        before, after = (comparison.spread(test.name, row, f"{direction} R@1").mean for row in (plain, ours))
-        gain = comparison.gain(test.name, ours, plain, f"{direction} R@1")
-        sign = "even" if abs(gain.mean) < 0.05 else "gain" if gain.mean > 0 else "loss"
-        texts = {"before": f"{before:.1f}", "after": f"{after:.1f}", "gain": gain.text(sign="+").replace("-", "−")}
-        lines.append({"words": words, **texts, "sign": sign})
-    return {"test": test.name, "lines": lines}
+    for words, measures in {"Sum of six recalls": RECALLS, **_R1}.items():
+        means = [sum(comparison.spread(test.name, row.name, each).mean for each in measures) for row in rows]
+        lines.append({"words": words, "values": [f"{mean:.1f}" for mean in means]})
+    return {
+        "test": test.name,
+        "difference": signed(said.difference).replace("-", "−"),
+        "interval": f"{signed(said.low)} to {signed(said.high)}".replace("-", "−"),
+        "sign": "even" if said.warnings else {"helps": "gain", "level": "even", "hurts": "loss"}[said.word],
+        "rival": said.rival,
+        "sentence": said.sentence,
+        "warnings": said.warnings,
+        "rows": rows,
+        "lines": lines,
+    }
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:
@@ -139,6 +148,7 @@ def _section(comparison: Comparison, test: HeldOut) -> dict[str, Any]:
         ],
         "charts": [_chart(comparison, test, direction) for direction in DIRECTIONS],
         "richness": [_richness(comparison, test, direction) for direction in DIRECTIONS] if test.kinds else [],
+        "legend": [(row.name, row.role) for row in _contrast(comparison, test)],
     }
 
 
@@ -157,7 +167,7 @@ def _chart(comparison: Comparison, test: HeldOut, direction: str) -> DotFigure:
 
 def _richness(comparison: Comparison, test: HeldOut, direction: str) -> DotFigure:
     def dots(kind: str) -> list[tuple[str, str, Spread]]:
-        rows = _contrast(comparison)
+        rows = _contrast(comparison, test)
         return [(row.name, row.role, comparison.spread(test.name, row.name, f"{direction} R@1", kind)) for row in rows]
 
     tracks = [(f"{kind} ({count:,})", dots(kind)) for kind, count in test.kinds.items() if kind != ALL_KINDS]

@@ -1,0 +1,50 @@
+"""`boresight compare`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Does an edit pay on these embeddings? Fit editors and rivals over seeds, print every row and a verdict.
+
+    Fits on the split 'train', chooses on 'validation', reports on the test splits. Stopped, the same command goes on.
+    """
+
+    embeddings: Annotated[Path, tyro.conf.Positional]
+    """Folder written by 'boresight embed'."""
+    out: Path = Path("runs/compare")
+    """Folder for autoencoders, editors and figures."""
+    html: Path | None = None
+    """The page to write; left out, comparison.html in that folder."""
+    test: tuple[str, ...] = ()
+    """Splits to report on; left out, all whose names begin with 'test'."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    n_latents: int = 1024
+    k: int = 32
+    device: str | None = None
+
+    def run(self) -> None:
+        """Compare, and say where figures and page are."""
+        from boresight.demo import compare_embeddings
+        from boresight.embeddings import Embeddings
+        from boresight.progress import say
+
+        page = self.html or self.out / "comparison.html"
+        job = compare_embeddings(
+            Embeddings.load(self.embeddings),
+            self.out,
+            page,
+            tests=self.test,
+            seeds=self.seeds,
+            n_latents=self.n_latents,
+            k=self.k,
+            device=self.device,
+        )
+        print(job.comparison)
+        say(f"Figures and models in {self.out}, the page in {page}")

@@ -1,0 +1,241 @@
+"""The verdict: whether an edit finds more than the best that a user could do without one, and how sure that is.
+
+The difference in the sum of six recalls is taken over the images of a test set, drawn again and again with all that
+hangs on them: the image as a query and its captions as queries. The galleries stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from boresight.device import pick_device
+from boresight.editing import CaptionEditor, CorrectedScorer, PlainScorer
+from boresight.editing.config import CorrectionMethod
+from boresight.embeddings import Embeddings
+from boresight.errors import InputError
+from boresight.evaluation.comparison_rows import EDITED, PLAIN, PLAIN_NNN, PLAIN_SINKHORN
+from boresight.evaluation.retrieval import RetrievalScores, chance, evaluate_retrieval
+from boresight.seeds import generator
+from boresight.tables import signed
+
+Word = Literal["helps", "level", "hurts"]
+DRAWS = 2000
+FEW_IMAGES = 200
+_INTERVAL = (0.025, 0.975)
+_NOISE = 3.0  # standard deviations that plain has to be above chance
+_DRAWN_AT_ONCE = 2**20
+_ROUNDING = 1e-9
+_SAME = 1 - 1e-5  # cosine of one picture with itself, remembered in half precision
+UNTRAINED = (
+    "Fine-tuning of the text side, often the best alternative, is not among these; 'boresight compare' trains it."
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Ours against the best alternative, in the sum of six recalls (0 to 600), means over seeds.
+
+    Attributes:
+        word: 'helps' where the interval is above 0, 'level' where it holds 0, 'hurts' where it is below.
+        rival: name of the alternative with the largest sum.
+        ours, theirs: the two sums.
+        difference: ours - theirs.
+        low, high: its 95 % interval over the images; another fit of the same models is not in it.
+        sentence: all of this in words.
+        warnings: what takes from its worth, a sentence each.
+    """
+
+    word: Word
+    rival: str
+    ours: float
+    theirs: float
+    difference: float
+    low: float
+    high: float
+    sentence: str
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join([self.sentence, *(f"Warning: {warning}" for warning in self.warnings)])
+
+
+def hits_by_image(scores: RetrievalScores, owners: Tensor) -> np.ndarray:
+    """(N, 2) float32, of each image: hits of its captions, added up, and its own; of depths 1, 5 and 10 together.
+
+    owners: (M,) int64, the image of each caption.
+    """
+    n = len(scores.i2t_hits)
+    of_captions = np.bincount(owners.cpu().numpy(), weights=scores.t2i_hits, minlength=n)
+    return np.stack([of_captions, np.nan_to_num(scores.i2t_hits)], axis=1).astype(np.float32)
+
+
+def verdict(
+    test: Embeddings,
+    ours: Sequence[np.ndarray],
+    rivals: Mapping[str, Sequence[np.ndarray]],
+    *,
+    notes: Sequence[str] = (),
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Verdict:
+    """Paired bootstrap over the images that have captions, each drawn with its captions.
+
+    Args:
+        test: what was scored, N images.
+        ours: what `hits_by_image` gave, one array a seed.
+        rivals: the same by name, 'plain' among them; one array where no seed changes it.
+        notes: more to warn of.
+        draws, seed: how often images are drawn, and by which seed.
+
+    Memory: a few arrays of N numbers and blocks of 2^20 draws.
+
+    Example:
+        scores = {"plain": evaluate_retrieval(test), "edited": evaluate_retrieval(test, editor)}
+        hits = {name: [hits_by_image(each, test.owners)] for name, each in scores.items()}
+        print(verdict(test, hits.pop("edited"), hits))
+
+    Relations: `evaluate_editor` and `compare` end with it.
+
+    Raises:
+        InputError: no 'plain' among the rivals.
+    """
+    if PLAIN.name not in rivals:
+        raise InputError(f"A verdict needs '{PLAIN.name}' among the rivals, by which a wrong encoder shows; add it.")
+    counts = np.bincount(test.owners.cpu().numpy(), minlength=len(test))
+    asked = counts > 0
+    means = {name: np.stack(hits).mean(axis=0, dtype=float)[asked] for name, hits in rivals.items()}
+    mine, floor = np.stack(ours).mean(axis=0, dtype=float)[asked], hits_by_image(chance(test), test.owners)[asked]
+    columns = np.stack([counts[asked], np.ones(asked.sum())], axis=1)
+    sums = {name: float(_recall_sums(hits.sum(0), columns.sum(0))) for name, hits in means.items()}
+    rival = max(sums, key=lambda name: sums[name])
+    drawn = _drawn(np.concatenate([mine - means[rival], means[PLAIN.name] - floor, columns], axis=1), draws, seed)
+    low, high = (float(end) for end in np.quantile(_recall_sums(drawn[:, :2], drawn[:, 4:]), _INTERVAL))
+    word: Word = "helps" if low > _ROUNDING else "hurts" if high < -_ROUNDING else "level"
+    own, chances = (float(_recall_sums(hits.sum(0), columns.sum(0))) for hits in (mine, floor))
+    warnings = []
+    if sums[PLAIN.name] - chances <= _NOISE * float(_recall_sums(drawn[:, 2:4], drawn[:, 4:]).std()):
+        warnings.append(
+            f"'{PLAIN.name}' is at chance, {sums[PLAIN.name]:.1f} where a score that knows nothing has {chances:.1f}: "
+            "look for a wrong encoder or captions of other images, or test on more."
+        )
+    if len(test) < FEW_IMAGES:
+        warnings.append(f"The test set has {len(test)} images; with under {FEW_IMAGES} a few of them decide.")
+    if own - sums[rival] < -_ROUNDING:
+        warnings.append(f"'{rival}' found more than the edit, and is the simpler way.")
+    return Verdict(
+        word=word,
+        rival=rival,
+        ours=own,
+        theirs=sums[rival],
+        difference=own - sums[rival],
+        low=low,
+        high=high,
+        sentence=f"The edit {'is level' if word == 'level' else word}: it has {own:.1f} in the sum of six recalls and "
+        f"'{rival}', the best alternative, {sums[rival]:.1f}; the difference is {signed(own - sums[rival])} (95 % "
+        f"interval {signed(low)} to {signed(high)}).",
+        warnings=(*warnings, *notes),
+    )
+
+
+def _recall_sums(hits: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Sums of six recalls in percent; hits, queries: (..., 2) of captions and of images."""
+    return 100 * (hits / queries).sum(-1)
+
+
+def _drawn(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """(draws, C) sums over N rows drawn with replacement, each draw anew. values: (N, C)."""
+    rows, size = torch.from_numpy(values), len(values)
+    random, parts = generator(seed, "verdict"), []
+    for block in torch.arange(draws).split(max(1, _DRAWN_AT_ONCE // size)):
+        chosen = torch.randint(size, (len(block), size), generator=random)
+        chosen += size * torch.arange(len(block)).unsqueeze(1)
+        times = torch.bincount(chosen.flatten(), minlength=len(block) * size).view(len(block), size)
+        parts.append(times.double() @ rows)
+    return torch.cat(parts).numpy()
+
+
+def warn_of_known(test: Embeddings, fitted: Sequence[Embeddings], editor: CaptionEditor | None = None) -> list[str]:
+    """A sentence where images of the test set are, by their embeddings, among what was fitted on or is remembered."""
+    known = {hash(row.tobytes()) for part in fitted for row in _rows(part)}
+    same = np.array([hash(row.tobytes()) in known for row in _rows(test)])
+    if editor is not None and editor.memory is not None:
+        same |= _remembered(test, editor.memory.images)
+    if not same.any():
+        return []
+    return [f"{same.sum():,} of {len(test):,} test images were fitted or chosen on, or are remembered; test on others."]
+
+
+def _rows(embeddings: Embeddings) -> np.ndarray:
+    return np.ascontiguousarray(embeddings.images.float().numpy())
+
+
+def _remembered(test: Embeddings, images: Tensor) -> np.ndarray:
+    """(N,) bool. images: (R, d)."""
+    remembered = F.normalize(images.float().cpu(), dim=1).t()
+    blocks = test.images.split(max(1, 2**23 // max(1, remembered.shape[1])))
+    nearest = [(F.normalize(block.float(), dim=1) @ remembered).amax(1) for block in blocks]
+    return (torch.cat(nearest) > _SAME).numpy()
+
+
+def evaluate_editor(
+    embeddings: Embeddings, editor: CaptionEditor, split: str = "test", *, device: str | torch.device | None = None
+) -> tuple[dict[str, RetrievalScores], Verdict]:
+    """Retrieval with an editor that is fitted already, beside what needs no training, and the verdict.
+
+    Plain scores less their hubness (`CorrectedScorer`) are among the rivals where 'validation' can be chosen on. The
+    bank is what the editor remembers, else the split 'train'.
+
+    Args:
+        embeddings: with the split that is scored, and 'validation'.
+        device: where plain scores are taken; an editor scores in its own place.
+
+    Returns:
+        Scores by the names of the rows of `compare`, and the verdict.
+
+    Example:
+        scores, said = evaluate_editor(embeddings, editor)
+        print(said)
+
+    Relations: `compare` trains the rivals that need it too, over seeds.
+
+    Raises:
+        InputError: a split that is empty or has no captions.
+        ArtefactError: an editor of another encoder or width.
+    """
+    test, plain, notes = embeddings.split(split), PlainScorer(pick_device(device)), [UNTRAINED]
+    editor.require_same_encoder(test)
+    scores = {PLAIN.name: evaluate_retrieval(test, plain)}
+    methods: dict[str, CorrectionMethod] = {PLAIN_NNN.name: "nnn", PLAIN_SINKHORN.name: "sinkhorn"}
+    try:
+        bank = _pairs_of(editor) or embeddings.train
+        rivals = {
+            name: CorrectedScorer.fit(plain, bank, embeddings.validation, method) for name, method in methods.items()
+        }
+    except InputError as error:
+        notes.append(
+            f"'{PLAIN.name}' stands without a correction of hubness: {error} To choose one, pass embeddings with the "
+            "splits 'train' and 'validation'."
+        )
+    else:
+        scores |= {name: evaluate_retrieval(test, rival) for name, rival in rivals.items()}
+    scores[EDITED.name] = evaluate_retrieval(test, editor)
+    fitted = [embeddings.split(name) for name in ("train", "validation") if name in embeddings.splits]
+    hits = {name: [hits_by_image(each, test.owners)] for name, each in scores.items()}
+    ours = hits.pop(EDITED.name)
+    return scores, verdict(test, ours, hits, notes=[*warn_of_known(test, fitted, editor), *notes])
+
+
+def _pairs_of(editor: CaptionEditor) -> Embeddings | None:
+    """What the editor remembers, as embeddings; None where that is nothing."""
+    memory = editor.memory
+    if memory is None or len(memory.images) == 0:
+        return None
+    images, texts = memory.images.cpu().float(), memory.texts.cpu().float()
+    return Embeddings.from_arrays(images, texts, range(len(images)))
