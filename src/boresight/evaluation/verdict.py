@@ -6,7 +6,7 @@ hangs on them: the image as a query and its captions as queries. The galleries s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +30,8 @@ DRAWS = 2000
 FEW_IMAGES = 200
 _INTERVAL = (0.025, 0.975)
 _NOISE = 3.0  # standard deviations that plain has to be above chance
-_DRAWN_AT_ONCE = 2**20
+_DRAWN_AT_ONCE = 2**19
+_HASHED_AT_ONCE = 8192
 _ROUNDING = 1e-9
 _SAME = 1 - 1e-5  # cosine of one picture with itself, remembered in half precision
 UNTRAINED = (
@@ -94,7 +95,7 @@ def verdict(
         notes: more to warn of.
         draws, seed: how often images are drawn, and by which seed.
 
-    Memory: a few arrays of N numbers and blocks of 2^20 draws.
+    Memory: a few arrays of N numbers and blocks of 2^19 draws.
 
     Example:
         scores = {"plain": evaluate_retrieval(test), "edited": evaluate_retrieval(test, editor)}
@@ -151,20 +152,20 @@ def _recall_sums(hits: np.ndarray, queries: np.ndarray) -> np.ndarray:
 
 def _drawn(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """(draws, C) sums over N rows drawn with replacement, each draw anew. values: (N, C)."""
-    rows, size = torch.from_numpy(values), len(values)
-    random, parts = generator(seed, "verdict"), []
-    for block in torch.arange(draws).split(max(1, _DRAWN_AT_ONCE // size)):
-        chosen = torch.randint(size, (len(block), size), generator=random)
-        chosen += size * torch.arange(len(block)).unsqueeze(1)
-        times = torch.bincount(chosen.flatten(), minlength=len(block) * size).view(len(block), size)
-        parts.append(times.double() @ rows)
-    return torch.cat(parts).numpy()
+    rows, size, random = torch.from_numpy(values), len(values), generator(seed, "verdict")
+    sums = rows.new_empty(draws, rows.shape[1])  # whole from the start: small pieces between blocks would keep the heap
+    for part in sums.split(max(1, _DRAWN_AT_ONCE // size)):
+        chosen = torch.randint(size, (len(part), size), generator=random)
+        chosen += size * torch.arange(len(part)).unsqueeze(1)
+        times = torch.bincount(chosen.flatten(), minlength=len(part) * size).view(len(part), size)
+        part.copy_(times.double() @ rows)
+    return sums.numpy()
 
 
 def warn_of_known(test: Embeddings, fitted: Sequence[Embeddings], editor: CaptionEditor | None = None) -> list[str]:
     """A sentence where images of the test set are, by their embeddings, among what was fitted on or is remembered."""
-    known = {hash(row.tobytes()) for part in fitted for row in _rows(part)}
-    same = np.array([hash(row.tobytes()) in known for row in _rows(test)])
+    known = {row for part in fitted for row in _row_hashes(part)}
+    same = np.array([row in known for row in _row_hashes(test)])
     if editor is not None and editor.memory is not None:
         same |= _remembered(test, editor.memory.images)
     if not same.any():
@@ -172,8 +173,9 @@ def warn_of_known(test: Embeddings, fitted: Sequence[Embeddings], editor: Captio
     return [f"{same.sum():,} of {len(test):,} test images were fitted or chosen on, or are remembered; test on others."]
 
 
-def _rows(embeddings: Embeddings) -> np.ndarray:
-    return np.ascontiguousarray(embeddings.images.float().numpy())
+def _row_hashes(embeddings: Embeddings) -> Iterator[int]:
+    """A number for each image, equal for equal embeddings; in blocks, since they may be memory-mapped."""
+    return (hash(row.tobytes()) for block in embeddings.images.split(_HASHED_AT_ONCE) for row in block.float().numpy())
 
 
 def _remembered(test: Embeddings, images: Tensor) -> np.ndarray:
