@@ -98,7 +98,7 @@ def test_holds_the_figures_of_the_table(page):
     text = page.read_text(encoding="utf-8")
     for words in ("20.3", "24.6", "± 0.7", "17.5", "50 images", "120 captions", "31.5"):
         assert words in text
-    assert re.search(r'<b class="loss">−42\.6</b> over “fine-tuned” <span class="soft">−50\.2 to −33\.0<', text)
+    assert re.search(r'<b class="loss">−42\.6</b> over “fine-tuned” <span class="soft">95 %: −50\.2 to −33\.0<', text)
     assert "The edit hurts &lt;here&gt;." in text
     assert re.search(r'<b>41</b> → <b class="gain">2</b>', text)
     assert re.search(r"<td>Sum of six recalls</td><td>184\.8</td><td>210\.6</td><td>168\.0</td>", text)
