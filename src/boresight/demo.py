@@ -19,9 +19,7 @@ from boresight.evaluation.comparison import compare
 from boresight.evaluation.comparison_figures import Comparison
 from boresight.evaluation.examples import pick_examples, pick_latents
 from boresight.reports.comparison_page import write_report
-from boresight.sae import LatentNames, SparseAutoencoder, name_latents, vocabulary_from_captions
-
-VOCABULARY = 2000
+from boresight.sae import LatentNames, SparseAutoencoder, name_latents
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,6 @@ def run_job(
         n_latents=n_latents,
         k=k,
         device=device,
-        encoder=encoder,
         pictures=used,
         facts={"Collection": collection.name},
     )
@@ -95,7 +92,6 @@ def compare_embeddings(
     n_latents: int = 1024,
     k: int = 32,
     device: str | torch.device | None = None,
-    encoder: Encoder | None = None,
     pictures: Collection | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> Job:
@@ -103,7 +99,6 @@ def compare_embeddings(
 
     Args:
         tests: the splits to report on; left out, every split whose name begins with 'test'.
-        encoder: the one that made them, which names latents by its words too; without it captions name them alone.
         pictures: where they are, for the page and for kinds of captions.
 
     Raises:
@@ -127,7 +122,7 @@ def compare_embeddings(
 
     first = folder / f"seed-{seeds[0]}"
     sae, editor = SparseAutoencoder.load(first / "sae"), CaptionEditor.load(first / "edited")
-    names = names_of(encoder, sae, train) if train.captions else None
+    names = name_latents(sae, embeddings=train) if train.captions else None
     if names is not None:
         names.save(folder / "names")
     shown, words = held[tests[0]], () if names is None else names.names
@@ -137,7 +132,7 @@ def compare_embeddings(
         pick_examples(shown, editor, words, kinds=kinds.get(tests[0]), seed=seeds[0]) if shown.captions else (),
         pick_latents(shown, sae, words, seed=seeds[0]),
         pictures=pictures,
-        facts=facts,
+        facts={**(facts or {}), "Names of latents": "none, without captions" if names is None else str(names)},
     )
     return Job(embeddings, comparison, sae, editor, names)
 
@@ -162,18 +157,3 @@ def caption_kinds(collection: Collection, embeddings: Embeddings) -> list[str] |
     columns: Any = collection.dataset.select_columns(["id", "caption_kinds"])
     of_image = {row["id"]: row["caption_kinds"] for row in columns}
     return [kind for image in embeddings.ids for kind in of_image[image]]
-
-
-def names_of(encoder: Encoder | None, sae: SparseAutoencoder, train: Embeddings) -> LatentNames:
-    """Names of the latents, from the captions of their top images and, by an encoder, the words of all of them.
-
-    Names are no reason to lose a run: where no word stands in two captions, whole captions are the vocabulary.
-    """
-    if encoder is None:
-        return name_latents(sae, embeddings=train)
-    captions = list(train.captions or ())
-    try:
-        words = vocabulary_from_captions(captions, size=VOCABULARY)
-    except InputError:
-        words = list(dict.fromkeys(captions))[:VOCABULARY]
-    return name_latents(sae, vocabulary=words, vocabulary_embeddings=encoder.embed_texts(words), embeddings=train)

@@ -325,6 +325,33 @@ def test_explain_prints_the_edited_score_part_by_part(work: Path) -> None:
     assert re.search(rf"{moved} '.*weight", done.out)
 
 
+def test_names_of_an_autoencoder(work: Path) -> None:
+    done = boresight("names", "sae", "emb", "--out", "names", "--shown", 7, cwd=work)
+    assert done.code == 0, done.err
+    lines = done.out.strip().splitlines()
+    assert lines[0].split() == ["name", "latent", "of", "all", "activation", "certainty", "strongest", "images"]
+    assert len(lines) == 9
+    assert re.fullmatch(r"\d+ of \d+ live latents have a name \(\d+%\), mean certainty \d\.\d\d: names", lines[-1])
+    words = (
+        "explain",
+        "photos/000.png",
+        "a red square",
+        "--editor",
+        "editor",
+        "--names",
+        "names",
+        "--method",
+        "legrad",
+    )
+    assert boresight(*words, cwd=work).code == 0
+    (work / "words.txt").write_text("Red\nblue\n\nred\ncircle\n")
+    done = boresight("names", "sae", "emb", "--out", "names", "--vocabulary", "words.txt", cwd=work)
+    assert done.code == 0, done.err
+    assert "no.txt cannot be read" in refused(
+        "names", work / "sae", work / "emb", "--out", "x", "--vocabulary", "no.txt"
+    )
+
+
 def test_explain_goes_through_a_table(tmp_path: Path) -> None:
     for name in ("red", "blue"):
         Image.new("RGB", (60, 40), name).save(tmp_path / f"{name}.png")

@@ -46,5 +46,7 @@ class Compare:
             k=self.k,
             device=self.device,
         )
+        if job.names is not None:
+            print(job.names)
         print(job.comparison)
         say(f"Figures and models in {self.out}, the page in {page}")

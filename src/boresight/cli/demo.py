@@ -53,6 +53,7 @@ class Demo:
             device=self.device,
             on_error=self.on_error,
         )
+        print(job.names)
         print(job.comparison)
         say(f"{time.monotonic() - started:.0f} s; figures and models in {self.out}, the page in {self.report}")
 

@@ -18,6 +18,7 @@ from boresight.cli.embed import Embed
 from boresight.cli.evaluate import Evaluate
 from boresight.cli.explain import Explain
 from boresight.cli.inspect import Inspect
+from boresight.cli.names import Names
 from boresight.cli.pretrain import Pretrain
 from boresight.cli.report import Report
 from boresight.cli.sae import Sae
@@ -27,6 +28,7 @@ COMMANDS: dict[str, type] = {
     "demo": Demo,
     "embed": Embed,
     "sae": Sae,
+    "names": Names,
     "editor": Editor,
     "evaluate": Evaluate,
     "compare": Compare,

@@ -1,4 +1,4 @@
-"""Names of latents, from a vocabulary through the text encoder and from the captions of the strongest images."""
+"""Names of latents, from what captions say of the images that activate them, or from a vocabulary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.special import rel_entr
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -25,9 +24,12 @@ from boresight.sae.vocabulary import terms_by_image
 from boresight.storage import as_said, load_artefact, save_artefact
 
 Source = Literal["captions", "vocabulary"]
-EVIDENCE = 32  # strongest images of a latent whose captions speak for it
-SHOWN = 8  # of them kept as examples
+SHOWN = 8  # strongest images of each latent that are kept as examples
+HEARD = 50_000  # images whose captions name latents, evenly spread over the rows where there are more
+LEAST_IMAGES, MOST_IMAGES = 3, 0.5  # that say a word, a number and a share; a word that most say tells nothing
+CHANCE = 3.5  # standard errors to which chance lifts the best correlation among 2,000 words
 BLOCK = 16384  # images coded at once
+_PAIRS = 2**22  # of latent and word at once
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,14 @@ class LatentNames:
     """What each of n latents seems to stand for, and how sure that is.
 
     Attributes:
-        names: n words or word pairs, lower case; '' for a latent that is dead or that nothing names.
-        sources: n of 'captions', 'vocabulary' or '' (no name).
-        scores: (n,) float32; from captions, how surprisingly often the word is said, about a z-score; from the
-            vocabulary, the cosine of direction and word. Compare scores of one source only.
-        margins: (n,) float32, score less that of the runner-up; a small one says that the name is a toss-up.
+        names: n words or word pairs, lower case; '' for a latent that is dead or that nothing names surely. Of several
+            latents with one name the surest keeps it and the others are 'red (2)', 'red (3)'.
+        source: 'captions' or 'vocabulary', what named them.
+        certainty: (n,) float32, how sure each name is, 0 where there is none. From captions: of the latent's activation
+            over all images, the share on images whose captions say the name, corrected for chance, (P - b) / (1 - b)
+            with b the share of images that say it. 1: wherever the latent is active the name is said; 0: no more often
+            than anywhere. From a vocabulary: the cosine of direction and word.
+        activity: (n,) float32, mean activation over the images; zeros where none were given.
         examples: (n, 8) int64, rows of the images that activate the latent most, strongest first, -1 where fewer do.
         activations: (n, 8) float32, how strongly.
         ids: the image ids that the rows of `examples` belong to, or empty where the images came without.
@@ -47,9 +52,9 @@ class LatentNames:
     """
 
     names: Sequence[str]
-    sources: Sequence[str]
-    scores: Tensor
-    margins: Tensor
+    source: Source
+    certainty: Tensor
+    activity: Tensor
     examples: Tensor
     activations: Tensor
     ids: Sequence[str]
@@ -60,6 +65,14 @@ class LatentNames:
 
     def __getitem__(self, latent: int) -> str:
         return self.names[latent]
+
+    def __str__(self) -> str:
+        """How many live latents have a name, and how sure the names are."""
+        named = torch.tensor([bool(name) for name in self.names])
+        live = int((self.examples[:, 0] >= 0).sum()) or len(self)
+        mean = float(self.certainty[named].mean()) if named.any() else 0.0
+        share = f"{int(named.sum())} of {live} live latents have a name ({int(named.sum()) / max(1, live):.0%})"
+        return f"{share}, mean certainty {mean:.2f}"
 
     @property
     def fingerprint(self) -> str:
@@ -88,16 +101,7 @@ class LatentNames:
             return cls(**fields)
 
 
-_FIELDS = ("names", "sources", "ids", "sae_fingerprint")
-
-
-@dataclass(frozen=True)
-class Named:
-    """Best of V words for each of n latents: word (n,) int64 or -1, score (n,), margin (n,), float64 numpy."""
-
-    word: np.ndarray
-    score: np.ndarray
-    margin: np.ndarray
+_FIELDS = ("names", "source", "ids", "sae_fingerprint")
 
 
 def name_latents(
@@ -106,74 +110,73 @@ def name_latents(
     vocabulary: Sequence[str] | None = None,
     vocabulary_embeddings: Tensor | None = None,
     embeddings: Embeddings | None = None,
-    least_score: float = 3.5,
+    least_certainty: float = 0.3,
 ) -> LatentNames:
-    """A name for each latent, from either source or both; where both have one, that of the captions.
+    """A name for each latent that one fits: from captions where there are some, from a vocabulary's vectors if not.
 
+    - 'captions': the word that the captions of the images say just where the latent is active: of those that are sure
+      enough, the one with the largest product of certainty and correlation (of activation and whether it is said).
+      Certainty alone would take the most general word, correlation alone one that most of the images never say.
+      Words that fewer than 3 images say, or more than half, name nothing.
     - 'vocabulary': the word whose embedding points most along the latent's direction. Word embeddings lie in a cone
       of their own (the modality gap), so their mean is taken off first; a direction is a difference of images and
       needs no centring (the naming rule of Rao et al. 2024, arXiv 2407.14499, with the centring of Bhalla et al.
-      2024, arXiv 2402.10376).
-    - 'captions': the word most over-represented in the captions of the 32 images that activate the latent most, by
-      the signed root of the log-likelihood ratio (Dunning 1993, "Accurate methods for the statistics of surprise and
-      coincidence"), which needs no text encoder that knows the word.
+      2024, arXiv 2402.10376). Nothing checks it against images, so weak encoders give nonsense with high cosines.
 
     Args:
-        vocabulary: V words or phrases, e.g. `vocabulary_from_captions(...)`. Also the candidates of the captions;
-            left out, captions choose among the words of their own.
-        vocabulary_embeddings: (V, d), the words through the text encoder of the same space.
+        vocabulary: V words or phrases that may be names; left out, captions choose among the words of their own.
+        vocabulary_embeddings: (V, d), the words through the text encoder of the same space; where there are captions
+            they are not used.
         embeddings: to find the strongest images, and what their captions say where they have some. A latent active in
             no image is dead and stays without a name.
-        least_score: score below which captions name nothing; chance lifts the best of 2,000 words to about 3.5.
+        least_certainty: below it a latent stays without a name; see `LatentNames.certainty`.
 
     Example:
         names = name_latents(sae, embeddings=embeddings.train)
-        names[17], names.scores[17]  # the word for latent 17, and how sure it is
+        names[17], names.certainty[17]  # the word for latent 17, and how sure it is
 
     Raises:
         InputError: neither source can be used, or shapes do not fit.
         ArtefactError: `embeddings` are of another encoder than the autoencoder's.
     """
-    captions = None if embeddings is None else embeddings.captions
-    if vocabulary_embeddings is None and not captions:
+    said = embeddings is not None and bool(embeddings.captions)
+    if vocabulary_embeddings is None and not said:
         raise InputError("Nothing to name latents from; pass vocabulary_embeddings, or embeddings with captions.")
     if embeddings is not None:
         sae.require_same_encoder(embeddings)
-    _check_vocabulary(sae, vocabulary, vocabulary_embeddings)
+    vectors = _check_vocabulary(sae, vocabulary, vocabulary_embeddings)
     n = sae.n_latents
-    rows = torch.full((n, EVIDENCE), -1)
-    strength = torch.zeros(n, EVIDENCE)
-    by_source: dict[Source, tuple[Sequence[str], Named]] = {}
+    rows, strength, activity = torch.full((n, SHOWN), -1), torch.zeros(n, SHOWN), np.zeros(n)
+    alive, terms = np.ones(n, dtype=bool), list(vocabulary or ())
+    word, sure = _name_by_words(sae.directions.detach().cpu(), vectors)
     if embeddings is not None:
         rows, strength = strongest_images(sae, as_rows(embeddings))
-    if vocabulary is not None and vocabulary_embeddings is not None:
-        words = vocabulary_embeddings.detach().cpu().float()
-        by_source["vocabulary"] = vocabulary, _name_by_words(sae.directions.detach().cpu(), words - words.mean(0))
-    if embeddings is not None and captions:
-        spoken, terms = terms_by_image(captions, embeddings.owners.tolist(), len(embeddings), vocabulary)
-        by_source["captions"] = terms, _name_by_captions(rows, spoken, least_score)
-
-    alive = rows[:, 0].numpy() >= 0 if embeddings is not None else np.ones(n, dtype=bool)
-    names, sources = [""] * n, [""] * n
-    scores, margins = torch.zeros(n), torch.zeros(n)
-    for source, (candidates, best) in by_source.items():  # captions last, over the vocabulary
-        named = np.flatnonzero(alive & (best.word >= 0))
-        for latent in named.tolist():
-            names[latent], sources[latent] = candidates[best.word[latent]], source
-        scores[named], margins[named] = (torch.from_numpy(part[named]).float() for part in (best.score, best.margin))
+        alive = rows[:, 0].numpy() >= 0
+        every = -(-len(embeddings) // HEARD)
+        heard = embeddings if every <= 1 else embeddings.select(range(0, len(embeddings), every))
+        codes = _codes(sae, as_rows(heard))
+        activity = codes.sum(1) / max(1, len(heard))
+        if said:
+            spoken = terms_by_image(heard.captions or (), heard.owners.tolist(), len(heard), vocabulary)
+            told, terms = _candidates(*spoken)
+            word, sure = _name_by_captions(codes, told, least_certainty)
+    named = alive & (word >= 0) & (sure >= least_certainty)
+    certainty = np.where(named, sure, 0.0)
+    names = [terms[word[latent]] if named[latent] else "" for latent in range(n)]
     return LatentNames(
-        names=names,
-        sources=sources,
-        scores=scores,
-        margins=margins,
-        examples=rows[:, :SHOWN].contiguous(),
-        activations=strength[:, :SHOWN].contiguous(),
+        names=_told_apart(names, certainty),
+        source="captions" if said else "vocabulary",
+        certainty=torch.from_numpy(certainty).float(),
+        activity=torch.from_numpy(activity).float(),
+        examples=rows,
+        activations=strength,
         ids=list(embeddings.ids) if embeddings is not None else [],
         sae_fingerprint=sae.fingerprint,
     )
 
 
-def _check_vocabulary(sae: SparseAutoencoder, vocabulary: Sequence[str] | None, embedded: Tensor | None) -> None:
+def _check_vocabulary(sae: SparseAutoencoder, vocabulary: Sequence[str] | None, embedded: Tensor | None) -> Tensor:
+    """The words' vectors (V, d), less their mean."""
     count = len(vocabulary or ())
     if embedded is not None and (not count or embedded.shape != (count, sae.width)):
         raise InputError(
@@ -183,9 +186,11 @@ def _check_vocabulary(sae: SparseAutoencoder, vocabulary: Sequence[str] | None, 
     repeated = [word for word, count in Counter(vocabulary or ()).items() if count > 1]
     if repeated:
         raise InputError(f"The word '{repeated[0]}' stands in the vocabulary more than once; give each word once.")
+    words = torch.zeros(1, sae.width) if embedded is None else embedded.detach().cpu().float()
+    return words - words.mean(0)
 
 
-def strongest_images(sae: SaeModel, images: Rows, count: int = EVIDENCE, block: int = BLOCK) -> tuple[Tensor, Tensor]:
+def strongest_images(sae: SaeModel, images: Rows, count: int = SHOWN, block: int = BLOCK) -> tuple[Tensor, Tensor]:
     """Rows (n, count) of the images that activate each latent most, and how strongly (n, count).
 
     A row is -1 where fewer images do; of equal activations the earlier row leads. Holds one block of codes beside the
@@ -212,65 +217,71 @@ def strongest_images(sae: SaeModel, images: Rows, count: int = EVIDENCE, block: 
     return rows, strength
 
 
-def _name_by_words(directions: Tensor, words: Tensor, block: int = 1024) -> Named:
-    """Highest cosine of each direction (n, d) with the centred words (V, d)."""
+def _codes(sae: SaeModel, images: Rows) -> sparse.csr_array:
+    """(n, N) activations, in blocks of images."""
+    parts = [sparse.csr_array((0, sae.n_latents))]
+    for start in range(0, len(images), BLOCK):
+        codes = sae.encode(images[start : start + BLOCK])
+        active = codes.values > 0
+        entries = codes.values[active].double().numpy(), (active.nonzero()[:, 0].numpy(), codes.indices[active].numpy())
+        parts.append(sparse.csr_array(entries, shape=(len(codes.values), sae.n_latents)))
+    return sparse.vstack(parts, format="csr").T.tocsr()
+
+
+def _candidates(spoken: sparse.csr_array, terms: Sequence[str]) -> tuple[sparse.csr_array, list[str]]:
+    """The terms that can name something, pairs first, and their columns (N, V) of `terms_by_image`.
+
+    Neither words that too few or most images say, nor pairs that say no more than one of their words does alone.
+    """
+    counts = dict(zip(terms, spoken.sum(0).tolist(), strict=True))
+
+    def tells(term: str) -> bool:
+        alone = [counts.get(word, 0) > counts[term] for word in term.split()]
+        return LEAST_IMAGES <= counts[term] <= MOST_IMAGES * spoken.shape[0] and (all(alone) or not any(alone))
+
+    column_of = {term: column for column, term in enumerate(terms)}
+    kept = sorted(filter(tells, terms), key=lambda term: (-len(term.split()), term))
+    return spoken[:, [column_of[term] for term in kept]], kept
+
+
+def _name_by_captions(
+    codes: sparse.csr_array, spoken: sparse.csr_array, least_certainty: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each latent the best word (n,), -1 for none, and its certainty (n,), see `name_latents`.
+
+    codes: (n, N) activations. spoken: (N, V), see `terms_by_image`. Of equal words the earlier wins.
+    """
+    n, images = codes.shape
+    total, spread = codes.sum(1), np.sqrt((codes.power(2).mean(1) - codes.mean(1) ** 2).clip(1e-24))
+    said = spoken.sum(0) / max(1, images)
+    word, certainty = np.full(n, -1), np.zeros(n)
+    block = max(1, _PAIRS // max(1, spoken.shape[1]))
+    for start in range(0, n, block):
+        together = (codes[start : start + block] @ spoken).tocoo()
+        latents, words = together.coords[0] + start, together.coords[1]
+        share, base = together.data / total[latents], said[words]
+        sure = (share - base) / (1 - base)
+        correlation = (share - base) * total[latents] / images / (spread[latents] * np.sqrt(base * (1 - base)))
+        order = np.lexsort((words, -sure * correlation, latents))
+        fits = (sure >= least_certainty) & (correlation * images**0.5 >= CHANCE)
+        order = order[fits[order]]
+        latents, first = np.unique(latents[order], return_index=True)
+        word[latents], certainty[latents] = words[order][first], sure[order][first]
+    return word, certainty
+
+
+def _name_by_words(directions: Tensor, words: Tensor, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """Of each direction (n, d) the centred word (V, d) with the highest cosine, (n,), and that cosine, (n,)."""
     words = normalize(words, dim=1)
-    best, picks = [], []
-    for part in directions.split(block):
-        values, indices = (normalize(part, dim=1) @ words.T).topk(min(2, len(words)), dim=1)
-        best.append(values if values.shape[1] == 2 else torch.nn.functional.pad(values, (0, 1)))
-        picks.append(indices[:, 0])
-    top = torch.cat(best).double().numpy()
-    return Named(torch.cat(picks).numpy(), top[:, 0], top[:, 0] - top[:, 1])
+    best = [(normalize(part, dim=1) @ words.T).max(dim=1) for part in directions.split(block)]
+    return torch.cat([part.indices for part in best]).numpy(), torch.cat([part.values for part in best]).numpy()
 
 
-def _name_by_captions(rows: Tensor, spoken: sparse.csr_array, least_score: float) -> Named:
-    """Most surprising of each latent's words against those of all other images.
-
-    rows: (n, T) strongest images, -1 for none. spoken: (N, V), see `terms_by_image`. A word must stand with at least
-    two of a latent's images, or with its one image where it has only one.
-    """
-    n, images = len(rows), spoken.shape[0]
-    active = rows.numpy() >= 0
-    latent_of = np.nonzero(active)[0]
-    chosen = sparse.csr_array((np.ones(len(latent_of)), (latent_of, rows.numpy()[active])), shape=(n, images))
-    counts = (chosen @ spoken).tocoo()
-    latent, word = counts.coords
-    inside = counts.data
-    outside = np.asarray(spoken.sum(0)).ravel()[word] - inside
-    images_inside = active.sum(1)[latent]
-    images_outside = images - images_inside
-    score = _surprise(inside, images_inside, outside, images_outside)
-    score[inside < np.minimum(2, images_inside)] = -np.inf
-    named = _best_of_each(latent, word, score, n)
-    named.word[named.score < least_score] = -1
-    return named
-
-
-def _surprise(inside: np.ndarray, of_inside: np.ndarray, outside: np.ndarray, of_outside: np.ndarray) -> np.ndarray:
-    """Signed root of the log-likelihood ratio that `inside` of `of_inside` and `outside` of `of_outside` differ.
-
-    About standard normal where they do not, positive where the first is larger, and trustworthy for rare words.
-    """
-    share = (inside + outside) / (of_inside + of_outside)
-    ratio = np.zeros_like(share)
-    for part, whole in ((inside, of_inside), (outside, of_outside)):
-        ratio += rel_entr(part, whole * share) + rel_entr(whole - part, whole * (1 - share))
-    more = inside * of_outside > outside * of_inside
-    return np.where(more, 1.0, -1.0) * np.sqrt(2 * ratio.clip(0))
-
-
-def _best_of_each(latent: np.ndarray, word: np.ndarray, score: np.ndarray, n: int) -> Named:
-    """The best finite score of each latent among (latent, word, score) triples, and its lead over the second (or 0)."""
-    named = Named(np.full(n, -1), np.zeros(n), np.zeros(n))
-    finite = np.isfinite(score)
-    latent, word, score = latent[finite], word[finite], score[finite]
-    order = np.lexsort((word, -score, latent))
-    latent, word, score = latent[order], word[order], score[order]
-    first = np.flatnonzero(np.r_[True, latent[1:] != latent[:-1]]) if len(latent) else np.zeros(0, dtype=int)
-    named.word[latent[first]] = word[first]
-    named.score[latent[first]] = score[first]
-    second = np.minimum(first + 1, len(latent) - 1)
-    has_second = (second > first) & (latent[second] == latent[first])
-    named.margin[latent[first]] = score[first] - np.where(has_second, score[second], 0.0)
-    return named
+def _told_apart(names: Sequence[str], certainty: np.ndarray) -> list[str]:
+    """'red', 'red (2)': of latents with one name the surest keeps it."""
+    apart, given = list(names), Counter[str]()
+    for latent in np.argsort(-certainty, kind="stable").tolist():
+        if name := names[latent]:
+            given[name] += 1
+            apart[latent] = name if given[name] == 1 else f"{name} ({given[name]})"
+    return apart

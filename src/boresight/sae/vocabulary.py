@@ -27,15 +27,19 @@ STOP_WORDS = frozenset(_STOP.split())
 
 
 def terms(caption: str) -> set[str]:
-    """Lower-case words of a caption, without stop words, and the pairs that stand side by side in it.
+    """Lower-case words of a caption, without stop words, and the pairs with nothing but a space between them.
 
     Words are runs of letters of any script, with inner hyphens and apostrophes; a script without spaces gives one
     word a phrase. A 10,000-word caption costs time in proportion to its length.
     """
-    words = [match.group() for match in WORD.finditer(caption.lower())]
-    kept = {word for word in words if is_content(word)}
-    pairs = {f"{first} {second}" for first, second in pairwise(words) if is_content(first) and is_content(second)}
-    return kept | pairs
+    caption = caption.lower()
+    words = [match for match in WORD.finditer(caption) if is_content(match.group())]
+    pairs = {
+        f"{first.group()} {second.group()}"
+        for first, second in pairwise(words)
+        if caption[first.end() : second.start()].isspace()
+    }
+    return {word.group() for word in words} | pairs
 
 
 def vocabulary_from_captions(captions: Iterable[str], *, size: int = 10_000, least: int = 2) -> list[str]:
