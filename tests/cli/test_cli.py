@@ -319,10 +319,10 @@ def test_explain_prints_the_edited_score_part_by_part(work: Path) -> None:
     assert done.code == 0, done.err
     assert re.search(r"edited -?\d\.\d+, plain -?\d\.\d+", done.out)
     assert re.search(r"\nlatents kept, by their effect on the score:\n  latent \d+ ", done.out)
-    moved = r"\nremembered pairs that moved the image most:\n  \d+\.png"
-    assert re.search(rf"{moved} +weight", done.out)
+    moved = r"\nremembered pairs that moved the image most:\n "
+    assert re.search(rf"{moved} \d+\.png +weight", done.out)
     done = boresight(*words, "--remembered", "emb", cwd=work)
-    assert re.search(rf"{moved} '.*weight", done.out)
+    assert re.search(rf"{moved} '.* weight", done.out)
 
 
 def test_names_of_an_autoencoder(work: Path) -> None:

@@ -153,7 +153,7 @@ def test_it_prints_every_part_and_what_is_not_known(sae, tmp_path):
     assert best.image_id in train.ids
     owned = (train.owners == train.ids.index(best.image_id)).nonzero()[:, 0].tolist()
     assert best.captions == tuple(train.captions[row] for row in owned)
-    assert f"{best.image_id} '{best.captions[0]}'" in shown
+    assert f"'{best.captions[0]}' {best.image_id}" in shown
     editor.save(tmp_path / "editor")
     loaded = CaptionEditor.load(tmp_path / "editor")
     assert loaded.memory.ids == editor.memory.ids

@@ -236,12 +236,15 @@ def test_latents_with_one_name_are_told_apart() -> None:
     )
     assert (found.names[0], found.names[5]) == ("dog", "dog (2)")
     assert found.certainty[0] > found.certainty[5]
+    surest = np.array([0.4, 0.9, 0.5, 0.8, 0.7, 0.0])
+    apart = module._told_apart(["red", "red", "red", "red", "box", ""], ["kite", "sky", "kite", "kite", "", ""], surest)
+    assert apart == ["red (3)", "red", "red (2)", "red, kite", "box", ""]
 
 
 def test_a_pair_that_adds_nothing_goes() -> None:
-    captions = ["also called couplekiss", "also called kayak", "a red car", "red box", "a red car"] * 3
+    captions = ["rowing couplekiss", "rowing kayak", "a red car", "red box", "a red car"] * 3
     spoken, words = module._candidates(*terms_by_image(captions, range(15), 15))
-    assert sorted(words) == ["box", "called", "car", "couplekiss", "kayak"]  # most say 'red'
+    assert sorted(words) == ["box", "car", "couplekiss", "kayak", "rowing"]  # most say 'red'
     assert spoken.shape == (15, 5)
 
 

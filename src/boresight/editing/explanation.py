@@ -40,8 +40,9 @@ class LatentEffect:
         name: of the latent, '' where it has none.
         activation: z, at the scale of the embeddings.
         mask: m in [0, 1], how much of it the caption keeps.
-        kept: its part of the score, z m <d, r * u> / (|x| l^p); the gate r is 1 where there is none.
-        dropped: what dropping the rest changed, -z (1 - m) <d, r * u> / (|x| l^p).
+        kept: its part of the score, what of it is in the edited image times <d, r * u> / (|x| l^p): so much lower the
+            score would be without it. That is z m <d, r * u> / (|x| l^p), the gate r being 1 where there is none.
+        dropped: what the edit of this latent changed, `kept` less what z itself would add.
     """
 
     index: int
@@ -76,7 +77,7 @@ class RememberedPair:
     captions: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        known = " ".join([self.image_id or f"pair {self.row}", *(f"'{caption}'" for caption in self.captions[:1])])
+        known = " ".join([*(f"'{caption}'" for caption in self.captions[:1]), self.image_id or f"pair {self.row}"])
         return f"{known:<48.48} weight {self.weight:.2f}  score {self.effect:+.4f}"
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +39,8 @@ class LatentNames:
 
     Attributes:
         names: n words or word pairs, lower case; '' for a latent that is dead or that nothing names surely. Of several
-            latents with one name the surest keeps it and the others are 'red (2)', 'red (3)'.
+            latents with one name the surest keeps it; the others get their next sure word too, 'red, kite', or where
+            that does not tell them apart a number, 'red (2)'.
         source: 'captions' or 'vocabulary', what named them.
         certainty: (n,) float32, how sure each name is, 0 where there is none. From captions: of the latent's activation
             over all images, the share on images whose captions say the name, corrected for chance, (P - b) / (1 - b)
@@ -149,6 +151,7 @@ def name_latents(
     rows, strength, activity = torch.full((n, SHOWN), -1), torch.zeros(n, SHOWN), np.zeros(n)
     alive, terms = np.ones(n, dtype=bool), list(vocabulary or ())
     word, sure = _name_by_words(sae.directions.detach().cpu(), vectors)
+    second = [""] * n
     if embeddings is not None:
         rows, strength = strongest_images(sae, as_rows(embeddings))
         alive = rows[:, 0].numpy() >= 0
@@ -159,12 +162,12 @@ def name_latents(
         if said:
             spoken = terms_by_image(heard.captions or (), heard.owners.tolist(), len(heard), vocabulary)
             told, terms = _candidates(*spoken)
-            word, sure = _name_by_captions(codes, told, least_certainty)
+            word, sure, second = _name_by_captions(codes, told, terms, least_certainty)
     named = alive & (word >= 0) & (sure >= least_certainty)
     certainty = np.where(named, sure, 0.0)
     names = [terms[word[latent]] if named[latent] else "" for latent in range(n)]
     return LatentNames(
-        names=_told_apart(names, certainty),
+        names=_told_apart(names, second, certainty),
         source="captions" if said else "vocabulary",
         certainty=torch.from_numpy(certainty).float(),
         activity=torch.from_numpy(activity).float(),
@@ -245,16 +248,16 @@ def _candidates(spoken: sparse.csr_array, terms: Sequence[str]) -> tuple[sparse.
 
 
 def _name_by_captions(
-    codes: sparse.csr_array, spoken: sparse.csr_array, least_certainty: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of each latent the best word (n,), -1 for none, and its certainty (n,), see `name_latents`.
+    codes: sparse.csr_array, spoken: sparse.csr_array, terms: Sequence[str], least_certainty: float
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Of each latent the best word (n,), -1 for none, its certainty (n,), and the next that shares no word with it.
 
     codes: (n, N) activations. spoken: (N, V), see `terms_by_image`. Of equal words the earlier wins.
     """
     n, images = codes.shape
     total, spread = codes.sum(1), np.sqrt((codes.power(2).mean(1) - codes.mean(1) ** 2).clip(1e-24))
     said = spoken.sum(0) / max(1, images)
-    word, certainty = np.full(n, -1), np.zeros(n)
+    word, certainty, second = np.full(n, -1), np.zeros(n), [""] * n
     block = max(1, _PAIRS // max(1, spoken.shape[1]))
     for start in range(0, n, block):
         together = (codes[start : start + block] @ spoken).tocoo()
@@ -265,9 +268,12 @@ def _name_by_captions(
         order = np.lexsort((words, -sure * correlation, latents))
         fits = (sure >= least_certainty) & (correlation * images**0.5 >= CHANCE)
         order = order[fits[order]]
-        latents, first = np.unique(latents[order], return_index=True)
-        word[latents], certainty[latents] = words[order][first], sure[order][first]
-    return word, certainty
+        for latent, one, sureness in zip(latents[order].tolist(), words[order].tolist(), sure[order], strict=True):
+            if word[latent] < 0:
+                word[latent], certainty[latent] = one, sureness
+            elif not second[latent] and not {*terms[word[latent]].split()} & {*terms[one].split()}:
+                second[latent] = terms[one]
+    return word, certainty, second
 
 
 def _name_by_words(directions: Tensor, words: Tensor, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
@@ -277,11 +283,13 @@ def _name_by_words(directions: Tensor, words: Tensor, block: int = 1024) -> tupl
     return torch.cat([part.indices for part in best]).numpy(), torch.cat([part.values for part in best]).numpy()
 
 
-def _told_apart(names: Sequence[str], certainty: np.ndarray) -> list[str]:
-    """'red', 'red (2)': of latents with one name the surest keeps it."""
-    apart, given = list(names), Counter[str]()
+def _told_apart(names: Sequence[str], second: Sequence[str], certainty: np.ndarray) -> list[str]:
+    """'red', 'red, kite', 'red (2)': of latents with one name the surest keeps it."""
+    apart, taken = list(names), {""}
     for latent in np.argsort(-certainty, kind="stable").tolist():
-        if name := names[latent]:
-            given[name] += 1
-            apart[latent] = name if given[name] == 1 else f"{name} ({given[name]})"
+        pair = f"{names[latent]}, {second[latent]}" if second[latent] else names[latent]
+        numbered = (f"{names[latent]} ({number})" for number in count(2))
+        if names[latent]:
+            apart[latent] = next(name for name in chain([names[latent], pair], numbered) if name not in taken)
+            taken.add(apart[latent])
     return apart

@@ -16,12 +16,12 @@ from boresight.errors import InputError
 WORD = re.compile(r"[^\W\d_]+(?:['’\-][^\W\d_]+)*")
 _STOP = """
     a about above across after against all along also among an and another any are around as at away back be because
-    been before behind being below beneath beside between both but by can could did do does doing down during each
-    either every few for from had has have having he her hers him his how i if in inside into is it its itself just
-    like many may me more most much my near next no nor not of off on one onto or other our out outside over own per
-    she should since so some such than that the their them then there these they this those through to together
-    toward towards two under until up upon us very via was we were what when where which while who whom whose why
-    will with within without would you your image photo picture photograph showing shows shown seen
+    been before behind being below beneath beside between both but by called can could did do does doing down during
+    each either every few for from had has have having he her hers him his how i if in inside into is it its itself
+    just like many may me more most much my near next no nor not of off on one onto or other our out outside over own
+    per she should since so some such than that the their them then there these they this those through to together
+    toward towards two under until up upon us very via was we were what when where which while who whom whose why will
+    with within without would you your image photo picture photograph showing shows shown seen
 """
 STOP_WORDS = frozenset(_STOP.split())
 
