@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
-
 from boresight.errors import ArtefactError
 from boresight.storage import MANIFEST, writing
 
@@ -116,6 +114,8 @@ def refuse_other_run(
 @contextmanager
 def one_writer(path: Path, lock: Path) -> Iterator[None]:
     """Holds the file `lock`, which goes with the block, or at the latest with the process. ArtefactError if held."""
+    from filelock import FileLock, Timeout  # brings asyncio, which whoever writes nothing need not wait for
+
     held = FileLock(lock, blocking=False)
     with writing(path, GO_ON):
         lock.touch()  # where this may not be written, filelock would take it for held

@@ -34,8 +34,9 @@ def random_editor(seed: int, **options) -> CaptionEditor:
             editor.memory.strengths.copy_(torch.rand(2, generator=draw))
     with torch.no_grad():
         for name, parameter in editor.named_parameters():
-            if parameter.requires_grad and name.startswith(("head", "mask", "gate")):
+            if parameter.requires_grad and name.startswith(("head", "mask", "gate", "dials")):
                 parameter.copy_(0.6 * torch.randn(parameter.shape, generator=draw))
+        editor.usual.copy_(torch.rand(editor.usual.shape, generator=draw))
     return editor
 
 
@@ -54,9 +55,12 @@ corrections = st.sampled_from(
     scale=st.sampled_from([0.1, 1.0, 30.0]),
     of_images=corrections,
     of_texts=corrections,
+    taught=st.booleans(),
 )
-def test_parts_sum_to_the_score(seed, form, memory, text, exponent, scale, of_images, of_texts):
+def test_parts_sum_to_the_score(seed, form, memory, text, exponent, scale, of_images, of_texts, taught):
     rules = {} if memory == "none" else {"image_correction": of_images, "text_correction": of_texts}
+    if taught and (form == "residual" or (form == "gated" and not exponent)):
+        rules["teacher"] = "presence"
     editor = random_editor(seed, form=form, memory=memory, text=text, length_exponent=exponent, **rules)
     image, caption = scale * unit(1, seed + 3)[0], scale * unit(1, seed + 4)[0]
     found = editor.explain_edit(image, caption)

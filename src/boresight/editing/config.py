@@ -12,8 +12,9 @@ Form = Literal["gated", "residual", "reconstruct", "raw", "plain"]
 MaskKind = Literal["bilinear", "mlp", "ones"]
 TextKind = Literal["finetuned", "frozen"]
 MemoryKind = Literal["none", "text", "both"]
+Teacher = Literal["presence", "contrast"]
 CorrectionMethod = Literal["nnn", "sinkhorn"]
-_CHOICES = {"form": Form, "mask": MaskKind, "text": TextKind, "memory": MemoryKind}
+_CHOICES = {"form": Form, "mask": MaskKind, "teacher": Teacher, "text": TextKind, "memory": MemoryKind}
 _RATES = ("learning_rate", "mask_learning_rate", "gate_learning_rate", "memory_learning_rate")
 
 
@@ -51,6 +52,11 @@ class EditorConfig:
             there was one; 'raw' is r * x, the opponent without an autoencoder, after SmartCLIP (arXiv
             2507.22264); 'plain' is x, the opponent without an edit.
         mask: network of m, see `boresight.editing.masks`; 'raw' and 'plain' have none of these.
+        teacher: what the mask learns from. 'presence', ours: which latents of the matching image a caption tells
+            (`boresight.editing.presence`); the edit then has a learnt strength s and level v, and is
+            x - s D z + s D(m * a) with a = (1 - v) z + v z_mean where z > 0. 'contrast' (TEVI, as we read it): InfoNCE
+            together with all else; then s = 1 and v = 0. Only 'contrast' goes with 'reconstruct', and with 'gated'
+            where the score is divided.
         text: 'finetuned' learns a linear head on the caption embedding (TEVI fine-tunes the text tower; a head on its
             output is our choice), 'frozen' uses the embedding as it is.
         length_exponent: p of the score <x~, u> / (|x| l^p) with l = |x~| / |x|: 1 is the cosine, 0 undivided. In the
@@ -62,6 +68,7 @@ class EditorConfig:
 
     form: Form = "gated"
     mask: MaskKind = "bilinear"
+    teacher: Teacher = "contrast"
     text: TextKind = "finetuned"
     length_exponent: float = 0.0
     memory: MemoryKind = "none"
@@ -78,6 +85,16 @@ class EditorConfig:
                 raise InputError(f"There is no {name} '{getattr(self, name)}'; choose one of {choices}.")
         if not 0 <= self.length_exponent <= 1:
             raise InputError(f"length_exponent is {self.length_exponent}; choose between 0 (undivided) and 1 (cosine).")
+        if self.taught and (self.form == "reconstruct" or (self.form == "gated" and self.length_exponent > 0)):
+            raise InputError(
+                f"The form '{self.form}' with length_exponent {self.length_exponent:g} has no strength of the edit; "
+                "choose teacher='contrast', or the form 'residual', or 'gated' with length_exponent=0."
+            )
+
+    @property
+    def taught(self) -> bool:
+        """Whether the mask learns what a caption tells, and the edit has a strength and a level."""
+        return self.teacher == "presence" and self.has_latents
 
     @property
     def has_latents(self) -> bool:
@@ -92,7 +109,7 @@ class EditorConfig:
     @property
     def offset(self) -> float:
         """The weight of a latent in the edit is its mask minus this."""
-        return 0.0 if self.form == "reconstruct" else 1.0
+        return 0.0 if self.form == "reconstruct" or self.taught else 1.0
 
     @property
     def divides(self) -> bool:
@@ -117,6 +134,10 @@ class EditorOptions:
     """Whether the editor keeps training pairs and moves captions ('text') or images too ('both') by them. Left out,
     it is 'both' for the form 'gated' and 'none' for the others; where the form is left out too, 'gated' is also
     trained without one, and the better on validation is returned."""
+    teacher: Teacher = "contrast"
+    """What the mask learns from, see `EditorConfig`. 'presence' is the edit that can be read: what the caption tells
+    stays, the rest goes, by a strength that validation chooses; it needs the form 'residual', or 'gated' with
+    length_exponent=0."""
     text: TextKind = "finetuned"
     """Whether a linear head on the caption embedding is learnt."""
     correction: Literal["nnn", "sinkhorn", "none"] = "nnn"
@@ -167,6 +188,8 @@ class EditorFit(EditorOptions):
         for name in (*_RATES, "weight_decay", "sparsity"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}; choose 0 or more.")
+        if self.sparsity and self.teacher == "presence":
+            raise InputError("sparsity weighs a mask that learns by contrast; choose teacher='contrast' or sparsity=0.")
         self.candidates()
 
     def candidates(self) -> list[EditorConfig]:
@@ -185,7 +208,14 @@ class EditorFit(EditorOptions):
                 (self.form, p, self.memory or usual) for p in (exponents[-1:] if self.form == "plain" else exponents)
             ]
         return [
-            EditorConfig(form=form, mask=self.mask, text=self.text, length_exponent=p, memory=memory)
+            EditorConfig(
+                form=form,
+                mask=self.mask,
+                teacher=self.teacher,
+                text=self.text,
+                length_exponent=p,
+                memory=memory,
+            )
             for form, p, memory in tried
         ]
 

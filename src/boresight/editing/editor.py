@@ -15,7 +15,7 @@ from boresight.device import pick_device
 from boresight.editing import training
 from boresight.editing.config import EditorConfig, EditorFit
 from boresight.editing.explanation import Explanation, explain_edit
-from boresight.editing.masks import OnesMask, RandomMask
+from boresight.editing.masks import OPEN, OnesMask, RandomMask
 from boresight.editing.memory import Memory
 from boresight.editing.model import EditModel
 from boresight.embeddings.embeddings import Embeddings
@@ -163,9 +163,25 @@ class CaptionEditor(EditModel):
         """This editor without its correction of hubness. Shares weights with this editor."""
         return self._twin(replace(self.config, image_correction=None, text_correction=None))
 
+    def with_strength(self, strength: float, level: float | None = None) -> CaptionEditor:
+        """This editor with another strength of the edit, and another level where one is given; both in [0, 1].
+
+        Validation may have chosen a faint edit, which scores best; 1 shows what the caption tells and what it leaves
+        out. Shares weights with this editor. Raises InputError where the mask was not taught, or beyond [0, 1].
+        """
+        if not self.config.taught:
+            raise InputError("Only an edit whose mask was taught what a caption tells has a strength; see `teacher`.")
+        chosen = [float(self.strength_and_level[1].detach()) if level is None else level]
+        if not all(0 <= value <= 1 for value in (strength, *chosen)):
+            raise InputError(f"strength is {strength} and level {chosen[0]}; choose between 0 and 1.")
+        twin = self._twin(self.config)
+        dials = torch.logit(torch.tensor([strength, *chosen])).clamp(-OPEN, OPEN)
+        twin.dials = torch.nn.Parameter(dials.to(self.device), requires_grad=False)
+        return twin
+
     def _twin(self, config: EditorConfig) -> CaptionEditor:
         twin = CaptionEditor(self.sae, config, self.manifest)
-        for name in ("head_map", "head_bias", "memory", "mask_network", "gate_network"):
+        for name in ("head_map", "head_bias", "memory", "mask_network", "gate_network", "dials", "usual"):
             setattr(twin, name, getattr(self, name))
         return twin
 

@@ -241,7 +241,7 @@ def _latents(
     activations, mask = editor.sae.encode(image).values[0], editor.mask(text)[0, indices]
     directions, whole = editor.sae.directions[indices], activations / image.norm()
     changed = prepared.values[0] * (mask - editor.config.offset)
-    amounts = changed + editor.config.offset * whole  # with what of the latents is in the base
+    amounts = changed + editor.held * whole  # with what of the latents is in the base
     rows = {name: (amounts * chosen) @ directions for name, chosen in ((KEPT, mask >= HALF), (LEFT, mask < HALF))}
     along = directions @ query
     table = zip(indices.tolist(), activations, mask, amounts * along, (amounts - whole) * along, strict=True)

@@ -48,8 +48,16 @@ class MlpMask(nn.Module):
 
     def forward(self, texts: Tensor) -> Tensor:
         """(T, n) in [0, 1]. texts: (T, d), unit."""
+        return self.logits(texts).sigmoid()
+
+    def logits(self, texts: Tensor) -> Tensor:
+        """(T, n) log-odds of the mask."""
         hidden = F.gelu(self.first(texts * texts.shape[1] ** 0.5))
-        return torch.addmm(self.last.bias.unsqueeze(1), self.last.weight, hidden.t()).sigmoid().t()
+        return torch.addmm(self.last.bias.unsqueeze(1), self.last.weight, hidden.t()).t()
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """What the log-odds are linear in: a weight matrix, and the bias (n,) of each latent."""
+        return self.last.weight, self.last.bias
 
 
 class BilinearMask(nn.Module):
@@ -77,8 +85,16 @@ class BilinearMask(nn.Module):
 
     def forward(self, texts: Tensor) -> Tensor:
         """(T, n) in [0, 1]. texts: (T, d), unit."""
+        return self.logits(texts).sigmoid()
+
+    def logits(self, texts: Tensor) -> Tensor:
+        """(T, n) log-odds of the mask."""
         asked = texts @ self.map.t() * self.SCALE
-        return torch.addmm(self.bias.unsqueeze(1), self.directions, asked.t()).sigmoid().t()
+        return torch.addmm(self.bias.unsqueeze(1), self.directions, asked.t()).t()
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """What the log-odds are linear in: a weight matrix, and the bias (n,) of each latent."""
+        return self.map, self.bias
 
 
 class OnesMask(nn.Module):

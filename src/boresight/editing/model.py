@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from boresight.editing import scoring
 from boresight.editing.config import EditorConfig
 from boresight.editing.hubness import BANK, Bank, with_bias
-from boresight.editing.masks import GATE_START, BilinearMask, make_mask
+from boresight.editing.masks import GATE_START, OPEN, BilinearMask, make_mask
 from boresight.editing.memory import Memory, Neighbours
 from boresight.editing.scorer import PreparedImages, PreparedTexts, less_bias
 from boresight.embeddings.embeddings import check_rows
@@ -40,8 +40,9 @@ _TEXT_FLOATS = 2**22
 def reference_edit(model: EditModel, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """One image edited by one caption, x~ (d,), and their score () before correction; slow and plain. x, t: (d,)."""
     t = F.normalize(t, dim=0)
-    m, r = model.mask(t[None])[0], model.gate(t[None])[0]
+    m, r, s, v = model.mask(t[None])[0], model.gate(t[None])[0], *model.strength_and_level
     z, decoder, b = model.sae.encode(x[None]).dense()[0], model.sae.directions, model.sae.bias
+    a = (1 - v) * z + v * model.usual * (z > 0)
     u, moved, memory = F.normalize(t + model.head_map @ t + model.head_bias, dim=0), x, model.memory
     if memory is not None:
         u = F.normalize(u + memory.strengths[1] * memory.pictured(memory.near_texts(t[None]))[0], dim=0)
@@ -50,8 +51,8 @@ def reference_edit(model: EditModel, x: Tensor, t: Tensor) -> tuple[Tensor, Tens
             written = F.normalize(written + model.head_map @ written, dim=0)
             moved = x.norm() * F.normalize(F.normalize(x, dim=0) + memory.strengths[0] * written, dim=0)
     edited = {
-        "gated": r * (moved - ((1 - m) * z) @ decoder),
-        "residual": moved - ((1 - m) * z) @ decoder,
+        "gated": r * (moved + s * (m * a - z) @ decoder),
+        "residual": moved + s * (m * a - z) @ decoder,
         "reconstruct": (m * z) @ decoder + b + (moved - x),
         "raw": r * moved,
         "plain": moved,
@@ -71,10 +72,14 @@ class EditModel(nn.Module):
         sae: the frozen autoencoder.
         config: what this editor is.
         mask_network: texts (T, d) -> (T, n_latents) in [0, 1]; None where the form has no latents.
+        dials: (2,), log-odds of the edit's strength and level, see `EditorConfig`; learnt where the mask is taught.
+        usual: (n_latents,) mean activation of each latent where it is active in training; 0 until it is taught.
         gate_network: texts (T, d) -> (T, d) in [0, 1], the gate of 'gated' and 'raw'; None in the others.
         head_map, head_bias: (d, d) and (d,), zero at the start; u = unit(t + head_map t + head_bias) for a unit t.
         memory: of training pairs, which moves u and the images; None without one.
     """
+
+    usual: Tensor
 
     def __init__(self, sae: SaeModel, config: EditorConfig) -> None:
         super().__init__()
@@ -87,6 +92,8 @@ class EditModel(nn.Module):
         self.head_map = nn.Parameter(torch.zeros(sae.width, sae.width), requires_grad=learns)
         self.head_bias = nn.Parameter(torch.zeros(sae.width), requires_grad=learns)
         nothing = torch.zeros(0, sae.width)
+        self.dials = nn.Parameter(torch.full((2,), -OPEN), requires_grad=config.taught)
+        self.register_buffer("usual", torch.zeros(sae.n_latents))
         self.memory: Memory | None = None if config.memory == "none" else Memory(nothing, nothing)
         self._bank: Bank | None = None
         self.to(directions.device)
@@ -95,6 +102,19 @@ class EditModel(nn.Module):
     def device(self) -> torch.device:
         """Where it edits and scores."""
         return self.head_map.device
+
+    @property
+    def strength_and_level(self) -> tuple[Tensor, Tensor]:
+        """The s and v of the edit, both () in [0, 1]; 1 and 0 where the mask is not taught."""
+        if not self.config.taught:
+            return self.dials.new_ones(()), self.dials.new_zeros(())
+        strength, level = self.dials.sigmoid()
+        return strength, level
+
+    @property
+    def held(self) -> float:
+        """How much of each active latent the caption-free side of the edit still holds."""
+        return 1 - float(self.strength_and_level[0].detach()) if self.config.taught else self.config.offset
 
     @property
     def width(self) -> int:
@@ -270,8 +290,13 @@ class EditModel(nn.Module):
         with torch.no_grad():
             codes = self.sae.encode(x)
         if self.config.form == "reconstruct":
-            base = self.sae.bias + (base - x)
-        return base, codes.indices, codes.values
+            return self.sae.bias + (base - x), codes.indices, codes.values
+        if not self.config.taught:
+            return base, codes.indices, codes.values
+        strength, level = self.strength_and_level
+        usual = self.usual[codes.indices] * (codes.values > 0)
+        explained = F.embedding_bag(codes.indices, self.sae.directions, per_sample_weights=codes.values, mode="sum")
+        return base - strength * explained, codes.indices, strength * torch.lerp(codes.values, usual, level)
 
     def _lengths(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
         if texts.weights is not None and images.terms is not None:

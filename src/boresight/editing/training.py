@@ -15,8 +15,10 @@ from torch.nn import functional as F
 from boresight.editing.choosing import choosing_sample, recall_sum
 from boresight.editing.config import EditorFit
 from boresight.editing.hubness import choose_corrections
+from boresight.editing.masks import OPEN
 from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, joined_neighbours, remember
 from boresight.editing.model import EditModel
+from boresight.editing.presence import teach_presence
 from boresight.editing.scorer import PreparedImages
 from boresight.embeddings.embeddings import Embeddings, check_rows
 from boresight.errors import InputError
@@ -25,6 +27,9 @@ from boresight.seeds import generator
 
 _START_SCALE = 20.0
 _MAX_SCALE = 100.0
+_DIAL_RATE = 5e-2
+_STRENGTHS = (1.0, 0.75, 0.5, 0.25, 0.0)
+_LEVELS = (0.0, 0.5, 1.0)
 _PREPARED_FLOATS = 2**26
 _RECALLED_AT_ONCE = 8192
 
@@ -72,15 +77,30 @@ def train_editor(
     steps = options.steps_for(len(train_set)) if groups else 0
     if steps:
         networks: tuple[Any, ...] = (editor.mask_network, editor.gate_network, editor.memory)
-        for network in networks:
+        for network in networks[editor.config.taught :]:
             if hasattr(network, "start"):
                 network.start(options.seed)
+        if editor.config.taught:
+            teach_presence(editor, train_set, options)
         for step, loss in _descend(editor, train_set, recall, groups, steps, options):
             history.append({"step": float(step), "recall_sum": chooser.recall_sum(), "loss": loss})
             if history[-1]["recall_sum"] > max(entry["recall_sum"] for entry in history[:-1]):
                 best = copy.deepcopy(editor.state_dict())
         editor.load_state_dict(best)
+        if editor.config.taught:
+            _choose_dials(editor, chooser)
     return history
+
+
+@torch.no_grad()
+def _choose_dials(editor: EditModel, chooser: _Chooser) -> None:
+    """The level, then the strength, that finds most on validation: what is learnt, or one of a few others."""
+    for dial, tried in ((1, _LEVELS), (0, _STRENGTHS)):
+        learnt, reached = float(editor.dials[dial]), {}
+        for log_odds in (learnt, *(torch.logit(torch.tensor(tried)).clamp(-OPEN, OPEN).tolist())):
+            editor.dials[dial] = log_odds
+            reached[log_odds] = chooser.recall_sum()
+        editor.dials[dial] = max(reached, key=lambda log_odds: reached[log_odds])
 
 
 def correct_hubness(editor: EditModel, validation: Embeddings, options: EditorFit) -> float:
@@ -147,7 +167,7 @@ def _descend(
         texts = editor.prepare_texts(captioned, near=near_texts)
         scores = editor.score_prepared(images, texts) * log_scale.exp().clamp(max=_MAX_SCALE)
         loss = infonce(scores, owners.to(editor.device), negative.to(editor.device))
-        if options.sparsity and network is not None:
+        if options.sparsity and network is not None and not editor.config.taught:
             loss = loss + options.sparsity * network(F.normalize(captioned, dim=1)).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -211,9 +231,10 @@ def _parameter_groups(editor: EditModel, options: EditorFit) -> list[dict[str, A
     mask_rate = options.mask_learning_rate * (0.2 if editor.config.has_gate else 1.0)
     for candidates, rate in (
         ([editor.head_map, editor.head_bias], options.learning_rate),
-        (_parameters(editor.mask_network), mask_rate),
+        ([] if editor.config.taught else _parameters(editor.mask_network), mask_rate),
         (_parameters(editor.gate_network), options.gate_learning_rate),
         (_parameters(editor.memory), options.memory_learning_rate),
+        ([editor.dials], _DIAL_RATE),
     ):
         parameters = [p for p in candidates if p.requires_grad]
         for decay, chosen in (
@@ -232,7 +253,7 @@ def _parameters(network: Any) -> list[torch.nn.Parameter]:
 def _prepare_all(editor: EditModel, train_set: Embeddings) -> PreparedImages | None:
     """The static side of every training image where training leaves it alone and it is small enough, else None."""
     config = editor.sae.config
-    if editor.config.memory == "both":
+    if editor.config.memory == "both" or editor.config.taught:
         return None
     k = (config.max_active if config.thresholded else config.k) if editor.config.has_latents else 0
     each = editor.width + 3 * k + (k * k if editor.config.needs_terms else 0)
@@ -278,7 +299,7 @@ class _Chooser:
     def __init__(self, editor: EditModel, validation: Embeddings, seed: int) -> None:
         self.editor, self.sample = editor, choosing_sample(validation, seed)
         self.images: PreparedImages | None = None
-        if editor.config.memory != "both":  # which moves the images as it learns
+        if editor.config.memory != "both" and not editor.config.taught:  # which move the images as they learn
             self.images = editor.prepare_images(self.sample.images)
 
     @torch.no_grad()

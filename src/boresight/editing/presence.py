@@ -1,0 +1,84 @@
+"""A mask that is taught what a caption tells: which latents of the matching image are active.
+
+Contrast alone leaves a mask open, since dropping nothing already matches. What a caption tells is another question, and
+its answer stands in the training pairs: given t, is latent l of its image active? By binary cross-entropy,
+
+    P(z_l > 0 | t) = sigmoid(a_l(t)),    m_l(t) = sigmoid(SHARPNESS (a_l(t) - log-odds of the base rate of l - RAISED))
+
+so a latent is kept where the caption raises its odds well above how often it is active anyway: by a factor of e at
+m = 1/2. Our choice; how TEVI (arXiv 2606.07451) trains its mask is not known here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from boresight.editing.config import EditorFit
+from boresight.editing.masks import OPEN
+from boresight.editing.model import EditModel
+from boresight.embeddings.embeddings import Embeddings
+from boresight.progress import progress
+from boresight.sae.model import SaeModel
+from boresight.seeds import generator
+
+SHARPNESS = 2.0
+RAISED = 1.0
+STEPS = 300
+START = (0.0, -1.0)  # log-odds of the strength and of the level where training begins
+_BATCH = 256
+_ENCODED_AT_ONCE = 16384
+
+
+def teach_presence(editor: EditModel, train_set: Embeddings, options: EditorFit) -> None:
+    """Train the mask of an editor in place, one caption of an image a step, and set where its strength and level begin.
+
+    Latents never active in training stay open: nothing is known of them. Memory: O(batch x n_latents + images x k).
+    """
+    sae, mask, device = editor.sae, editor.mask_network, editor.device
+    indices, values = _codes(sae, train_set.images)
+    active = values > 0
+    flat, counts = indices[active], torch.zeros(sae.n_latents, device=device)
+    counts.index_add_(0, flat, torch.ones_like(values[active]))
+    with torch.no_grad():
+        editor.usual.zero_().index_add_(0, flat, values[active]).div_(counts.clamp_min(1))
+        editor.dials.copy_(torch.tensor(START))
+    if not hasattr(mask, "start"):
+        return
+    live, base = (counts > 0) & (counts < len(indices)), torch.logit((counts / len(indices)).clamp(1e-6, 1 - 1e-6))
+    mask.start(options.seed)
+    weight, bias = mask.affine()
+    with torch.no_grad():
+        bias.copy_(base)
+    groups = [
+        {"params": [p for p in mask.parameters() if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in mask.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=options.mask_learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    draw = generator(options.seed, "presence")
+    of_image = torch.bincount(train_set.owners, minlength=len(train_set))
+    by_image, first = torch.argsort(train_set.owners, stable=True), of_image.cumsum(0) - of_image
+    captioned = of_image.nonzero()[:, 0]
+    for _ in progress(range(STEPS), what="mask", unit="step"):
+        rows = captioned[torch.randint(len(captioned), (_BATCH,), generator=draw)]
+        captions = by_image[first[rows] + (torch.rand(_BATCH, generator=draw) * of_image[rows]).long()]
+        target = torch.zeros(_BATCH, sae.n_latents, device=device)
+        target.scatter_(1, indices[rows], active[rows].float())
+        log_odds = mask.logits(F.normalize(train_set.texts[captions].to(device).float(), dim=1))
+        loss = F.binary_cross_entropy_with_logits(log_odds[:, live], target[:, live], reduction="sum")
+        optimizer.zero_grad(set_to_none=True)
+        (loss / (_BATCH * sae.width)).backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        weight.mul_(SHARPNESS)
+        bias.sub_(base + RAISED).mul_(SHARPNESS).masked_fill_(~live, OPEN)
+
+
+@torch.no_grad()
+def _codes(sae: SaeModel, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes of all images: indices (N, k) int64 and values (N, k)."""
+    parts = [sae.encode(rows.to(sae.directions.device).float()) for rows in images.split(_ENCODED_AT_ONCE)]
+    return torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])
