@@ -29,7 +29,7 @@ EXAMPLE_RULE = (
     "drawn at random; at most one caption an image."
 )
 GALLERY_RULE = (
-    "Latents drawn at random among those active in enough images, named from a vocabulary or from captions; each with "
+    "Latents drawn at random among those active in enough images, named where a name is sure; each with "
     "the images in which it is strongest."
 )
 
