@@ -231,7 +231,9 @@ def test_bad_input_is_named(sae, sets):
         CaptionEditor.fit(sae, train, validation, batch_size=1)
     with pytest.raises(InputError, match="sparsity is -1"):
         CaptionEditor.fit(sae, train, validation, sparsity=-1)
-    with pytest.raises(InputError, match="There is no option 'rate'; choose from form, memory, teacher, text, correction"):
+    with pytest.raises(
+        InputError, match="There is no option 'rate'; choose from form, memory, teacher, text, correction"
+    ):
         CaptionEditor.fit(sae, train, validation, rate=1.0)
     with pytest.raises(InputError, match="no mask 'fog'"):
         CaptionEditor.fit(sae, train, validation, mask="fog")
