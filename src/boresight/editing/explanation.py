@@ -180,7 +180,7 @@ def explain_edit(
         raise InputError(f"There are {len(names)} names for {editor.sae.n_latents} latents; give one for each.")
     image, text = image.to(editor.device).float(), text.to(editor.device).float()
     images, texts = editor.prepare_images(image), editor.prepare_texts(text)
-    length = float(editor._lengths(images, texts)) ** editor.config.length_exponent if editor.config.divides else 1.0
+    length = float(editor.lengths(images, texts)) ** editor.config.length_exponent if editor.config.divides else 1.0
     x, t, u, gate = (
         F.normalize(image, dim=1)[0],
         F.normalize(text, dim=1)[0],

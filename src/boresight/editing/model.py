@@ -221,7 +221,7 @@ class EditModel(nn.Module):
         else:
             scores = scoring.numerators(images.base, images.indices, images.values, texts.query, texts.latent_query)
         if self.config.divides:
-            scores = scores / self._lengths(images, texts) ** self.config.length_exponent
+            scores = scores / self.lengths(images, texts) ** self.config.length_exponent
         return less_bias(scores, images, texts)
 
     @property
@@ -298,7 +298,8 @@ class EditModel(nn.Module):
         explained = F.embedding_bag(codes.indices, self.sae.directions, per_sample_weights=codes.values, mode="sum")
         return base - strength * explained, codes.indices, strength * torch.lerp(codes.values, usual, level)
 
-    def _lengths(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
+    def lengths(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
+        """(N, T) relative lengths l of edits whose score is divided. Raises InputError for another editor's sides."""
         if texts.weights is not None and images.terms is not None:
             return scoring.relative_lengths(images.terms, images.indices, texts.weights)
         if texts.gate is None:
