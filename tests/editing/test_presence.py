@@ -88,6 +88,16 @@ def test_it_finds_what_the_same_text_side_and_an_open_mask_do_not(taught):
     assert found(shuffled) < found(editor) / 2
 
 
+def test_the_mask_is_kept_where_nothing_that_follows_pays(taught):
+    editor, (train, *_), (validation, *_), (test, told, untold) = taught
+    rates = dict.fromkeys(("learning_rate", "mask_learning_rate"), 5e-3)
+    still = CaptionEditor.fit(
+        editor.sae, train, validation, form="residual", length_exponent=0.0, teacher="presence", steps=1, **rates
+    )
+    mask = still.mask(test.texts)
+    assert mask[told].mean() - mask[untold].mean() > 0.5
+
+
 def test_strength_0_is_the_unedited_score(taught):
     editor, *_, (test, *_) = taught
     none = editor.with_strength(0.0)

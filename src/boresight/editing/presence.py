@@ -32,7 +32,7 @@ _ENCODED_AT_ONCE = 16384
 
 
 def teach_presence(editor: EditModel, train_set: Embeddings, options: EditorFit) -> None:
-    """Train the mask of an editor in place, one caption of an image a step, and set where its strength and level begin.
+    """Train the mask of an editor in place, one caption of an image a step, and take each latent's usual activation.
 
     Latents never active in training stay open: nothing is known of them. Memory: O(batch x n_latents + images x k).
     """
@@ -43,7 +43,6 @@ def teach_presence(editor: EditModel, train_set: Embeddings, options: EditorFit)
     counts.index_add_(0, flat, torch.ones_like(values[active]))
     with torch.no_grad():
         editor.usual.zero_().index_add_(0, flat, values[active]).div_(counts.clamp_min(1))
-        editor.dials.copy_(torch.tensor(START))
     if not hasattr(mask, "start"):
         return
     live, base = (counts > 0) & (counts < len(indices)), torch.logit((counts / len(indices)).clamp(1e-6, 1 - 1e-6))

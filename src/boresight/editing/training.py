@@ -18,7 +18,7 @@ from boresight.editing.hubness import choose_corrections
 from boresight.editing.masks import OPEN
 from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, joined_neighbours, remember
 from boresight.editing.model import EditModel
-from boresight.editing.presence import teach_presence
+from boresight.editing.presence import START, teach_presence
 from boresight.editing.scorer import PreparedImages
 from boresight.embeddings.embeddings import Embeddings, check_rows
 from boresight.errors import InputError
@@ -70,18 +70,20 @@ def train_editor(
         memory, slots = remember(train_set, options.seed)
         editor.memory = memory.to(editor.device)
         recall = TrainingNeighbours(editor.memory, train_set, slots, moves_images=editor.config.memory == "both")
+    groups = _parameter_groups(editor, options)
+    steps = options.steps_for(len(train_set)) if groups else 0
+    if steps and editor.config.taught:
+        teach_presence(editor, train_set, options)  # before all else: of an edit that does not pay it is left to show
     chooser = _Chooser(editor, validation, options.seed)
     history = [{"step": 0.0, "recall_sum": chooser.recall_sum()}]
     best = copy.deepcopy(editor.state_dict())
-    groups = _parameter_groups(editor, options)
-    steps = options.steps_for(len(train_set)) if groups else 0
     if steps:
         networks: tuple[Any, ...] = (editor.mask_network, editor.gate_network, editor.memory)
         for network in networks[editor.config.taught :]:
             if hasattr(network, "start"):
                 network.start(options.seed)
         if editor.config.taught:
-            teach_presence(editor, train_set, options)
+            editor.dials.data.copy_(torch.tensor(START))
         for step, loss in _descend(editor, train_set, recall, groups, steps, options):
             history.append({"step": float(step), "recall_sum": chooser.recall_sum(), "loss": loss})
             if history[-1]["recall_sum"] > max(entry["recall_sum"] for entry in history[:-1]):
