@@ -7,7 +7,7 @@ from torch import Tensor
 
 from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.recall import count_image_to_text, count_text_to_image
+from boresight.recall import Counts, count_image_to_text, count_text_to_image
 from boresight.seeds import generator
 
 CHOOSING_IMAGES = 1000
@@ -24,7 +24,12 @@ def recall_sum(scores: Tensor, owners: Tensor) -> float:
     if not bool(torch.isfinite(scores).all()):
         return 0.0
     directions = count_text_to_image(scores, owners), count_image_to_text(scores, owners)
-    return sum(100 * float(counts.recall(k)[counts.asked].mean()) for counts in directions for k in (1, 5, 10))
+    return sum(100 * recall for counts in directions for recall in recalls(counts))
+
+
+def recalls(counts: Counts) -> list[float]:
+    """R@1, R@5, R@10 of one direction, 0 to 1."""
+    return [float(counts.recall(k)[counts.asked].mean()) for k in (1, 5, 10)]
 
 
 def choosing_sample(validation: Embeddings, seed: int) -> Embeddings:

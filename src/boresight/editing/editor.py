@@ -15,7 +15,7 @@ from boresight.device import pick_device
 from boresight.editing import training
 from boresight.editing.config import EditorConfig, EditorFit
 from boresight.editing.explanation import Explanation, explain_edit
-from boresight.editing.masks import OPEN, OnesMask, RandomMask
+from boresight.editing.masks import OnesMask, RandomMask, log_odds
 from boresight.editing.memory import Memory
 from boresight.editing.model import EditModel
 from boresight.embeddings.embeddings import Embeddings
@@ -99,8 +99,8 @@ class CaptionEditor(EditModel):
         for candidate in config.candidates():
             editor = cls(frozen, candidate, encoder_of(train))
             editor.manifest["options"] = config.of_training()
-            editor.manifest["history"] = training.train_editor(editor, train, validation, config)
-            reached.append(training.correct_hubness(editor, validation, config))
+            editor.manifest["history"], recalls = training.train_editor(editor, train, validation, config)
+            reached.append(recalls)
             editors.append(editor)
         best = editors[reached.index(max(reached))]
         best.manifest["tried"] = {
@@ -175,8 +175,7 @@ class CaptionEditor(EditModel):
         if not all(0 <= value <= 1 for value in (strength, *chosen)):
             raise InputError(f"strength is {strength} and level {chosen[0]}; choose between 0 and 1.")
         twin = self._twin(self.config)
-        dials = torch.logit(torch.tensor([strength, *chosen])).clamp(-OPEN, OPEN)
-        twin.dials = torch.nn.Parameter(dials.to(self.device), requires_grad=False)
+        twin.dials = torch.nn.Parameter(log_odds([strength, *chosen]).to(self.device), requires_grad=False)
         return twin
 
     def _twin(self, config: EditorConfig) -> CaptionEditor:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from boresight.editing.choosing import choosing_sample
+from boresight.editing.choosing import choosing_sample, recalls
 from boresight.editing.config import Correction, CorrectionMethod
 from boresight.editing.memory import remember
 from boresight.editing.scorer import PairScorer, PreparedImages, PreparedTexts, Scorer
@@ -129,7 +129,7 @@ def choose_corrections(
         for column, reach in enumerate(reaches):
             for share in SHARES if method == "nnn" else (0.0, 1.0):
                 counts = found(whole - share * corrections[:, column].unsqueeze(dim))
-                reached[reach, share] = sum(float(counts.recall(k)[counts.asked].mean()) for k in (1, 5, 10))
+                reached[reach, share] = sum(recalls(counts))
         plain = (reaches[0], 0.0)
         reach, share = max(reached, key=lambda key: (reached[key], key == plain))
         return Correction(method=method, reach=reach, share=share)

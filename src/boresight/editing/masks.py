@@ -11,6 +11,8 @@ so an untrained editor keeps everything. Training begins from `start(seed)`, a l
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,12 +23,29 @@ from torch.nn.utils import skip_init
 from boresight.editing.config import MaskKind
 from boresight.seeds import generator
 
-OPEN = 20.0
+OPEN = 20.0  # log-odds at which the sigmoid is exactly 1 in float32
 START = 3.0
 GATE_START = 2.0
 
 
-class MlpMask(nn.Module):
+def log_odds(shares: Sequence[float]) -> Tensor:
+    """Of shares in [0, 1], between -OPEN and OPEN."""
+    return torch.logit(torch.tensor(shares)).clamp(-OPEN, OPEN)
+
+
+class _LearntMask(nn.Module, ABC):
+    """m = sigmoid(log-odds of the caption)."""
+
+    @abstractmethod
+    def logits(self, texts: Tensor) -> Tensor:
+        """(T, n) log-odds of the mask. texts: (T, d), unit."""
+
+    def forward(self, texts: Tensor) -> Tensor:
+        """(T, n) in [0, 1]. texts: (T, d), unit."""
+        return self.logits(texts).sigmoid()
+
+
+class MlpMask(_LearntMask):
     """m = sigmoid(W2 gelu(W1 sqrt(d) t) + B), the paper's reading with one hidden layer."""
 
     def __init__(self, width: int, n_latents: int, hidden: int = 256) -> None:
@@ -46,12 +65,8 @@ class MlpMask(nn.Module):
         nn.init.zeros_(self.first.bias)
         nn.init.constant_(self.last.bias, START)
 
-    def forward(self, texts: Tensor) -> Tensor:
-        """(T, n) in [0, 1]. texts: (T, d), unit."""
-        return self.logits(texts).sigmoid()
-
     def logits(self, texts: Tensor) -> Tensor:
-        """(T, n) log-odds of the mask."""
+        """(T, n) log-odds of the mask. texts: (T, d), unit."""
         hidden = F.gelu(self.first(texts * texts.shape[1] ** 0.5))
         return torch.addmm(self.last.bias.unsqueeze(1), self.last.weight, hidden.t()).t()
 
@@ -60,7 +75,7 @@ class MlpMask(nn.Module):
         return self.last.weight, self.last.bias
 
 
-class BilinearMask(nn.Module):
+class BilinearMask(_LearntMask):
     """m_l = sigmoid(SCALE <d_l, A t> + B_l): low capacity, tied to the decoder directions d_l.
 
     A is (d, d) and B (n,): a latent is judged by where it points, so what is learnt of one latent serves its
@@ -83,12 +98,8 @@ class BilinearMask(nn.Module):
         nn.init.normal_(self.map, std=0.02, generator=generator(seed, "mask"))
         nn.init.constant_(self.bias, self.start_bias)
 
-    def forward(self, texts: Tensor) -> Tensor:
-        """(T, n) in [0, 1]. texts: (T, d), unit."""
-        return self.logits(texts).sigmoid()
-
     def logits(self, texts: Tensor) -> Tensor:
-        """(T, n) log-odds of the mask."""
+        """(T, n) log-odds of the mask. texts: (T, d), unit."""
         asked = texts @ self.map.t() * self.SCALE
         return torch.addmm(self.bias.unsqueeze(1), self.directions, asked.t()).t()
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.editing.config import EditorFit
+from boresight.editing.learning import captions_of_images, decay_groups
 from boresight.editing.masks import OPEN
 from boresight.editing.model import EditModel
 from boresight.embeddings.embeddings import Embeddings
@@ -50,15 +51,11 @@ def teach_presence(editor: EditModel, train_set: Embeddings, options: EditorFit)
     weight, bias = mask.affine()
     with torch.no_grad():
         bias.copy_(base)
-    groups = [
-        {"params": [p for p in mask.parameters() if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in mask.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=options.mask_learning_rate)
+    groups = decay_groups(list(mask.parameters()), options.mask_learning_rate, options.weight_decay)
+    optimizer = torch.optim.AdamW(groups)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     draw = generator(options.seed, "presence")
-    of_image = torch.bincount(train_set.owners, minlength=len(train_set))
-    by_image, first = torch.argsort(train_set.owners, stable=True), of_image.cumsum(0) - of_image
+    by_image, first, of_image = captions_of_images(train_set)
     captioned = of_image.nonzero()[:, 0]
     for _ in progress(range(STEPS), what="mask", unit="step"):
         rows = captioned[torch.randint(len(captioned), (_BATCH,), generator=draw)]

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.editing.choosing import choosing_sample, recall_sum
-from boresight.editing.config import EditorFit
+from boresight.editing.config import CorrectionMethod, EditorFit
 from boresight.editing.hubness import choose_corrections
-from boresight.editing.masks import OPEN
+from boresight.editing.learning import captions_of_images, decay_groups
+from boresight.editing.masks import log_odds
 from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, joined_neighbours, remember
 from boresight.editing.model import EditModel
 from boresight.editing.presence import START, teach_presence
@@ -59,11 +60,12 @@ def infonce(scores: Tensor, owners: Tensor, negative: Tensor) -> Tensor:
 
 def train_editor(
     editor: EditModel, train_set: Embeddings, validation: Embeddings, options: EditorFit
-) -> list[dict[str, float]]:
-    """Train `editor` in place and leave the best state on validation in it.
+) -> tuple[list[dict[str, float]], float]:
+    """Train `editor` in place and leave the best state on validation in it, less its hubness where it has a memory.
 
     Returns:
-        One entry for each look at validation: `step`, `recall_sum`, and `loss` (mean since the last look).
+        One entry for each look at validation: `step`, `recall_sum`, and `loss` (mean since the last look); and the sum
+        of recalls that the editor as it is left reaches there.
     """
     recall: TrainingNeighbours | None = None
     if editor.memory is not None:
@@ -78,44 +80,51 @@ def train_editor(
     history = [{"step": 0.0, "recall_sum": chooser.recall_sum()}]
     best = copy.deepcopy(editor.state_dict())
     if steps:
-        networks: tuple[Any, ...] = (editor.mask_network, editor.gate_network, editor.memory)
-        for network in networks[editor.config.taught :]:
-            if hasattr(network, "start"):
-                network.start(options.seed)
+        networks: list[Any] = [editor.gate_network, editor.memory]
         if editor.config.taught:
             editor.dials.data.copy_(torch.tensor(START))
+        else:
+            networks.append(editor.mask_network)
+        for network in networks:
+            if hasattr(network, "start"):
+                network.start(options.seed)
         for step, loss in _descend(editor, train_set, recall, groups, steps, options):
             history.append({"step": float(step), "recall_sum": chooser.recall_sum(), "loss": loss})
             if history[-1]["recall_sum"] > max(entry["recall_sum"] for entry in history[:-1]):
                 best = copy.deepcopy(editor.state_dict())
         editor.load_state_dict(best)
-        if editor.config.taught:
-            _choose_dials(editor, chooser)
-    return history
+    reached = max(entry["recall_sum"] for entry in history)
+    if steps and editor.config.taught:
+        reached = _choose_dials(editor, chooser)
+    if editor.memory is not None and options.correction != "none":
+        reached = _correct_hubness(editor, chooser, options.correction)
+    return history, reached
 
 
 @torch.no_grad()
-def _choose_dials(editor: EditModel, chooser: _Chooser) -> None:
-    """The level, then the strength, that finds most on validation: what is learnt, or one of a few others."""
-    for dial, tried in ((1, _LEVELS), (0, _STRENGTHS)):
-        learnt, reached = float(editor.dials[dial]), {}
-        for log_odds in (learnt, *(torch.logit(torch.tensor(tried)).clamp(-OPEN, OPEN).tolist())):
-            editor.dials[dial] = log_odds
-            reached[log_odds] = chooser.recall_sum()
-        editor.dials[dial] = max(reached, key=lambda log_odds: reached[log_odds])
+def _choose_dials(editor: EditModel, chooser: _Chooser) -> float:
+    """The level, then the strength, that finds most on validation: what is learnt, or one of a few others.
 
-
-def correct_hubness(editor: EditModel, validation: Embeddings, options: EditorFit) -> float:
-    """Choose how the hubness of either side is taken off, where there is a memory to measure it with.
-
-    Returns the sum of the six recalls on validation, after it.
+    Returns the sum of recalls that is reached.
     """
-    if editor.memory is not None and options.correction != "none":
-        sample = choosing_sample(validation, options.seed)
-        with torch.no_grad():
-            images, texts = choose_corrections(editor, editor.bank, sample, options.correction)
-        editor.config = replace(editor.config, image_correction=images, text_correction=texts)
-    return _Chooser(editor, validation, options.seed).recall_sum()
+    best = 0.0
+    for dial, tried in ((1, _LEVELS), (0, _STRENGTHS)):
+        reached = {}
+        for chosen in (float(editor.dials[dial]), *log_odds(tried).tolist()):
+            editor.dials[dial] = chosen
+            reached[chosen] = chooser.recall_sum()
+        editor.dials[dial] = max(reached, key=lambda chosen: reached[chosen])
+        best = max(reached.values())
+    return best
+
+
+@torch.no_grad()
+def _correct_hubness(editor: EditModel, chooser: _Chooser, method: CorrectionMethod) -> float:
+    """Choose how the hubness of either side is taken off. Returns the sum of recalls that is reached."""
+    images, texts = choose_corrections(editor, editor.bank, chooser.sample, method)
+    editor.config = replace(editor.config, image_correction=images, text_correction=texts)
+    chooser.images = None  # which were prepared without
+    return chooser.recall_sum()
 
 
 def check_sets(train_set: Embeddings, validation: Embeddings) -> None:
@@ -169,7 +178,7 @@ def _descend(
         texts = editor.prepare_texts(captioned, near=near_texts)
         scores = editor.score_prepared(images, texts) * log_scale.exp().clamp(max=_MAX_SCALE)
         loss = infonce(scores, owners.to(editor.device), negative.to(editor.device))
-        if options.sparsity and network is not None and not editor.config.taught:
+        if options.sparsity and network is not None:
             loss = loss + options.sparsity * network(F.normalize(captioned, dim=1)).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -193,9 +202,7 @@ def _batches(train_set: Embeddings, options: EditorFit) -> Iterator[tuple[Tensor
     """Endless epochs of (image rows (B,), caption rows (T,), owners (T,) in 0..B-1, negative (B, T) bool)."""
     draw = generator(options.seed, "editor batches")
     same = _same_text(train_set)
-    counts = torch.bincount(train_set.owners, minlength=len(train_set))
-    by_image = torch.argsort(train_set.owners, stable=True)
-    first = counts.cumsum(0) - counts
+    by_image, first, counts = captions_of_images(train_set)
     captioned = counts.nonzero()[:, 0]
     if len(captioned) < 2:
         raise InputError("Only one training image has captions, and contrast needs two; check the splits.")
@@ -228,7 +235,7 @@ def _same_text(train_set: Embeddings) -> Tensor:
 
 def _parameter_groups(editor: EditModel, options: EditorFit) -> list[dict[str, Any]]:
     """What is trained: head, mask, gate and memory, each at its own rate; vectors are not decayed."""
-    groups = []
+    groups: list[dict[str, Any]] = []
     # A mask as fast as the gate overfits a few thousand captions before the gate has settled.
     mask_rate = options.mask_learning_rate * (0.2 if editor.config.has_gate else 1.0)
     for candidates, rate in (
@@ -238,13 +245,7 @@ def _parameter_groups(editor: EditModel, options: EditorFit) -> list[dict[str, A
         (_parameters(editor.memory), options.memory_learning_rate),
         ([editor.dials], _DIAL_RATE),
     ):
-        parameters = [p for p in candidates if p.requires_grad]
-        for decay, chosen in (
-            (options.weight_decay, [p for p in parameters if p.ndim > 1]),
-            (0.0, [p for p in parameters if p.ndim <= 1]),
-        ):
-            if chosen:
-                groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
+        groups += decay_groups([p for p in candidates if p.requires_grad], rate, options.weight_decay)
     return groups
 
 
