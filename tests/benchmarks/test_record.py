@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from benchmark_run import RUN
 from boresight.benchmarks.record import BenchmarkRun, published_figures
 from boresight.errors import ArtefactError
+from boresight.evaluation.verdict import Verdict
 
 
 def test_a_run_is_kept(tmp_path: Path) -> None:
@@ -22,7 +24,15 @@ def test_a_run_is_kept(tmp_path: Path) -> None:
     told = str(kept)
     assert "COCO, Karpathy test 5k, my <clip>, edited by mine" in told
     assert re.search(r"T2I R@1\s+31.25\s+33.50", told)
+    assert "The edit" not in told
+    said = Verdict("hurts", "plain, NNN", 50.0, 60.0, -10.0, -12.0, -8.0, "The edit hurts.", ("Few.",), {"bank": "9"})
+    judged = replace(RUN, verdict=said)
+    judged.save(tmp_path / "judged")
+    assert BenchmarkRun.load(tmp_path / "judged").verdict == said
+    assert str(judged).endswith("\n\nThe edit hurts.\nWarning: Few.\nbank: 9")
     changes = (
+        {"verdict": {"word": "hurts"}},
+        {"verdict": {"warnings": []}},
         {"scores": {"edited": {"a": 1.0}}},
         {"scores": {"plain": {"a": "12"}}},
         {"facts": []},

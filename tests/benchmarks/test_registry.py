@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from boresight.benchmarks.job import BenchmarkJob
 from boresight.benchmarks.record import BenchmarkRun
@@ -13,6 +14,7 @@ from boresight.benchmarks.registry import BENCHMARKS, OPTIONS, RETRIEVAL, open_p
 from boresight.benchmarks.retrieval import PublishedRetrieval
 from boresight.data.worlds.scenes import make_scenes
 from boresight.editing import CaptionEditor
+from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from boresight.reports.benchmark_page import write_benchmark_report
 from tiny_editor import TINY_EDITOR
@@ -85,9 +87,21 @@ def test_an_editor_of_another_encoder_is_refused_first(job, monkeypatch: pytest.
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_options_that_mean_nothing_are_refused(name: str, job, tmp_path: Path) -> None:
     given = {"images": tmp_path, "long_text": "windows", "classes": tmp_path, "templates": tmp_path, "labels": ("a",)}
-    given["seed"] = 1
+    given |= {"seed": 1, "bank": Embeddings.from_arrays(torch.ones(1, 4), torch.ones(1, 4), [0])}
     assert given.keys() == OPTIONS.keys()
     for option in given.keys() - BENCHMARKS[name].takes:
         with pytest.raises(InputError, match=f"^{name} takes no {option.replace('_', ' ')}; leave it out"):
             run_benchmark(name, replace(job, **{option: given[option]}))
+    assert not job.out.exists()
+
+
+def test_a_bank_is_for_an_editor_and_has_a_validation_set(job) -> None:
+    bank = Embeddings.from_arrays(torch.ones(1, 4), torch.ones(1, 4), [0])
+    with pytest.raises(InputError, match="A bank is for what could be done instead of an edit; pass an editor too"):
+        run_benchmark("retrieval", replace(job, bank=bank))
+    editor = CaptionEditor.load(TINY_EDITOR)
+    with pytest.raises(InputError, match="The bank has no split 'validation' to choose on; present: all"):
+        run_benchmark("retrieval", replace(job, editor=editor, bank=bank))
+    with pytest.raises(ArtefactError, match="wide"):
+        run_benchmark("retrieval", replace(job, editor=editor, bank=replace(bank, splits=["validation"])))
     assert not job.out.exists()

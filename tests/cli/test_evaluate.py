@@ -16,6 +16,8 @@ from boresight.benchmarks.registry import BENCHMARKS
 from boresight.data.worlds.scenes import make_scenes
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
+from boresight.evaluation import evaluate_editor
+from boresight.evaluation.retrieval import RECALLS
 from boresight.models import default_model_path
 from command_line import boresight, refused
 from tiny_editor import TINY_EDITOR
@@ -55,7 +57,14 @@ def test_a_published_layout_to_a_page(urban: Path, tmp_path: Path) -> None:
     run = BenchmarkRun.load(tmp_path / "runs" / "a")
     assert run.scores["plain"]["T2I R@1"] == pytest.approx(by_hand(tmp_path / "runs" / "a")[0])
     assert run.scores["plain"]["I2T R@1"] == pytest.approx(by_hand(tmp_path / "runs" / "a")[1])
-    assert list(run.scores["edited"]) == list(run.scores["plain"])
+    assert list(run.scores) == ["plain", "plain, NNN", "plain, Sinkhorn", "edited"]
+    assert len({tuple(values) for values in run.scores.values()}) == 1
+    assert run.verdict.ours == pytest.approx(sum(run.scores["edited"].values()))
+    rivals = {name: sum(values.values()) for name, values in run.scores.items() if name != "edited"}
+    assert run.verdict.theirs == pytest.approx(max(rivals.values())) == pytest.approx(rivals[run.verdict.rival])
+    assert f"\n{run.verdict.sentence}\n" in out
+    assert "chosen on: " in out
+    assert "other pairs that the editor remembers, for want of a validation set" in run.verdict.chosen["chosen on"]
     assert run.editor == CaptionEditor.load(TINY_EDITOR).fingerprint
     assert run.facts["images"] == "30"
     assert run.facts["images, not as published"] == "30 of 1,000"
@@ -67,6 +76,7 @@ def test_a_published_layout_to_a_page(urban: Path, tmp_path: Path) -> None:
     again = (*command, "--editor", TINY_EDITOR, "--out", "runs/a", "--long-text", "windows")
     assert "long_text" in refused(*again, cwd=tmp_path)
     assert "holds another run" in refused(*command, "--out", "runs/a", cwd=tmp_path)
+    assert BenchmarkRun.load(tmp_path / "runs" / "urban1k").verdict is None
 
     code, out, err = boresight("report", "runs/a", "runs/urban1k", "--out", "page.html", cwd=tmp_path)
     assert code == 0, err
@@ -74,8 +84,41 @@ def test_a_published_layout_to_a_page(urban: Path, tmp_path: Path) -> None:
     assert "Long-CLIP-L" in page
     assert "SmartCLIP (arXiv 2507.22264)" in page
     assert page.count("data:image/webp") > 10
+    assert run.verdict.sentence.replace("'", "&#39;") in page
+    assert "for want of a validation set." in page
     assert not re.search(r"(src|href)=[\"']https?:", page)
     assert "holds no run" in refused("report", "runs", cwd=tmp_path)
+
+
+def test_a_bank_of_ones_own(urban: Path, scenes, tmp_path: Path) -> None:
+    """Chosen on its validation; the figures are those of `evaluate_editor` on the same embeddings."""
+    encoder = load_encoder(str(default_model_path()), dtype="float32")
+    known = make_scenes(80, size=96, seed=5)
+    images = encoder.embed_images([known.image(row) for row in range(80)])
+    texts = encoder.embed_texts([captions[2] for captions in known.captions])
+    splits = ["validation"] * 40 + ["train"] * 40
+    bank = Embeddings.from_arrays(images, texts, range(80), splits=splits, name="known", encoder=encoder.name)
+    bank.save(tmp_path / "bank")
+    command = ("evaluate", "urban1k", "--data", urban, "--editor", TINY_EDITOR, "--bank")
+    code, out, err = boresight(*command, "bank", "--out", "run", cwd=tmp_path)
+    assert code == 0, err
+    assert "chosen on: the split 'validation' of known, 40 images" in out
+    run, test = BenchmarkRun.load(tmp_path / "run"), Embeddings.load(tmp_path / "run" / "embeddings")
+    scores, said = evaluate_editor(test, CaptionEditor.load(TINY_EDITOR), bank=bank)
+    assert run.verdict.chosen == said.chosen
+    assert run.scores["plain, NNN"] == {name: scores["plain, NNN"][name] for name in RECALLS}
+    code, out, err = boresight(
+        "evaluate", "run/embeddings", "--editor", TINY_EDITOR, "--bank", "bank", "--out", "f.json", cwd=tmp_path
+    )
+    assert code == 0, err
+    assert out.rstrip().endswith("chosen on: the split 'validation' of known, 40 images")
+    assert json.loads((tmp_path / "f.json").read_text())["verdict"]["sentence"] == run.verdict.sentence
+    bank.train.save(tmp_path / "train-alone")
+    assert "no split 'validation' to choose on" in refused(*command, "train-alone", "--out", "b", cwd=tmp_path)
+    without = ("evaluate", "urban1k", "--data", urban, "--bank", "bank")
+    assert "--bank is for what could be done instead of an edit; pass --editor" in refused(*without, cwd=tmp_path)
+    other = ("evaluate", "sugarcrepe", "--data", urban, "--editor", TINY_EDITOR, "--bank", "bank")
+    assert "sugarcrepe takes no bank" in refused(*other, cwd=tmp_path)
 
 
 def test_sugarcrepe_winoground_and_classes(scenes, tmp_path: Path) -> None:

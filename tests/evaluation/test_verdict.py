@@ -1,4 +1,4 @@
-"""The verdict against a slow loop, in cases whose answer is known, and at the end of `evaluate_editor`."""
+"""The verdict against a slow loop and in cases whose answer is known."""
 
 from __future__ import annotations
 
@@ -10,26 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boresight.editing import CaptionEditor, CorrectedScorer, PlainScorer
 from boresight.embeddings import Embeddings
-from boresight.errors import ArtefactError, InputError
-from boresight.evaluation import evaluate_editor, evaluate_retrieval
+from boresight.errors import InputError
+from boresight.evaluation import evaluate_retrieval
 from boresight.evaluation import verdict as module
 from boresight.evaluation.retrieval import chance
 from boresight.evaluation.verdict import hits_by_image, verdict
 from boresight.seeds import generator
-from editing_world import WIDTH, quiet, sae_fixture, world  # noqa: F401
-
-
-def noisy(images: int, noise: float, seed: int = 0, captions: int = 2, width: int = 16) -> Embeddings:
-    """Captions of one image each, at a distance from it."""
-    draw = np.random.default_rng(seed)
-    rows = draw.normal(size=(images, width)).astype(np.float32)
-    owners = np.repeat(np.arange(images), captions)
-    texts = rows[owners] + noise * draw.normal(size=(len(owners), width)).astype(np.float32)
-    return Embeddings.from_arrays(
-        rows, texts.astype(np.float32), owners, ids=[f"{seed}-{row}" for row in range(images)]
-    )
+from retrieval_world import noisy
 
 
 def hits(test: Embeddings) -> np.ndarray:
@@ -180,62 +168,21 @@ def _level(captions: int, own: int) -> float:
     return sum(1 - miss for miss in missed)
 
 
-@pytest.fixture(scope="module")
-def whole():
-    parts = [noisy(count, 1.0, seed, width=WIDTH) for seed, count in ((5, 300), (6, 80), (7, 60))]
-    names = ["train"] * 300 + ["validation"] * 80 + ["test"] * 60
-    offsets = np.cumsum([0, 300, 80])
-    return Embeddings.from_arrays(
-        torch.cat([part.images for part in parts]),
-        torch.cat([part.texts for part in parts]),
-        torch.cat([part.owners + int(by) for part, by in zip(parts, offsets, strict=True)]),
-        splits=names,
-        name="whole",
-    )
+def test_galleries_are_judged_together_by_the_chance_of_each():
+    parts = [noisy(60, 1.0, seed) for seed in (0, 1)]
+    better = [replace(part, texts=part.images[part.owners]) for part in parts]
+    arrays = [[np.concatenate([hits(part) for part in each])] for each in (better, parts)]
+    found = verdict(parts, arrays[0], {"plain": arrays[1]})
+    assert found.ours == 600
+    assert found.theirs == pytest.approx(np.mean([evaluate_retrieval(part).recall_sum for part in parts]))
+    assert found.word == "helps"
+    assert "The test set has 120 images" in str(found)
+    whole = replace(parts[0], images=parts[0].images.roll(1, 0))  # every caption at another image
+    wrong = verdict([whole, parts[1]], arrays[1], {"plain": [np.concatenate([hits(whole), hits(whole)])]})
+    assert any("'plain' is at chance" in warning for warning in wrong.warnings)
+    assert any(f"knows nothing has {sum(_chances(60)):.1f}" in warning for warning in wrong.warnings)
 
 
-@pytest.fixture(scope="module")
-def editor(whole, sae):
-    return CaptionEditor.fit(sae, whole, steps=20, length_exponent=0, memory="both", form="gated")
-
-
-def test_an_editor_stands_beside_what_needs_no_training(whole, editor):
-    scores, said = evaluate_editor(whole, editor)
-    assert list(scores) == ["plain", "plain, NNN", "plain, Sinkhorn", "edited"]
-    assert scores["edited"].values == evaluate_retrieval(whole.test, editor).values
-    assert scores["plain"].values == evaluate_retrieval(whole.test).values
-    by_train = CorrectedScorer.fit(PlainScorer(), whole.train, whole.validation, "nnn")
-    assert scores["plain, NNN"]["T2I R@1"] == pytest.approx(evaluate_retrieval(whole.test, by_train)["T2I R@1"], abs=2)
-    assert said.ours == pytest.approx(scores["edited"].recall_sum)
-    assert said.theirs == pytest.approx(max(score.recall_sum for name, score in scores.items() if name != "edited"))
-    assert any("'boresight compare' trains it" in warning for warning in said.warnings)
-    assert not any("remembered" in warning for warning in said.warnings)
-
-
-def test_what_is_remembered_or_fitted_on_is_counted(whole, editor):
-    _, said = evaluate_editor(whole, editor, "train")
-    assert any(warning.startswith("300 of 300 test images were fitted") for warning in said.warnings)
-    rows = [*range(5), *range(300, 440)]
-    mixed = replace(whole.select(rows), splits=["test"] * 5 + ["validation"] * 80 + ["test"] * 60)
-    _, said = evaluate_editor(mixed, editor)  # the split 'train' is not there, the memory is
-    assert any(warning.startswith("5 of 65 test images were fitted") for warning in said.warnings)
-
-
-def test_without_a_split_to_choose_on_plain_stands_alone_and_it_says_so(whole, editor, sae):
-    scores, said = evaluate_editor(whole.test, editor)
-    assert list(scores) == ["plain", "edited"]
-    said_so = [warning for warning in said.warnings if "without a correction of hubness" in warning]
-    assert len(said_so) == 1
-    assert "The split 'validation' of whole is empty; present: test." in said_so[0]
-    assert "pass embeddings with the splits 'train' and 'validation'" in said_so[0]
-    forgetful = CaptionEditor.fit(sae, whole, steps=5, length_exponent=0, memory="none", form="gated")
-    assert list(evaluate_editor(whole, forgetful)[0]) == ["plain", "plain, NNN", "plain, Sinkhorn", "edited"]
-    held = whole.select(range(300, 440))
-    _, said = evaluate_editor(held, forgetful)
-    assert any("The split 'train' of whole is empty" in warning for warning in said.warnings)
-
-
-def test_an_editor_of_another_width_is_refused(editor):
-    narrow = replace(noisy(30, 1.0, width=4), splits=["test"] * 30)
-    with pytest.raises(ArtefactError, match="wide"):
-        evaluate_editor(narrow, editor)
+def _chances(images: int) -> list[float]:
+    """Recall sums of T2I and I2T in a gallery with two captions an image."""
+    return [100 * 16 / images, 100 * _level(2 * images, 2)]

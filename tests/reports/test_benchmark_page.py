@@ -13,6 +13,7 @@ from benchmark_run import RUN
 from boresight.benchmarks.record import BenchmarkRun
 from boresight.data.images import thumbnail
 from boresight.errors import InputError
+from boresight.evaluation.verdict import Verdict
 from boresight.reports.benchmark_page import write_benchmark_report
 
 
@@ -84,6 +85,22 @@ def test_only_what_was_published_looks_so(tmp_path: Path) -> None:
     assert re.findall(r"</i>([^<]*)</span>", legend) == ["plain", "edited", "shuffled images", "published"]
     write_benchmark_report(tmp_path / "page.html", [replace(RUN, scores=scores, benchmark="alignment")])
     assert 'class="published"' not in (tmp_path / "page.html").read_text()
+
+
+def test_what_could_be_done_instead_stands_beside_the_edit_with_the_verdict(tmp_path: Path) -> None:
+    scores = {way: {"T2I R@1": value} for way, value in (("plain", 30.0), ("plain, NNN", 33.0), ("edited", 32.0))}
+    said = Verdict(
+        "hurts", "plain, NNN", 32.0, 33.0, -1.0, -1.5, -0.5, "The edit hurts <here>.", ("Few.",), {"bank": "9"}
+    )
+    run = replace(RUN, scores=scores, verdict=said)
+    write_benchmark_report(tmp_path / "page.html", [run, replace(run, editor="other", verdict=None)])
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('<tr class="opponent"><th scope="row">my &lt;clip&gt;, plain, NNN<small>beside mine') == 1
+    assert "<small>beside other</small>" in page
+    assert "<b>my &lt;clip&gt;, edited by mine: The edit hurts &lt;here&gt;.</b>" in page
+    assert page.count("The edit hurts") == 1
+    assert '<p class="small warning">Few.</p>' in page
+    assert "bank: 9." in page
 
 
 def test_the_page_shows_kept_pictures_and_ids_of_others(tmp_path: Path) -> None:

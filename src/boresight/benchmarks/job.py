@@ -42,6 +42,9 @@ class BenchmarkJob:
         workers: threads that read pictures.
         seed: of whatever is drawn.
         classes, templates: of zero-shot, files with a class name or a sentence with {} a line.
+        bank: of retrieval with an editor, embeddings of this encoder with the split 'validation', to choose how much
+            hubness is taken off plain scores, and 'train', for an editor that remembers no pairs; left out, what the
+            editor remembers serves for both.
         labels: of alignment, what the collection says of its pictures, as `labels_in` reads it: the object first.
     """
 
@@ -57,6 +60,7 @@ class BenchmarkJob:
     classes: Path | None = None
     templates: Path | None = None
     labels: Sequence[str] = ()
+    bank: Embeddings | None = None
 
     @property
     def ways(self) -> dict[str, Scorer]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from boresight.errors import ArtefactError
+from boresight.evaluation.verdict import Verdict
 from boresight.storage import replace_json
 from boresight.tables import table
 
@@ -38,8 +39,8 @@ class BenchmarkResult:
     """What running a benchmark gives: numbers, ids and the files of small pictures, nothing laid out.
 
     Attributes:
-        scores: 'plain', and 'edited' where there is an editor (and a control, where there is one) -> measure -> value,
-            in the benchmark's own order.
+        scores: 'plain', and 'edited' where there is an editor (and what could be done instead, and a control, where
+            there are any) -> measure -> value, in the benchmark's own order.
         charts: the measures to draw.
         lower: the measures of which less is better.
         neutral: those of which neither is.
@@ -48,6 +49,7 @@ class BenchmarkResult:
         examples: caption queries, as `boresight.benchmarks.retrieval` makes them: 'rule' that picked it, 'caption', and
             by the names of `scores` 'ranks' (of the true image) and 'rankings', images with 'id', 'rank' from 1,
             'right' and 'picture', a file below the run's folder.
+        verdict: on 'edited' beside what could be done instead, of retrieval with an editor; None elsewhere.
         pairs: pairs of images and texts in two dimensions, 'plain' and 'edited' -> 'images' and 'texts' -> P points.
     """
 
@@ -58,6 +60,7 @@ class BenchmarkResult:
     data: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
+    verdict: Verdict | None = None
     pairs: Mapping[str, Mapping[str, Sequence[Sequence[float]]]] = field(default_factory=dict)
 
 
@@ -103,13 +106,15 @@ class BenchmarkRun(BenchmarkResult):
                     f"{folder} holds a run of format {there} and this version reads format {FORMAT}; delete {file} and "
                     "run 'boresight evaluate' again."
                 )
-            run = cls(**content, folder=file.parent)
+            if (said := content.pop("verdict", None)) is not None:
+                said = Verdict(**{**said, "warnings": tuple(said["warnings"])})
+            run = cls(**content, verdict=said, folder=file.parent)
             numbers = [value for values in run.scores.values() for value in values.values()]
             if PLAIN not in run.scores or not all(isinstance(value, (int, float)) for value in numbers):
                 raise ValueError(f"'scores' are no numbers by measure, of '{PLAIN}' at least")
             if not isinstance(run.facts, Mapping) or not all(set(each) >= EXAMPLE for each in run.examples):
                 raise ValueError("'facts' or 'examples' have another form")
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise ArtefactError(
                 f"{folder} holds no run on a benchmark ({error}); pass what 'boresight evaluate --out' wrote."
             ) from error
@@ -120,7 +125,8 @@ class BenchmarkRun(BenchmarkResult):
         heading = f"{self.heading}, {self.model}" + (f", edited by {self.editor}" if self.editor else "")
         rows = [[name, *(_shown(values.get(name)) for values in self.scores.values())] for name in measures]
         facts = [f"{name}: {value}" for name, value in self.facts.items()]
-        return "\n".join([table(["", *self.scores], rows, heading), *facts])
+        said = [] if self.verdict is None else ["", str(self.verdict)]
+        return "\n".join([table(["", *self.scores], rows, heading), *facts, *said])
 
 
 def _shown(value: float | None) -> str:

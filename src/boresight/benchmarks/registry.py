@@ -28,6 +28,7 @@ from boresight.benchmarks.retrieval import PublishedRetrieval, run_published
 from boresight.data import Collection
 from boresight.editing.scorer import check_batches
 from boresight.errors import ArtefactError, InputError, require_at_least
+from boresight.evaluation.alternatives import checked_bank
 from boresight.progress import say
 from boresight.storage import nearest
 
@@ -76,6 +77,7 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
         raise InputError(f"There is no benchmark '{name}'; choose one of {', '.join(BENCHMARKS)}.")
     benchmark = BENCHMARKS[name]
     require_options(name, {option: getattr(job, option) for option in OPTIONS})
+    _require_bank(job)
     require_at_least("workers", job.workers, 0)
     check_batches(job.encoder, job.editor, 1)
     subject = job.subject if benchmark.any_collection or benchmark.any_folder else ""
@@ -111,6 +113,15 @@ def require_options(name: str, given: Mapping[str, Any]) -> None:
             raise InputError(f"{name} takes no {option.replace('_', ' ')}; leave it out. It is for {takers}.")
 
 
+def _require_bank(job: BenchmarkJob) -> None:
+    """Raises InputError for a bank without an editor or validation, ArtefactError for one of another encoder."""
+    if job.bank is None:
+        return
+    if job.editor is None:
+        raise InputError("A bank is for what could be done instead of an edit; pass an editor too, or leave it out.")
+    job.editor.require_same_encoder(checked_bank(job.bank))
+
+
 def _require_folder(name: str, job: BenchmarkJob, subject: str, data: str) -> None:
     """Raises ArtefactError for a folder that cannot be written or holds a run that this one would replace.
 
@@ -144,7 +155,15 @@ def _own(title: str, run: Callable[[BenchmarkJob], BenchmarkResult], *takes: str
     return Benchmark(title, run, any_collection=True, takes=_SEEDED.union(takes))
 
 
-OPTIONS = {"images": None, "long_text": "truncate", "classes": None, "templates": None, "labels": (), "seed": 0}
+OPTIONS = {
+    "images": None,
+    "long_text": "truncate",
+    "classes": None,
+    "templates": None,
+    "labels": (),
+    "bank": None,
+    "seed": 0,
+}
 """Fields of a job that only some benchmarks take -> what they are when left out."""
 _IMAGES = frozenset({"images"})
 _READING = frozenset({"images", "long_text"})
@@ -152,7 +171,7 @@ _SEEDED = frozenset({"images", "seed"})
 
 BENCHMARKS: dict[str, Benchmark] = {
     **{
-        name: Benchmark(each.title, partial(run_published, benchmark=each), takes=_READING | _SEEDED)
+        name: Benchmark(each.title, partial(run_published, benchmark=each), takes=_READING | _SEEDED | {"bank"})
         for name, each in RETRIEVAL.items()
     },
     **{
@@ -175,7 +194,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         any_folder=True,
         takes=frozenset({"classes", "templates"}),
     ),
-    "retrieval": _own("Retrieval", own.run_own_retrieval, "long_text"),
+    "retrieval": _own("Retrieval", own.run_own_retrieval, "long_text", "bank"),
     "swaps": _own("Captions with one wrong word", own.run_swaps, "long_text"),
     "mixes": _own("Altered pictures", own.run_own_mixes, "long_text"),
     "composition": _own("Captions of nearly the same words", own.run_composition),

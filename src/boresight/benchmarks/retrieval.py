@@ -17,16 +17,16 @@ from datasets import Dataset
 
 from boresight.benchmarks.files import PublishedFiles
 from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, not_as_published, size_facts
-from boresight.benchmarks.record import PICTURES
+from boresight.benchmarks.record import PICTURES, PLAIN
 from boresight.data.assemble import SourceRow, assemble, dataset_of
 from boresight.data.collection import Collection
 from boresight.data.files import finder, folder_of_images
 from boresight.data.images import thumbnail
 from boresight.data.problems import Problem, printable, summary
-from boresight.device import pick_device
-from boresight.editing.scorer import Scorer, ways
+from boresight.editing.scorer import Scorer
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
+from boresight.evaluation.alternatives import fitted_parts, judge_editor, untrained_alternatives
 from boresight.evaluation.examples import ranked_queries
 from boresight.evaluation.retrieval import RECALLS, RetrievalScores, evaluate_retrieval
 from boresight.progress import say
@@ -156,15 +156,19 @@ def run_published(job: BenchmarkJob, benchmark: PublishedRetrieval) -> Benchmark
 def run_retrieval(
     job: BenchmarkJob, collection: Collection, embeddings: Embeddings, galleries: Sequence[range]
 ) -> BenchmarkResult:
-    """Both directions; the mean over `galleries`, rows of each."""
+    """Both directions; the mean over `galleries`, rows of each. With an editor also what could be done instead."""
     parts = [embeddings.select(rows) for rows in galleries] if len(galleries) > 1 else [embeddings]
-    scorers = ways(job.editor, pick_device(job.device))
-    results = {way: [evaluate_retrieval(part, scorer) for part in parts] for way, scorer in scorers.items()}
+    if job.editor is None:
+        results, said = {PLAIN: [evaluate_retrieval(part, device=job.device) for part in parts]}, None
+    else:
+        alternatives = untrained_alternatives(job.editor, job.bank, device=job.device)
+        fitted = [] if job.bank is None else fitted_parts(job.bank)
+        results, said = judge_editor(parts, job.editor, alternatives, fitted=fitted)
     facts = {"galleries": f"{len(parts)} of {len(parts[0]):,} images, their mean"} if len(parts) > 1 else {}
-    first = {way: runs[0] for way, runs in results.items()}
+    first = {way: results[way][0] for way in job.ways}
     examples = retrieval_examples(parts[0], collection, job.out, first, job.ways, seed=job.seed)
     scores = {way: {name: fmean(run[name] for run in runs) for name in RECALLS} for way, runs in results.items()}
-    return BenchmarkResult(scores=scores, charts=("T2I R@1", "I2T R@1"), facts=facts, examples=examples)
+    return BenchmarkResult(scores=scores, charts=("T2I R@1", "I2T R@1"), facts=facts, examples=examples, verdict=said)
 
 
 def retrieval_examples(

@@ -11,15 +11,15 @@ import tyro
 if TYPE_CHECKING:
     from boresight.benchmarks.job import BenchmarkJob
 
-_OF_EMBEDDINGS = ("what", "editor", "split", "out", "device")
+_OF_EMBEDDINGS = ("what", "editor", "bank", "split", "out", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """A benchmark of the field, or retrieval on embeddings; plain and, given an editor, edited.
 
-    On embeddings an editor stands beside plain less its hubness, and a verdict says whether it pays ('boresight
-    compare' trains the other rivals too).
+    In retrieval, on embeddings or on a benchmark of it, an editor stands beside plain less its hubness, and a verdict
+    says whether it pays ('boresight compare' trains the other rivals too).
 
     Benchmarks: coco-karpathy-5k, coco-karpathy-1k, coco-val2017, flickr30k-1k, flickr30k-all, docci, iiw, iiw-400,
     iiw-dci, iiw-docci, urban1k, sharegpt4v-1k, sharegpt4v-10k (docci and iiw also with -sentences); rococo-danger,
@@ -37,6 +37,9 @@ class Evaluate:
     """Hub name or folder of a model, 'open_clip:...'; left out: the one that ships with boresight."""
     editor: Path | None = None
     """Folder written by 'boresight editor'."""
+    bank: Path | None = None
+    """Retrieval with an editor: folder of embeddings with the split 'validation', to choose how much hubness is taken
+    off plain scores, and 'train', for an editor that remembers no pairs. Left out, what the editor remembers serves."""
     images: Path | None = None
     """Folder of the pictures, where they do not lie where the benchmark's files say."""
     split: str = "test"
@@ -64,6 +67,8 @@ class Evaluate:
         from boresight.benchmarks.registry import BENCHMARKS, OPTIONS, require_options, run_benchmark
         from boresight.errors import InputError
 
+        if self.bank is not None and self.editor is None:
+            raise InputError("--bank is for what could be done instead of an edit; pass --editor too, or leave it out.")
         if self.what in BENCHMARKS:
             options = {option: getattr(self, option) for option in OPTIONS}
             require_options(self.what, options)
@@ -82,6 +87,7 @@ class Evaluate:
         from boresight.benchmarks.job import BenchmarkJob
         from boresight.cli.sources import open_collection, open_encoder
         from boresight.editing import CaptionEditor
+        from boresight.embeddings import Embeddings
         from boresight.errors import InputError
 
         if self.data is None:
@@ -101,7 +107,7 @@ class Evaluate:
             editor=None if self.editor is None else CaptionEditor.load(self.editor),
             device=self.device,
             workers=self.workers,
-            **options,
+            **{**options, "bank": None if self.bank is None else Embeddings.load(self.bank)},
         )
 
     def _on_embeddings(self) -> None:
@@ -116,11 +122,12 @@ class Evaluate:
                 option = each.name.replace("_", "-")
                 raise InputError(f"{self.what} is a folder of embeddings, which takes no --{option}; leave it out.")
         embeddings, verdict = Embeddings.load(self.what), None
+        bank = None if self.bank is None else Embeddings.load(self.bank)
         if self.editor is None:
             results = {"plain": evaluate_retrieval(embeddings.split(self.split), device=self.device)}
         else:
             editor = CaptionEditor.load(self.editor)
-            results, verdict = evaluate_editor(embeddings, editor, self.split, device=self.device)
+            results, verdict = evaluate_editor(embeddings, editor, self.split, bank=bank, device=self.device)
         for name, result in results.items():
             print(f"{name}, split '{self.split}'\n{result}")
         figures = {name: result.to_dict() for name, result in results.items()}

@@ -1,4 +1,5 @@
 from .alignment import alignment_report as alignment_report
+from .alternatives import evaluate_editor as evaluate_editor
 from .attacks import evaluate_attack as evaluate_attack
 from .comparison import compare as compare
 from .comparison_figures import Comparison as Comparison
@@ -13,6 +14,5 @@ from .retrieval import RetrievalScores as RetrievalScores
 from .retrieval import chance as chance
 from .retrieval import evaluate_retrieval as evaluate_retrieval
 from .verdict import Verdict as Verdict
-from .verdict import evaluate_editor as evaluate_editor
 from .word_swaps import swap_words as swap_words
 from .zero_shot import evaluate_zero_shot as evaluate_zero_shot

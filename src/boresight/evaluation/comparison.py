@@ -127,7 +127,7 @@ def compare(
         verdicts = {}
         if judged:
             for name, held in tests.items():
-                verdicts[name] = _judge(name, held, rows, seeds, finished, warn_of_known(held, [train, validation]))
+                verdicts[name] = _judge(name, held, rows, seeds, finished, warn_of_known([held], [train, validation]))
     of, wanted = finished.figures, (UNSEEDED, *map(str, seeds))
     return Comparison(
         rows=rows,

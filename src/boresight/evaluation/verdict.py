@@ -7,7 +7,7 @@ hangs on them: the image as a query and its captions as queries. The galleries s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -15,13 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boresight.device import pick_device
-from boresight.editing import CaptionEditor, CorrectedScorer, PlainScorer
-from boresight.editing.config import CorrectionMethod
+from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
-from boresight.evaluation.comparison_rows import EDITED, PLAIN, PLAIN_NNN, PLAIN_SINKHORN
-from boresight.evaluation.retrieval import RetrievalScores, chance, evaluate_retrieval
+from boresight.evaluation.comparison_rows import PLAIN
+from boresight.evaluation.retrieval import RetrievalScores, chance
 from boresight.seeds import generator
 from boresight.tables import signed
 
@@ -34,9 +32,6 @@ _DRAWN_AT_ONCE = 2**19
 _HASHED_AT_ONCE = 8192
 _ROUNDING = 1e-9
 _SAME = 1 - 1e-5  # cosine of one picture with itself, remembered in half precision
-UNTRAINED = (
-    "Fine-tuning of the text side, often the best alternative, is not among these; 'boresight compare' trains it."
-)
 
 
 @dataclass(frozen=True)
@@ -51,6 +46,7 @@ class Verdict:
         low, high: its 95 % interval over the images; another fit of the same models is not in it.
         sentence: all of this in words.
         warnings: what takes from its worth, a sentence each.
+        chosen: of alternatives that needed no training what each takes off, 'bank' and 'chosen on', in words.
     """
 
     word: Word
@@ -62,9 +58,11 @@ class Verdict:
     high: float
     sentence: str
     warnings: tuple[str, ...] = ()
+    chosen: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return "\n".join([self.sentence, *(f"Warning: {warning}" for warning in self.warnings)])
+        warnings = [f"Warning: {warning}" for warning in self.warnings]
+        return "\n".join([self.sentence, *warnings, *(f"{name}: {how}" for name, how in self.chosen.items())])
 
 
 def hits_by_image(scores: RetrievalScores, owners: Tensor) -> np.ndarray:
@@ -78,7 +76,7 @@ def hits_by_image(scores: RetrievalScores, owners: Tensor) -> np.ndarray:
 
 
 def verdict(
-    test: Embeddings,
+    test: Embeddings | Sequence[Embeddings],
     ours: Sequence[np.ndarray],
     rivals: Mapping[str, Sequence[np.ndarray]],
     *,
@@ -89,7 +87,7 @@ def verdict(
     """Paired bootstrap over the images that have captions, each drawn with its captions.
 
     Args:
-        test: what was scored, N images.
+        test: what was scored, N images; or several galleries, N images together, whose queries count alike.
         ours: what `hits_by_image` gave, one array a seed.
         rivals: the same by name, 'plain' among them; one array where no seed changes it.
         notes: more to warn of.
@@ -109,10 +107,12 @@ def verdict(
     """
     if PLAIN.name not in rivals:
         raise InputError(f"A verdict needs '{PLAIN.name}' among the rivals, by which a wrong encoder shows; add it.")
-    counts = np.bincount(test.owners.cpu().numpy(), minlength=len(test))
+    galleries = [test] if isinstance(test, Embeddings) else test
+    counts = np.concatenate([np.bincount(part.owners.cpu().numpy(), minlength=len(part)) for part in galleries])
+    level = np.concatenate([hits_by_image(chance(part), part.owners) for part in galleries])
     asked = counts > 0
     means = {name: np.stack(hits).mean(axis=0, dtype=float)[asked] for name, hits in rivals.items()}
-    mine, floor = np.stack(ours).mean(axis=0, dtype=float)[asked], hits_by_image(chance(test), test.owners)[asked]
+    mine, floor = np.stack(ours).mean(axis=0, dtype=float)[asked], level[asked]
     columns = np.stack([counts[asked], np.ones(asked.sum())], axis=1)
     sums = {name: float(_recall_sums(hits.sum(0), columns.sum(0))) for name, hits in means.items()}
     rival = max(sums, key=lambda name: sums[name])
@@ -126,8 +126,8 @@ def verdict(
             f"'{PLAIN.name}' is at chance, {sums[PLAIN.name]:.1f} where a score that knows nothing has {chances:.1f}: "
             "look for a wrong encoder or captions of other images, or test on more."
         )
-    if len(test) < FEW_IMAGES:
-        warnings.append(f"The test set has {len(test)} images; with under {FEW_IMAGES} a few of them decide.")
+    if len(counts) < FEW_IMAGES:
+        warnings.append(f"The test set has {len(counts)} images; with under {FEW_IMAGES} a few of them decide.")
     if own - sums[rival] < -_ROUNDING:
         warnings.append(f"'{rival}' found more than the edit, and is the simpler way.")
     return Verdict(
@@ -162,15 +162,17 @@ def _drawn(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
     return sums.numpy()
 
 
-def warn_of_known(test: Embeddings, fitted: Sequence[Embeddings], editor: CaptionEditor | None = None) -> list[str]:
-    """A sentence where images of the test set are, by their embeddings, among what was fitted on or is remembered."""
+def warn_of_known(
+    test: Sequence[Embeddings], fitted: Sequence[Embeddings], editor: CaptionEditor | None = None
+) -> list[str]:
+    """A sentence where images of the test sets are, by their embeddings, among what was fitted on or is remembered."""
     known = {row for part in fitted for row in _row_hashes(part)}
-    same = np.array([row in known for row in _row_hashes(test)])
+    same = np.array([row in known for part in test for row in _row_hashes(part)])
     if editor is not None and editor.memory is not None:
-        same |= _remembered(test, editor.memory.images)
+        same |= np.concatenate([_remembered(part, editor.memory.images) for part in test])
     if not same.any():
         return []
-    return [f"{same.sum():,} of {len(test):,} test images were fitted or chosen on, or are remembered; test on others."]
+    return [f"{same.sum():,} of {len(same):,} test images were fitted or chosen on, or are remembered; test on others."]
 
 
 def _row_hashes(embeddings: Embeddings) -> Iterator[int]:
@@ -184,60 +186,3 @@ def _remembered(test: Embeddings, images: Tensor) -> np.ndarray:
     blocks = test.images.split(max(1, 2**23 // max(1, remembered.shape[1])))
     nearest = [(F.normalize(block.float(), dim=1) @ remembered).amax(1) for block in blocks]
     return (torch.cat(nearest) > _SAME).numpy()
-
-
-def evaluate_editor(
-    embeddings: Embeddings, editor: CaptionEditor, split: str = "test", *, device: str | torch.device | None = None
-) -> tuple[dict[str, RetrievalScores], Verdict]:
-    """Retrieval with an editor that is fitted already, beside what needs no training, and the verdict.
-
-    Plain scores less their hubness (`CorrectedScorer`) are among the rivals where 'validation' can be chosen on. The
-    bank is what the editor remembers, else the split 'train'.
-
-    Args:
-        embeddings: with the split that is scored, and 'validation'.
-        device: where plain scores are taken; an editor scores in its own place.
-
-    Returns:
-        Scores by the names of the rows of `compare`, and the verdict.
-
-    Example:
-        scores, said = evaluate_editor(embeddings, editor)
-        print(said)
-
-    Relations: `compare` trains the rivals that need it too, over seeds.
-
-    Raises:
-        InputError: a split that is empty or has no captions.
-        ArtefactError: an editor of another encoder or width.
-    """
-    test, plain, notes = embeddings.split(split), PlainScorer(pick_device(device)), [UNTRAINED]
-    editor.require_same_encoder(test)
-    scores = {PLAIN.name: evaluate_retrieval(test, plain)}
-    methods: dict[str, CorrectionMethod] = {PLAIN_NNN.name: "nnn", PLAIN_SINKHORN.name: "sinkhorn"}
-    try:
-        bank = _pairs_of(editor) or embeddings.train
-        rivals = {
-            name: CorrectedScorer.fit(plain, bank, embeddings.validation, method) for name, method in methods.items()
-        }
-    except InputError as error:
-        notes.append(
-            f"'{PLAIN.name}' stands without a correction of hubness: {error} To choose one, pass embeddings with the "
-            "splits 'train' and 'validation'."
-        )
-    else:
-        scores |= {name: evaluate_retrieval(test, rival) for name, rival in rivals.items()}
-    scores[EDITED.name] = evaluate_retrieval(test, editor)
-    fitted = [embeddings.split(name) for name in ("train", "validation") if name in embeddings.splits]
-    hits = {name: [hits_by_image(each, test.owners)] for name, each in scores.items()}
-    ours = hits.pop(EDITED.name)
-    return scores, verdict(test, ours, hits, notes=[*warn_of_known(test, fitted, editor), *notes])
-
-
-def _pairs_of(editor: CaptionEditor) -> Embeddings | None:
-    """What the editor remembers, as embeddings; None where that is nothing."""
-    memory = editor.memory
-    if memory is None or len(memory.images) == 0:
-        return None
-    images, texts = memory.images.cpu().float(), memory.texts.cpu().float()
-    return Embeddings.from_arrays(images, texts, range(len(images)))

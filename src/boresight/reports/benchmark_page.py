@@ -12,13 +12,15 @@ from typing import Any
 
 from boresight.benchmarks.record import EDITED, PLAIN, BenchmarkRun, PublishedFigure, published_figures
 from boresight.errors import InputError
+from boresight.evaluation.comparison_rows import PLAIN_NNN, PLAIN_SINKHORN
 from boresight.reports.charts import dot_figure
 from boresight.reports.page import embedded, page_from, shelf_of, shown
 from boresight.storage import replace_text
 from boresight.tables import Spread
 
 PUBLISHED = "published"
-ROLES = {PLAIN: "baseline", EDITED: "ours"}
+RIVALS = (PLAIN_NNN.name, PLAIN_SINKHORN.name)
+ROLES = {PLAIN: "baseline", EDITED: "ours", **dict.fromkeys(RIVALS, "opponent")}
 
 
 def write_benchmark_report(
@@ -54,7 +56,7 @@ def _section(heading: str, runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
     rows = [
         {
             "name": label if way == PLAIN else f"{label}, {way}",
-            "note": ", ".join(filter(None, (f"by {run.editor}" if way == EDITED else "", differs))),
+            "note": ", ".join(filter(None, (_whose(run, way), differs))),
             "role": ROLES.get(way, "control"),
             "cells": [_cell(run, way, name) for name in measures],
         }
@@ -74,6 +76,7 @@ def _section(heading: str, runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
         "sources": list(enumerate(sources, 1)),
         "charts": [_chart(name, whose, others) for name in drawn if any(_dots(run, name) for run in runs)],
         "figures": [_alignment(name, run) for name, run in whose if run.pairs],
+        "verdicts": [(f"{name}: " if len(runs) > 1 else "", run.verdict) for name, run in whose if run.verdict],
         "facts": [(name, list(run.facts.items())) for name, run in whose],
         "examples": [
             _example(run, example, f"{name}: " if len(runs) > 1 else "")
@@ -81,6 +84,11 @@ def _section(heading: str, runs: Sequence[BenchmarkRun]) -> dict[str, Any]:
             for example in run.examples
         ],
     }
+
+
+def _whose(run: BenchmarkRun, way: str) -> str:
+    """Which editor edited, or remembered what a rival's hubness was measured with."""
+    return f"by {run.editor}" if way == EDITED else f"beside {run.editor}" if way in RIVALS else ""
 
 
 def _published_rows(
