@@ -125,11 +125,13 @@ def compare_embeddings(
     names = name_latents(sae, embeddings=train) if train.captions else None
     if names is not None:
         names.save(folder / "names")
-    shown, words = held[tests[0]], () if names is None else names.names
+    shown, words = held[tests[0]], () if names is None else names
     write_report(
         report,
         comparison,
-        pick_examples(shown, editor, words, kinds=kinds.get(tests[0]), seed=seeds[0]) if shown.captions else (),
+        pick_examples(shown, editor, words, remembered=train, kinds=kinds.get(tests[0]), seed=seeds[0])
+        if shown.captions
+        else (),
         pick_latents(shown, sae, words, seed=seeds[0]),
         pictures=pictures,
         facts={**(facts or {}), "Names of latents": "none, without captions" if names is None else str(names)},

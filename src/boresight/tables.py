@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -26,6 +28,23 @@ class Spread:
         """'1.2 ± 0.3'; a `sign` of '+' shows that of a gain too."""
         mean = f"{self.mean:{sign}.{digits}f}"
         return mean if self.deviation is None else f"{mean} ± {self.deviation:.{digits}f}"
+
+
+def rounded_to_sum(cells: Sequence[Sequence[float]], total: float, digits: int) -> list[list[float]]:
+    """The cells of a table rounded so that what is shown adds up, along rows, along columns and to the rounded total.
+
+    Running sums are rounded, and a cell is what a sum has over those before it. So a cell may be off by up to two units
+    of the last digit, and the sum of a row or of a column by one.
+
+    Example:
+        >>> rounded_to_sum([[0.26, 0.26, 0.48]], 1.0, 1)  # each by itself: 0.3, 0.3, 0.5
+        [[0.3, 0.2, 0.5]]
+    """
+    sums = np.asarray(cells, dtype=float).cumsum(0).cumsum(1)
+    sums[-1, -1] = round(total, digits)
+    units = np.rint(sums * 10**digits)
+    rounded = np.diff(np.diff(units, axis=0, prepend=0), axis=1, prepend=0) / 10**digits + 0.0  # of -0.0 too
+    return [[float(cell) for cell in row] for row in rounded]
 
 
 def signed(value: float) -> str:

@@ -15,6 +15,7 @@ from boresight.editing.config import Correction
 from boresight.editing.explanation import GATE, IMAGE_HUBNESS, MOVED, PICTURED, REST, TEXT_HUBNESS
 from boresight.editing.masks import OnesMask
 from boresight.editing.memory import Memory
+from boresight.sae import name_latents
 from editing_world import ATTRIBUTES, WIDTH, quiet, sae_fixture, world, world_sae  # noqa: F401
 
 FORMS = ["gated", "residual", "reconstruct", "raw", "plain"]
@@ -72,6 +73,12 @@ def test_parts_sum_to_the_score(seed, form, memory, text, exponent, scale, of_im
     carried = sum(amount for name, amount in found.parts.items() if name.startswith("latents"))
     assert sum(latent.kept for latent in found.latents) == pytest.approx(carried, **near)
     assert found.plain_score == pytest.approx(float(F.cosine_similarity(image, caption, dim=0)), abs=1e-5)
+    shown = found.rounded()
+    assert shown.edited_score == round(found.edited_score, 4)
+    for mine, theirs in ((shown.parts, found.parts), (shown.caption_parts, found.caption_parts)):
+        assert sum(round(1e4 * amount) for amount in mine.values()) == round(1e4 * shown.edited_score)
+        assert list(mine.values()) == pytest.approx(list(theirs.values()), abs=1.1e-4)
+        assert all(round(amount, 4) == pytest.approx(amount, abs=1e-9) for amount in mine.values())
     assert (MOVED in found.parts) == (memory == "both")
     assert (GATE in found.caption_parts) == editor.config.has_gate
     assert {IMAGE_HUBNESS, TEXT_HUBNESS} & set(found.parts) == set(found.hubness)
@@ -132,6 +139,23 @@ def test_remembered_pairs_sum_to_what_the_memory_moved():
     )
 
 
+def test_what_is_not_listed_makes_up_the_part():
+    editor = random_editor(3, form="gated", memory="both")
+    found = editor.explain_edit(unit(1, 8)[0], unit(1, 9)[0], top=2)
+    left = found.unlisted
+    kept = sorted((latent.kept for latent in found.latents if latent.mask >= 0.5), key=lambda effect: -abs(effect))
+    assert left["latents kept"] == pytest.approx(sum(kept[2:]), abs=1e-5)
+    for part, pairs, whole in (
+        (MOVED, found.image_memory, found.parts[MOVED]),
+        (PICTURED, found.text_memory, found.caption_parts[PICTURED]),
+    ):
+        assert left[part] == pytest.approx(whole - sum(pair.effect for pair in pairs[:2]))
+    shown = str(found)
+    assert f"all others{' ' * 51}score {found.rounded().unlisted['latents kept']:+.4f}" in shown
+    assert shown.count("all others, less the room they take") == 2
+    assert random_editor(5, form="raw").explain_edit(unit(1, 8)[0], unit(1, 9)[0]).unlisted == {}
+
+
 def test_the_order_is_that_of_the_effects():
     found = random_editor(4, form="gated").explain_edit(unit(1, 8)[0], unit(1, 9)[0], top=3)
     for chosen, effect in ((found.kept, "kept"), (found.dropped, "dropped")):
@@ -158,6 +182,14 @@ def test_it_prints_every_part_and_what_is_not_known(sae, tmp_path):
     owned = (train.owners == train.ids.index(best.image_id)).nonzero()[:, 0].tolist()
     assert best.captions == tuple(train.captions[row] for row in owned)
     assert f"'{best.captions[0]}' {best.image_id}" in shown
+    assert "sure" not in shown
+    certainty = torch.linspace(0, 0.9, ATTRIBUTES)
+    sure = replace(name_latents(sae, embeddings=train), names=names, certainty=certainty)
+    named = editor.explain_edit(image, caption, names=sure)
+    assert all(latent.certainty == pytest.approx(float(certainty[latent.index])) for latent in named.latents)
+    best = max((*named.kept, *named.dropped), key=lambda latent: latent.certainty)
+    assert f"  {best.name:<24} sure {best.certainty:.2f}  z" in str(named)
+    best = found.image_memory[0]
     editor.save(tmp_path / "editor")
     loaded = CaptionEditor.load(tmp_path / "editor")
     assert loaded.memory.ids == editor.memory.ids

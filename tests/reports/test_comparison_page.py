@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from decimal import Decimal
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -13,7 +15,7 @@ from datasets import Dataset
 from PIL import Image
 
 from boresight.data import Collection
-from boresight.editing.explanation import Explanation, LatentEffect
+from boresight.editing.explanation import Explanation, LatentEffect, RememberedPair
 from boresight.errors import ArtefactError, InputError
 from boresight.evaluation.comparison_figures import Comparison, HeldOut
 from boresight.evaluation.comparison_rows import Row
@@ -24,6 +26,30 @@ from boresight.reports.comparison_page import write_report
 from boresight.tables import Spread
 
 EVIL = "<script>alert('a & b')</script> a red \"kite\""
+
+
+TITLES = ("latents kept, by their part of the score", "latents dropped, by what that changed of the score")
+MEMORIES = ("memory of images: pairs whose captions moved the image", "memory: pairs whose pictures moved the caption")
+LATENTS = (
+    LatentEffect(4, "", 1.0, 0.25, -0.00006, -0.2, 0.0),
+    LatentEffect(3, "<b>hair</b>", 2.0, 0.9, 0.1, 0.01, 0.456),
+    *(LatentEffect(10 + number, "", 0.1, 0.8, 0.01, 0.0) for number in range(5)),
+)
+"""Parts of them are 0.15 and -0.00006."""
+GRID = {
+    "latents kept": {"caption": 0.13334, "memory": 0.03335, "gate": -0.01669},
+    "latents dropped, what is left": {"caption": -0.00004, "memory": -0.00004, "gate": 0.00002},
+    "memory of images": {"caption": 0.02004, "memory": 0.00004, "gate": 0.00004},
+    "rest of the image": {"caption": 0.20004, "memory": 0.10004, "gate": 0.00004},
+}
+"""Rounded one by one to four digits these add up to other figures than their sums."""
+PAIRS = tuple(
+    RememberedPair(row, 0.2, 0.006 - 0.001 * row, f"r{row}", ("a <i>mane</i>", "another") if row else ())
+    for row in range(6)
+)
+HUBNESS = {"hubness of the image": 0.11114, "hubness of the caption": 0.05554}
+SCORE = sum(sum(row.values()) for row in GRID.values()) - sum(HUBNESS.values())
+EXPLAINED = Explanation(0.2, SCORE, GRID, HUBNESS, 1.0, LATENTS, PAIRS, PAIRS[:2])
 
 
 def one(value, kinds=()):
@@ -66,12 +92,15 @@ def page(tmp_path, comparison):
         shown = [RankedImage(f"p{rank}", rank, rank == true_rank) for rank in range(1, 6)]
         return shown if true_rank <= 5 else [*shown, RankedImage("far", true_rank, True)]
 
-    latents = (LatentEffect(3, "<b>hair</b>", 2.0, 0.9, 0.1, 0.01), LatentEffect(4, "", 1.0, 0.25, -0.2, 0.0))
     ranks, rankings = {"plain": 41, "edited": 2}, {"plain": places(41), "edited": places(2)}
-    explanation = Explanation(0.2, 0.3, {}, {}, 1.0, latents)
-    example = Example(0, "largest gain", EVIL, "p2", ranks, rankings, "long", explanation)
+    example = Example(0, "largest gain", EVIL, "p2", ranks, rankings, "long", EXPLAINED)
+    cards = [
+        LatentCard(3, "<i>hair</i>", 0.25, ["p1", "p2"], 0.523, "captions"),
+        LatentCard(4, "latent 4", 0.5, ["p1"], None, "captions"),
+        LatentCard(5, "red", 0.5, ["p1"], 0.7, "vocabulary"),
+    ]
     file = tmp_path / "report.html"
-    write_report(file, comparison, [example], [LatentCard(3, "<i>hair</i>", 0.25, ["p1", "p2"])], pictures=painted)
+    write_report(file, comparison, [example], cards, pictures=painted)
     return file
 
 
@@ -136,7 +165,7 @@ def test_stands_alone(page):
 
 def test_pictures_are_small_and_described(page):
     images = parsed(page).images
-    assert len(images) == 6 + 5 + 2
+    assert len(images) == 6 + 5 + 4 + (5 + 2)
     assert all(image["alt"] for image in images)
     assert {(image["width"], image["height"]) for image in images} == {("160", "120")}
 
@@ -147,28 +176,118 @@ def test_user_text_is_escaped(page):
     assert "&lt;script&gt;alert(&#39;a &amp; b&#39;)&lt;/script&gt; a red &#34;kite&#34;" in text
     assert "<b>hair" not in text
     assert "<i>hair" not in text
+    assert "<i>mane" not in text
+    assert "“a &lt;i&gt;mane&lt;/i&gt;”" in text
+
+
+def amounts(cells):
+    return [Decimal(cell.replace("−", "-")) for cell in cells if cell]
+
+
+def table_of(text):
+    """The table of parts of the first example, read back from the page."""
+    table = re.search(r'<table class="parts">(.*?)</table>', text, re.DOTALL)[1]
+    edited, plain = re.search(r"<caption>edited score <b>([^<]*)</b>, plain ([^<]*)</caption>", table).groups()
+    lines = re.findall(r'<tr><th scope="row">(.*?)</tr>', table, re.DOTALL)
+    rows = {unescape(line.split("</th>")[0]): re.findall(r"<td[^>]*>([^<]*)</td>", line) for line in lines}
+    return {"edited": edited, "plain": plain, "totals": rows.pop("all"), "rows": {
+        name: [cell.replace("+", "") for cell in cells] for name, cells in rows.items()
+    }}  # fmt: skip
+
+
+def lists_of(text):
+    """Title of a list -> (name, figures) of each of its lines."""
+    lists = {}
+    for part in text.split('<div class="latents')[1:]:
+        title, lines = re.search(r"<h4>([^<]*)</h4>", part)[1], part.split("<li")[1:]
+        shown = [re.search(r'class="(?:name|words)">(.*?)</span><span class="weight">([^<]*)</span>', line, re.DOTALL)
+                 for line in lines]  # fmt: skip
+        lists[title] = [each.groups() for each in shown]
+    return lists
+
+
+def score_of(figures):
+    return Decimal(figures.rsplit("score ", 1)[1].replace("−", "-"))
+
+
+def check_sums(text):
+    """What is shown adds up to the score that is shown, in every direction, to the last digit."""
+    table, lists = table_of(text), lists_of(text)
+    (edited,), parts = amounts([table["edited"]]), {name: amounts(cells) for name, cells in table["rows"].items()}
+    assert all(sum(cells[:-1]) == cells[-1] for cells in parts.values() if len(cells) > 1)
+    assert sum(cells[-1] for cells in parts.values()) == edited
+    *totals, score = amounts(table["totals"])
+    whole = [cells for cells in parts.values() if len(cells) > 1]
+    assert totals == [sum(column) for column in zip(*whole, strict=True)][:-1]
+    assert score == edited
+    assert sum(score_of(figures) for _, figures in lists[TITLES[0]]) == parts["latents kept"][-1]
+    assert sum(score_of(figures) for _, figures in lists[MEMORIES[0]]) == parts["memory of images"][-1]
+    assert sum(score_of(figures) for _, figures in lists[MEMORIES[1]]) == totals[1]
+
+
+def test_the_parts_add_up_to_the_score_as_they_are_shown(page):
+    text = page.read_text(encoding="utf-8")
+    check_sums(text)
+    table = table_of(text)
+    assert (table["edited"], table["plain"]) == (f"+{SCORE:.4f}", "+0.2000")
+    assert list(table["rows"]) == [*GRID, *HUBNESS]
+    for name, row in GRID.items():
+        *cells, _ = map(float, amounts(table["rows"][name]))
+        assert cells == pytest.approx(list(row.values()), abs=2e-4)
+    assert float(amounts(table["rows"]["hubness of the image"])[0]) == pytest.approx(-0.11114, abs=1e-4)
 
 
 def test_latents_are_drawn_by_what_is_kept_and_dropped_of_them_in_the_order_of_their_effect(page):
-    bar = r'class="kept" style="width:([\d.]+)%"></i><i class="gone" style="width:([\d.]+)%"></i></span>\s*'
-    label = r'<span class="name">([^<]*)</span><span class="weight">([^<]*)</span>'
-    hair, number = ("90.0", "10.0", "&lt;b&gt;hair&lt;/b&gt;"), ("12.5", "37.5", "latent 4")
-    assert re.findall(bar + label, page.read_text(encoding="utf-8")) == [
-        (*number, "25% kept, score −0.200"),
-        (*hair, "90% kept, score +0.100"),
-        (*hair, "10% dropped, score +0.010"),
-        (*number, "75% dropped, score +0.000"),
+    text = page.read_text(encoding="utf-8")
+    bars = r'class="kept" style="width:([\d.]+)%"></i><i class="gone" style="width:([\d.]+)%"'
+    few = [(str(4.0), str(1.0))] * 4
+    assert re.findall(bars, text) == [("90.0", "10.0"), *few, ("12.5", "37.5")]
+    kept, dropped = (lists_of(text)[title] for title in TITLES)
+    assert kept[0] == ("&lt;b&gt;hair&lt;/b&gt; <small>0.46</small>", "90% kept, score +0.1000")
+    assert kept[1:] == [(f"latent {10 + number}", "80% kept, score +0.0100") for number in range(4)] + [
+        ("all others", "score +0.0100")
+    ]
+    assert dropped == [("latent 4", "75% dropped, score −0.2000")]
+
+
+def test_remembered_pairs_are_shown_with_their_words_and_pictures(page, tmp_path, comparison):
+    text = page.read_text(encoding="utf-8")
+    of_image, of_caption = (lists_of(text)[title] for title in MEMORIES)
+    assert of_image[0] == ("r0", "weight 0.20, score +0.0060")  # whose words are not known
+    assert of_image[1] == ("“a &lt;i&gt;mane&lt;/i&gt;”", "weight 0.20, score +0.0050")
+    assert [name for name, _ in of_image][-1] == "all others, less the room they take"
+    assert (len(of_image), len(of_caption)) == (5 + 1, 2 + 1)
+    assert 'alt="remembered image r0"' in text
+
+    def some(image_id):
+        if image_id.startswith("r"):
+            raise KeyError(image_id)
+        return painted(image_id)
+
+    example = Example(0, "r", "a kite", "p1", {"plain": 1, "edited": 1}, {"plain": [], "edited": []}, "", EXPLAINED)
+    write_report(tmp_path / "some.html", comparison, [example], pictures=some)
+    assert '<span class="missing">r0</span>' in (tmp_path / "some.html").read_text()
+
+
+def test_cards_say_how_sure_a_name_is(page):
+    cards = re.findall(r"<h4>([^<]*)</h4><p>([^<]*)</p>", page.read_text(encoding="utf-8"))
+    assert cards == [
+        ("&lt;i&gt;hair&lt;/i&gt;", "latent 3 · active in 25.0% of images · name sure to 0.52"),
+        ("latent 4", "latent 4 · active in 50.0% of images"),
+        ("red", "latent 5 · active in 50.0% of images · name of cosine 0.70, which nothing checked"),
     ]
 
 
 def test_without_pictures_the_ids_are_shown(tmp_path, comparison):
-    bare = Explanation(0.2, 0.2, {}, {}, 1.0, ())
+    bare = Explanation(0.2, 0.2, {"rest of the image": {"caption": 0.2}}, {}, 1.0, ())
     first = [RankedImage("p1", 1, True)]
     ranks, rankings = {"plain": 1, "edited": 1}, {"plain": first, "edited": first}
     example = Example(0, "drawn at random", "a kite", "p1", ranks, rankings, explanation=bare)
     write_report(tmp_path / "report.html", comparison, [example])
     text = (tmp_path / "report.html").read_text()
     assert '<span class="missing">p1</span>' in text
+    assert table_of(text)["rows"] == {"rest of the image": ["0.2000", "0.2000"]}
+    assert not any(title in text for title in (*TITLES, *MEMORIES))
     assert "Latents by name" not in text
 
 
@@ -229,5 +348,6 @@ def test_renders_in_a_browser(page, tmp_path):
         timeout=120,
         check=True,
     )
-    assert 'data-probe="13 pictures, 0 broken, wide false"' in result.stdout
+    assert 'data-probe="22 pictures, 0 broken, wide false"' in result.stdout
     assert "CONSOLE" not in result.stderr
+    check_sums(result.stdout)

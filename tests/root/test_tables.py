@@ -7,8 +7,10 @@ import io
 import statistics
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from boresight.tables import Spread, csv_text, table
+from boresight.tables import Spread, csv_text, rounded_to_sum, table
 
 HEADINGS = ["", "R@1", "median rank"]
 ROWS = [["plain", "31.20", "4.0"], ["a longer name", "100.00", "1.0"]]
@@ -29,6 +31,25 @@ def test_csv_comes_back() -> None:
         ["x", "y", "z"],
         ["a, b", 'a "word"', "1.5"],
     ]
+
+
+@given(
+    cells=st.integers(1, 5).flatmap(
+        lambda columns: st.lists(st.lists(st.floats(-2, 2), min_size=columns, max_size=columns), min_size=1, max_size=6)
+    ),
+    digits=st.integers(0, 5),
+)
+def test_a_rounded_table_adds_up_and_stays_near(cells, digits) -> None:
+    total = sum(map(sum, cells))
+    shown, unit = rounded_to_sum(cells, total, digits), 10.0**-digits
+    units = [[cell / unit for cell in row] for row in shown]
+    assert all(abs(cell - round(cell)) < 1e-6 for row in units for cell in row)
+    assert sum(round(cell) for row in units for cell in row) == round(round(total, digits) / unit)
+    near = [zip(*rows, strict=True) for rows in zip(shown, cells, strict=True)]
+    assert all(abs(mine - cell) <= unit * (2 + 1e-6) for row in near for mine, cell in row)
+    for mine, theirs in ((shown, cells), (zip(*shown, strict=True), zip(*cells, strict=True))):
+        assert all(abs(sum(a) - sum(b)) <= unit * (1 + 1e-6) for a, b in zip(mine, theirs, strict=True))
+    assert not any(str(cell) == "-0.0" for row in shown for cell in row)
 
 
 def test_a_row_of_another_length_is_an_error() -> None:

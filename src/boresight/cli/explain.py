@@ -78,4 +78,6 @@ class Explain:
         words = ", ".join(f"'{word.text}'" for word in strongest)
         print(f"score {float(answer.score[0]):.3f}{f', strongest words {words}' if words else ''}: {self.out}")
         if answer.concepts:
-            print(f"\n{answer.concepts[0]}")
+            names = settings["names"]
+            print(f"\n{answer.concepts[0]}\n")
+            print("Latents go by their numbers; 'boresight names' names them, for --names." if names is None else names)

@@ -12,7 +12,7 @@ so the parts of either side sum to the score, whatever the form and the exponent
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,10 +24,12 @@ from boresight.editing.scorer import PreparedImages
 from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.sae.names import LatentNames
+from boresight.tables import rounded_to_sum
 
 KEPT, LEFT, MOVED, REST = "latents kept", "latents dropped, what is left", "memory of images", "rest of the image"
 CAPTION, HEAD, PICTURED, GATE = "caption", "text head", "memory", "gate"
 IMAGE_HUBNESS, TEXT_HUBNESS = "hubness of the image", "hubness of the caption"
+SHOWN_DIGITS = 4
 HALF = 0.5  # of a mask, from where a latent counts as kept
 
 
@@ -38,6 +40,7 @@ class LatentEffect:
     Attributes:
         index: of the latent.
         name: of the latent, '' where it has none.
+        certainty: how sure the name is (`LatentNames.certainty`), 0 where that is not known.
         activation: z, at the scale of the embeddings.
         mask: m in [0, 1], how much of it the caption keeps.
         kept: its part of the score, what of it is in the edited image times <d, r * u> / (|x| l^p): so much lower the
@@ -51,6 +54,7 @@ class LatentEffect:
     mask: float
     kept: float
     dropped: float
+    certainty: float = 0.0
 
     @property
     def label(self) -> str:
@@ -126,6 +130,47 @@ class Explanation:
         return {name: sum(row[name] for row in self.grid.values()) for name in columns} | self._taken_off
 
     @property
+    def unlisted(self) -> dict[str, float]:
+        """What of a part the listed latents and pairs (`top` of them) leave: 'latents kept' and of either memory.
+
+        Of a memory that is the other pairs, less the room that all took from what they moved.
+        """
+        parts, of_caption = self.parts, self.caption_parts
+        listed = {
+            KEPT: (parts.get(KEPT), [latent.kept for latent in self.kept]),
+            MOVED: (parts.get(MOVED), [pair.effect for pair in self.image_memory[: self.top]]),
+            PICTURED: (of_caption.get(PICTURED), [pair.effect for pair in self.text_memory[: self.top]]),
+        }
+        return {name: part - sum(effects) for name, (part, effects) in listed.items() if part is not None}
+
+    def rounded(self, digits: int = SHOWN_DIGITS) -> Explanation:
+        """The same in figures as they are shown, which add up: the grid and the hubness to the score."""
+        columns = list(next(iter(self.grid.values())))
+        cells = [[row[name] for name in columns] for row in self.grid.values()]
+        if self.hubness:
+            taken_off = [[*([0.0] * len(columns)), amount] for amount in self._taken_off.values()]
+            cells = [[*row, 0.0] for row in cells] + taken_off
+        cells = rounded_to_sum(cells, self.edited_score, digits)
+        taken = zip(self.hubness, cells[len(self.grid) :], strict=True)
+
+        def effects(pairs: Sequence[RememberedPair]) -> tuple[RememberedPair, ...]:
+            return tuple(replace(pair, effect=round(pair.effect, digits)) for pair in pairs)
+
+        return replace(
+            self,
+            plain_score=round(self.plain_score, digits),
+            edited_score=round(self.edited_score, digits),
+            grid={name: dict(zip(columns, row, strict=False)) for name, row in zip(self.grid, cells, strict=False)},
+            hubness={name: -row[-1] for name, row in taken},
+            latents=tuple(
+                replace(latent, kept=round(latent.kept, digits), dropped=round(latent.dropped, digits))
+                for latent in self.latents
+            ),
+            image_memory=effects(self.image_memory),
+            text_memory=effects(self.text_memory),
+        )
+
+    @property
     def _taken_off(self) -> dict[str, float]:
         return {name: -amount for name, amount in self.hubness.items()}
 
@@ -142,21 +187,29 @@ class Explanation:
         return tuple(sorted(chosen, key=lambda latent: -abs(latent.dropped))[: self.top])
 
     def __str__(self) -> str:
-        columns = list(next(iter(self.grid.values())))
-        lines = [f"edited {self.edited_score:.4f}, plain {self.plain_score:.4f}", ""]
+        shown, columns = self.rounded(), list(next(iter(self.grid.values())))
+        lines = [f"edited {shown.edited_score:.4f}, plain {shown.plain_score:.4f}", ""]
         lines.append(_line("part of the score", [*columns, "all"]))
-        lines += [_line(name, [*row.values(), self.parts[name]]) for name, row in self.grid.items()]
-        lines += [_line(name, [""] * len(columns) + [amount]) for name, amount in self._taken_off.items()]
-        lines.append(_line("all", [*(self.caption_parts[name] for name in columns), self.edited_score]))
-        for title, latents in (("kept", self.kept), ("dropped", self.dropped)):
+        lines += [_line(name, [*row.values(), shown.parts[name]]) for name, row in shown.grid.items()]
+        lines += [_line(name, [""] * len(columns) + [amount]) for name, amount in shown._taken_off.items()]
+        lines.append(_line("all", [*(shown.caption_parts[name] for name in columns), shown.edited_score]))
+        for title, latents in (("kept", shown.kept), ("dropped", shown.dropped)):
             lines += ["", f"latents {title}, by their effect on the score:" if latents else f"latents {title}: none"]
             for latent in latents:
                 effect = latent.kept if title == "kept" else latent.dropped
-                numbers = f"z {latent.activation:7.3f}  m {latent.mask:.2f}  score {effect:+.4f}"
-                lines.append(f"  {latent.label:<32.32} {numbers}")
-        for title, pairs in (("image", self.image_memory), ("caption", self.text_memory)):
-            lines += ["", f"remembered pairs that moved the {title} most:"] if pairs else []
-            lines += [f"  {pair}" for pair in pairs[: self.top]]
+                sure = f"sure {latent.certainty:.2f}" if latent.certainty else ""
+                numbers = f"{sure:<9}  z {latent.activation:7.3f}  m {latent.mask:.2f}  score {effect:+.4f}"
+                lines.append(f"  {latent.label:<24.24} {numbers}")
+            if latents and title == "kept":
+                lines.append(f"  {'all others':<60} score {shown.unlisted[KEPT]:+.4f}")
+        for title, part, pairs in (
+            ("image", MOVED, shown.image_memory),
+            ("caption", PICTURED, shown.text_memory),
+        ):
+            if pairs:
+                lines += ["", f"remembered pairs that moved the {title} most:"]
+                lines += [f"  {pair}" for pair in pairs[: self.top]]
+                lines.append(f"  {'all others, less the room they take':<60} score {shown.unlisted[part]:+.4f}")
         return "\n".join(lines)
 
 
@@ -244,11 +297,13 @@ def _latents(
     amounts = changed + editor.held * whole  # with what of the latents is in the base
     rows = {name: (amounts * chosen) @ directions for name, chosen in ((KEPT, mask >= HALF), (LEFT, mask < HALF))}
     along = directions @ query
-    table = zip(indices.tolist(), activations, mask, amounts * along, (amounts - whole) * along, strict=True)
+    columns = indices, activations, mask, amounts * along, (amounts - whole) * along
+    table = zip(*(column.tolist() for column in columns), strict=True)
+    certainty = names.certainty.tolist() if isinstance(names, LatentNames) else [0.0] * editor.sae.n_latents
     latents = [
-        LatentEffect(index, "" if names is None else str(names[index]), *map(float, numbers))
-        for index, *numbers in table
-        if numbers[0] > 0
+        LatentEffect(index, "" if names is None else str(names[index]), z, m, kept, dropped, certainty[index])
+        for index, z, m, kept, dropped in table
+        if z > 0
     ]
     latents.sort(key=lambda latent: -max(abs(latent.kept), abs(latent.dropped)))
     return prepared.base[0] + changed @ directions, rows, tuple(latents)

@@ -30,7 +30,9 @@ EXAMPLE_RULE = (
 )
 GALLERY_RULE = (
     "Latents drawn at random among those active in enough images, named where a name is sure; each with "
-    "the images in which it is strongest."
+    "the images in which it is strongest. How sure a name is: of the latent's activation the share on images whose "
+    "captions say the name, corrected for chance; 1 where it is said wherever the latent is active, 0 where no more "
+    "often than anywhere."
 )
 
 
@@ -69,12 +71,18 @@ class Example:
 
 @dataclass(frozen=True)
 class LatentCard:
-    """A latent, the share of images in which it is active, and the images in which it is strongest."""
+    """A latent, the share of images in which it is active, and the images in which it is strongest.
+
+    `certainty` of its name is as `LatentNames` has it, None where there is no name or it is not known; `source` says
+    what named it.
+    """
 
     latent: int
     name: str
     share: float
     image_ids: Sequence[str]
+    certainty: float | None = None
+    source: str = ""
 
 
 def pick_examples(
@@ -82,6 +90,7 @@ def pick_examples(
     editor: CaptionEditor,
     names: Sequence[str] | LatentNames = (),
     *,
+    remembered: Embeddings | None = None,
     kinds: Sequence[str] | None = None,
     per_rule: int = 2,
     top: int = 5,
@@ -91,6 +100,7 @@ def pick_examples(
 
     Args:
         names: of all latents, '' for those that go by their number; or none.
+        remembered: the training set with its captions, for the words of the pairs that the editor remembers.
         kinds: M strings shown beside the captions.
         top: images shown of each ranking.
 
@@ -101,7 +111,7 @@ def pick_examples(
 
     def explained(example: Example) -> Example:
         image, text = embeddings.images[embeddings.owners[example.row]], embeddings.texts[example.row]
-        explanation = editor.explain_edit(image.float(), text.float(), names=names or None)
+        explanation = editor.explain_edit(image.float(), text.float(), names=names or None, remembered=remembered)
         return replace(example, kind="" if kinds is None else kinds[example.row], explanation=explanation)
 
     examples = ranked_queries(embeddings, results, ways(editor), per_rule=per_rule, top=top, seed=seed)
@@ -218,12 +228,15 @@ def pick_latents(
     for images in embeddings.images.split(BLOCK):
         codes = sae.encode(images)
         active += torch.bincount(codes.indices[codes.values > 0], minlength=sae.n_latents)
+    sure = names.certainty.tolist() if isinstance(names, LatentNames) else None
     return [
         LatentCard(
             latent=latent,
             name=(names[latent] if len(names) else "") or f"latent {latent}",
             share=int(active[latent]) / len(embeddings),
             image_ids=[embeddings.ids[row] for row in rows[latent].tolist()],
+            certainty=sure[latent] if sure is not None and names[latent] else None,
+            source=names.source if isinstance(names, LatentNames) else "",
         )
         for latent in drawn.tolist()
     ]

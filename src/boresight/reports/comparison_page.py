@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,24 @@ from typing import Any
 from PIL import Image
 
 from boresight.data import Collection
-from boresight.editing.explanation import LatentEffect
+from boresight.editing.explanation import KEPT, MOVED, PICTURED, SHOWN_DIGITS, Explanation
 from boresight.errors import InputError
 from boresight.evaluation.comparison_figures import ALL_KINDS, Comparison, HeldOut
 from boresight.evaluation.comparison_rows import Row
 from boresight.evaluation.examples import EXAMPLE_RULE, GALLERY_RULE, Example, LatentCard
 from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS, RECALLS
 from boresight.reports.charts import DotFigure, dot_figure
-from boresight.reports.page import Thumbnail, page_from, shelf_of, thumbnails
+from boresight.reports.page import Thumbnail, page_from, shelf_of, shown, thumbnails
 from boresight.storage import replace_text
 from boresight.tables import Spread, signed
 
-LATENTS_SHOWN = 6
-LEAST_SHARE = 0.05
+LISTED = 5  # latents, and remembered pairs, of each list of an example
+TITLES = {
+    "kept": "latents kept, by their part of the score",
+    "dropped": "latents dropped, by what that changed of the score",
+    MOVED: "memory of images: pairs whose captions moved the image",
+    PICTURED: "memory: pairs whose pictures moved the caption",
+}
 COLUMNS = (*(f"R@{k}" for k in DEPTHS), "MRR")
 MEASURES = {
     "explained_variance": "explained variance",
@@ -187,29 +192,12 @@ def _measures(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
-    active = example.explanation.latents if example.explanation else ()
-    strongest = max((latent.activation for latent in active), default=1.0)
-
-    def bars(effect: str, amount: Callable[[LatentEffect], float]) -> list[dict[str, Any]]:
-        """In the order of their effect on the score; where a share below `LEAST_SHARE` is meant, a line is wasted."""
-        chosen = [latent for latent in active if amount(latent) >= LEAST_SHARE]
-        chosen.sort(key=lambda latent: -abs(getattr(latent, effect)))
-        return [
-            {
-                "name": latent.label,
-                "activation": f"{latent.activation:.3g}",
-                "kept": 100 * latent.activation * latent.mask / strongest,
-                "gone": 100 * latent.activation * (1 - latent.mask) / strongest,
-                "text": f"{amount(latent):.0%} {effect}, score {getattr(latent, effect):+.3f}".replace("-", "−"),
-            }
-            for latent in chosen[:LATENTS_SHOWN]
-        ]
-
     before, after = (example.ranks[way] for way in ("plain", "edited"))
     shelves = {
         way: shelf_of((one.rank, one.right, thumbnail(one.id)) for one in example.rankings[way])
         for way in ("plain", "edited")
     }
+    explained = None if example.explanation is None else replace(example.explanation, top=LISTED).rounded()
     return {
         "caption": example.caption,
         "kind": example.kind,
@@ -218,15 +206,91 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
         "after": f"{after:,.0f}",
         "sign": "gain" if after < before else "loss" if after > before else "even",
         **shelves,
-        "kept": bars("kept", lambda latent: latent.mask),
-        "dropped": bars("dropped", lambda latent: 1 - latent.mask),
+        "score": None if explained is None else _score(explained),
+        "latents": [] if explained is None else _latents(explained),
+        "memories": [] if explained is None else _memories(explained, thumbnail),
     }
 
 
+def _score(explained: Explanation) -> dict[str, Any]:
+    """The table of parts, whose figures add up as they are shown; hubness has no part of the caption."""
+    columns = list(next(iter(explained.grid.values())))
+    taken_off = [name for name in explained.parts if name not in explained.grid]
+    return {
+        "plain": _amount(explained.plain_score),
+        "columns": columns,
+        "rows": [
+            {"name": name, "cells": [_amount(row[column]) for column in columns], "all": _amount(explained.parts[name])}
+            for name, row in explained.grid.items()
+        ]
+        + [{"name": name, "cells": [""] * len(columns), "all": _amount(explained.parts[name])} for name in taken_off],
+        "totals": [_amount(explained.caption_parts[column]) for column in columns],
+        "edited": _amount(explained.edited_score),
+    }
+
+
+def _latents(explained: Explanation) -> list[dict[str, Any]]:
+    """The latents that are kept and those that are dropped, a bar for each; nothing where the form has none."""
+    strongest = max((latent.activation for latent in explained.latents), default=1.0)
+    lists = []
+    for title, latents in (("kept", explained.kept), ("dropped", explained.dropped)):
+        bars = [
+            {
+                "name": latent.label,
+                "certainty": f"{latent.certainty:.2f}" if latent.certainty else "",
+                "activation": f"{latent.activation:.3g}",
+                "kept": 100 * latent.activation * latent.mask / strongest,
+                "gone": 100 * latent.activation * (1 - latent.mask) / strongest,
+                "share": f"{latent.mask if title == 'kept' else 1 - latent.mask:.0%} {title}",
+                "text": _amount(latent.kept if title == "kept" else latent.dropped),
+            }
+            for latent in latents
+        ]
+        others = _amount(explained.unlisted[KEPT]) if title == "kept" and bars else ""
+        lists.append({"title": TITLES[title], "bars": bars, "others": others})
+    return lists if explained.latents else []
+
+
+def _memories(explained: Explanation, thumbnail: Thumbnail) -> list[dict[str, Any]]:
+    """The remembered pairs that moved either side most; an id where the picture is not among those of the page."""
+
+    def picture(image_id: str) -> dict[str, Any]:
+        try:
+            return thumbnail(image_id)
+        except (InputError, KeyError):
+            return shown(image_id, None)
+
+    sides = ((MOVED, explained.image_memory), (PICTURED, explained.text_memory))
+    return [
+        {
+            "title": TITLES[part],
+            "pairs": [
+                {
+                    "picture": picture(pair.image_id or f"pair {pair.row}"),
+                    "captions": list(pair.captions[:1]),
+                    "weight": f"{pair.weight:.2f}",
+                    "text": _amount(pair.effect),
+                }
+                for pair in pairs[: explained.top]
+            ],
+            "others": _amount(explained.unlisted[part]),
+        }
+        for part, pairs in sides
+        if pairs
+    ]
+
+
+def _amount(value: float) -> str:
+    return f"{value:+.{SHOWN_DIGITS}f}".replace("-", "−")
+
+
 def _card(card: LatentCard, thumbnail: Thumbnail) -> dict[str, Any]:
+    sure = None if card.certainty is None else f"{card.certainty:.2f}"
+    how = f"name sure to {sure}" if card.source != "vocabulary" else f"name of cosine {sure}, which nothing checked"
     return {
         "number": card.latent,
         "name": card.name,
         "share": f"{card.share:.1%}",
+        "certainty": "" if sure is None else how,
         "pictures": [thumbnail(image_id) for image_id in card.image_ids],
     }
