@@ -321,6 +321,7 @@ def test_explain_prints_the_edited_score_part_by_part(work: Path) -> None:
     assert re.search(r"\nlatents kept, by their effect on the score:\n  latent \d+ ", done.out)
     moved = r"\nremembered pairs that moved the image most:\n "
     assert re.search(rf"{moved} \d+\.png +weight", done.out)
+    assert done.out.endswith("Latents go by their numbers; 'boresight names' names them, for --names.\n")
     done = boresight(*words, "--remembered", "emb", cwd=work)
     assert re.search(rf"{moved} '.* weight", done.out)
 
@@ -343,7 +344,9 @@ def test_names_of_an_autoencoder(work: Path) -> None:
         "--method",
         "legrad",
     )
-    assert boresight(*words, cwd=work).code == 0
+    done = boresight(*words, cwd=work)
+    assert done.code == 0, done.err
+    assert done.out.strip().splitlines()[-1] == lines[-1].removesuffix(": names")
     (work / "words.txt").write_text("Red\nblue\n\nred\ncircle\n")
     done = boresight("names", "sae", "emb", "--out", "names", "--vocabulary", "words.txt", cwd=work)
     assert done.code == 0, done.err

@@ -145,7 +145,10 @@ class Embeddings:
         rows = [i for i, split in enumerate(self.splits) if split == name]
         if not rows:
             present = ", ".join(sorted(set(self.splits))) or "none"
-            raise InputError(f"The split '{name}' of {self.name or 'these embeddings'} is empty; present: {present}.")
+            raise InputError(
+                f"The split '{name}' of {self.name or 'these embeddings'} is empty; present: {present}. Choose one of "
+                f"these, or name images '{name}' in `splits`."
+            )
         return self.select(rows)
 
     def save(self, folder: str | Path) -> None:

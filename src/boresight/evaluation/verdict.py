@@ -28,6 +28,7 @@ DRAWS = 2000
 FEW_IMAGES = 200
 _INTERVAL = (0.025, 0.975)
 _NOISE = 3.0  # standard deviations that plain has to be above chance
+_MANY_REPEATED = 0.5  # of the captions
 _DRAWN_AT_ONCE = 2**19
 _HASHED_AT_ONCE = 8192
 _ROUNDING = 1e-9
@@ -93,7 +94,7 @@ def verdict(
         notes: more to warn of.
         draws, seed: how often images are drawn, and by which seed.
 
-    Memory: a few arrays of N numbers and blocks of 2^19 draws.
+    Memory: a few arrays of N numbers, the captions once, and blocks of 2^19 draws.
 
     Example:
         scores = {"plain": evaluate_retrieval(test), "edited": evaluate_retrieval(test, editor)}
@@ -128,6 +129,12 @@ def verdict(
         )
     if len(counts) < FEW_IMAGES:
         warnings.append(f"The test set has {len(counts)} images; with under {FEW_IMAGES} a few of them decide.")
+    repeated, texts = sum(_repeated(part) for part in galleries), int(counts.sum())
+    if repeated >= _MANY_REPEATED * texts:
+        warnings.append(
+            f"{repeated:,} of {texts:,} test captions read like one of another image, and nothing can tell which image "
+            "such a caption asks for; test on captions that say what is special."
+        )
     if own - sums[rival] < -_ROUNDING:
         warnings.append(f"'{rival}' found more than the edit, and is the simpler way.")
     return Verdict(
@@ -143,6 +150,16 @@ def verdict(
         f"interval {signed(low)} to {signed(high)}).",
         warnings=(*warnings, *notes),
     )
+
+
+def _repeated(test: Embeddings) -> int:
+    """How many captions are also another image's; 0 where their words are not known."""
+    owner: dict[str, int] = {}
+    shared = set()
+    for caption, image in zip(test.captions or (), test.owners.tolist(), strict=False):
+        if owner.setdefault(caption, image) != image:
+            shared.add(caption)
+    return sum(caption in shared for caption in test.captions or ())
 
 
 def _recall_sums(hits: np.ndarray, queries: np.ndarray) -> np.ndarray:
