@@ -92,6 +92,7 @@ def test_what_could_be_done_instead_stands_beside_the_edit_with_the_verdict(tmp_
     said = Verdict(
         "hurts", "plain, NNN", 32.0, 33.0, -1.0, -1.5, -0.5, "The edit hurts <here>.", ("Few.",), {"bank": "9"}
     )
+    scores["plain, Sinkhorn"] = {"T2I R@1": 31.0}
     run = replace(RUN, scores=scores, verdict=said)
     write_benchmark_report(tmp_path / "page.html", [run, replace(run, editor="other", verdict=None)])
     page = (tmp_path / "page.html").read_text()
@@ -101,6 +102,8 @@ def test_what_could_be_done_instead_stands_beside_the_edit_with_the_verdict(tmp_
     assert page.count("The edit hurts") == 1
     assert '<p class="small warning">Few.</p>' in page
     assert "bank: 9." in page
+    legend = re.search(r"<p class=\"legend\">(.*?)</p>", page)[1]  # of the rivals the best
+    assert re.findall(r"</i>([^<]*)</span>", legend) == ["plain", "plain, NNN", "edited", "published"]
 
 
 def test_the_page_shows_kept_pictures_and_ids_of_others(tmp_path: Path) -> None:

@@ -189,7 +189,9 @@ def _chart(name: str, whose: Sequence[tuple[str, BenchmarkRun]], others: Sequenc
 
 
 def _dots(run: BenchmarkRun, name: str) -> list[tuple[str, str, Spread]]:
-    values = {way: of_way.get(name, math.nan) for way, of_way in run.scores.items()}
+    """Of several rivals the best alone."""
+    left_out = {way for way in RIVALS if run.verdict is None or run.verdict.rival != way}
+    values = {way: of_way.get(name, math.nan) for way, of_way in run.scores.items() if way not in left_out}
     return [
         (way, ROLES.get(way, "control"), Spread.of([value])) for way, value in values.items() if math.isfinite(value)
     ]
