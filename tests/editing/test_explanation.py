@@ -79,6 +79,9 @@ def test_parts_sum_to_the_score(seed, form, memory, text, exponent, scale, of_im
         assert sum(round(1e4 * amount) for amount in mine.values()) == round(1e4 * shown.edited_score)
         assert list(mine.values()) == pytest.approx(list(theirs.values()), abs=1.1e-4)
         assert all(round(amount, 4) == pytest.approx(amount, abs=1e-9) for amount in mine.values())
+    for name, of_part in (("latents kept", True), ("latents dropped, what is left", False)):
+        units = [round(1e4 * latent.kept) for latent in shown.latents if (latent.mask >= 0.5) == of_part]
+        assert sum(units) == round(1e4 * shown.parts.get(name, 0))
     assert (MOVED in found.parts) == (memory == "both")
     assert (GATE in found.caption_parts) == editor.config.has_gate
     assert {IMAGE_HUBNESS, TEXT_HUBNESS} & set(found.parts) == set(found.hubness)
@@ -140,10 +143,11 @@ def test_remembered_pairs_sum_to_what_the_memory_moved():
 
 
 def test_what_is_not_listed_makes_up_the_part():
-    editor = random_editor(3, form="gated", memory="both")
+    editor = random_editor(7, form="gated", memory="both")
     found = editor.explain_edit(unit(1, 8)[0], unit(1, 9)[0], top=2)
     left = found.unlisted
     kept = sorted((latent.kept for latent in found.latents if latent.mask >= 0.5), key=lambda effect: -abs(effect))
+    assert len(kept) == 5
     assert left["latents kept"] == pytest.approx(sum(kept[2:]), abs=1e-5)
     for part, pairs, whole in (
         (MOVED, found.image_memory, found.parts[MOVED]),
@@ -153,6 +157,7 @@ def test_what_is_not_listed_makes_up_the_part():
     shown = str(found)
     assert f"all others{' ' * 51}score {found.rounded().unlisted['latents kept']:+.4f}" in shown
     assert shown.count("all others, less the room they take") == 2
+    assert "latents kept" not in replace(found, top=len(kept)).unlisted
     assert random_editor(5, form="raw").explain_edit(unit(1, 8)[0], unit(1, 9)[0]).unlisted == {}
 
 

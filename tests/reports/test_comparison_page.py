@@ -50,6 +50,15 @@ PAIRS = tuple(
 HUBNESS = {"hubness of the image": 0.11114, "hubness of the caption": 0.05554}
 SCORE = sum(sum(row.values()) for row in GRID.values()) - sum(HUBNESS.values())
 EXPLAINED = Explanation(0.2, SCORE, GRID, HUBNESS, 1.0, LATENTS, PAIRS, PAIRS[:2])
+KEPT_AND_LEFT = ("latents kept", "latents dropped, what is left")
+TOLD = Explanation(
+    0.2,
+    0.06666,
+    {name: {"caption": 0.02222} for name in (*KEPT_AND_LEFT, "rest of the image")},
+    {},
+    1.0,
+    (LatentEffect(3, "hair", 2.0, 0.9, 0.02222, 0.0), LatentEffect(8, "", 1.0, 0.1, 0.02222, 0.12345)),
+)
 
 
 def one(value, kinds=()):
@@ -93,7 +102,7 @@ def page(tmp_path, comparison):
         return shown if true_rank <= 5 else [*shown, RankedImage("far", true_rank, True)]
 
     ranks, rankings = {"plain": 41, "edited": 2}, {"plain": places(41), "edited": places(2)}
-    example = Example(0, "largest gain", EVIL, "p2", ranks, rankings, "long", EXPLAINED)
+    example = Example(0, "largest gain", EVIL, "p2", ranks, rankings, "long", EXPLAINED, TOLD)
     cards = [
         LatentCard(3, "<i>hair</i>", 0.25, ["p1", "p2"], 0.523, "captions"),
         LatentCard(4, "latent 4", 0.5, ["p1"], None, "captions"),
@@ -202,7 +211,7 @@ def lists_of(text):
         title, lines = re.search(r"<h4>([^<]*)</h4>", part)[1], part.split("<li")[1:]
         shown = [re.search(r'class="(?:name|words)">(.*?)</span><span class="weight">([^<]*)</span>', line, re.DOTALL)
                  for line in lines]  # fmt: skip
-        lists[title] = [each.groups() for each in shown]
+        lists.setdefault(title, [each.groups() for each in shown])
     return lists
 
 
@@ -241,13 +250,26 @@ def test_latents_are_drawn_by_what_is_kept_and_dropped_of_them_in_the_order_of_t
     text = page.read_text(encoding="utf-8")
     bars = r'class="kept" style="width:([\d.]+)%"></i><i class="gone" style="width:([\d.]+)%"'
     few = [(str(4.0), str(1.0))] * 4
-    assert re.findall(bars, text) == [("90.0", "10.0"), *few, ("12.5", "37.5")]
+    assert re.findall(bars, text)[:6] == [("90.0", "10.0"), *few, ("12.5", "37.5")]
     kept, dropped = (lists_of(text)[title] for title in TITLES)
     assert kept[0] == ("&lt;b&gt;hair&lt;/b&gt; <small>0.46</small>", "90% kept, score +0.1000")
     assert kept[1:] == [(f"latent {10 + number}", "80% kept, score +0.0100") for number in range(4)] + [
         ("all others", "score +0.0100")
     ]
     assert dropped == [("latent 4", "75% dropped, score −0.2000")]
+
+
+def test_the_form_that_shows_stands_beside_the_one_that_scores(page, tmp_path, comparison):
+    text = page.read_text(encoding="utf-8").split("The form that shows: what the caption leaves out is dropped</h4>")
+    assert len(text) == 2
+    table, lists = table_of(text[1]), lists_of(text[1])
+    assert table["edited"] == "+0.0667"
+    assert sum(float(cells[-1]) for cells in table["rows"].values()) == pytest.approx(0.0667)
+    assert lists[TITLES[0]] == [("hair", f"90% kept, score +{table['rows']['latents kept'][-1]}")]  # no others
+    assert lists[TITLES[1]] == [("latent 8", "90% dropped, score +0.1235")]
+    example = Example(0, "r", "a kite", "p1", {"plain": 1, "edited": 1}, {"plain": [], "edited": []}, "", EXPLAINED)
+    write_report(tmp_path / "without.html", comparison, [example])
+    assert "The form that shows" not in (tmp_path / "without.html").read_text()
 
 
 def test_remembered_pairs_are_shown_with_their_words_and_pictures(page, tmp_path, comparison):

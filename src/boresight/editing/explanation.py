@@ -133,18 +133,20 @@ class Explanation:
     def unlisted(self) -> dict[str, float]:
         """What of a part the listed latents and pairs (`top` of them) leave: 'latents kept' and of either memory.
 
-        Of a memory that is the other pairs, less the room that all took from what they moved.
+        Of a memory that is the other pairs, less the room that all took from what they moved. Without 'latents kept'
+        where all of these are listed.
         """
         parts, of_caption = self.parts, self.caption_parts
         listed = {
-            KEPT: (parts.get(KEPT), [latent.kept for latent in self.kept]),
             MOVED: (parts.get(MOVED), [pair.effect for pair in self.image_memory[: self.top]]),
             PICTURED: (of_caption.get(PICTURED), [pair.effect for pair in self.text_memory[: self.top]]),
         }
+        if len(self._latents(kept=True)) > self.top:
+            listed[KEPT] = parts[KEPT], [latent.kept for latent in self.kept]
         return {name: part - sum(effects) for name, (part, effects) in listed.items() if part is not None}
 
     def rounded(self, digits: int = SHOWN_DIGITS) -> Explanation:
-        """The same in figures as they are shown, which add up: the grid and the hubness to the score."""
+        """The same in figures as they are shown, which add up: grid and hubness to the score, latents to their rows."""
         columns = list(next(iter(self.grid.values())))
         cells = [[row[name] for name in columns] for row in self.grid.values()]
         if self.hubness:
@@ -152,6 +154,13 @@ class Explanation:
             cells = [[*row, 0.0] for row in cells] + taken_off
         cells = rounded_to_sum(cells, self.edited_score, digits)
         taken = zip(self.hubness, cells[len(self.grid) :], strict=True)
+
+        whole = {name: sum(row) for name, row in zip(self.grid, cells, strict=False)}
+        carried: dict[int, float] = {}
+        for part, latents in ((KEPT, self._latents(kept=True)), (LEFT, self._latents(kept=False))):
+            if latents:
+                (amounts,) = rounded_to_sum([[latent.kept for latent in latents]], whole[part], digits)
+                carried |= {latent.index: amount for latent, amount in zip(latents, amounts, strict=True)}
 
         def effects(pairs: Sequence[RememberedPair]) -> tuple[RememberedPair, ...]:
             return tuple(replace(pair, effect=round(pair.effect, digits)) for pair in pairs)
@@ -163,7 +172,7 @@ class Explanation:
             grid={name: dict(zip(columns, row, strict=False)) for name, row in zip(self.grid, cells, strict=False)},
             hubness={name: -row[-1] for name, row in taken},
             latents=tuple(
-                replace(latent, kept=round(latent.kept, digits), dropped=round(latent.dropped, digits))
+                replace(latent, kept=carried[latent.index], dropped=round(latent.dropped, digits))
                 for latent in self.latents
             ),
             image_memory=effects(self.image_memory),
@@ -177,14 +186,16 @@ class Explanation:
     @property
     def kept(self) -> tuple[LatentEffect, ...]:
         """Latents that the caption keeps by half or more, the largest part of the score first."""
-        chosen = [latent for latent in self.latents if latent.mask >= HALF]
-        return tuple(sorted(chosen, key=lambda latent: -abs(latent.kept))[: self.top])
+        return tuple(self._latents(kept=True)[: self.top])
 
     @property
     def dropped(self) -> tuple[LatentEffect, ...]:
         """Latents that the caption drops by more than half, the one whose loss changed the score most first."""
-        chosen = [latent for latent in self.latents if latent.mask < HALF]
-        return tuple(sorted(chosen, key=lambda latent: -abs(latent.dropped))[: self.top])
+        return tuple(self._latents(kept=False)[: self.top])
+
+    def _latents(self, *, kept: bool) -> list[LatentEffect]:
+        chosen = [latent for latent in self.latents if (latent.mask >= HALF) == kept]
+        return sorted(chosen, key=lambda latent: -abs(latent.kept if kept else latent.dropped))
 
     def __str__(self) -> str:
         shown, columns = self.rounded(), list(next(iter(self.grid.values())))
@@ -200,7 +211,7 @@ class Explanation:
                 sure = f"sure {latent.certainty:.2f}" if latent.certainty else ""
                 numbers = f"{sure:<9}  z {latent.activation:7.3f}  m {latent.mask:.2f}  score {effect:+.4f}"
                 lines.append(f"  {latent.label:<24.24} {numbers}")
-            if latents and title == "kept":
+            if title == "kept" and KEPT in shown.unlisted:
                 lines.append(f"  {'all others':<60} score {shown.unlisted[KEPT]:+.4f}")
         for title, part, pairs in (
             ("image", MOVED, shown.image_memory),

@@ -57,6 +57,7 @@ class Example:
         rankings: way -> the first images, the true one always among them.
         kind: of the caption; '' where there are none.
         explanation: what the caption keeps and drops of its own image, where an editor was asked.
+        shown: the same by an editor whose edit is there to be read, where one was asked.
     """
 
     row: int
@@ -67,6 +68,7 @@ class Example:
     rankings: Mapping[str, Sequence[RankedImage]]
     kind: str = ""
     explanation: Explanation | None = None
+    shown: Explanation | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def pick_examples(
     names: Sequence[str] | LatentNames = (),
     *,
     remembered: Embeddings | None = None,
+    shown: CaptionEditor | None = None,
     kinds: Sequence[str] | None = None,
     per_rule: int = 2,
     top: int = 5,
@@ -101,6 +104,8 @@ def pick_examples(
     Args:
         names: of all latents, '' for those that go by their number; or none.
         remembered: the training set with its captions, for the words of the pairs that the editor remembers.
+        shown: an editor of the same latents whose edit drops what the caption leaves out, to be read beside the one
+            that scores: one with a taught mask at full strength (`with_strength(1.0)`).
         kinds: M strings shown beside the captions.
         top: images shown of each ranking.
 
@@ -111,8 +116,11 @@ def pick_examples(
 
     def explained(example: Example) -> Example:
         image, text = embeddings.images[embeddings.owners[example.row]], embeddings.texts[example.row]
-        explanation = editor.explain_edit(image.float(), text.float(), names=names or None, remembered=remembered)
-        return replace(example, kind="" if kinds is None else kinds[example.row], explanation=explanation)
+        pair = image.float(), text.float()
+        explanation = editor.explain_edit(*pair, names=names or None, remembered=remembered)
+        told = None if shown is None else shown.explain_edit(*pair, names=names or None)
+        kind = "" if kinds is None else kinds[example.row]
+        return replace(example, kind=kind, explanation=explanation, shown=told)
 
     examples = ranked_queries(embeddings, results, ways(editor), per_rule=per_rule, top=top, seed=seed)
     return [explained(example) for example in examples]

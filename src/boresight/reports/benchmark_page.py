@@ -14,7 +14,7 @@ from boresight.benchmarks.record import EDITED, PLAIN, BenchmarkRun, PublishedFi
 from boresight.errors import InputError
 from boresight.evaluation.comparison_rows import PLAIN_NNN, PLAIN_SINKHORN
 from boresight.reports.charts import dot_figure
-from boresight.reports.page import embedded, page_from, shelf_of, shown
+from boresight.reports.page import embedded, page_from, picture_of, shelf_of
 from boresight.storage import replace_text
 from boresight.tables import Spread
 
@@ -150,7 +150,7 @@ def _example(run: BenchmarkRun, example: Mapping[str, Any], whose: str) -> dict[
 
     def picture(image: Mapping[str, Any]) -> dict[str, Any]:
         file = None if run.folder is None else run.folder / image["picture"]
-        return shown(image["id"], file.read_bytes() if file is not None and file.is_file() else None)
+        return picture_of(image["id"], file.read_bytes() if file is not None and file.is_file() else None)
 
     return {
         "rule": example["rule"],

@@ -18,7 +18,7 @@ from boresight.evaluation.comparison_rows import Row
 from boresight.evaluation.examples import EXAMPLE_RULE, GALLERY_RULE, Example, LatentCard
 from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS, RECALLS
 from boresight.reports.charts import DotFigure, dot_figure
-from boresight.reports.page import Thumbnail, page_from, shelf_of, shown, thumbnails
+from boresight.reports.page import Thumbnail, page_from, picture_of, shelf_of, thumbnails
 from boresight.storage import replace_text
 from boresight.tables import Spread, signed
 
@@ -197,7 +197,9 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
         way: shelf_of((one.rank, one.right, thumbnail(one.id)) for one in example.rankings[way])
         for way in ("plain", "edited")
     }
-    explained = None if example.explanation is None else replace(example.explanation, top=LISTED).rounded()
+    explained, shown = (
+        None if each is None else replace(each, top=LISTED).rounded() for each in (example.explanation, example.shown)
+    )
     return {
         "caption": example.caption,
         "kind": example.kind,
@@ -209,6 +211,7 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
         "score": None if explained is None else _score(explained),
         "latents": [] if explained is None else _latents(explained),
         "memories": [] if explained is None else _memories(explained, thumbnail),
+        "shown": None if shown is None else {"score": _score(shown), "latents": _latents(shown)},
     }
 
 
@@ -246,7 +249,7 @@ def _latents(explained: Explanation) -> list[dict[str, Any]]:
             }
             for latent in latents
         ]
-        others = _amount(explained.unlisted[KEPT]) if title == "kept" and bars else ""
+        others = _amount(explained.unlisted[KEPT]) if title == "kept" and KEPT in explained.unlisted else ""
         lists.append({"title": TITLES[title], "bars": bars, "others": others})
     return lists if explained.latents else []
 
@@ -258,7 +261,7 @@ def _memories(explained: Explanation, thumbnail: Thumbnail) -> list[dict[str, An
         try:
             return thumbnail(image_id)
         except (InputError, KeyError):
-            return shown(image_id, None)
+            return picture_of(image_id, None)
 
     sides = ((MOVED, explained.image_memory), (PICTURED, explained.text_memory))
     return [

@@ -35,10 +35,10 @@ def _reader(pictures: Collection | Callable[[str], Image.Image]) -> Callable[[st
 def thumbnails(pictures: Collection | Callable[[str], Image.Image] | None) -> Thumbnail:
     """A function from an image id to what the template needs to show it; each picture is read once."""
     read = None if pictures is None else _reader(pictures)
-    return cache(lambda image_id: shown(image_id, None if read is None else thumbnail(read(image_id))))
+    return cache(lambda image_id: picture_of(image_id, None if read is None else thumbnail(read(image_id))))
 
 
-def shown(image_id: str, webp: bytes | None) -> dict[str, Any]:
+def picture_of(image_id: str, webp: bytes | None) -> dict[str, Any]:
     """What the template needs to show a small picture, and its id where there is none."""
     if webp is None:
         return {"id": image_id, "uri": "", "width": 0, "height": 0}
@@ -54,7 +54,7 @@ def embedded(data: bytes, kind: str) -> str:
 def shelf_of(ranking: Iterable[tuple[int, bool, dict[str, Any]]]) -> list[dict[str, Any]]:
     """One ranking as the template shows it; the true image stands apart where it is further down.
 
-    ranking: of each image its rank from 1, whether it is the true one, and what `shown` gives of it.
+    ranking: of each image its rank from 1, whether it is the true one, and what `picture_of` gives of it.
     """
     before, shelf = 0, []
     for rank, right, picture in ranking:
