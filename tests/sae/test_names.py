@@ -18,7 +18,7 @@ from boresight.sae import names as module
 from boresight.sae.config import SaeConfig
 from boresight.sae.names import strongest_images
 from boresight.sae.rows import Rows
-from boresight.sae.vocabulary import terms, terms_by_image
+from boresight.sae.vocabulary import terms, terms_by_image, words_beside
 
 CONCEPTS = ["dog", "red car", "beach", "guitar", "snow"]
 WIDTH = 8
@@ -78,6 +78,16 @@ def test_terms_keep_words_and_neighbours_of_any_script() -> None:
     }
     assert terms("12 !!") == set()
     assert len(terms("word " * 10_000)) == 2
+
+
+def test_terms_of_one_slot_have_the_same_words_beside_them() -> None:
+    beside = words_beside(
+        ["a red star", "a teal star", "one red ring", "one teal ring"], ["red", "teal", "star", "red star"]
+    )
+    rows = beside.toarray()
+    assert np.array_equal(rows[0], rows[1])
+    assert rows.sum(1).tolist() == [4, 4, 4, 2]
+    assert float(rows[0] @ rows[2]) == 0  # what stands before and what stands after are apart
 
 
 def test_vocabulary_counts_captions_not_words() -> None:

@@ -1,3 +1,5 @@
+from .attributes import Values as Values
+from .attributes import Words as Words
 from .config import Correction as Correction
 from .config import EditorConfig as EditorConfig
 from .config import EditorFit as EditorFit

@@ -8,11 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from boresight.device import pick_device
-from boresight.editing import training
+from boresight.editing import attributes, training
+from boresight.editing.attributes import Values, Words
 from boresight.editing.config import EditorConfig, EditorFit
 from boresight.editing.explanation import Explanation, explain_edit
 from boresight.editing.masks import OnesMask, RandomMask, log_odds
@@ -37,6 +39,8 @@ class CaptionEditor(EditModel):
     Attributes:
         manifest: what it was fitted on and how: `encoder`, `encoder_fingerprint`, `options`, `history` and
             `tried`, the sum of recalls on validation of each form, length exponent and memory tried.
+        words: of captions, so that an attribute can be named by a phrase (`boresight.editing.attributes`); None until
+            they are given, and not kept in a folder.
 
     Beside these it has the attributes and methods of `boresight.editing.model.EditModel`.
 
@@ -53,6 +57,7 @@ class CaptionEditor(EditModel):
     def __init__(self, sae: SparseAutoencoder, config: EditorConfig, manifest: Mapping[str, Any] | None = None) -> None:
         super().__init__(sae, config)
         self.manifest = dict(manifest or {})
+        self.words: Words | None = None
 
     @classmethod
     def fit(
@@ -145,6 +150,49 @@ class CaptionEditor(EditModel):
         pair = image.reshape(1, -1), text.reshape(1, -1)
         return explain_edit(self, *pair, names=names, remembered=remembered, top=top)
 
+    def edit(self, images: Tensor | np.ndarray, texts: Tensor | np.ndarray | str | Sequence[str]) -> Tensor:
+        """(N, d) float32: image i edited by caption i, or all images by one attribute that words name.
+
+        Args:
+            images: (N, d).
+            texts: (N, d), a caption for each image; or a phrase that names an attribute, 'the colour of the
+                background'; or two or more words or phrases that are its values, ['red', 'blue'].
+
+        Raises:
+            InputError: words without `words`, one value alone, values that the mask does not tell apart, and as
+                `EditModel.edit` does.
+        """
+        if isinstance(texts, (Tensor, np.ndarray)):
+            return super().edit(images, texts)
+        return attributes.edit_by(self, images, self._values(texts))
+
+    def similarity(
+        self, images: Tensor | np.ndarray, others: Tensor | np.ndarray, *, by: str | Sequence[str] | Tensor | np.ndarray
+    ) -> Tensor:
+        """(N, M) float32 cosines, on the CPU, of images and others both edited by one attribute; blocked.
+
+        Args:
+            images, others: (N, d), (M, d).
+            by: a phrase or two or more values, as for `edit`; or (V, d) embeddings of texts that tell a value each.
+
+        Example:
+            editor.words = Words.of(embeddings.train, encoder)
+            editor.similarity(images, others, by="the colour of the background")
+            editor.similarity(images, others, by=encoder.embed_texts(["a red star", "a blue star"]))
+
+        Relations: use `score` to compare images with captions. Raises InputError as `edit` does.
+        """
+        values = Values.of(self.checked(by, "by")) if isinstance(by, (Tensor, np.ndarray)) else self._values(by)
+        return attributes.similarity(*(attributes.edit_by(self, rows, values) for rows in (images, others)))
+
+    def _values(self, by: str | Sequence[str]) -> Values:
+        if self.words is None:
+            raise InputError(
+                "This editor knows no words; set editor.words = Words.of(embeddings.train, encoder), or pass "
+                "embeddings of texts to similarity()."
+            )
+        return self.words.values(by)
+
     def control(self, kind: Literal["random", "ones"], seed: int = 0) -> CaptionEditor:
         """This editor with another mask, for controls: 'random' permutes each caption's mask, 'ones' keeps everything.
 
@@ -180,6 +228,7 @@ class CaptionEditor(EditModel):
 
     def _twin(self, config: EditorConfig) -> CaptionEditor:
         twin = CaptionEditor(self.sae, config, self.manifest)
+        twin.words = self.words
         for name in ("head_map", "head_bias", "memory", "mask_network", "gate_network", "dials", "usual"):
             setattr(twin, name, getattr(self, name))
         return twin

@@ -82,6 +82,28 @@ def terms_by_image(
     return said, list(column_of)
 
 
+def words_beside(captions: Iterable[str], vocabulary: Sequence[str]) -> sparse.csr_array:
+    """(V, C) how often each word, or the start or end of a caption, stands right before or right after each term.
+
+    C is what stands before any term and what stands after any, apart. Terms that take each other's place, 'red' and
+    'blue', have rows of one direction.
+    """
+    column_of = {term: row for row, term in enumerate(vocabulary)}
+    beside: dict[tuple[bool, str], int] = {}
+    rows, columns = array("q"), array("q")
+    for caption in captions:
+        words = ["", *WORD.findall(caption.lower()), ""]
+        for start in range(1, len(words) - 1):
+            for end in (start, start + 1):
+                row = column_of.get(" ".join(words[start : end + 1]))
+                if row is not None and end < len(words) - 1:
+                    for context in ((False, words[start - 1]), (True, words[end + 1])):
+                        rows.append(row)
+                        columns.append(beside.setdefault(context, len(beside)))
+    shape = (len(vocabulary), len(beside))
+    return sparse.csr_array((np.ones(len(rows)), (np.array(rows), np.array(columns))), shape=shape)
+
+
 def is_content(word: str) -> bool:
     """Whether a lower-case word says something by itself: more than one letter, no stop word."""
     return len(word) > 1 and word not in STOP_WORDS
