@@ -355,6 +355,27 @@ def test_names_of_an_autoencoder(work: Path) -> None:
     )
 
 
+def test_images_alike_by_what_words_name(work: Path) -> None:
+    embeddings = Embeddings.load(work / "emb")
+    words = ("similar", "emb", "--editor", "editor", "--image", embeddings.ids[2], "--by")
+    done = boresight(*words, "red", "blue", "--top", 4, cwd=work)
+    assert done.code == 0, done.err
+    lines = done.out.strip().splitlines()
+    assert lines[0].split() == ["image", "similarity", "caption"]
+    shown = [line.split()[0] for line in lines[1:]]
+    assert len(shown) == 4
+    assert embeddings.ids[2] not in shown
+    figures = [float(re.search(r"-?\d\.\d{3}", line).group()) for line in lines[1:]]
+    assert figures == sorted(figures, reverse=True)
+    named = boresight(*words, "a colour", cwd=work)
+    assert named.code == 0, named.err
+    assert named.out.startswith("'a colour' is read as: ")
+    place = (work / "emb", "--editor", work / "editor")
+    assert "has no image 'nobody'; its ids are such as " in refused(
+        "similar", *place, "--image", "nobody", "--by", "red"
+    )
+
+
 def test_explain_goes_through_a_table(tmp_path: Path) -> None:
     for name in ("red", "blue"):
         Image.new("RGB", (60, 40), name).save(tmp_path / f"{name}.png")

@@ -22,6 +22,7 @@ from boresight.cli.names import Names
 from boresight.cli.pretrain import Pretrain
 from boresight.cli.report import Report
 from boresight.cli.sae import Sae
+from boresight.cli.similar import Similar
 from boresight.errors import BoresightError, InputError, first_line
 
 COMMANDS: dict[str, type] = {
@@ -33,6 +34,7 @@ COMMANDS: dict[str, type] = {
     "evaluate": Evaluate,
     "compare": Compare,
     "explain": Explain,
+    "similar": Similar,
     "caption": Caption,
     "inspect": Inspect,
     "pretrain": Pretrain,
