@@ -44,7 +44,7 @@ def random_editor(seed: int) -> CaptionEditor:
     editor = CaptionEditor(world_sae(seed % 5, bias=0.1), EditorConfig(form="residual", teacher="presence"))
     with torch.no_grad():
         for parameter in (editor.mask_network.map, editor.mask_network.bias):
-            parameter.copy_(torch.randn(parameter.shape, generator=draw))
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=draw))
     return editor
 
 
