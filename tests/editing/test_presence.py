@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from boresight.editing import CaptionEditor, CorrectedScorer, EditorConfig, Scorer
+from boresight.editing import CaptionEditor, CorrectedScorer, EditorConfig, PlainScorer, Scorer
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation import evaluate_retrieval
@@ -17,27 +17,32 @@ from editing_world import quiet  # noqa: F401
 CONCEPTS, SHOWN, TOLD = 96, 8, 2
 
 
-def planted(seed: int, images: int, name: str) -> tuple[Embeddings, torch.Tensor, torch.Tensor]:
-    """Images that sum SHOWN of CONCEPTS, captions that tell TOLD of these, turned a little; told and untold (N, C)."""
-    fixed = torch.Generator().manual_seed(0)
-    concepts = F.normalize(torch.randn(CONCEPTS, CONCEPTS, generator=fixed), dim=1)
-    turn = torch.eye(CONCEPTS) + 0.03 * torch.randn(CONCEPTS, CONCEPTS, generator=fixed)
-    gap = F.normalize(torch.randn(CONCEPTS, generator=fixed), dim=0)
+def planted(
+    seed: int, images: int, name: str, count: int = CONCEPTS, many: int = SHOWN, world: int = 0
+) -> tuple[Embeddings, torch.Tensor, torch.Tensor]:
+    """Images that sum `many` of `count` concepts, captions that tell TOLD of these, turned a little.
+
+    Also told and untold (N, count).
+    """
+    fixed = torch.Generator().manual_seed(world)
+    concepts = F.normalize(torch.randn(count, count, generator=fixed), dim=1)
+    turn = torch.eye(count) + 0.03 * torch.randn(count, count, generator=fixed)
+    gap = F.normalize(torch.randn(count, generator=fixed), dim=0)
     draw = torch.Generator().manual_seed(seed)
-    shown = torch.rand(images, CONCEPTS, generator=draw).topk(SHOWN, dim=1).indices
-    codes = torch.zeros(images, CONCEPTS).scatter(1, shown, 0.5 + torch.rand(images, SHOWN, generator=draw))
-    told = torch.zeros(images, CONCEPTS, dtype=torch.bool).scatter(1, shown[:, :TOLD], True)
+    shown = torch.rand(images, count, generator=draw).topk(many, dim=1).indices
+    codes = torch.zeros(images, count).scatter(1, shown, 0.5 + torch.rand(images, many, generator=draw))
+    told = torch.zeros(images, count, dtype=torch.bool).scatter(1, shown[:, :TOLD], True)
     texts = F.normalize(told.float() @ concepts, dim=1) @ turn.t() + gap
-    texts = texts + 0.02 * torch.randn(images, CONCEPTS, generator=draw)
+    texts = texts + 0.02 * torch.randn(images, count, generator=draw)
     names = [f"{name}{row}" for row in range(images)]
     return Embeddings.from_arrays(codes @ concepts, texts, range(images), ids=names), told, (codes > 0) & ~told
 
 
-def planted_sae() -> SparseAutoencoder:
+def planted_sae(count: int = CONCEPTS, many: int = SHOWN, world: int = 0) -> SparseAutoencoder:
     """Its latents are the concepts; the encoder inverts their sum, so codes are right."""
-    fixed = torch.Generator().manual_seed(0)
-    concepts = F.normalize(torch.randn(CONCEPTS, CONCEPTS, generator=fixed), dim=1)
-    sae = SparseAutoencoder(SaeConfig(width=CONCEPTS, n_latents=CONCEPTS, k=SHOWN))
+    fixed = torch.Generator().manual_seed(world)
+    concepts = F.normalize(torch.randn(count, count, generator=fixed), dim=1)
+    sae = SparseAutoencoder(SaeConfig(width=count, n_latents=count, k=many))
     state = sae.state_dict()
     state["directions"], state["encoder_weight"] = concepts, torch.linalg.inv(concepts).t().contiguous()
     sae.load_state_dict(state)
@@ -71,6 +76,85 @@ def test_what_is_told_stays_and_the_rest_goes(taught):
     ]
     assert left[1][told].sum() > 0.85 * left[0][told].sum()
     assert left[1][untold].sum() < 0.3 * left[0][untold].sum()
+
+
+@pytest.mark.parametrize(("count", "many", "world"), [(96, 8, 1), (128, 9, 2)])
+def test_the_default_edits_and_beats_every_rival(count, many, world):
+    (train, *_), (validation, *_), (test, told, untold) = (
+        planted(seed, images, name, count, many, world)
+        for seed, images, name in ((1, 2000, "a"), (2, 400, "b"), (3, 400, "c"))
+    )
+    sae = planted_sae(count, many, world)
+    editor = CaptionEditor.fit(sae, train, validation, steps=120, seed=world)
+    tuned = CaptionEditor.fit(sae, train, validation, form="plain", memory="none", steps=120, seed=world)
+    rivals = [PlainScorer(), tuned]
+    rivals += [CorrectedScorer.fit(one, train, validation, "nnn") for one in (PlainScorer(), tuned)]
+    rivals += [CorrectedScorer.fit(one, train, validation, "sinkhorn") for one in (PlainScorer(), tuned)]
+
+    def found(scorer: Scorer) -> float:
+        scores = evaluate_retrieval(test, scorer)
+        return scores["T2I R@1"] + scores["I2T R@1"]
+
+    assert found(editor) > 1.2 * max(map(found, rivals))
+    plain, edited, shown = (
+        rows @ torch.linalg.inv(sae.directions)
+        for rows in (
+            test.images,
+            editor.edit(test.images, test.texts),
+            editor.shown.edit(test.images, test.texts),
+        )
+    )
+    for rows in (edited, shown):
+        assert rows[told].sum() > 0.85 * plain[told].sum()
+        assert rows[untold].sum() < 0.3 * plain[untold].sum()
+    other = editor.edit(test.images, test.texts.roll(1, 0)) @ torch.linalg.inv(sae.directions)
+    assert other[told].sum() < 0.4 * plain[told].sum()  # by the caption of another image
+
+
+def test_what_a_caption_rules_out_is_kept_too():
+    """Concepts 0 and 1 exclude each other: a caption that tells one speaks of the other as well."""
+    draw = torch.Generator().manual_seed(0)
+    concepts = F.normalize(torch.randn(CONCEPTS, CONCEPTS, generator=torch.Generator().manual_seed(0)), dim=1)
+
+    def pairs(images: int, name: str) -> Embeddings:
+        first = torch.rand(images, generator=draw) < 0.5
+        codes = torch.zeros(images, CONCEPTS)
+        codes[:, 0], codes[:, 1] = first.float(), (~first).float()
+        rest = torch.rand(images, CONCEPTS, generator=draw)
+        rest[:, :2] = 0
+        codes.scatter_(1, rest.topk(SHOWN - 1, dim=1).indices, 1.0)
+        texts = torch.where(first[:, None], concepts[0], concepts[1]) + 0.05 * torch.randn(
+            images, CONCEPTS, generator=draw
+        )
+        return Embeddings.from_arrays(codes @ concepts, texts, range(images), ids=[f"{name}{i}" for i in range(images)])
+
+    editor = CaptionEditor.fit(
+        planted_sae(), pairs(2000, "a"), pairs(100, "b"), form="residual", length_exponent=0.0, steps=1
+    )
+    mask = editor.mask(concepts[:2])
+    assert mask[:, :2].min() > 0.9  # both, whichever is told
+    assert mask[:, 2:].mean() < 0.2
+
+
+def test_the_form_that_shows_keeps_what_is_told_and_nothing_else(taught):
+    editor, *_, (test, *_) = taught
+    shown = editor.shown
+    mask = shown.mask(test.texts)
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(mask, (editor.mask(test.texts) >= 0.5).float())
+    code = editor.sae.encode(test.images).dense()
+    expected = (mask * code) @ editor.sae.directions + editor.sae.bias
+    torch.testing.assert_close(shown.edit(test.images, test.texts), expected, atol=1e-4, rtol=1e-4)
+    score = (expected * shown.text(test.texts)).sum(1) / test.images.norm(dim=1)
+    torch.testing.assert_close(shown.score(test.images, test.texts).diagonal(), score, atol=1e-4, rtol=1e-4)
+
+
+def test_the_form_that_shows_is_of_taught_editors_and_not_saved(taught, tmp_path):
+    editor, *_ = taught
+    with pytest.raises(InputError, match="mask was not taught"):
+        _ = CaptionEditor(editor.sae, EditorConfig()).shown
+    with pytest.raises(InputError, match="The form that shows is not saved"):
+        editor.shown.save(tmp_path / "shown")
 
 
 def test_it_finds_what_the_same_text_side_and_an_open_mask_do_not(taught):
@@ -122,12 +206,11 @@ def test_an_untrained_one_is_the_plain_cosine():
 
 def test_bad_input_is_named(taught):
     editor, (train, *_), (validation, *_), _ = taught
-    for form, exponent in (("reconstruct", 0.0), ("gated", 1.0)):
-        with pytest.raises(InputError, match=f"The form '{form}' .* choose teacher='contrast'"):
-            EditorConfig(form=form, teacher="presence", length_exponent=exponent)
+    with pytest.raises(InputError, match=r"The form .reconstruct. .* choose teacher='contrast'"):
+        EditorConfig(form="reconstruct", teacher="presence")
     with pytest.raises(InputError, match="strength is 2 and level"):
         editor.with_strength(2)
-    with pytest.raises(InputError, match="Only an edit whose mask was taught"):
+    with pytest.raises(InputError, match="mask was not taught"):
         CaptionEditor(editor.sae, EditorConfig()).with_strength(1.0)
     with pytest.raises(InputError, match="sparsity weighs a mask that learns by contrast"):
         CaptionEditor.fit(editor.sae, train, validation, teacher="presence", form="residual", sparsity=0.1)

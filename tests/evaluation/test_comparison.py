@@ -236,30 +236,30 @@ def test_examples_follow_their_rules(finished, sets):
         assert example.kind == ("short" if example.caption.startswith("2") else "long")
         assert {latent.name for latent in example.explanation.latents} <= {*names}
         assert not any(pair.captions for pair in example.explanation.image_memory)
-        assert example.shown is None
+        assert example.shown.edited_score == pytest.approx(sum(example.shown.parts.values()), abs=1e-5)
 
 
 def test_examples_know_names_words_and_the_form_that_shows(finished, sets):
     train, _, tests = sets
     folder = finished[1] / "seed-0"
     sae, editor = SparseAutoencoder.load(folder / "sae"), CaptionEditor.load(folder / "edited")
-    taught = CaptionEditor.fit(sae, *sets[:2], form="residual", teacher="presence", length_exponent=0.0, steps=10)
-    shown = taught.with_strength(1.0, 0.0)
     certainty = torch.linspace(0.1, 0.9, 48)
     names = replace(
         name_latents(sae, embeddings=train), names=[f"name {row}" for row in range(48)], certainty=certainty
     )
-    options = {"remembered": train, "shown": shown, "per_rule": 1}
+    options = {"remembered": train, "per_rule": 1}
     for example in pick_examples(tests["first"], editor, names, **options):
         for latent in (*example.explanation.latents, *example.shown.latents):
             assert latent.certainty == pytest.approx(float(certainty[latent.index]))
         assert all(pair.captions for pair in example.explanation.image_memory)
         image = tests["first"].images[tests["first"].ids.index(example.image_id)]
-        alone = shown.explain_edit(image, tests["first"].texts[example.row])
+        alone = editor.shown.explain_edit(image, tests["first"].texts[example.row])
         assert example.shown.edited_score == alone.edited_score
         assert example.shown.edited_score == pytest.approx(sum(example.shown.parts.values()), abs=1e-5)
     for card in pick_latents(tests["first"], sae, names, count=5, top=3):
         assert (card.certainty, card.source) == (pytest.approx(float(certainty[card.latent])), "captions")
+    by_contrast = CaptionEditor.fit(sae, *sets[:2], teacher="contrast", steps=2)
+    assert {example.shown for example in pick_examples(tests["first"], by_contrast, per_rule=1)} == {None}
     unnamed = pick_latents(tests["first"], sae, replace(names, names=[""] * 48), count=5, top=3)
     assert {card.certainty for card in unnamed} == {None}
 

@@ -29,6 +29,9 @@ class Explain:
     editor: Path | None = None
     """Folder of a caption editor of that encoder: its score is then printed beside the plain one, part by part, and the
     figure tells which concepts it keeps and drops."""
+    shown: bool = False
+    """Explain the editor's form that shows, which keeps what the caption tells and drops the rest, in place of its form
+    that scores."""
     names: Path | None = None
     """Folder of names for the editor's latents, written by 'boresight names'."""
     remembered: Path | None = None
@@ -56,12 +59,17 @@ class Explain:
 
         if (self.csv is None) != (len(self.pair) == 2) or (self.csv is not None and self.pair):
             raise InputError('Pass an image and a caption in quotes (boresight explain photo.jpg "a dog"), or --csv.')
+        editor = None if self.editor is None else CaptionEditor.load(self.editor)
+        if self.shown:
+            if editor is None:
+                raise InputError("--shown is a form of an editor; pass --editor too.")
+            editor = editor.shown
         options = {} if self.layer is None else {"layer": self.layer}
         encoder = open_encoder(self.encoder, device=self.device, dtype=self.dtype)
         settings: dict[str, Any] = {
             "method": self.method,
             "target": self.target,
-            "editor": None if self.editor is None else CaptionEditor.load(self.editor),
+            "editor": editor,
             "names": None if self.names is None else LatentNames.load(self.names),
             "batch_size": self.batch_size,
             "seed": self.seed,

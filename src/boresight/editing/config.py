@@ -53,9 +53,9 @@ class EditorConfig:
             2507.22264); 'plain' is x, the opponent without an edit.
         mask: network of m, see `boresight.editing.masks`; 'raw' and 'plain' have none of these.
         teacher: what the mask learns from. 'presence', ours: which latents of the matching image a caption tells
-            (`boresight.editing.presence`); the edit then has a learnt strength s and level v, and is
-            x - s D z + s D(m * a) with a = (1 - v) z + v z_mean where z > 0. 'contrast' (TEVI, as we read it): InfoNCE
-            together with all else; then s = 1 and v = 0. Only 'contrast' goes with 'reconstruct', and with 'gated'
+            (`boresight.editing.presence`); the edit then has a learnt strength s and level v, and x - D((1-m)*z) is
+            x - s D z + s D(m * a) with a = (1 - v) z + v min(2 z, z_usual). 'contrast' (TEVI, as we read it): InfoNCE
+            together with all else; then s = 1 and v = 0. Only 'contrast' goes with 'reconstruct'; in 'gated' v = 0
             where the score is divided.
         text: 'finetuned' learns a linear head on the caption embedding (TEVI fine-tunes the text tower; a head on its
             output is our choice), 'frozen' uses the embedding as it is.
@@ -85,11 +85,8 @@ class EditorConfig:
                 raise InputError(f"There is no {name} '{getattr(self, name)}'; choose one of {choices}.")
         if not 0 <= self.length_exponent <= 1:
             raise InputError(f"length_exponent is {self.length_exponent}; choose between 0 (undivided) and 1 (cosine).")
-        if self.taught and (self.form == "reconstruct" or (self.form == "gated" and self.length_exponent > 0)):
-            raise InputError(
-                f"The form '{self.form}' with length_exponent {self.length_exponent:g} has no strength of the edit; "
-                "choose teacher='contrast', or the form 'residual', or 'gated' with length_exponent=0."
-            )
+        if self.taught and self.form == "reconstruct":
+            raise InputError("The form 'reconstruct' has no strength of the edit; choose teacher='contrast'.")
 
     @property
     def taught(self) -> bool:
@@ -107,9 +104,14 @@ class EditorConfig:
         return self.form in ("gated", "raw")
 
     @property
+    def levels(self) -> bool:
+        """Whether the edit has a level: not where its length is taken before latents are dropped."""
+        return self.taught and not (self.has_gate and self.divides)
+
+    @property
     def offset(self) -> float:
         """The weight of a latent in the edit is its mask minus this."""
-        return 0.0 if self.form == "reconstruct" or self.taught else 1.0
+        return 0.0 if self.form == "reconstruct" or self.levels else 1.0
 
     @property
     def divides(self) -> bool:
@@ -128,16 +130,15 @@ class EditorOptions:
 
     form: Form | None = None
     """Form of the edit; 'raw' and 'plain' are the opponents without an autoencoder and without an edit. Left out, it
-    is 'gated'; without a memory 'residual' is trained too, and the better on validation is returned: it wins where
-    images hold much that captions leave out and the autoencoder has found it. The loop is the same for all."""
+    is 'gated'; without a memory 'residual' is trained too, and the better on validation is returned. The loop is the
+    same for all."""
     memory: MemoryKind | None = None
     """Whether the editor keeps training pairs and moves captions ('text') or images too ('both') by them. Left out,
-    it is 'both' for the form 'gated' and 'none' for the others; where the form is left out too, 'gated' is also
-    trained without one, and the better on validation is returned."""
-    teacher: Teacher = "contrast"
-    """What the mask learns from, see `EditorConfig`. 'presence' is the edit that can be read: what the caption tells
-    stays, the rest goes, by a strength that validation chooses; it needs the form 'residual', or 'gated' with
-    length_exponent=0."""
+    it is 'both' for the form 'gated' and 'none' for the others."""
+    teacher: Teacher | None = None
+    """What the mask learns from, see `EditorConfig`. Left out, it is 'presence', the edit that can be read: what the
+    caption tells stays and the rest goes, by a strength that validation chooses; and 'contrast' for 'reconstruct', and
+    where `sparsity` is asked for."""
     text: TextKind = "finetuned"
     """Whether a linear head on the caption embedding is learnt."""
     correction: Literal["nnn", "sinkhorn", "none"] = "nnn"
@@ -198,9 +199,7 @@ class EditorFit(EditorOptions):
         tried: list[tuple[Form, float, MemoryKind]]
         if self.form is None:
             tried = [("gated", p, self.memory or "both") for p in exponents]
-            if self.memory is None:
-                tried.append(("gated", exponents[-1], "none"))
-            elif self.memory == "none":
+            if self.memory == "none":
                 tried.append(("residual", exponents[-1], "none"))
         else:
             usual: MemoryKind = "both" if self.form == "gated" else "none"
@@ -211,7 +210,7 @@ class EditorFit(EditorOptions):
             EditorConfig(
                 form=form,
                 mask=self.mask,
-                teacher=self.teacher,
+                teacher=self.teacher or ("contrast" if form == "reconstruct" or self.sparsity else "presence"),
                 text=self.text,
                 length_exponent=p,
                 memory=memory,

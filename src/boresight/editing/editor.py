@@ -17,9 +17,10 @@ from boresight.editing import attributes, training
 from boresight.editing.attributes import Values, Words
 from boresight.editing.config import EditorConfig, EditorFit
 from boresight.editing.explanation import Explanation, explain_edit
-from boresight.editing.masks import OnesMask, RandomMask, log_odds
+from boresight.editing.masks import HardMask, OnesMask, RandomMask, log_odds
 from boresight.editing.memory import Memory
 from boresight.editing.model import EditModel
+from boresight.editing.presence import teach_presence
 from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.sae import LatentNames, SparseAutoencoder
@@ -100,10 +101,16 @@ class CaptionEditor(EditModel):
         training.check_sets(train, validation)
         frozen = copy.deepcopy(sae).to(pick_device(device))
         editors: list[CaptionEditor] = []
+        taught: CaptionEditor | None = None
         reached = []
         for candidate in config.candidates():
             editor = cls(frozen, candidate, encoder_of(train))
             editor.manifest["options"] = config.of_training()
+            if candidate.taught and config.steps != 0:
+                if taught is None:
+                    taught = editor
+                    teach_presence(editor, train, config)
+                editor.mask_network, editor.usual = taught.mask_network, taught.usual
             editor.manifest["history"], recalls = training.train_editor(editor, train, validation, config)
             reached.append(recalls)
             editors.append(editor)
@@ -205,6 +212,28 @@ class CaptionEditor(EditModel):
         for name, size in (("mask_network", self.sae.n_latents), ("gate_network", self.width)):
             if (network := getattr(self, name)) is not None:
                 setattr(twin, name, RandomMask(network, seed) if kind == "random" else OnesMask(size))
+        if kind == "ones" and self.config.taught:  # a level would count what it keeps
+            twin._dial(float(self.strength_and_level[0].detach()), 0.0)
+        return twin
+
+    @property
+    def shown(self) -> CaptionEditor:
+        """The form that shows, beside the form that scores: what the caption tells stays whole, the rest goes whole.
+
+        Validation may choose a faint edit, since that is what scores best. This is the full one, in the paper's form:
+        D(m * z) + b with the same mask decided at a half, so the latents that are told stay as they are, and all else
+        goes, also what the autoencoder does not explain. It has the text head of this editor but no gate, no memory
+        and no correction. Shares weights with this editor; what its scores cost is a row of every comparison.
+
+        Example:
+            editor.shown.edit(images, texts)  # image i less all that caption i does not tell
+
+        Raises InputError where the mask was not taught what a caption tells.
+        """
+        self._require_taught()
+        config = EditorConfig(form="reconstruct", teacher="contrast", mask=self.config.mask, text=self.config.text)
+        twin = self._twin(config)
+        twin.mask_network, twin.gate_network, twin.memory = HardMask(self.mask_network), None, None
         return twin
 
     def uncorrected(self) -> CaptionEditor:
@@ -217,14 +246,23 @@ class CaptionEditor(EditModel):
         Validation may have chosen a faint edit, which scores best; 1 shows what the caption tells and what it leaves
         out. Shares weights with this editor. Raises InputError where the mask was not taught, or beyond [0, 1].
         """
-        if not self.config.taught:
-            raise InputError("Only an edit whose mask was taught what a caption tells has a strength; see `teacher`.")
+        self._require_taught()
         chosen = [float(self.strength_and_level[1].detach()) if level is None else level]
         if not all(0 <= value <= 1 for value in (strength, *chosen)):
             raise InputError(f"strength is {strength} and level {chosen[0]}; choose between 0 and 1.")
         twin = self._twin(self.config)
-        twin.dials = torch.nn.Parameter(log_odds([strength, *chosen]).to(self.device), requires_grad=False)
+        twin._dial(strength, *chosen)
         return twin
+
+    def _dial(self, strength: float, level: float) -> None:
+        self.dials = torch.nn.Parameter(log_odds([strength, level]).to(self.device), requires_grad=False)
+
+    def _require_taught(self) -> None:
+        if not self.config.taught:
+            raise InputError(
+                "This editor's mask was not taught what a caption tells, so it has no strength and no form that shows; "
+                "fit one with teacher='presence'."
+            )
 
     def _twin(self, config: EditorConfig) -> CaptionEditor:
         twin = CaptionEditor(self.sae, config, self.manifest)
@@ -237,6 +275,8 @@ class CaptionEditor(EditModel):
         """Write a self-contained folder, autoencoder included. Raises ArtefactError when it cannot be written."""
         controlled = any(isinstance(network, RandomMask) for network in (self.mask_network, self.gate_network))
         opened = isinstance(self.mask_network, OnesMask) and self.config.mask != "ones"
+        if isinstance(self.mask_network, HardMask):
+            raise InputError("The form that shows is not saved; save the editor and take `shown` of it again.")
         if controlled or opened or isinstance(self.gate_network, OnesMask):
             raise InputError("A control is not saved; save the editor and call control() again.")
         parts: dict[str, Any] = {"config": asdict(self.config), "sae": self.sae.described()}

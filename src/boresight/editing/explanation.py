@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boresight.editing.masks import HALF
 from boresight.editing.memory import Memory, Recall
 from boresight.editing.model import EditModel
 from boresight.editing.scorer import PreparedImages
@@ -30,7 +31,6 @@ KEPT, LEFT, MOVED, REST = "latents kept", "latents dropped, what is left", "memo
 CAPTION, HEAD, PICTURED, GATE = "caption", "text head", "memory", "gate"
 IMAGE_HUBNESS, TEXT_HUBNESS = "hubness of the image", "hubness of the caption"
 SHOWN_DIGITS = 4
-HALF = 0.5  # of a mask, from where a latent counts as kept
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from boresight.seeds import generator
 OPEN = 20.0  # log-odds at which the sigmoid is exactly 1 in float32
 START = 3.0
 GATE_START = 2.0
+SHARPNESS, RAISED, LOWERED = 3.0, 1.0, 1.5
+HALF = 0.5  # of a mask, from where a latent counts as kept
 
 
 def log_odds(shares: Sequence[float]) -> Tensor:
@@ -34,7 +36,9 @@ def log_odds(shares: Sequence[float]) -> Tensor:
 
 
 class _LearntMask(nn.Module, ABC):
-    """m = sigmoid(log-odds of the caption)."""
+    """m = sigmoid(log-odds of the caption); a taught one as in `boresight.editing.presence`."""
+
+    taught = False  # then the log-odds are shifts from the base rate of each latent
 
     @abstractmethod
     def logits(self, texts: Tensor) -> Tensor:
@@ -42,7 +46,10 @@ class _LearntMask(nn.Module, ABC):
 
     def forward(self, texts: Tensor) -> Tensor:
         """(T, n) in [0, 1]. texts: (T, d), unit."""
-        return self.logits(texts).sigmoid()
+        asked = self.logits(texts)
+        if self.taught:
+            asked = SHARPNESS * torch.maximum(asked - RAISED, -asked - LOWERED)
+        return asked.sigmoid()
 
 
 class MlpMask(_LearntMask):
@@ -70,9 +77,10 @@ class MlpMask(_LearntMask):
         hidden = F.gelu(self.first(texts * texts.shape[1] ** 0.5))
         return torch.addmm(self.last.bias.unsqueeze(1), self.last.weight, hidden.t()).t()
 
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """What the log-odds are linear in: a weight matrix, and the bias (n,) of each latent."""
-        return self.last.weight, self.last.bias
+    @property
+    def latent_bias(self) -> nn.Parameter:
+        """(n,) of each latent, whatever the caption."""
+        return self.last.bias
 
 
 class BilinearMask(_LearntMask):
@@ -103,9 +111,10 @@ class BilinearMask(_LearntMask):
         asked = texts @ self.map.t() * self.SCALE
         return torch.addmm(self.bias.unsqueeze(1), self.directions, asked.t()).t()
 
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """What the log-odds are linear in: a weight matrix, and the bias (n,) of each latent."""
-        return self.map, self.bias
+    @property
+    def latent_bias(self) -> nn.Parameter:
+        """(n,) of each latent, whatever the caption."""
+        return self.bias
 
 
 class OnesMask(nn.Module):
@@ -138,10 +147,22 @@ class RandomMask(nn.Module):
         return kept.gather(1, torch.stack(order).to(kept.device)) if order else kept
 
 
-def make_mask(kind: MaskKind, directions: Tensor) -> Any:
+class HardMask(nn.Module):
+    """Another mask, decided: a latent stays whole or goes whole."""
+
+    def __init__(self, mask: nn.Module) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, texts: Tensor) -> Tensor:
+        """(T, n), 0 or 1. texts: (T, d), unit."""
+        return (self.mask(texts) >= HALF).float()
+
+
+def make_mask(kind: MaskKind, directions: Tensor, *, taught: bool = False) -> Any:
     """A mask network in its open state. directions: (n, d)."""
-    if kind == "bilinear":
-        return BilinearMask(directions)
-    if kind == "mlp":
-        return MlpMask(directions.shape[1], directions.shape[0])
-    return OnesMask(directions.shape[0])
+    if kind == "ones":
+        return OnesMask(directions.shape[0])
+    mask = BilinearMask(directions) if kind == "bilinear" else MlpMask(directions.shape[1], directions.shape[0])
+    mask.taught = taught
+    return mask

@@ -42,7 +42,7 @@ def reference_edit(model: EditModel, x: Tensor, t: Tensor) -> tuple[Tensor, Tens
     t = F.normalize(t, dim=0)
     m, r, s, v = model.mask(t[None])[0], model.gate(t[None])[0], *model.strength_and_level
     z, decoder, b = model.sae.encode(x[None]).dense()[0], model.sae.directions, model.sae.bias
-    a = (1 - v) * z + v * model.usual * (z > 0)
+    a = (1 - v) * z + v * torch.minimum(2 * z, model.usual)
     u, moved, memory = F.normalize(t + model.head_map @ t + model.head_bias, dim=0), x, model.memory
     if memory is not None:
         u = F.normalize(u + memory.strengths[1] * memory.pictured(memory.near_texts(t[None]))[0], dim=0)
@@ -73,7 +73,7 @@ class EditModel(nn.Module):
         config: what this editor is.
         mask_network: texts (T, d) -> (T, n_latents) in [0, 1]; None where the form has no latents.
         dials: (2,), log-odds of the edit's strength and level, see `EditorConfig`; learnt where the mask is taught.
-        usual: (n_latents,) mean activation of each latent where it is active in training; 0 until it is taught.
+        usual: (n_latents,) usual activation of each latent in training (`boresight.editing.presence`); 0 until taught.
         gate_network: texts (T, d) -> (T, d) in [0, 1], the gate of 'gated' and 'raw'; None in the others.
         head_map, head_bias: (d, d) and (d,), zero at the start; u = unit(t + head_map t + head_bias) for a unit t.
         memory: of training pairs, which moves u and the images; None without one.
@@ -86,7 +86,9 @@ class EditModel(nn.Module):
         self.config = config
         self.sae = sae
         directions = sae.directions.detach()
-        self.mask_network: Any = make_mask(config.mask, directions) if config.has_latents else None
+        self.mask_network: Any = None
+        if config.has_latents:
+            self.mask_network = make_mask(config.mask, directions, taught=config.taught)
         self.gate_network: Any = BilinearMask(torch.eye(sae.width), GATE_START) if config.has_gate else None
         learns = config.text == "finetuned"
         self.head_map = nn.Parameter(torch.zeros(sae.width, sae.width), requires_grad=learns)
@@ -109,12 +111,12 @@ class EditModel(nn.Module):
         if not self.config.taught:
             return self.dials.new_ones(()), self.dials.new_zeros(())
         strength, level = self.dials.sigmoid()
-        return strength, level
+        return strength, level if self.config.levels else torch.zeros_like(level)
 
     @property
     def held(self) -> float:
         """How much of each active latent the caption-free side of the edit still holds."""
-        return 1 - float(self.strength_and_level[0].detach()) if self.config.taught else self.config.offset
+        return 1 - float(self.strength_and_level[0].detach()) if self.config.levels else self.config.offset
 
     @property
     def width(self) -> int:
@@ -294,9 +296,11 @@ class EditModel(nn.Module):
         if not self.config.taught:
             return base, codes.indices, codes.values
         strength, level = self.strength_and_level
-        usual = self.usual[codes.indices] * (codes.values > 0)
+        if not self.config.levels:
+            return base, codes.indices, strength * codes.values
+        counted = torch.minimum(2 * codes.values, self.usual[codes.indices])
         explained = F.embedding_bag(codes.indices, self.sae.directions, per_sample_weights=codes.values, mode="sum")
-        return base - strength * explained, codes.indices, strength * torch.lerp(codes.values, usual, level)
+        return base - strength * explained, codes.indices, strength * torch.lerp(codes.values, counted, level)
 
     def lengths(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
         """(N, T) relative lengths l of edits whose score is divided. Raises InputError for another editor's sides."""

@@ -1,12 +1,14 @@
-"""A mask that is taught what a caption tells: which latents of the matching image are active.
+"""A mask that is taught what a caption tells: which latents of the matching image it makes more or less likely.
 
 Contrast alone leaves a mask open, since dropping nothing already matches. What a caption tells is another question, and
 its answer stands in the training pairs: given t, is latent l of its image active? By binary cross-entropy,
 
-    P(z_l > 0 | t) = sigmoid(a_l(t)),    m_l(t) = sigmoid(SHARPNESS (a_l(t) - log-odds of the base rate of l - RAISED))
+    P(z_l > 0 | t) = sigmoid(b_l + e_l(t)),  with b_l the log-odds of how often l is active at all
+    m_l(t) = sigmoid(SHARPNESS max(e_l(t) - RAISED, -e_l(t) - LOWERED))
 
-so a latent is kept where the caption raises its odds well above how often it is active anyway: by a factor of e at
-m = 1/2. Our choice; how TEVI (arXiv 2606.07451) trains its mask is not known here.
+so a latent is kept where the caption raises its odds by a factor of e or more, and where it lowers them by e^1.5 or
+more: what a caption rules out it also speaks of, and an image that shows it has to pay for it. Our choice; how TEVI
+(arXiv 2606.07451) trains its mask is not known here.
 """
 
 from __future__ import annotations
@@ -24,8 +26,6 @@ from boresight.progress import progress
 from boresight.sae.model import SaeModel
 from boresight.seeds import generator
 
-SHARPNESS = 2.0
-RAISED = 1.0
 STEPS = 300
 START = (0.0, -1.0)  # log-odds of the strength and of the level where training begins
 _BATCH = 256
@@ -35,7 +35,9 @@ _ENCODED_AT_ONCE = 16384
 def teach_presence(editor: EditModel, train_set: Embeddings, options: EditorFit) -> None:
     """Train the mask of an editor in place, one caption of an image a step, and take each latent's usual activation.
 
-    Latents never active in training stay open: nothing is known of them. Memory: O(batch x n_latents + images x k).
+    Then the mask is frozen. Latents never active in training stay open: nothing is known of them. The usual activation
+    is sum z^2 / sum z over training: a mean in which the many faint activations of a code hardly count.
+    Memory: O(batch x n_latents + images x k).
     """
     sae, mask, device = editor.sae, editor.mask_network, editor.device
     indices, values = _codes(sae, train_set.images)
@@ -43,14 +45,14 @@ def teach_presence(editor: EditModel, train_set: Embeddings, options: EditorFit)
     flat, counts = indices[active], torch.zeros(sae.n_latents, device=device)
     counts.index_add_(0, flat, torch.ones_like(values[active]))
     with torch.no_grad():
-        editor.usual.zero_().index_add_(0, flat, values[active]).div_(counts.clamp_min(1))
+        weighed = torch.zeros_like(counts).index_add_(0, flat, values[active])
+        editor.usual.zero_().index_add_(0, flat, values[active].square()).div_(weighed.clamp_min(1e-12))
     if not hasattr(mask, "start"):
         return
     live, base = (counts > 0) & (counts < len(indices)), torch.logit((counts / len(indices)).clamp(1e-6, 1 - 1e-6))
     mask.start(options.seed)
-    weight, bias = mask.affine()
     with torch.no_grad():
-        bias.copy_(base)
+        mask.latent_bias.copy_(base)
     groups = decay_groups(list(mask.parameters()), options.mask_learning_rate, options.weight_decay)
     optimizer = torch.optim.AdamW(groups)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
@@ -69,8 +71,8 @@ def teach_presence(editor: EditModel, train_set: Embeddings, options: EditorFit)
         optimizer.step()
         schedule.step()
     with torch.no_grad():
-        weight.mul_(SHARPNESS)
-        bias.sub_(base + RAISED).mul_(SHARPNESS).masked_fill_(~live, OPEN)
+        mask.latent_bias.sub_(base).masked_fill_(~live, OPEN)
+    mask.requires_grad_(False)
 
 
 @torch.no_grad()

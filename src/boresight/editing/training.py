@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from boresight.editing.learning import captions_of_images, decay_groups
 from boresight.editing.masks import log_odds
 from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, joined_neighbours, remember
 from boresight.editing.model import EditModel
-from boresight.editing.presence import START, teach_presence
+from boresight.editing.presence import START
 from boresight.editing.scorer import PreparedImages
 from boresight.embeddings.embeddings import Embeddings, check_rows
 from boresight.errors import InputError
@@ -31,6 +31,7 @@ _MAX_SCALE = 100.0
 _DIAL_RATE = 5e-2
 _STRENGTHS = (1.0, 0.75, 0.5, 0.25, 0.0)
 _LEVELS = (0.0, 0.5, 1.0)
+_AS_GOOD = 1.0  # of a sum of six recalls, 0 to 600: less than a seed changes
 _PREPARED_FLOATS = 2**26
 _RECALLED_AT_ONCE = 8192
 
@@ -63,6 +64,8 @@ def train_editor(
 ) -> tuple[list[dict[str, float]], float]:
     """Train `editor` in place and leave the best state on validation in it, less its hubness where it has a memory.
 
+    A mask that is taught has been taught before.
+
     Returns:
         One entry for each look at validation: `step`, `recall_sum`, and `loss` (mean since the last look); and the sum
         of recalls that the editor as it is left reaches there.
@@ -74,8 +77,6 @@ def train_editor(
         recall = TrainingNeighbours(editor.memory, train_set, slots, moves_images=editor.config.memory == "both")
     groups = _parameter_groups(editor, options)
     steps = options.steps_for(len(train_set)) if groups else 0
-    if steps and editor.config.taught:
-        teach_presence(editor, train_set, options)  # before all else: of an edit that does not pay it is left to show
     chooser = _Chooser(editor, validation, options.seed)
     history = [{"step": 0.0, "recall_sum": chooser.recall_sum()}]
     best = copy.deepcopy(editor.state_dict())
@@ -103,19 +104,25 @@ def train_editor(
 
 @torch.no_grad()
 def _choose_dials(editor: EditModel, chooser: _Chooser) -> float:
-    """The level, then the strength, that finds most on validation: what is learnt, or one of a few others.
+    """The level that finds most on validation, then the strongest edit that finds within _AS_GOOD of the most.
 
-    Returns the sum of recalls that is reached.
+    Tried are what is learnt and a few others. Returns the sum of recalls that is reached.
     """
-    best = 0.0
-    for dial, tried in ((1, _LEVELS), (0, _STRENGTHS)):
-        reached = {}
+
+    def reached(dial: int, tried: Sequence[float]) -> dict[float, float]:
+        found = {}
         for chosen in (float(editor.dials[dial]), *log_odds(tried).tolist()):
             editor.dials[dial] = chosen
-            reached[chosen] = chooser.recall_sum()
-        editor.dials[dial] = max(reached, key=lambda chosen: reached[chosen])
-        best = max(reached.values())
-    return best
+            found[chosen] = chooser.recall_sum()
+        return found
+
+    if editor.config.levels:
+        found = reached(1, _LEVELS)
+        editor.dials[1] = max(found, key=lambda chosen: found[chosen])
+    found = reached(0, _STRENGTHS)
+    strongest = max(chosen for chosen, recalls in found.items() if recalls >= max(found.values()) - _AS_GOOD)
+    editor.dials[0] = strongest
+    return found[strongest]
 
 
 @torch.no_grad()

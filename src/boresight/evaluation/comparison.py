@@ -27,7 +27,17 @@ from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.comparison_figures import ALL_KINDS, Comparison, HeldOut
 from boresight.evaluation.comparison_models import SCORERS, Finished, SeedModels
-from boresight.evaluation.comparison_rows import ALTERNATIVES, CHANCE, CHANGES, EDITED, PLAIN, ROWS, SHUFFLED, Row
+from boresight.evaluation.comparison_rows import (
+    ALTERNATIVES,
+    CHANCE,
+    CHANGES,
+    EDITED,
+    EDITED_SHOWN,
+    PLAIN,
+    ROWS,
+    SHUFFLED,
+    Row,
+)
 from boresight.evaluation.retrieval import RetrievalScores, chance, evaluate_retrieval
 from boresight.evaluation.verdict import Verdict, hits_by_image, verdict, warn_of_known
 from boresight.progress import progress
@@ -68,7 +78,8 @@ def compare(
         folder: where to keep what is finished: `seed-<s>/sae` and `seed-<s>/edited` (artefacts), and the figures. A
             comparison of the same data and settings that was interrupted goes on from there. `hits/` holds what the
             verdicts are made of.
-        rows: some of ROWS, where not all are wanted; 'plain' and 'chance' are always there.
+        rows: some of ROWS, where not all are wanted; 'plain' and 'chance' are always there, and 'edited, as shown' is
+            where the mask is taught what a caption tells.
 
     Raises:
         InputError: no seed or test set, a repeated seed, a row that is none, kinds of an unknown test set or of another
@@ -82,7 +93,8 @@ def compare(
     settings = {"n_latents": n_latents, "k": k, "sae": dict(sae_options or {}), "editor": dict(editor_options or {})}
     if unknown := [row.name for row in rows if row not in ROWS]:
         raise InputError(f"There is no row '{unknown[0]}'; choose from {', '.join(row.name for row in ROWS)}.")
-    rows = [row for row in ROWS if row in rows or row in (PLAIN, CHANCE)]
+    taught = all(candidate.taught for candidate in EditorFit(**dict(editor_options or {})).candidates())
+    rows = [row for row in ROWS if (row in rows and (taught or row != EDITED_SHOWN)) or row in (PLAIN, CHANCE)]
     judged = {EDITED, *ALTERNATIVES} if EDITED in rows else set()
     started = time.monotonic()
     made_from = {"digest": _digest(settings, train, validation, tests, kinds)}

@@ -21,6 +21,7 @@ from boresight.errors import ArtefactError
 from boresight.evaluation.comparison_rows import (
     CHANGES,
     EDITED,
+    EDITED_SHOWN,
     EDITED_UNCORRECTED,
     PLAIN_NNN,
     PLAIN_SINKHORN,
@@ -82,6 +83,7 @@ SCORERS: dict[Row, Callable[[SeedModels], Scorer]] = {
     RANDOM: lambda models: models.edited.control("random", models.seed),
     SHUFFLED: lambda models: models.edited,  # on other images
     EDITED_UNCORRECTED: lambda models: models.edited.uncorrected(),
+    EDITED_SHOWN: lambda models: models.edited.shown,
     PLAIN_NNN: lambda models: models.corrected(PlainScorer(pick_device(models.device)), "nnn"),
     PLAIN_SINKHORN: lambda models: models.corrected(PlainScorer(pick_device(models.device)), "sinkhorn"),
     **{row: partial(SeedModels.editor, **changes) for row, changes in CHANGES.items()},

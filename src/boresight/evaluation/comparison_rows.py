@@ -35,6 +35,7 @@ RAW = Row("raw-dimension mask", "opponent", "the same training, a mask over the 
 REBUILT = Row("SAE reconstruction", "opponent", "every latent kept (m = 1), no training of the text side")
 EDITED = Row("edited", "ours", "mask over latents, gate over dimensions, memory and its correction of hubness")
 EDITED_UNCORRECTED = Row("edited, hubness kept", "ours", "'edited' without the correction of hubness")
+EDITED_SHOWN = Row("edited, as shown", "ours", "the form that shows: what the caption tells stays, all else goes")
 EDITED_MASKS = Row("edited, no memory", "ours", "mask over latents and gate over dimensions alone")
 EDITED_REBUILT = Row("edited, reconstruct", "ours", "the form of the paper, a mask over latents alone: x~ = D(m z) + b")
 RANDOM = Row("random mask", "control", "the trained masks of 'edited', their entries exchanged among latents")
@@ -52,6 +53,7 @@ ROWS = (
     REBUILT,
     EDITED,
     EDITED_UNCORRECTED,
+    EDITED_SHOWN,
     MEMORY,
     EDITED_MASKS,
     EDITED_REBUILT,

@@ -57,7 +57,7 @@ class Example:
         rankings: way -> the first images, the true one always among them.
         kind: of the caption; '' where there are none.
         explanation: what the caption keeps and drops of its own image, where an editor was asked.
-        shown: the same by an editor whose edit is there to be read, where one was asked.
+        shown: the same by the editor's form that shows, where it has one.
     """
 
     row: int
@@ -93,7 +93,6 @@ def pick_examples(
     names: Sequence[str] | LatentNames = (),
     *,
     remembered: Embeddings | None = None,
-    shown: CaptionEditor | None = None,
     kinds: Sequence[str] | None = None,
     per_rule: int = 2,
     top: int = 5,
@@ -104,8 +103,6 @@ def pick_examples(
     Args:
         names: of all latents, '' for those that go by their number; or none.
         remembered: the training set with its captions, for the words of the pairs that the editor remembers.
-        shown: an editor of the same latents whose edit drops what the caption leaves out, to be read beside the one
-            that scores: one with a taught mask at full strength (`with_strength(1.0)`).
         kinds: M strings shown beside the captions.
         top: images shown of each ranking.
 
@@ -118,7 +115,7 @@ def pick_examples(
         image, text = embeddings.images[embeddings.owners[example.row]], embeddings.texts[example.row]
         pair = image.float(), text.float()
         explanation = editor.explain_edit(*pair, names=names or None, remembered=remembered)
-        told = None if shown is None else shown.explain_edit(*pair, names=names or None)
+        told = editor.shown.explain_edit(*pair, names=names or None) if editor.config.taught else None
         kind = "" if kinds is None else kinds[example.row]
         return replace(example, kind=kind, explanation=explanation, shown=told)
 
