@@ -194,3 +194,6 @@ def test_bad_input_is_named(taught):
     wordless = Embeddings.from_arrays(test.images, test.texts, test.owners)
     with pytest.raises(InputError, match="do not keep their captions"):
         Words.of(wordless, Dictionary())
+    alone = Embeddings.from_arrays(test.images[:2], test.texts[:2], [0, 1], captions=["qa", "a qa"])
+    with pytest.raises(InputError, match="one word alone in common, 'qa'"):
+        Words.of(alone, Dictionary())

@@ -33,6 +33,7 @@ NAMED, SAID = 2.0, 6.0  # sharpness over standardised likeness: of a phrase that
 EXCHANGE = 4  # power of the cosine of what stands beside two terms
 _CLIP = 1e-6  # masks beyond it tell no more
 _CAPTIONS = 16384
+_TERMS = 256  # embedded at once
 _ROWS = 4096
 
 
@@ -101,13 +102,16 @@ class Words:
         if train.captions is None:
             raise InputError("These embeddings do not keep their captions, so no words are known; embed them again.")
         terms = vocabulary_from_captions(train.captions, size=size)
+        if len(terms) < 2:
+            raise InputError(f"These captions have one word alone in common, '{terms[0]}'; pass more captions.")
         sums = torch.zeros(len(terms), train.width)
         for start in range(0, len(train.captions), _CAPTIONS):
             block = train.captions[start : start + _CAPTIONS]
             said, _ = terms_by_image(block, range(len(block)), len(block), terms)
             unit = F.normalize(train.texts[start : start + _CAPTIONS].float(), dim=1)
             sums += torch.from_numpy(said.T @ unit.numpy()).float()
-        meanings = F.normalize(encoder.embed_texts(terms).float(), dim=1)
+        parts = [encoder.embed_texts(terms[start : start + _TERMS]) for start in range(0, len(terms), _TERMS)]
+        meanings = F.normalize(torch.cat(parts).float(), dim=1)
         return cls(terms, F.normalize(sums, dim=1), meanings, _exchange(train.captions, terms), encoder)
 
     def values(self, by: str | Sequence[str]) -> Values:
@@ -150,8 +154,8 @@ def telling(editor: EditModel, values: Values) -> Tensor:
     contrast = shares.sqrt().unsqueeze(1) * (raised - shares @ raised)
     if contrast.abs().max() < 1e-3:
         raise InputError("These texts raise the same latents, so they tell no values apart; pass others.")
-    left, _, right = torch.linalg.svd((contrast @ editor.sae.directions).double(), full_matrices=False)
-    return contrast.t() @ (left @ right).float()
+    left, _, right = torch.linalg.svd((contrast @ editor.sae.directions).cpu().double(), full_matrices=False)
+    return contrast.t() @ (left @ right).float().to(editor.device)
 
 
 @torch.no_grad()
