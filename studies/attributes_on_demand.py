@@ -126,7 +126,7 @@ def of_scenes(encoder: Encoder, options: Options) -> str:
     words = {name: Words.of(fitting.train, one) for name, one in readers(encoder, options).items()}
 
     def measure(seed: int) -> Found:
-        editor, found = shown_editor(fitting, seed), defaultdict(dict)
+        editor, found = taught_editor(fitting, seed), defaultdict(dict)
         for column, test in ((None, single), (SEVERAL, several)):
             compared = ways(editor, fitting, test, labelled, words, encoder, SCENE_VALUES, SCENE_NAMES)
             for row, way in compared.items():
@@ -159,7 +159,7 @@ def of_emoji(encoder: Encoder, options: Options) -> str:
     fitted = labelled.pop("train")
 
     def measure(seed: int) -> Found:
-        editor, found = shown_editor(embeddings, seed), defaultdict(dict)
+        editor, found = taught_editor(embeddings, seed), defaultdict(dict)
         for split, test in labelled.items():
             compared = ways(editor, embeddings, test, fitted, words, encoder, values, EMOJI_NAMES)
             for row, way in compared.items():
@@ -220,9 +220,9 @@ def labelled_scenes(encoder: Encoder, count: int, objects: tuple[int, int], seed
     return Labelled(images, values)
 
 
-def shown_editor(fitting: Embeddings, seed: int) -> CaptionEditor:
+def taught_editor(fitting: Embeddings, seed: int) -> CaptionEditor:
     sae = SparseAutoencoder.fit(fitting.train, n_latents=1024, k=32, seed=seed)
-    editor = CaptionEditor.fit(
+    return CaptionEditor.fit(
         sae,
         fitting.train,
         fitting.validation,
@@ -232,7 +232,6 @@ def shown_editor(fitting: Embeddings, seed: int) -> CaptionEditor:
         length_exponent=0.0,
         seed=seed,
     )
-    return editor.with_strength(1.0, 0.0)
 
 
 EDITED = "**edited, values**"

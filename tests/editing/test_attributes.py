@@ -97,7 +97,7 @@ def test_similarities_are_the_cosines_of_what_the_latents_say_for_each_value(see
     editor, draw = random_editor(seed), torch.Generator().manual_seed(seed)
     images, others, texts = (torch.randn(rows, WIDTH, generator=draw) for rows in (5, 4, count))
     similar = editor.similarity(images, others, by=texts)
-    raised = torch.logit(editor.mask(texts).double().clamp(1e-6, 1 - 1e-6))
+    raised = editor.mask_network.logits(F.normalize(texts, dim=1)).detach().double()
     contrast = (raised - raised.mean(0)) / count**0.5
     said = [[contrast @ editor.sae.encode(x[None]).dense()[0].double() for x in rows] for rows in (images, others)]
     for i, one in enumerate(said[0]):

@@ -1,7 +1,8 @@
 """Attributes on demand: images edited by what a phrase names, "the colour of the background", and compared by that.
 
 A caption tells a value of an attribute; a phrase that names the attribute raises the latents of no value. So it is
-read as its values: texts t_1 ... t_V with shares p_v that sum to 1. With a_l(t) the log-odds of the mask of latent l,
+read as its values: texts t_1 ... t_V with shares p_v that sum to 1. With a_l(t) how much t raises the log-odds of
+latent l, as the mask was taught it (`boresight.editing.presence`),
 
     c_vl = a_l(t_v) - sum_u p_u a_l(t_u)    how much more value v raises latent l than the values do together
     y_v  = sqrt(p_v) sum_l c_vl z_l         what the latents of an image say for value v
@@ -31,7 +32,6 @@ from boresight.sae.vocabulary import terms_by_image, vocabulary_from_captions, w
 VALUES = 64  # terms that a phrase is read as, at most
 NAMED, SAID = 2.0, 6.0  # sharpness over standardised likeness: of a phrase that names values, of a text that is a value
 EXCHANGE = 4  # power of the cosine of what stands beside two terms
-_CLIP = 1e-6  # masks beyond it tell no more
 _CAPTIONS = 16384
 _TERMS = 256  # embedded at once
 _ROWS = 4096
@@ -147,10 +147,7 @@ def telling(editor: EditModel, values: Values) -> Tensor:
 
     Raises InputError where the values raise the same latents, and where the form has no latents.
     """
-    if not editor.config.has_latents:
-        raise InputError(f"The form '{editor.config.form}' has no latents to choose from; use 'residual' or 'gated'.")
-    shares = values.shares.to(editor.device)
-    raised = torch.logit(editor.mask(values.texts).clamp(_CLIP, 1 - _CLIP))
+    shares, raised = values.shares.to(editor.device), editor.raised(values.texts)
     contrast = shares.sqrt().unsqueeze(1) * (raised - shares @ raised)
     if contrast.abs().max() < 1e-3:
         raise InputError("These texts raise the same latents, so they tell no values apart; pass others.")

@@ -42,7 +42,10 @@ class _LearntMask(nn.Module, ABC):
 
     @abstractmethod
     def logits(self, texts: Tensor) -> Tensor:
-        """(T, n) log-odds of the mask. texts: (T, d), unit."""
+        """(T, n) log-odds of the mask; of a taught one, by how much a caption raises those of each latent's presence.
+
+        texts: (T, d), unit.
+        """
 
     def forward(self, texts: Tensor) -> Tensor:
         """(T, n) in [0, 1]. texts: (T, d), unit."""
@@ -124,6 +127,10 @@ class OnesMask(nn.Module):
         super().__init__()
         self.n_latents = n_latents
 
+    def logits(self, texts: Tensor) -> Tensor:
+        """(T, n) zeros: no caption raises anything. texts: (T, d), unit."""
+        return texts.new_zeros(len(texts), self.n_latents)
+
     def forward(self, texts: Tensor) -> Tensor:
         """(T, n) in [0, 1]. texts: (T, d), unit."""
         return texts.new_ones(len(texts), self.n_latents)
@@ -135,13 +142,19 @@ class RandomMask(nn.Module):
     The permutation depends on the seed and on the caption's embedding alone, not on its place in a block.
     """
 
-    def __init__(self, mask: nn.Module, seed: int = 0) -> None:
+    def __init__(self, mask: Any, seed: int = 0) -> None:
         super().__init__()
         self.mask, self.seed = mask, seed
 
+    def logits(self, texts: Tensor) -> Tensor:
+        """(T, n), those of the mask, permuted as it is. texts: (T, d), unit."""
+        return self._permuted(self.mask.logits(texts), texts)
+
     def forward(self, texts: Tensor) -> Tensor:
         """(T, n) in [0, 1]. texts: (T, d), unit."""
-        kept = self.mask(texts)
+        return self._permuted(self.mask(texts), texts)
+
+    def _permuted(self, kept: Tensor, texts: Tensor) -> Tensor:
         rows = texts.detach().float().cpu().numpy()
         order = [torch.randperm(kept.shape[1], generator=generator(self.seed, row.tobytes().hex())) for row in rows]
         return kept.gather(1, torch.stack(order).to(kept.device)) if order else kept
@@ -150,9 +163,13 @@ class RandomMask(nn.Module):
 class HardMask(nn.Module):
     """Another mask, decided: a latent stays whole or goes whole."""
 
-    def __init__(self, mask: nn.Module) -> None:
+    def __init__(self, mask: Any) -> None:
         super().__init__()
         self.mask = mask
+
+    def logits(self, texts: Tensor) -> Tensor:
+        """(T, n), those of the mask before it is decided. texts: (T, d), unit."""
+        return self.mask.logits(texts)
 
     def forward(self, texts: Tensor) -> Tensor:
         """(T, n), 0 or 1. texts: (T, d), unit."""

@@ -130,6 +130,16 @@ class EditModel(nn.Module):
         return unit.new_ones(len(unit), self.sae.n_latents) if self.mask_network is None else self.mask_network(unit)
 
     @torch.no_grad()
+    def raised(self, texts: Tensor | np.ndarray) -> Tensor:
+        """(M, n_latents), by how much each caption raises the log-odds of each latent. texts: (M, d).
+
+        Raises InputError where the form has no latents.
+        """
+        if self.mask_network is None:
+            raise InputError(f"The form '{self.config.form}' has no latents to choose from; use 'residual' or 'gated'.")
+        return self.mask_network.logits(self._unit(self.checked(texts, "the texts")))
+
+    @torch.no_grad()
     def gate(self, texts: Tensor | np.ndarray) -> Tensor:
         """(M, d) in [0, 1], what each caption keeps of the dimensions; ones where the form has no gate."""
         unit = self._unit(self.checked(texts, "the captions"))
