@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attributes study-attribution study-clips study-imbalance study-ablations
+STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attributes study-attribution study-clips study-imbalance study-ablations study-pairs
 
 .PHONY: demo test lint reference studies clean $(STUDIES)
 
@@ -63,6 +63,9 @@ study-imbalance: .venv/installed  ## what captions leave out against what editin
 
 study-ablations: .venv/installed  ## what each part of the caption editor brings, hours; ARGS="..." passes options on
 	OMP_NUM_THREADS=1 $(BIN)/python studies/ablations.py $(ARGS)
+
+study-pairs: .venv/installed  ## how many captioned pictures an edit needs, hours; DATA=folder adds the photographs
+	OMP_NUM_THREADS=1 $(BIN)/python studies/how_many_pictures.py $(if $(DATA),--data $(DATA)) $(ARGS)
 
 clean:
 	rm -rf .venv runs report.html docs/reference/boresight docs/reference/*.html docs/reference/*.js
