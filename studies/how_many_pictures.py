@@ -47,7 +47,7 @@ from boresight.evaluation.retrieval import RECALLS
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder
-from boresight.storage import replace_text
+from boresight.storage import MANIFEST, replace_text
 from boresight.tables import Spread, signed
 from flickr8k import Data, fitted_on_halves
 from kept import keep, kept
@@ -87,6 +87,8 @@ class Options:
 
 def main(options: Options) -> None:
     torch.set_num_threads(1)
+    if options.data is None and not options.scenes:
+        raise InputError("There is nothing to measure; pass `data`, or numbers of `scenes`.")
     results: dict[str, dict[int, list[dict[str, float]]]] = {}
     for seed in options.seeds:
         for world, sizes, sets in worlds(options, seed):
@@ -112,15 +114,14 @@ def worlds(options: Options, seed: int) -> Iterator[tuple[str, Sequence[int], Se
 
 
 def scenes(options: Options) -> Sets:
-    """Embedded once, the longest training set of all."""
+    """Embedded once, the most that are fitted on."""
     sizes = {"train": max(options.scenes), "validation": options.n_validation, "test": options.n_test}
-    folder = options.out / "scenes"
-    if kept(folder / "drawn.json", sizes) is None:
+    folders = {split: options.out / "scenes" / f"{split}-{n}.embeddings" for split, n in sizes.items()}
+    if missing := [split for split, folder in folders.items() if not (folder / MANIFEST).is_file()]:
         encoder = load_encoder(str(default_model_path()))
-        for split, n in sizes.items():
-            embed(encoder, make_scenes(n, split=split), folder / f"{split}.embeddings")
-        keep(folder / "drawn.json", sizes, True)
-    train, validation, test = (Embeddings.load(folder / f"{split}.embeddings") for split in sizes)
+        for split in missing:
+            embed(encoder, make_scenes(sizes[split], split=split), folders[split])
+    train, validation, test = (Embeddings.load(folder) for folder in folders.values())
     return train, validation, test
 
 
@@ -146,7 +147,7 @@ def measured(world: str, sets: Sets, n: int, seed: int, options: Options) -> dic
         editor = CaptionEditor.fit(sae, train, validation, seed=seed, **changes)
         sums[row] = evaluate_retrieval(test, editor).recall_sum
         if editor.config.taught:
-            sums[STRENGTH] = float(editor.strength_and_level[0])
+            sums[STRENGTH] = float(editor.strength_and_level[0].detach())
     keep(folder / "found.json", settings, sums)
     say(f"{world}, {n:,} pairs, seed {seed} done")
     return sums

@@ -90,6 +90,11 @@ def test_more_pictures_than_there_are_are_refused(tmp_path):
         study.measured("scenes", (few, few, few), 6, 0, study.Options(out=tmp_path))
 
 
+def test_nothing_to_measure_is_refused(tmp_path):
+    with pytest.raises(InputError, match="nothing to measure"):
+        study.main(study.Options(out=tmp_path, scenes=()))
+
+
 def run(**sums: float) -> dict[str, float]:
     names = [*(row.name for row in study.COMPARED), *study.OURS]
     return {**{name: sums.get(name, 10.0) for name in names}, study.STRENGTH: 0.25}
