@@ -61,7 +61,7 @@ OURS: Mapping[str, Mapping[str, Any]] = {
     TAUGHT: {"form": "residual", "memory": "none", "teacher": "presence", "length_exponent": 0.0},
 }
 """Masks alone in our form, by what differs from the default."""
-STRENGTH = "strength of the taught edit"
+STRENGTH, EXPLAINED = "strength of the taught edit", "variance the autoencoder explains"
 NAMES = {EDITED_REBUILT.name: "masks alone, paper's form", MEMORY.name: "memory alone", EDITED.name: "edited"}
 DRAWN = (PLAIN.name, PLAIN_NNN.name, TUNED.name, TUNED_NNN.name, MEMORY.name, EDITED_REBUILT.name, *OURS, EDITED.name)
 Sets = tuple[Embeddings, Embeddings, Embeddings]  # to fit, to choose and to report on
@@ -126,7 +126,7 @@ def scenes(options: Options) -> Sets:
 
 
 def measured(world: str, sets: Sets, n: int, seed: int, options: Options) -> dict[str, float]:
-    """Row -> sum of six recalls, and STRENGTH, all of it fitted on the first n pictures.
+    """Row -> sum of six recalls, STRENGTH and EXPLAINED, all of it fitted on the first n pictures.
 
     Raises InputError where there are fewer.
     """
@@ -142,6 +142,7 @@ def measured(world: str, sets: Sets, n: int, seed: int, options: Options) -> dic
         train, validation, {"test": test}, seeds=(seed,), n_latents=options.n_latents, folder=folder, rows=COMPARED
     )
     sums = {row.name: sum(compared.values("test", row.name, recall)[0] for recall in RECALLS) for row in COMPARED}
+    sums[EXPLAINED] = compared.measures[str(seed)]["explained_variance"]
     sae = SparseAutoencoder.load(folder / f"seed-{seed}" / "sae")
     for row, changes in OURS.items():
         editor = CaptionEditor.fit(sae, train, validation, seed=seed, **changes)
@@ -159,7 +160,7 @@ def best_rival(runs: Sequence[Mapping[str, float]]) -> str:
 
 
 def table(of_world: Mapping[int, Sequence[Mapping[str, float]]]) -> str:
-    """A line a row, a column a number of pairs; then the edit over the best rival there, seed by seed, and STRENGTH."""
+    """A line a row, a column a number of pairs; then the edit over the best rival, seed by seed, and what was learnt."""
     names = [*(row.name for row in COMPARED if row != EDITED), *OURS, EDITED.name]
     lines = [
         [NAMES.get(name, name), *(Spread.of([run[name] for run in runs]).text() for runs in of_world.values())]
@@ -171,8 +172,11 @@ def table(of_world: Mapping[int, Sequence[Mapping[str, float]]]) -> str:
         gain = Spread.of([run[EDITED.name] - run[rival] for run in runs])
         share = 100 * gain.mean / fmean(run[rival] for run in runs)
         gains.append(f"{gain.text(sign='+')} ({signed(share)} %)")
-    strengths = [STRENGTH, *(Spread.of([run[STRENGTH] for run in runs]).text(2) for runs in of_world.values())]
-    return markdown(["row", *(f"{n:,}" for n in of_world)], [*lines, gains, strengths])
+    learnt = [
+        [name, *(Spread.of([run[name] for run in runs]).text(2) for runs in of_world.values())]
+        for name in (STRENGTH, EXPLAINED)
+    ]
+    return markdown(["row", *(f"{n:,}" for n in of_world)], [*lines, gains, *learnt])
 
 
 def draw(results: Figures) -> Figure:

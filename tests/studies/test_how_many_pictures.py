@@ -97,7 +97,7 @@ def test_nothing_to_measure_is_refused(tmp_path):
 
 def run(**sums: float) -> dict[str, float]:
     names = [*(row.name for row in study.COMPARED), *study.OURS]
-    return {**{name: sums.get(name, 10.0) for name in names}, study.STRENGTH: 0.25}
+    return {**{name: sums.get(name, 10.0) for name in names}, study.STRENGTH: 0.25, study.EXPLAINED: 0.5}
 
 
 def test_the_gain_is_over_the_best_rival_of_each_number_seed_by_seed():
@@ -107,5 +107,6 @@ def test_the_gain_is_over_the_best_rival_of_each_number_seed_by_seed():
     }
     text = study.table(of_world)
     assert text.splitlines()[0] == "| row | 100 | 2,000 |"
-    assert text.splitlines()[-2] == "| edited over the best rival | +2.0 ± 1.4 (+6.7 %) | -10.0 (-20.0 %) |"
-    assert text.splitlines()[-1] == f"| {study.STRENGTH} | 0.25 ± 0.00 | 0.25 |"
+    assert text.splitlines()[-3] == "| edited over the best rival | +2.0 ± 1.4 (+6.7 %) | -10.0 (-20.0 %) |"
+    assert text.splitlines()[-2] == f"| {study.STRENGTH} | 0.25 ± 0.00 | 0.25 |"
+    assert text.splitlines()[-1] == f"| {study.EXPLAINED} | 0.50 ± 0.00 | 0.50 |"
