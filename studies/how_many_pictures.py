@@ -160,7 +160,7 @@ def best_rival(runs: Sequence[Mapping[str, float]]) -> str:
 
 
 def table(of_world: Mapping[int, Sequence[Mapping[str, float]]]) -> str:
-    """A line a row, a column a number of pairs; then the edit over the best rival, seed by seed, and what was learnt."""
+    """A line a row, a column a number of pairs; last the edit over the best rival and what was learnt."""
     names = [*(row.name for row in COMPARED if row != EDITED), *OURS, EDITED.name]
     lines = [
         [NAMES.get(name, name), *(Spread.of([run[name] for run in runs]).text() for runs in of_world.values())]
