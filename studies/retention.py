@@ -5,11 +5,16 @@
 TEVI (arXiv 2606.07451) claims that what the caption describes stays and the rest goes. Autoencoder and editors are
 fitted on the split 'train' of the scenes. Linear probes are fitted on other scenes of one object and read further ones,
 each edited by its own medium caption: that tells the shape and two of size, texture, colour and place. Features are the
-embeddings as they are ('plain') or edited by: the default editor; masks over latents alone; the paper's form.
+embeddings as they are ('plain') or edited by: the default editor; its form that shows; the paper's form, trained by
+contrast.
 
 A caption may write its own words into the edit, which would pass for retention. So the probes also read images edited
 by the caption of another image: a leak is where they find the value told by that caption, not the image's own. Further
 probes are fitted to edits of one vector, the mean image: whatever they read there, the caption wrote.
+
+Of the mask itself: a latent belongs to the attribute that most tells when it is active (mutual information, twice that
+of any other and 5 % of its entropy, on the scenes the probes are fitted on). Among the active latents of an image, the
+area under the ROC curve is how often the mask of a told attribute's latent is above that of an untold one's.
 """
 
 from __future__ import annotations
@@ -31,8 +36,10 @@ from attribute_retention import accuracy, attribute_retention
 from boresight.data.worlds.scene_world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
 from boresight.data.worlds.scenes import load_scenes, make_scenes
 from boresight.editing import CaptionEditor
+from boresight.editing.masks import HALF
 from boresight.embeddings import embed
 from boresight.encoders import Encoder, load_encoder
+from boresight.evaluation.results import percent
 from boresight.models import default_model_path
 from boresight.progress import say
 from boresight.sae import SparseAutoencoder
@@ -51,10 +58,9 @@ VALUES: dict[str, Sequence[str]] = {
 }
 EDITORS: dict[str, dict[str, Any]] = {
     "edited": {},
-    "latents alone": {"form": "residual", "length_exponent": 1.0, "memory": "none"},
     "reconstruct": {"form": "reconstruct", "memory": "none"},
 }
-INKS = {"plain": "#9a9a9a", "edited": "#0072b2", "latents alone": "#e69f00", "reconstruct": "#009e73"}
+INKS = {"plain": "#9a9a9a", "edited": "#0072b2", "as shown": "#e69f00", "reconstruct": "#009e73"}
 SORTS = ("described", "undescribed")
 Figures = dict[tuple[str, str], dict[str, list[float]]]  # (attribute, measure) -> row -> one value a seed
 
@@ -96,6 +102,10 @@ def main(options: Options) -> None:
             facts.append(f"- seed {seed}, {row}: {describe(editor, test)}")
             say(facts[-1])
             measure(figures, row, editor.edit, fit, test)
+            if editor.config.taught:
+                facts.append(f"- seed {seed}, as shown: {mask_facts(editor, fit, test)}")
+                say(facts[-1])
+                measure(figures, "as shown", editor.shown.edit, fit, test)
     text = report(figures, options, facts)
     print(text)
     replace_text(options.out / "retention.md", text + "\n")
@@ -129,6 +139,45 @@ def describe(editor: CaptionEditor, test: Singles) -> str:
         f"{editor.mask(test.texts).mean():.2f}, mean gate {editor.gate(test.texts).mean():.2f}, mean cosine of edited "
         f"and plain embedding {cosine:.3f}"
     )
+
+
+def mask_facts(editor: CaptionEditor, fit: Singles, test: Singles) -> str:
+    """How well the mask tells latents of told from latents of untold attributes, and how much is dropped."""
+    owner = attribute_of_latents(editor.sae, fit)
+    codes, masks = editor.sae.encode(test.images), editor.mask(test.texts)
+    kept, owned = masks.gather(1, codes.indices), owner[codes.indices]
+    told = torch.stack([test.told[name] for name in VALUES], dim=1).gather(1, owned.clamp_min(0))
+    ours = (codes.values > 0) & (owned >= 0)
+    left = kept >= HALF
+    return (
+        f"area under the ROC curve {area_under_roc(kept[ours & told], kept[ours & ~told]):.2f}; of the latents of told "
+        f"attributes {percent(left[ours & told]):.0f} % are kept, of untold ones {percent(left[ours & ~told]):.0f} %; "
+        f"{int((owner >= 0).sum())} latents belong to an attribute"
+    )
+
+
+def attribute_of_latents(sae: SparseAutoencoder, fit: Singles) -> Tensor:
+    """(n,) the place of its attribute in VALUES, or -1."""
+    codes, count = sae.encode(fit.images), len(fit.images)
+    active = torch.zeros(count, sae.n_latents).scatter_(1, codes.indices, (codes.values > 0).float())
+    often = active.mean(0).clamp(1e-9, 1 - 1e-9)
+    entropy = -(often * often.log() + (1 - often) * (1 - often).log())
+    shared = []
+    for name, words in VALUES.items():
+        of_value = F.one_hot(fit.values[name], len(words)).float()
+        joint = torch.stack([of_value.t() @ active, of_value.t() @ (1 - active)], dim=2) / count
+        apart = of_value.mean(0)[:, None, None] * torch.stack([often, 1 - often], dim=1)
+        shared.append((joint * (joint / apart).clamp_min(1e-12).log()).sum((0, 2)) - (len(words) - 1) / (2 * count))
+    first, second = torch.stack(shared).topk(2, dim=0).values
+    owned = (active.sum(0) >= 10) & (first > 0.05 * entropy) & (first > 2 * second)
+    return torch.where(owned, torch.stack(shared).argmax(0), -1)
+
+
+def area_under_roc(higher: Tensor, lower: Tensor) -> float:
+    """How often a value of one is above a value of the other; ties count half."""
+    order = lower.double().sort().values
+    below = torch.searchsorted(order, higher.double()) + torch.searchsorted(order, higher.double(), right=True)
+    return float(below.double().mean() / (2 * len(lower)))
 
 
 def measure(figures: Figures, row: str, edit: Callable[[Tensor, Tensor], Tensor], fit: Singles, test: Singles) -> None:
