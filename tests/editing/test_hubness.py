@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from boresight.editing import CaptionEditor, CorrectedScorer, PlainScorer, hubness
 from boresight.editing.config import Correction, EditorConfig
-from boresight.editing.hubness import Bank, choose_corrections
+from boresight.editing.hubness import BANK, Bank, bank_rows, choose_corrections
 from boresight.editing.memory import Memory
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
@@ -188,3 +189,13 @@ def test_bad_input_is_named(sae):
     editor.memory = Memory(unit(4, 2), unit(4, 3))
     with pytest.raises(InputError, match="The bank has 4 pairs and 9 neighbours are asked for; choose fewer"):
         editor.score(unit(2, 0), unit(2, 1))
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, BANK, BANK + 1, 3 * BANK - 7])
+def test_a_bank_is_spread_over_all_that_is_remembered(count):
+    rows = bank_rows(count)
+    assert len(rows) == min(count, BANK)
+    assert len(set(rows.tolist())) == len(rows)
+    if count:
+        assert rows[0] == 0
+        assert rows[-1] >= count - math.ceil(count / BANK)

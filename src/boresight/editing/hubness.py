@@ -43,6 +43,12 @@ _ITERATIONS = 20
 _SCORES = 2**23
 
 
+def bank_rows(count: int) -> Tensor:
+    """Which of `count` remembered pairs are the bank: at most BANK, evenly spread, since memories may be sorted."""
+    size = min(count, BANK)
+    return torch.arange(size) * count // max(1, size)
+
+
 @dataclass(frozen=True, eq=False)
 class Bank:
     """R pairs, each side as a scorer prepares it, uncorrected. score: (images, texts) -> (N, T), as of a `Scorer`."""
@@ -165,10 +171,11 @@ class CorrectedScorer:
         if len(pairs.images) == 0:
             raise InputError("No training image has captions, and hubness is measured with pairs; check the splits.")
         with torch.inference_mode():
+            rows = bank_rows(len(pairs.images))
             bank = Bank(
                 scorer.score_prepared,
-                scorer.prepare_images(pairs.images[:BANK].float()),
-                scorer.prepare_texts(pairs.texts[:BANK].float()),
+                scorer.prepare_images(pairs.images[rows].float()),
+                scorer.prepare_texts(pairs.texts[rows].float()),
             )
             return cls(scorer, bank, *choose_corrections(scorer, bank, choosing_sample(validation, seed), method))
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from boresight.editing import scoring
 from boresight.editing.config import EditorConfig
-from boresight.editing.hubness import BANK, Bank, with_bias
+from boresight.editing.hubness import Bank, bank_rows, with_bias
 from boresight.editing.masks import GATE_START, OPEN, BilinearMask, make_mask
 from boresight.editing.memory import Memory, Neighbours
 from boresight.editing.scorer import PreparedImages, PreparedTexts, less_bias
@@ -238,7 +238,7 @@ class EditModel(nn.Module):
 
     @property
     def bank(self) -> Bank:
-        """The first BANK pairs of the memory, both sides prepared, which hubness is measured with; kept once made.
+        """Pairs of the memory, evenly spread, both sides prepared, which hubness is measured with; kept once made.
 
         No pair sees itself in the memory. Raises InputError where there is no memory.
         """
@@ -246,8 +246,8 @@ class EditModel(nn.Module):
             raise InputError("Hubness is measured with the pairs of a memory, and this editor has none; fit one.")
         if self._bank is None or self._bank.images.base.device != self.device:
             with torch.no_grad():
-                images, texts = self.memory.images[:BANK].float(), F.normalize(self.memory.texts[:BANK].float(), dim=1)
-                own = torch.arange(len(images), device=self.device)
+                own = bank_rows(len(self.memory.images)).to(self.device)
+                images, texts = self.memory.images[own].float(), F.normalize(self.memory.texts[own].float(), dim=1)
                 self._bank = Bank(
                     self.score_prepared,
                     self._image_side(images, self.memory.near_images(images, own)),
