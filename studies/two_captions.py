@@ -33,7 +33,7 @@ class Options:
     """Where to write, which scene to show, by which captions, and how many latents."""
 
     out: Path = Path("runs/two-captions")
-    scene: int = 0
+    scene: int = 3
     captions: tuple[str, str] = ("", "")
     """Left out, each tells one object of the scene, the second with the background."""
     top: int = 10

@@ -32,6 +32,7 @@ _DIAL_RATE = 5e-2
 _STRENGTHS = (1.0, 0.75, 0.5, 0.25, 0.0)
 _LEVELS = (0.0, 0.5, 1.0)
 _AS_GOOD = 1.0  # of a sum of six recalls, 0 to 600: less than a seed changes
+_AS_MUCH = 0.05  # of what an edit gains
 _PREPARED_FLOATS = 2**26
 _RECALLED_AT_ONCE = 8192
 
@@ -104,9 +105,10 @@ def train_editor(
 
 @torch.no_grad()
 def _choose_dials(editor: EditModel, chooser: _Chooser) -> float:
-    """The level that finds most on validation, then the strongest edit that finds within _AS_GOOD of the most.
+    """The level that finds most on validation, then the strongest edit that is as good as the best.
 
-    Tried are what is learnt and a few others. Returns the sum of recalls that is reached.
+    That is within a point of it, or has 95 % of what it gains, and is not below no edit. Tried are what is learnt and a
+    few others. Returns the sum of recalls that is reached.
     """
 
     def reached(dial: int, tried: Sequence[float]) -> dict[float, float]:
@@ -120,7 +122,9 @@ def _choose_dials(editor: EditModel, chooser: _Chooser) -> float:
         found = reached(1, _LEVELS)
         editor.dials[1] = max(found, key=lambda chosen: found[chosen])
     found = reached(0, _STRENGTHS)
-    strongest = max(chosen for chosen, recalls in found.items() if recalls >= max(found.values()) - _AS_GOOD)
+    best, none = max(found.values()), found[min(found)]
+    enough = max(none, best - max(_AS_GOOD, _AS_MUCH * (best - none)))
+    strongest = max(chosen for chosen, recalls in found.items() if recalls >= enough)
     editor.dials[0] = strongest
     return found[strongest]
 
