@@ -324,6 +324,12 @@ def test_explain_prints_the_edited_score_part_by_part(work: Path) -> None:
     assert done.out.endswith("Latents go by their numbers; 'boresight names' names them, for --names.\n")
     done = boresight(*words, "--remembered", "emb", cwd=work)
     assert re.search(rf"{moved} '.* weight", done.out)
+    done = boresight(*words, "--shown", cwd=work)
+    assert {float(m) for m in re.findall(r" m (\d\.\d\d) ", done.out)} <= {0.0, 1.0}
+    assert "remembered" not in done.out
+    done = boresight("explain", "photos/000.png", "a red square", "--shown", "--method", "legrad", cwd=work)
+    assert done.code == 1
+    assert "--shown is a form of an editor; pass --editor too." in done.err
 
 
 def test_names_of_an_autoencoder(work: Path) -> None:
