@@ -328,7 +328,7 @@ def test_explain_prints_the_edited_score_part_by_part(work: Path) -> None:
     assert {float(m) for m in re.findall(r" m (\d\.\d\d) ", done.out)} <= {0.0, 1.0}
     assert "remembered" not in done.out
     done = boresight("explain", "photos/000.png", "a red square", "--shown", "--method", "legrad", cwd=work)
-    assert done.code == 1
+    assert done.code == 2
     assert "--shown is a form of an editor; pass --editor too." in done.err
 
 
