@@ -267,7 +267,7 @@ class CaptionEditor(EditModel):
     def _twin(self, config: EditorConfig) -> CaptionEditor:
         twin = CaptionEditor(self.sae, config, self.manifest)
         twin.words = self.words
-        for name in ("head_map", "head_bias", "memory", "mask_network", "gate_network", "dials", "usual"):
+        for name in ("head_map", "head_bias", "memory", "mask_network", "gate_network", "dials", "usual", "words"):
             setattr(twin, name, getattr(self, name))
         return twin
 
