@@ -102,7 +102,7 @@ def main(options: Options) -> None:
             facts.append(f"- seed {seed}, {row}: {describe(editor, test)}")
             say(facts[-1])
             measure(figures, row, editor.edit, fit, test)
-            if editor.config.taught:
+            if editor.taught_mask is not None:
                 facts.append(f"- seed {seed}, as shown: {mask_facts(editor, fit, test)}")
                 say(facts[-1])
                 measure(figures, "as shown", editor.shown.edit, fit, test)
@@ -144,7 +144,7 @@ def describe(editor: CaptionEditor, test: Singles) -> str:
 def mask_facts(editor: CaptionEditor, fit: Singles, test: Singles) -> str:
     """How well the mask tells latents of told from latents of untold attributes, and how much is dropped."""
     owner = attribute_of_latents(editor.sae, fit)
-    codes, masks = editor.sae.encode(test.images), editor.mask(test.texts)
+    codes, masks = editor.sae.encode(test.images), editor.taught_mask(F.normalize(test.texts, dim=1))
     kept, owned = masks.gather(1, codes.indices), owner[codes.indices]
     told = torch.stack([test.told[name] for name in VALUES], dim=1).gather(1, owned.clamp_min(0))
     ours = (codes.values > 0) & (owned >= 0)

@@ -151,10 +151,25 @@ def test_the_form_that_shows_keeps_what_is_told_and_nothing_else(taught):
 
 def test_the_form_that_shows_is_of_taught_editors_and_not_saved(taught, tmp_path):
     editor, *_ = taught
-    with pytest.raises(InputError, match="mask was not taught"):
+    with pytest.raises(InputError, match="no mask that was taught what a caption tells"):
         _ = CaptionEditor(editor.sae, EditorConfig()).shown
     with pytest.raises(InputError, match="The form that shows is not saved"):
         editor.shown.save(tmp_path / "shown")
+
+
+def test_an_editor_that_scores_by_contrast_shows_by_the_taught_mask(taught, tmp_path):
+    _, (train, *_), (validation, *_), (test, told, untold) = taught
+    editor = CaptionEditor.fit(planted_sae(), train, validation, length_exponent=1.0, steps=2)
+    assert (editor.config.form, editor.config.teacher) == ("gated", "contrast")
+    mask = editor.shown.mask(test.texts)
+    assert mask[told].mean() > 0.9
+    assert mask[untold].mean() < 0.2
+    editor.save(tmp_path / "editor")
+    loaded = CaptionEditor.load(tmp_path / "editor")
+    torch.testing.assert_close(loaded.shown.mask(test.texts), mask)
+    torch.testing.assert_close(loaded.raised(test.texts), editor.raised(test.texts))
+    with pytest.raises(InputError, match="no form that shows"):
+        _ = CaptionEditor.fit(planted_sae(), train, validation, teacher="contrast", length_exponent=1.0, steps=0).shown
 
 
 def test_it_finds_what_the_same_text_side_and_an_open_mask_do_not(taught):
@@ -210,7 +225,7 @@ def test_bad_input_is_named(taught):
         EditorConfig(form="reconstruct", teacher="presence")
     with pytest.raises(InputError, match="strength is 2 and level"):
         editor.with_strength(2)
-    with pytest.raises(InputError, match="mask was not taught"):
+    with pytest.raises(InputError, match="learnt by contrast, which has no strength"):
         CaptionEditor(editor.sae, EditorConfig()).with_strength(1.0)
     with pytest.raises(InputError, match="sparsity weighs a mask that learns by contrast"):
         CaptionEditor.fit(editor.sae, train, validation, teacher="presence", form="residual", sparsity=0.1)

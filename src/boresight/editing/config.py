@@ -136,9 +136,9 @@ class EditorOptions:
     """Whether the editor keeps training pairs and moves captions ('text') or images too ('both') by them. Left out,
     it is 'both' for the form 'gated' and 'none' for the others."""
     teacher: Teacher | None = None
-    """What the mask learns from, see `EditorConfig`. Left out, it is 'presence', the edit that can be read: what the
-    caption tells stays and the rest goes, by a strength that validation chooses; and 'contrast' for 'reconstruct', and
-    where `sparsity` is asked for."""
+    """What the mask learns from, see `EditorConfig`. Left out, it is 'presence' where the score is not divided: what
+    the caption tells stays and the rest goes, by a strength that validation chooses. Where it is divided, for
+    'reconstruct' and with `sparsity`, it is 'contrast'."""
     text: TextKind = "finetuned"
     """Whether a linear head on the caption embedding is learnt."""
     correction: Literal["nnn", "sinkhorn", "none"] = "nnn"
@@ -193,6 +193,12 @@ class EditorFit(EditorOptions):
             raise InputError("sparsity weighs a mask that learns by contrast; choose teacher='contrast' or sparsity=0.")
         self.candidates()
 
+    @property
+    def shows(self) -> bool:
+        """Whether the editor gets a form that shows: a mask is taught what captions tell, whichever it scores by."""
+        of_latents = self.form in (None, "gated", "residual")
+        return of_latents and (self.teacher == "presence" or (self.teacher is None and not self.sparsity))
+
     def candidates(self) -> list[EditorConfig]:
         """What `CaptionEditor.fit` tries, the cheaper first; the best on validation is returned."""
         exponents = (0.0, 1.0) if self.length_exponent is None else (self.length_exponent,)
@@ -210,7 +216,7 @@ class EditorFit(EditorOptions):
             EditorConfig(
                 form=form,
                 mask=self.mask,
-                teacher=self.teacher or ("contrast" if form == "reconstruct" or self.sparsity else "presence"),
+                teacher=self.teacher or ("presence" if self.shows and p == 0 else "contrast"),
                 text=self.text,
                 length_exponent=p,
                 memory=memory,

@@ -17,7 +17,7 @@ from boresight.editing import attributes, training
 from boresight.editing.attributes import Values, Words
 from boresight.editing.config import EditorConfig, EditorFit
 from boresight.editing.explanation import Explanation, explain_edit
-from boresight.editing.masks import HardMask, OnesMask, RandomMask, log_odds
+from boresight.editing.masks import HardMask, OnesMask, RandomMask, log_odds, make_mask
 from boresight.editing.memory import Memory
 from boresight.editing.model import EditModel
 from boresight.editing.presence import teach_presence
@@ -106,11 +106,13 @@ class CaptionEditor(EditModel):
         for candidate in config.candidates():
             editor = cls(frozen, candidate, encoder_of(train))
             editor.manifest["options"] = config.of_training()
-            if candidate.taught and config.steps != 0:
-                if taught is None:
-                    taught = editor
+            if config.shows and taught is None:
+                taught = editor._with_taught(make_mask(config.mask, frozen.directions, taught=True))
+                if config.steps != 0:
                     teach_presence(editor, train, config)
-                editor.mask_network, editor.usual = taught.mask_network, taught.usual
+            elif taught is not None:
+                editor._with_taught(taught.taught_mask)
+                editor.usual = taught.usual
             editor.manifest["history"], recalls = training.train_editor(editor, train, validation, config)
             reached.append(recalls)
             editors.append(editor)
@@ -228,12 +230,16 @@ class CaptionEditor(EditModel):
         Example:
             editor.shown.edit(images, texts)  # image i less all that caption i does not tell
 
-        Raises InputError where the mask was not taught what a caption tells.
+        Raises InputError where no mask was taught what a caption tells.
         """
-        self._require_taught()
+        if self.taught_mask is None:
+            raise InputError(
+                "This editor has no mask that was taught what a caption tells, so no form that shows; leave out "
+                "`teacher` and `sparsity`, and take the form 'gated' or 'residual'."
+            )
         config = EditorConfig(form="reconstruct", teacher="contrast", mask=self.config.mask, text=self.config.text)
         twin = self._twin(config)
-        twin.mask_network, twin.gate_network, twin.memory = HardMask(self.mask_network), None, None
+        twin.mask_network, twin.gate_network, twin.memory = HardMask(self.taught_mask), None, None
         return twin
 
     def uncorrected(self) -> CaptionEditor:
@@ -246,7 +252,11 @@ class CaptionEditor(EditModel):
         Validation may have chosen a faint edit, which scores best; 1 shows what the caption tells and what it leaves
         out. Shares weights with this editor. Raises InputError where the mask was not taught, or beyond [0, 1].
         """
-        self._require_taught()
+        if not self.config.taught:
+            raise InputError(
+                "This editor scores by a mask that learnt by contrast, which has no strength; fit one with "
+                "teacher='presence', or take `shown`."
+            )
         chosen = [float(self.strength_and_level[1].detach()) if level is None else level]
         if not all(0 <= value <= 1 for value in (strength, *chosen)):
             raise InputError(f"strength is {strength} and level {chosen[0]}; choose between 0 and 1.")
@@ -257,18 +267,16 @@ class CaptionEditor(EditModel):
     def _dial(self, strength: float, level: float) -> None:
         self.dials = torch.nn.Parameter(log_odds([strength, level]).to(self.device), requires_grad=False)
 
-    def _require_taught(self) -> None:
-        if not self.config.taught:
-            raise InputError(
-                "This editor's mask was not taught what a caption tells, so it has no strength and no form that shows; "
-                "fit one with teacher='presence'."
-            )
+    def _with_taught(self, network: Any) -> CaptionEditor:
+        setattr(self, "mask_network" if self.config.taught else "taught_network", network)
+        return self
 
     def _twin(self, config: EditorConfig) -> CaptionEditor:
         twin = CaptionEditor(self.sae, config, self.manifest)
         twin.words = self.words
-        for name in ("head_map", "head_bias", "memory", "mask_network", "gate_network", "dials", "usual", "words"):
+        for name in ("head_map", "head_bias", "memory", "mask_network", "taught_network", "gate_network"):
             setattr(twin, name, getattr(self, name))
+        twin.dials, twin.usual, twin.words = self.dials, self.usual, self.words
         return twin
 
     def save(self, folder: str | Path) -> None:
@@ -295,5 +303,7 @@ class CaptionEditor(EditModel):
             if editor.memory is not None:
                 ids = manifest.get("remembered", ())
                 editor.memory = Memory(tensors["memory.images"], tensors["memory.texts"], ids)
+            if any(name.startswith("taught_network.") for name in tensors):
+                editor.taught_network = make_mask(editor.config.mask, sae.directions, taught=True)
             editor.load_state_dict(tensors)
         return editor.to(pick_device(device))

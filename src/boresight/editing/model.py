@@ -73,6 +73,7 @@ class EditModel(nn.Module):
         config: what this editor is.
         mask_network: texts (T, d) -> (T, n_latents) in [0, 1]; None where the form has no latents.
         dials: (2,), log-odds of the edit's strength and level, see `EditorConfig`; learnt where the mask is taught.
+        taught_network: a mask that was taught what captions tell, beside one that learns by contrast; or None.
         usual: (n_latents,) usual activation of each latent in training (`boresight.editing.presence`); 0 until taught.
         gate_network: texts (T, d) -> (T, d) in [0, 1], the gate of 'gated' and 'raw'; None in the others.
         head_map, head_bias: (d, d) and (d,), zero at the start; u = unit(t + head_map t + head_bias) for a unit t.
@@ -89,6 +90,7 @@ class EditModel(nn.Module):
         self.mask_network: Any = None
         if config.has_latents:
             self.mask_network = make_mask(config.mask, directions, taught=config.taught)
+        self.taught_network: Any = None
         self.gate_network: Any = BilinearMask(torch.eye(sae.width), GATE_START) if config.has_gate else None
         learns = config.text == "finetuned"
         self.head_map = nn.Parameter(torch.zeros(sae.width, sae.width), requires_grad=learns)
@@ -114,6 +116,11 @@ class EditModel(nn.Module):
         return strength, level if self.config.levels else torch.zeros_like(level)
 
     @property
+    def taught_mask(self) -> Any:
+        """The network that was taught what captions tell: the mask itself, or one that is kept beside it; or None."""
+        return self.mask_network if self.config.taught else self.taught_network
+
+    @property
     def held(self) -> float:
         """How much of each active latent the caption-free side of the edit still holds."""
         return 1 - float(self.strength_and_level[0].detach()) if self.config.levels else self.config.offset
@@ -137,7 +144,8 @@ class EditModel(nn.Module):
         """
         if self.mask_network is None:
             raise InputError(f"The form '{self.config.form}' has no latents to choose from; use 'residual' or 'gated'.")
-        return self.mask_network.logits(self._unit(self.checked(texts, "the texts")))
+        network = self.mask_network if self.taught_mask is None else self.taught_mask
+        return network.logits(self._unit(self.checked(texts, "the texts")))
 
     @torch.no_grad()
     def gate(self, texts: Tensor | np.ndarray) -> Tensor:

@@ -39,7 +39,7 @@ def teach_presence(editor: EditModel, train_set: Embeddings, options: EditorFit)
     is sum z^2 / sum z over training: a mean in which the many faint activations of a code hardly count.
     Memory: O(batch x n_latents + images x k).
     """
-    sae, mask, device = editor.sae, editor.mask_network, editor.device
+    sae, mask, device = editor.sae, editor.taught_mask, editor.device
     indices, values = _codes(sae, train_set.images)
     active = values > 0
     flat, counts = indices[active], torch.zeros(sae.n_latents, device=device)

@@ -79,7 +79,7 @@ def compare(
             comparison of the same data and settings that was interrupted goes on from there. `hits/` holds what the
             verdicts are made of.
         rows: some of ROWS, where not all are wanted; 'plain' and 'chance' are always there, and 'edited, as shown' is
-            where the mask is taught what a caption tells.
+            where the editor has that form.
 
     Raises:
         InputError: no seed or test set, a repeated seed, a row that is none, kinds of an unknown test set or of another
@@ -93,8 +93,8 @@ def compare(
     settings = {"n_latents": n_latents, "k": k, "sae": dict(sae_options or {}), "editor": dict(editor_options or {})}
     if unknown := [row.name for row in rows if row not in ROWS]:
         raise InputError(f"There is no row '{unknown[0]}'; choose from {', '.join(row.name for row in ROWS)}.")
-    taught = all(candidate.taught for candidate in EditorFit(**dict(editor_options or {})).candidates())
-    rows = [row for row in ROWS if (row in rows and (taught or row != EDITED_SHOWN)) or row in (PLAIN, CHANCE)]
+    shows = EditorFit(**dict(editor_options or {})).shows
+    rows = [row for row in ROWS if (row in rows and (shows or row != EDITED_SHOWN)) or row in (PLAIN, CHANCE)]
     judged = {EDITED, *ALTERNATIVES} if EDITED in rows else set()
     started = time.monotonic()
     made_from = {"digest": _digest(settings, train, validation, tests, kinds)}

@@ -115,7 +115,7 @@ def pick_examples(
         image, text = embeddings.images[embeddings.owners[example.row]], embeddings.texts[example.row]
         pair = image.float(), text.float()
         explanation = editor.explain_edit(*pair, names=names or None, remembered=remembered)
-        told = editor.shown.explain_edit(*pair, names=names or None) if editor.config.taught else None
+        told = editor.shown.explain_edit(*pair, names=names or None) if editor.taught_mask is not None else None
         kind = "" if kinds is None else kinds[example.row]
         return replace(example, kind=kind, explanation=explanation, shown=told)
 
