@@ -136,9 +136,9 @@ class EditorOptions:
     """Whether the editor keeps training pairs and moves captions ('text') or images too ('both') by them. Left out,
     it is 'both' for the form 'gated' and 'none' for the others."""
     teacher: Teacher | None = None
-    """What the mask learns from, see `EditorConfig`. Left out, it is 'presence' where the score is not divided: what
-    the caption tells stays and the rest goes, by a strength that validation chooses. Where it is divided, for
-    'reconstruct' and with `sparsity`, it is 'contrast'."""
+    """What the mask learns from, see `EditorConfig`. Left out, it is 'presence': what the caption tells stays and the
+    rest goes, by a strength that validation chooses. It is 'contrast' where 'gated' divides its score, for
+    'reconstruct' and with `sparsity`."""
     text: TextKind = "finetuned"
     """Whether a linear head on the caption embedding is learnt."""
     correction: Literal["nnn", "sinkhorn", "none"] = "nnn"
@@ -216,7 +216,7 @@ class EditorFit(EditorOptions):
             EditorConfig(
                 form=form,
                 mask=self.mask,
-                teacher=self.teacher or ("presence" if self.shows and p == 0 else "contrast"),
+                teacher=self.teacher or ("presence" if self.shows and not (form == "gated" and p > 0) else "contrast"),
                 text=self.text,
                 length_exponent=p,
                 memory=memory,
