@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attributes study-attribution study-clips study-imbalance study-ablations study-pairs
+STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attributes study-attribution study-clips study-imbalance study-ablations study-planted study-pairs
 
 .PHONY: demo test lint reference studies clean $(STUDIES)
 
@@ -66,6 +66,9 @@ study-ablations: .venv/installed  ## what each part of the caption editor brings
 
 study-pairs: .venv/installed  ## how many captioned pictures an edit needs, hours; DATA=folder adds the photographs
 	OMP_NUM_THREADS=1 $(BIN)/python studies/how_many_pictures.py $(if $(DATA),--data $(DATA)) $(ARGS)
+
+study-planted: .venv/installed  ## does the default edit keep what is told, where that is known; ARGS="..." passes options on
+	OMP_NUM_THREADS=1 $(BIN)/python studies/planted_worlds.py $(ARGS)
 
 clean:
 	rm -rf .venv runs report.html docs/reference/boresight docs/reference/*.html docs/reference/*.js
