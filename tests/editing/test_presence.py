@@ -168,6 +168,9 @@ def test_an_editor_that_scores_by_contrast_shows_by_the_taught_mask(taught, tmp_
     loaded = CaptionEditor.load(tmp_path / "editor")
     torch.testing.assert_close(loaded.shown.mask(test.texts), mask)
     torch.testing.assert_close(loaded.raised(test.texts), editor.raised(test.texts))
+    shuffled = editor.control("random")
+    assert shuffled.shown.mask(test.texts)[told].mean() < 0.5
+    assert not torch.equal(shuffled.raised(test.texts), editor.raised(test.texts))
     with pytest.raises(InputError, match="no form that shows"):
         _ = CaptionEditor.fit(planted_sae(), train, validation, teacher="contrast", length_exponent=1.0, steps=0).shown
 

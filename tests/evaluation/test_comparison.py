@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from boresight.editing import CaptionEditor
+from boresight.editing import CaptionEditor, EditorFit
 from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from boresight.evaluation import compare, evaluate_retrieval, pick_examples, pick_latents
 from boresight.evaluation import comparison as module
-from boresight.evaluation.comparison_rows import ALTERNATIVES, CHANCE, EDITED, PLAIN, PLAIN_NNN, ROWS, SHUFFLED
+from boresight.evaluation.comparison_rows import (
+    ALTERNATIVES,
+    CHANCE,
+    EDITED,
+    EDITED_SHOWN,
+    PLAIN,
+    PLAIN_NNN,
+    ROWS,
+    SHUFFLED,
+)
 from boresight.evaluation.retrieval import RECALLS
 from boresight.runs import JOURNAL
 from boresight.sae import SparseAutoencoder, name_latents
@@ -84,6 +93,17 @@ def test_shuffled_images_are_at_chance_and_the_rest_is_not(finished):
         spread = 100 * np.sqrt(0.1 * 0.9 / n)
         assert abs(found.spread(test, SHUFFLED.name, "T2I R@10").mean - expected) < 4 * spread
         assert found.spread(test, EDITED.name, "T2I R@10").mean > expected + 10 * spread
+
+
+def test_options_of_the_editor_are_those_of_its_fit(sets):
+    """An option that there is not is refused in a sentence, and an editor without a form that shows has no such row."""
+    quick = {**OPTIONS, "seeds": (0,), "kinds": None, "rows": (EDITED, EDITED_SHOWN)}
+    with pytest.raises(InputError, match="There is no option 'rate'; choose from"):
+        compare(*sets, **{**quick, "editor_options": {"rate": 1.0}})
+    for options in ({"config": EditorFit(teacher="contrast", steps=2)}, {"teacher": "contrast", "steps": 2}):
+        found = compare(*sets, **{**quick, "editor_options": options})
+        assert EDITED_SHOWN not in found.rows
+        assert EDITED in found.rows
 
 
 def test_rows_are_different_scorers(finished):

@@ -161,7 +161,13 @@ def edit_by(editor: EditModel, images: Tensor | np.ndarray, values: Values) -> T
 
     images: (N, d). Raises InputError as `telling` does, and for NaN, infinity or rows of another width.
     """
-    images, added = editor.checked(images, "the images"), telling(editor, values)
+    return added_up(editor, images, telling(editor, values))
+
+
+@torch.no_grad()
+def added_up(editor: EditModel, images: Tensor | np.ndarray, added: Tensor) -> Tensor:
+    """(N, d) float32, `edit_by` of images (N, d) by what `telling` gave."""
+    images = editor.checked(images, "the images")
     parts = [editor.sae.encode(rows.to(editor.device).float()) for rows in images.split(_ROWS)]
     edited = [F.embedding_bag(one.indices, added, per_sample_weights=one.values, mode="sum") for one in parts]
     return torch.cat([torch.empty(0, editor.width, device=editor.device), *edited])

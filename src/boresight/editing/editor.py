@@ -20,7 +20,7 @@ from boresight.editing.explanation import Explanation, explain_edit
 from boresight.editing.masks import HardMask, OnesMask, RandomMask, log_odds, make_mask
 from boresight.editing.memory import Memory
 from boresight.editing.model import EditModel
-from boresight.editing.presence import teach_presence
+from boresight.editing.presence import taught_presence
 from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.sae import LatentNames, SparseAutoencoder
@@ -101,18 +101,13 @@ class CaptionEditor(EditModel):
         training.check_sets(train, validation)
         frozen = copy.deepcopy(sae).to(pick_device(device))
         editors: list[CaptionEditor] = []
-        taught: CaptionEditor | None = None
+        taught = taught_presence(frozen, train, config) if config.shows else None
         reached = []
         for candidate in config.candidates():
             editor = cls(frozen, candidate, encoder_of(train))
             editor.manifest["options"] = config.of_training()
-            if config.shows and taught is None:
-                taught = editor._with_taught(make_mask(config.mask, frozen.directions, taught=True))
-                if config.steps != 0:
-                    teach_presence(editor, train, config)
-            elif taught is not None:
-                editor._with_taught(taught.taught_mask)
-                editor.usual = taught.usual
+            if taught is not None:
+                editor._learnt_before(*taught)
             editor.manifest["history"], recalls = training.train_editor(editor, train, validation, config)
             reached.append(recalls)
             editors.append(editor)
@@ -192,7 +187,8 @@ class CaptionEditor(EditModel):
         Relations: use `score` to compare images with captions. Raises InputError as `edit` does.
         """
         values = Values.of(self.checked(by, "by")) if isinstance(by, (Tensor, np.ndarray)) else self._values(by)
-        return attributes.similarity(*(attributes.edit_by(self, rows, values) for rows in (images, others)))
+        added = attributes.telling(self, values)
+        return attributes.similarity(*(attributes.added_up(self, rows, added) for rows in (images, others)))
 
     def _values(self, by: str | Sequence[str]) -> Values:
         if self.words is None:
@@ -211,7 +207,8 @@ class CaptionEditor(EditModel):
         if kind not in ("random", "ones"):
             raise InputError(f"There is no control '{kind}'; choose 'random' or 'ones'.")
         twin = self._twin(self.config)
-        for name, size in (("mask_network", self.sae.n_latents), ("gate_network", self.width)):
+        latents = self.sae.n_latents
+        for name, size in (("mask_network", latents), ("taught_network", latents), ("gate_network", self.width)):
             if (network := getattr(self, name)) is not None:
                 setattr(twin, name, RandomMask(network, seed) if kind == "random" else OnesMask(size))
         if kind == "ones" and self.config.taught:  # a level would count what it keeps
@@ -267,13 +264,12 @@ class CaptionEditor(EditModel):
     def _dial(self, strength: float, level: float) -> None:
         self.dials = torch.nn.Parameter(log_odds([strength, level]).to(self.device), requires_grad=False)
 
-    def _with_taught(self, network: Any) -> CaptionEditor:
-        setattr(self, "mask_network" if self.config.taught else "taught_network", network)
-        return self
+    def _learnt_before(self, mask: Any, usual: Tensor) -> None:
+        setattr(self, "mask_network" if self.config.taught else "taught_network", mask)
+        self.usual = usual
 
     def _twin(self, config: EditorConfig) -> CaptionEditor:
         twin = CaptionEditor(self.sae, config, self.manifest)
-        twin.words = self.words
         for name in ("head_map", "head_bias", "memory", "mask_network", "taught_network", "gate_network"):
             setattr(twin, name, getattr(self, name))
         twin.dials, twin.usual, twin.words = self.dials, self.usual, self.words

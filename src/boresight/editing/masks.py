@@ -177,9 +177,9 @@ class HardMask(nn.Module):
 
 
 def make_mask(kind: MaskKind, directions: Tensor, *, taught: bool = False) -> Any:
-    """A mask network in its open state. directions: (n, d)."""
+    """A mask network in its open state, on the device of the directions (n, d)."""
     if kind == "ones":
         return OnesMask(directions.shape[0])
     mask = BilinearMask(directions) if kind == "bilinear" else MlpMask(directions.shape[1], directions.shape[0])
     mask.taught = taught
-    return mask
+    return mask.to(directions.device)

@@ -13,14 +13,15 @@ more: what a caption rules out it also speaks of, and an image that shows it has
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.editing.config import EditorFit
 from boresight.editing.learning import captions_of_images, decay_groups
-from boresight.editing.masks import OPEN
-from boresight.editing.model import EditModel
+from boresight.editing.masks import OPEN, make_mask
 from boresight.embeddings.embeddings import Embeddings
 from boresight.progress import progress
 from boresight.sae.model import SaeModel
@@ -32,23 +33,29 @@ _BATCH = 256
 _ENCODED_AT_ONCE = 16384
 
 
-def teach_presence(editor: EditModel, train_set: Embeddings, options: EditorFit) -> None:
-    """Train the mask of an editor in place, one caption of an image a step, and take each latent's usual activation.
+def taught_presence(sae: SaeModel, train_set: Embeddings, options: EditorFit) -> tuple[Any, Tensor]:
+    """A mask, taught by one caption of an image a step and frozen, and (n_latents,) each latent's usual activation.
 
-    Then the mask is frozen. Latents never active in training stay open: nothing is known of them. The usual activation
-    is sum z^2 / sum z over training: a mean in which the many faint activations of a code hardly count.
-    Memory: O(batch x n_latents + images x k).
+    Latents never active in training stay open: nothing is known of them. The usual activation is sum z^2 / sum z over
+    training: a mean in which the many faint activations of a code hardly count. With no `steps` nothing is taught, and
+    the activations are 0. Memory: O(batch x n_latents + images x k).
     """
-    sae, mask, device = editor.sae, editor.taught_mask, editor.device
+    device = sae.directions.device
+    mask, usual = (
+        make_mask(options.mask, sae.directions.detach(), taught=True),
+        torch.zeros(sae.n_latents, device=device),
+    )
+    if options.steps == 0:
+        return mask, usual
     indices, values = _codes(sae, train_set.images)
     active = values > 0
     flat, counts = indices[active], torch.zeros(sae.n_latents, device=device)
     counts.index_add_(0, flat, torch.ones_like(values[active]))
     with torch.no_grad():
         weighed = torch.zeros_like(counts).index_add_(0, flat, values[active])
-        editor.usual.zero_().index_add_(0, flat, values[active].square()).div_(weighed.clamp_min(1e-12))
+        usual.index_add_(0, flat, values[active].square()).div_(weighed.clamp_min(1e-12))
     if not hasattr(mask, "start"):
-        return
+        return mask, usual
     live, base = (counts > 0) & (counts < len(indices)), torch.logit((counts / len(indices)).clamp(1e-6, 1 - 1e-6))
     mask.start(options.seed)
     with torch.no_grad():
@@ -72,7 +79,7 @@ def teach_presence(editor: EditModel, train_set: Embeddings, options: EditorFit)
         schedule.step()
     with torch.no_grad():
         mask.latent_bias.sub_(base).masked_fill_(~live, OPEN)
-    mask.requires_grad_(False)
+    return mask.requires_grad_(False), usual
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -93,8 +93,8 @@ def compare(
     settings = {"n_latents": n_latents, "k": k, "sae": dict(sae_options or {}), "editor": dict(editor_options or {})}
     if unknown := [row.name for row in rows if row not in ROWS]:
         raise InputError(f"There is no row '{unknown[0]}'; choose from {', '.join(row.name for row in ROWS)}.")
-    shows = EditorFit(**dict(editor_options or {})).shows
-    rows = [row for row in ROWS if (row in rows and (shows or row != EDITED_SHOWN)) or row in (PLAIN, CHANCE)]
+    possible = set(ROWS) if _shows(editor_options or {}) else set(ROWS) - {EDITED_SHOWN}
+    rows = [row for row in ROWS if (row in rows and row in possible) or row in (PLAIN, CHANCE)]
     judged = {EDITED, *ALTERNATIVES} if EDITED in rows else set()
     started = time.monotonic()
     made_from = {"digest": _digest(settings, train, validation, tests, kinds)}
@@ -188,6 +188,12 @@ def _check(tests: Mapping[str, Embeddings], seeds: Sequence[int], kinds: Mapping
             raise InputError(
                 f"kinds of '{name}' has {len(labels)} entries and the set has {len(tests[name].owners)} captions."
             )
+
+
+def _shows(options: Mapping[str, Any]) -> bool:
+    """Whether the editors have a form that shows; options that there are not are left for their fit to refuse."""
+    fit = {each.name: options[each.name] for each in fields(EditorFit) if each.name in options}
+    return replace(options.get("config") or EditorFit(), **fit).shows
 
 
 def _digest(

@@ -111,11 +111,13 @@ def pick_examples(
     """
     results = {way: evaluate_retrieval(embeddings, scorer) for way, scorer in {"plain": None, "edited": editor}.items()}
 
+    shown = editor.shown if editor.taught_mask is not None else None
+
     def explained(example: Example) -> Example:
         image, text = embeddings.images[embeddings.owners[example.row]], embeddings.texts[example.row]
         pair = image.float(), text.float()
         explanation = editor.explain_edit(*pair, names=names or None, remembered=remembered)
-        told = editor.shown.explain_edit(*pair, names=names or None) if editor.taught_mask is not None else None
+        told = None if shown is None else shown.explain_edit(*pair, names=names or None)
         kind = "" if kinds is None else kinds[example.row]
         return replace(example, kind=kind, explanation=explanation, shown=told)
 
