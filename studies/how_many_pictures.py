@@ -55,7 +55,7 @@ from photographs import ENCODERS, halves, load_photographs
 COMPARED = (*ALTERNATIVES, MEMORY, EDITED_REBUILT, EDITED)
 TAUGHT = "masks alone, taught"
 OURS: Mapping[str, Mapping[str, Any]] = {
-    "masks alone, contrast": {"form": "residual", "memory": "none"},
+    "masks alone, contrast": {"form": "residual", "memory": "none", "teacher": "contrast"},
     TAUGHT: {"form": "residual", "memory": "none", "teacher": "presence", "length_exponent": 0.0},
 }
 """Masks alone in our form, by what differs from the default."""

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 import tyro
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.editing import CaptionEditor, CorrectedScorer, PlainScorer, Scorer
+from boresight.editing.config import CorrectionMethod
 from boresight.embeddings import Embeddings
 from boresight.evaluation import evaluate_retrieval
 from boresight.progress import say
@@ -99,15 +101,12 @@ def measured(world: World, seed: int) -> dict[str, float]:
     editor = CaptionEditor.fit(sae, train.pairs, validation.pairs, seed=seed)
     tuned = CaptionEditor.fit(sae, train.pairs, validation.pairs, form="plain", memory="none", seed=seed)
     sides: tuple[Scorer, ...] = (PlainScorer(), tuned)
-    rivals = [
-        *sides,
-        *(
-            CorrectedScorer.fit(side, train.pairs, validation.pairs, method, seed)
-            for side in sides
-            for method in ("nnn", "sinkhorn")
-        ),
+    corrected = [
+        CorrectedScorer.fit(side, train.pairs, validation.pairs, method, seed)
+        for side in sides
+        for method in get_args(CorrectionMethod)
     ]
-    best = max(first_place(test.pairs, rival) for rival in rivals)
+    best = max(first_place(test.pairs, rival) for rival in (*sides, *corrected))
     edited = first_place(test.pairs, editor)
     kept, shown = (kept_of(test, one.edit) for one in (editor, editor.shown))
     values = (best, edited, first_place(test.pairs, editor.shown), edited / best, *kept, *shown)
@@ -148,7 +147,8 @@ def kept_of(test: Planted, edit: Callable[[Tensor, Tensor], Tensor]) -> tuple[fl
     reading = torch.linalg.solve(images.t() @ images + ridge, images.t() @ test.codes.double())
     before, after = images @ reading, edit(test.pairs.images, test.pairs.texts).double() @ reading
     untold = (test.codes > 0) & ~test.told
-    return tuple(float(after[rows].sum() / before[rows].sum()) for rows in (test.told, untold))  # type: ignore[return-value]
+    told, left = (float(after[rows].sum() / before[rows].sum()) for rows in (test.told, untold))
+    return told, left
 
 
 if __name__ == "__main__":

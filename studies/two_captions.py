@@ -20,6 +20,7 @@ from PIL import Image
 
 from boresight.data.worlds.scenes import load_scenes, make_scenes
 from boresight.editing import CaptionEditor
+from boresight.editing.masks import HALF
 from boresight.embeddings import embed
 from boresight.encoders import load_encoder
 from boresight.models import default_model_path
@@ -74,11 +75,11 @@ def main(options: Options) -> None:
     for axes, caption, edit in zip(panels[1:], captions, edits, strict=True):
         shown = sorted(edit.latents, key=lambda latent: -latent.activation)[: options.top]
         places = range(len(shown))
-        inks = [KEPT if latent.mask >= 0.5 else DROPPED for latent in shown]
-        axes.barh(places, [latent.activation for latent in shown], color=inks)
+        kept = [latent.mask >= HALF for latent in shown]
+        axes.barh(places, [latent.activation for latent in shown], color=[KEPT if each else DROPPED for each in kept])
         axes.set_yticks(places, [latent.name or "?" for latent in shown], fontsize=8)
-        for tick, latent in zip(axes.get_yticklabels(), shown, strict=True):
-            tick.set_color("black" if latent.mask >= 0.5 else "#9a9a9a")
+        for tick, each in zip(axes.get_yticklabels(), kept, strict=True):
+            tick.set_color("black" if each else "#9a9a9a")
         axes.invert_yaxis()
         axes.set_title(f"'{caption}'\nkeeps the blue, drops the grey", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
