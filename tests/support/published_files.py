@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 COCO = {f"COCO_val2014_{number:012}.jpg": [f"{number}, {word}." for word in "abcdef"[: 5 + number % 2]]
@@ -66,3 +68,11 @@ def put_noise(file: Path, width: int, height: int) -> np.ndarray:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(file)
     return pixels
+
+
+def published(name: str) -> Path:
+    """The folder of that name below $BORESIGHT_PUBLISHED, real files of benchmarks; the test is skipped without it."""
+    folder = Path(os.environ.get("BORESIGHT_PUBLISHED", "")) / name
+    if not os.environ.get("BORESIGHT_PUBLISHED") or not folder.is_dir():
+        pytest.skip(f"needs the published files of {name}: name the folder above theirs in BORESIGHT_PUBLISHED")
+    return folder

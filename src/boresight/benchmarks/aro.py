@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 from boresight.benchmarks.coco import KARPATHY_5K
 from boresight.benchmarks.contrast_sets import (
     against_orders,
-    first_is_true,
     gather_items,
+    item_of,
     required_text,
     run_contrasts,
 )
@@ -77,7 +77,7 @@ def read_aro(
             where = f"row {number} of {file}"
             captions = (required_text(row, "true_caption", where), required_text(row, "false_caption", where))
             group = required_text(row, "relation_name", where) if key == "relation" else _attributes(row, where)
-            yield first_is_true(required_text(row, "image_path", where), find, captions, group, _box(row, where))
+            yield item_of(required_text(row, "image_path", where), find, captions, group, _box(row, where))
 
     hint = "put vgr_vga_images.zip's pictures into images/, or pass their folder as `images`"
     if key == "relation":

@@ -40,18 +40,19 @@ def gather_items(
     return Contrasts(items, name, tuple(problems), outside_macro, fewest, published)
 
 
-def first_is_true(
+def item_of(
     picture: str,
     find: Find,
     captions: tuple[str, ...],
     group: str,
     box: tuple[float, float, float, float] | None = None,
+    true: int | tuple[int, ...] = 0,
 ) -> Contrast | Problem:
-    """An item whose first caption is the true one; a problem where its picture is not there."""
+    """An item, whose first caption is the true one unless `true` says else; a problem where its picture is missing."""
     path = find(picture)
     if path is None:
         return Problem("missing file", picture)
-    return Contrast(Picture(picture, path, box), captions, 0, group)
+    return Contrast(Picture(picture, path, box), captions, true, group)
 
 
 def required_text(row: Any, key: str, where: str) -> str:

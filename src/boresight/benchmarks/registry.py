@@ -19,6 +19,7 @@ from boresight.benchmarks import (
     rococo,
     sharegpt4v,
     sugarcrepe,
+    sugarcrepe_pp,
     urban1k,
     winoground,
 )
@@ -183,6 +184,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "rococo-mix": Benchmark("RoCOCO, mixed pictures", partial(rococo.run_images, kind="mix"), takes=_READING),
     "rococo-patch": Benchmark("RoCOCO, patched pictures", partial(rococo.run_images, kind="patch"), takes=_READING),
     "sugarcrepe": Benchmark("SugarCrepe", sugarcrepe.run_sugarcrepe, takes=_IMAGES),
+    "sugarcrepe-pp": Benchmark("SugarCrepe++", sugarcrepe_pp.run_sugarcrepe_pp, takes=_IMAGES),
     "winoground": Benchmark("Winoground", winoground.run_winoground),
     "aro-vg-relation": _aro("vg-relation", "VG relations"),
     "aro-vg-attribution": _aro("vg-attribution", "VG attribution"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from boresight.benchmarks.contrast_sets import first_is_true, gather_items, required_text, run_contrasts
+from boresight.benchmarks.contrast_sets import gather_items, item_of, required_text, run_contrasts
 from boresight.benchmarks.files import PublishedFiles
 from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult
-from boresight.data.files import finder, folder_of_images
+from boresight.data.files import Find, finder, folder_of_images
 from boresight.data.problems import Problem
 from boresight.evaluation.contrasts import Contrast, Contrasts
 
@@ -28,9 +28,7 @@ def read_sugarcrepe(folder: str | Path, images: str | Path | None = None) -> Con
         evaluate_contrasts(encoder, read_sugarcrepe("sugar-crepe", images="coco/val2017"), editor)
     """
     files = PublishedFiles(folder, "SugarCrepe", SOURCE)
-    base = Path(folder) if images is None else folder_of_images(images)
-    below = ("", "val2017", "images/val2017", "coco/images/val2017")
-    find = finder([base / part / end for part in ("", "data") for end in below])
+    find = val2017_finder(folder, images)
 
     def items() -> Iterator[Contrast | Problem]:
         for group in GROUPS:
@@ -38,9 +36,16 @@ def read_sugarcrepe(folder: str | Path, images: str | Path | None = None) -> Con
             for key, row in files.read_json(file, dict).items():
                 where = f"row {key} of {file}"
                 captions = (required_text(row, "caption", where), required_text(row, "negative_caption", where))
-                yield first_is_true(required_text(row, "filename", where), find, captions, group)
+                yield item_of(required_text(row, "filename", where), find, captions, group)
 
     return gather_items(items(), "SugarCrepe", "pass `images`, the folder of COCO's val2017 pictures", published=7511)
+
+
+def val2017_finder(folder: str | Path, images: str | Path | None) -> Find:
+    """From the name of a picture of COCO val2017 to its file, looked for where `read_sugarcrepe` says."""
+    base = Path(folder) if images is None else folder_of_images(images)
+    below = ("", "val2017", "images/val2017", "coco/images/val2017")
+    return finder([base / part / end for part in ("", "data") for end in below])
 
 
 def run_sugarcrepe(job: BenchmarkJob) -> BenchmarkResult:

@@ -104,18 +104,24 @@ def caption_batches(
 
 
 def embed_captions(
-    encoder: Encoder, texts: Sequence[str], *, long_text: LongText = "truncate", batch_size: int = 64
+    encoder: Encoder,
+    texts: Sequence[str],
+    *,
+    long_text: LongText = "truncate",
+    batch_size: int = 64,
+    what: str = "altered captions",
 ) -> tuple[Tensor, int]:
-    """(S, d) float32 of captions that were altered, and how many were longer than the model reads.
+    """(S, d) float32 of captions, and how many were longer than the model reads.
 
-    These are read as `boresight.embeddings.embed` read the true ones: another reading would tell the two apart.
+    Altered ones are read as `boresight.embeddings.embed` read the true ones: another reading would tell the two apart.
+    A progress bar says `what`, once it takes longer than a second.
     Raises InputError for no caption or a batch size below 1.
     """
     if not len(texts) or batch_size < 1:
         raise InputError(f"There are {len(texts)} captions to embed by {batch_size}; both must be at least 1.")
     batches = caption_batches(encoder, texts, batch_size=batch_size, long_text=long_text)
     total = -(-len(texts) // batch_size)
-    shown = progress(batches, total=total, what="altered captions", unit="batch", delay=1.0)
+    shown = progress(batches, total=total, what=what, unit="batch", delay=1.0)
     parts = [(rows, cut) for _, rows, cut in shown]
     long = sum(cut for _, cut in parts)
     if long and long_text == "truncate":

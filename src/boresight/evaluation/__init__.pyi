@@ -9,6 +9,7 @@ from .examples import Example as Example
 from .examples import LatentCard as LatentCard
 from .examples import pick_examples as pick_examples
 from .examples import pick_latents as pick_latents
+from .paraphrases import evaluate_paraphrases as evaluate_paraphrases
 from .results import Scores as Scores
 from .retrieval import RetrievalScores as RetrievalScores
 from .retrieval import chance as chance

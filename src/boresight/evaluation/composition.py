@@ -1,10 +1,11 @@
-"""Whether a picture scores its true caption above captions of nearly the same words: SugarCrepe, ARO, Winoground."""
+"""Whether a picture scores its true captions above others of nearly the same words: SugarCrepe, ARO, Winoground."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,10 @@ MOST_LINES = 40
 
 @dataclass(frozen=True)
 class CompositionScores(Scores):
-    """How often the true caption scores above all others of its item, in percent; a tie is a miss.
+    """How often the true captions of an item all score above all others, in percent; a tie is a miss.
 
     Values: 'macro accuracy', the mean over the groups `in_macro`, NaN where there are none; 'micro accuracy', over all
-    items. Chance of the latter is what drawing a caption of each item gets right.
+    items. Chance of the latter is what putting the captions of each item in a random order gets right.
 
     Attributes:
         groups: group -> accuracy.
@@ -74,8 +75,8 @@ def evaluate_contrasts(
 ) -> dict[str, CompositionScores]:
     """How often a picture scores its true caption above each of its false ones: 'plain' and, given an editor, 'edited'.
 
-    Scores within 1e-6 * max(1, |true caption's score|) are ties, and ties are misses: a model that cannot tell two
-    captions apart gets 0, not 50.
+    Of an item with several true captions all of them must. Scores within 1e-6 * max(1, |true caption's score|) are
+    ties, and ties are misses: a model that cannot tell two captions apart gets 0, not 50.
 
     Args:
         contrasts: what a reader of `boresight.benchmarks` gives, or items of your own.
@@ -88,25 +89,35 @@ def evaluate_contrasts(
 
     Relations:
         Of items that come in pairs, two pictures with two captions, use `evaluate_winoground`; of whole galleries
-        `evaluate_retrieval`; of altered captions in a gallery `evaluate_attack`.
+        `evaluate_retrieval`; of altered captions in a gallery `evaluate_attack`. `evaluate_paraphrases` asks the same
+        of the captions alone.
 
     Raises:
         InputError: no items, no picture that can be read, a batch size below 1.
         ArtefactError: an editor of another encoder or width.
     """
     scored, problems, cut = _scored(encoder, contrasts, editor, batch_size, workers)
-    return {way: _composition(contrasts, scores, problems, cut) for way, scores in scored.items()}
+    return {
+        way: composition_scores(
+            contrasts,
+            [None if own is None else _is_right(item, own) for item, own in zip(contrasts.items, scores, strict=True)],
+            problems,
+            cut,
+        )
+        for way, scores in scored.items()
+    }
 
 
-def _composition(
-    contrasts: Contrasts, scores: Sequence[Tensor | None], problems: Sequence[Problem], cut: int
+def composition_scores(
+    contrasts: Contrasts, right: Sequence[bool | None], problems: Sequence[Problem], cut: int
 ) -> CompositionScores:
+    """Accuracy, of which items were right (None for those left out) and how many captions were too long."""
     items: list[Contrast] = []
     marks: dict[str, list[bool]] = {}
-    for item, own in zip(contrasts.items, scores, strict=True):
-        if own is not None:
+    for item, hit in zip(contrasts.items, right, strict=True):
+        if hit is not None:
             items.append(item)
-            marks.setdefault(item.group, []).append(_is_right(item, own))
+            marks.setdefault(item.group, []).append(hit)
     sizes = {group: len(right) for group, right in marks.items()}
     accuracy = {group: 100 * sum(right) / len(right) for group, right in marks.items()}
     in_macro = tuple(name for name in sizes if sizes[name] >= contrasts.fewest and name not in contrasts.outside_macro)
@@ -116,7 +127,9 @@ def _composition(
         main="macro accuracy",
         name=contrasts.name or "composition",
         counts={"items": len(items), "left out": len(problems), **({"cut captions": cut} if cut else {})},
-        chance={"micro accuracy": 100 * float(np.mean([1 / len(item.captions) for item in items]))},
+        chance={
+            "micro accuracy": 100 * float(np.mean([1 / comb(len(item.captions), len(item.right)) for item in items]))
+        },
         problems=problems,
         groups=accuracy,
         sizes=sizes,
@@ -183,8 +196,7 @@ def _winoground(
 
 
 def _is_right(item: Contrast, scores: Tensor) -> bool:
-    others = torch.arange(len(scores)) != item.true
-    return bool((scores[others] < limits(scores[item.true])[0]).all())
+    return bool(scores[list(item.wrong)].max() < limits(scores[list(item.right)])[0].min())
 
 
 def _scored(

@@ -1,4 +1,4 @@
-"""What composition is measured on: pictures, each with one true caption among captions of nearly the same words."""
+"""What composition is measured on: pictures, each with true captions among others of nearly the same words."""
 
 from __future__ import annotations
 
@@ -44,25 +44,36 @@ class Picture:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A picture with one true caption among several.
+    """A picture with one true caption, or a few, among several.
 
     Attributes:
         captions: at least two.
-        true: which of them is true.
+        true: which of them is true, or which of them are.
         group: whose accuracy it counts towards: a kind of change, a relation; of Winoground the example.
     """
 
     picture: Picture
     captions: tuple[str, ...]
-    true: int
+    true: int | tuple[int, ...]
     group: str
 
     def __post_init__(self) -> None:
-        if len(self.captions) < 2 or not 0 <= self.true < len(self.captions):
+        count = len(self.captions)
+        if count < 2 or not set(self.right) < set(range(count)) or not 0 < len(set(self.right)) == len(self.right):
             raise InputError(
-                f"'{self.picture.name}' has {len(self.captions)} captions of which number {self.true} is true; "
-                "give it at least two, and the number of one of them."
+                f"'{self.picture.name}' has {count} captions of which number {self.true} is true; give it at least "
+                "two, and the number of one of them, or of some but not all."
             )
+
+    @property
+    def right(self) -> tuple[int, ...]:
+        """The numbers of the true captions."""
+        return (self.true,) if isinstance(self.true, int) else self.true
+
+    @property
+    def wrong(self) -> tuple[int, ...]:
+        """The numbers of the others."""
+        return tuple(number for number in range(len(self.captions)) if number not in self.right)
 
 
 @dataclass(frozen=True)
