@@ -25,7 +25,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 import tyro
-from PIL import Image
 from torch import Tensor
 
 from attribution_figures import TEXTUAL_AND_PHRASES, AttributionRuns, phrase_figures
@@ -35,7 +34,7 @@ from attribution_measures.randomisation import randomisation
 from boresight import load_encoder
 from boresight.attribution import METHODS
 from boresight.data import Collection
-from boresight.data.images import to_rgb
+from boresight.data.images import open_picture
 from boresight.data.worlds.emoji.load import load_emoji
 from boresight.encoders import Encoder
 from boresight.errors import InputError
@@ -236,7 +235,7 @@ def photographs(folder: Path, n: int, seed: int) -> CaptionedImages:
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     draw = generator(seed, "photographs")
     chosen = [rows[row] for row in torch.randperm(len(rows), generator=draw)[:n].tolist()]
-    images = [to_rgb(Image.open(folder / "images" / row["file_name"])) for row in chosen]
+    images = [open_picture(folder / "images" / row["file_name"]) for row in chosen]
     captions = [row["captions"][int(torch.randint(len(row["captions"]), (), generator=draw))] for row in chosen]
     return CaptionedImages(images, captions, PHOTOGRAPHS)
 

@@ -9,14 +9,12 @@ part of it, in the form that shows. Bars are the activations of its latents, the
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from matplotlib.figure import Figure
-from PIL import Image
 
 from boresight.data.worlds.scenes import load_scenes, make_scenes
 from boresight.editing import CaptionEditor
@@ -63,7 +61,7 @@ def main(options: Options) -> None:
             strict=True,
         )
     )
-    picture = Image.open(io.BytesIO(one.dataset[0]["image"]["bytes"])).convert("RGB")
+    picture = one.image(0)
     image, texts = encoder.embed_images([picture]), encoder.embed_texts(captions)
     edits = [editor.shown.explain_edit(image[0].float(), text.float(), names=names) for text in texts]
     for caption, edit in zip(captions, edits, strict=True):

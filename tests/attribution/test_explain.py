@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
 
 import boresight
@@ -14,6 +15,8 @@ from boresight.attribution.grids import normalized
 from boresight.attribution.inputs import seen_box
 from boresight.attribution.methods.registry import make_method
 from boresight.attribution.plots import save_figure
+from boresight.data import load_collection
+from boresight.embeddings import embed
 from boresight.encoders import load_encoder
 from boresight.encoders.tokens import Token, aligned_tokens, grouped_words
 from boresight.errors import ArtefactError, InputError
@@ -245,3 +248,19 @@ def test_every_method_by_name(encoder) -> None:
         assert found.image.isfinite().all(), name
         assert found.text[~found.text.isnan()].isfinite().all(), name
         make_method(name, encoder.model)
+
+
+def test_a_picture_in_hand_is_explained_and_embedded_as_its_file(encoder, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    clear = pictures(1)[0].convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+    clear.save(tmp_path / "turned.png", exif=exif)
+    file, at_hand = tmp_path / "turned.png", Image.open(tmp_path / "turned.png")
+    collection = load_collection(Dataset.from_dict({"image": [str(file)], "text": ["a red star"]}))
+    embedded = embed(encoder, collection, dtype="float32").images
+    torch.testing.assert_close(encoder.embed_images([at_hand]), embedded)
+    torch.testing.assert_close(encoder.preprocess(at_hand), encoder.preprocess(collection.image(0)))
+    one, other = (explain(encoder, source, "a red star") for source in (file, at_hand))
+    torch.testing.assert_close(one.image, other.image)
+    torch.testing.assert_close(one.boxes, other.boxes)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin, TiffTags
 
-from boresight.data.images import decode
+from boresight.data.images import decode, is_picture, open_picture
+from boresight.encoders.protocol import check_image
 from boresight.errors import InputError
 
 
@@ -19,6 +20,15 @@ def encoded(picture: Image.Image, format: str = "PNG", **options: object) -> dic
     buffer = io.BytesIO()
     picture.save(buffer, format, **options)
     return {"bytes": buffer.getvalue(), "path": None}
+
+
+def _tags(tags: dict[int, float]) -> TiffImagePlugin.ImageFileDirectory_v2:
+    known = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        known[tag] = value
+        if tag != 262:
+            known.tagtype[tag] = TiffTags.FLOAT
+    return known
 
 
 def pixels(cell: dict[str, object]) -> np.ndarray:
@@ -54,7 +64,8 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
     values = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
     grey = pixels(encoded(Image.fromarray(values)))[0, :, 0]
     assert grey.tolist() == [0, 1, 128, 255]
-    deep = pixels(encoded(Image.fromarray(values.astype(np.int32)), "TIFF"))[0, :, 0]
+    range_of_16_bits = _tags({340: 0.0, 341: 65535.0})
+    deep = pixels(encoded(Image.fromarray(values.astype(np.int32)), "TIFF", tiffinfo=range_of_16_bits))[0, :, 0]
     assert deep.tolist() == [0, 1, 128, 255]
 
 
@@ -137,3 +148,103 @@ def test_damaged_bytes_never_raise_anything_else(sample: bytes, data: st.DataObj
     except InputError as error:
         outcome = str(error)
     assert outcome == "RGB" or "picture of it is corrupt" in outcome
+
+
+@pytest.mark.parametrize(
+    ("tags", "wanted"), [({}, [0, 128, 255]), ({262: 0}, [255, 127, 0]), ({340: -1.0, 341: 1.0}, [128, 191, 255])]
+)
+def test_floats_are_scaled_by_what_the_file_says(tags: dict[int, float], wanted: list[int]) -> None:
+    values = np.array([[0, 0.5, 1]], dtype=np.float32)
+    grey = pixels(encoded(Image.fromarray(values), "TIFF", tiffinfo=_tags(tags)))[0, :, 0]
+    assert np.abs(grey - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_are_scaled_whole_however_dark(format: str) -> None:
+    dark = Image.fromarray(np.array([[0, 100, 200]], dtype=np.uint16))
+    assert pixels(encoded(dark, format))[0, :, 0].tolist() == [0, 0, 1]
+
+
+def test_sixteen_bits_whose_least_value_is_white_and_those_with_a_clear_value() -> None:
+    picture = Image.fromarray(np.array([[0, 32896, 65535]], dtype=np.uint16))
+    assert pixels(encoded(picture, "TIFF", tiffinfo=_tags({262: 0})))[0, :, 0].tolist() == [255, 127, 0]
+    assert pixels(encoded(picture, transparency=0))[0, :, 0].tolist() == [255, 128, 255]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_eight_bit_values_in_a_wider_type_stay_as_they_are(kind: type) -> None:
+    values = np.array([[0, 7, 255]], dtype=kind)
+    assert pixels(encoded(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == [0, 7, 255]
+    assert np.asarray(open_picture(Image.fromarray(values)))[0, :, 0].tolist() == [0, 7, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.array([[0, 300.5]], np.float32), "floats from 0 to 300.5"),
+        (np.array([[-1000, 3071]], np.int32), "32-bit integers from -1000 to 3071"),
+        (np.array([[0, 1_000_000]], np.int32), "32-bit integers from 0 to 1e\\+06"),
+        (np.array([[0, np.nan]], np.float32), "NaN or infinity"),
+    ],
+)
+def test_values_whose_range_nobody_tells_are_refused_by_name(values: np.ndarray, reason: str, tmp_path: Path) -> None:
+    Image.fromarray(values).save(tmp_path / "ct.tif")
+    with pytest.raises(InputError, match=f"cannot be used, from .*ct.tif: .*{reason}"):
+        decode({"path": str(tmp_path / "ct.tif")}, "image 'x'")
+    with pytest.raises(InputError, match=f"opened image cannot be used, from .*ct.tif: .*{reason}"):
+        open_picture(Image.open(tmp_path / "ct.tif"))
+
+
+def _of_every_kind() -> dict[str, dict[str, object]]:
+    random = np.random.default_rng(0)
+    noise = Image.fromarray(random.integers(0, 256, (9, 14, 4), dtype=np.uint8), "RGBA")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    plain = [("RGB", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"), ("L", "PNG"), ("1", "PNG"), ("P", "PNG"), ("RGBA", "TIFF")]
+    plain += [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "TIFF"), ("LAB", "TIFF"), ("RGBA", "WEBP"), ("RGB", "BMP")]
+    plain += [("RGBA", "TGA"), ("RGBA", "ICO"), ("L", "PPM"), ("RGBA", "GIF"), ("RGBA", "JPEG2000"), ("I", "TIFF")]
+    plain += [("RGB", "MPO")]
+    cells = {
+        f"{mode} {format}": encoded(
+            noise.convert(mode) if mode != "LAB" else Image.frombytes("LAB", (14, 9), noise.convert("RGB").tobytes()),
+            format,
+        )
+        for mode, format in plain
+    }
+    for format in ("JPEG", "PNG", "TIFF", "WEBP"):
+        cells[f"turned {format}"] = encoded(noise.convert("RGB"), format, exif=turned)
+    cells["turned and clear"] = encoded(noise, exif=turned)
+    cells["palette with a clear colour"] = encoded(noise.convert("RGB").quantize(8), transparency=3)
+    cells["16 bits"] = encoded(Image.fromarray(random.integers(0, 65536, (9, 14), dtype=np.uint16)))
+    cells["floats"] = encoded(Image.fromarray(random.random((9, 14), dtype=np.float32)), "TIFF")
+    frames = [noise.convert("RGB"), noise.rotate(180).convert("RGB")]
+    for format in ("GIF", "PNG", "WEBP", "TIFF"):
+        cells[f"animated {format}"] = encoded(frames[0], format, save_all=True, append_images=frames[1:])
+    return cells
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell"), _of_every_kind().items(), ids=lambda one: one if isinstance(one, str) else ""
+)
+def test_a_picture_in_hand_is_treated_as_its_file(kind: str, cell: dict[str, object], tmp_path: Path) -> None:
+    wanted = decode(cell, "it")
+    assert wanted.mode == "RGB"
+    assert kind != "animated GIF" or np.asarray(wanted).std() > 0
+    (tmp_path / "file").write_bytes(cell["bytes"])
+    for same in (tmp_path / "file", Image.open(tmp_path / "file"), wanted):
+        assert np.array_equal(np.asarray(open_picture(same)), np.asarray(wanted))
+        if isinstance(same, Image.Image):
+            assert np.array_equal(np.asarray(check_image(same)), np.asarray(wanted))
+
+
+def test_an_opened_picture_that_is_damaged_is_named(tmp_path: Path) -> None:
+    whole = encoded(Image.effect_noise((64, 64), 50), "JPEG")["bytes"]
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"opened image is corrupt .*cut\.jpg"):
+        check_image(Image.open(tmp_path / "cut.jpg"))
+
+
+def test_every_picture_that_pillow_draws_is_taken_for_one() -> None:
+    names = "a.JPG a.jfif a.tga a.avif a.jp2 a.ppm a.pgm a.ico a.psd a.mpo a.dib a.webp a.apng train/a.v2.Png"
+    assert all(map(is_picture, names.split()))
+    assert not any(map(is_picture, ["a.txt", "a.json", "a.pdf", "a.mpg", "a.h5", "a"]))

@@ -3,90 +3,139 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from boresight.errors import InputError
+from boresight.data.grey import eight_bits, range_of
+from boresight.errors import ArtefactError, InputError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+_NOT_PICTURES = {
+    "BUFR",
+    "EPS",
+    "GRIB",
+    "HDF5",
+    "IPTC",
+    "MPEG",
+    "PALM",
+    "PDF",
+    "WMF",
+}  # named by Pillow, not drawn by it
+_ORIENTATION = 0x0112  # of EXIF
+
+
+class UnusablePicture(InputError):
+    """A picture that is not damaged, and yet nothing says how to draw it here; its sentence says why."""
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Those of the formats that Pillow draws, with their dot; a plugin counts if it was there at the first call."""
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, name in known if name not in _NOT_PICTURES)
 
 
 def is_picture(name: str) -> bool:
     """Whether a file of this name is taken for a picture."""
-    return "." + name.rpartition(".")[2].lower() in SUFFIXES
+    return "." + name.rpartition(".")[2].lower() in suffixes()
 
 
 def decode(source: Mapping[str, Any], label: str) -> Image.Image:
-    """An RGB picture from an `image` cell, turned upright as its EXIF says; transparency is laid over white.
+    """An RGB picture from an `image` cell, as `to_rgb` makes it; of an animation the first frame is taken.
 
-    16-bit grey values are scaled to 8 bits; of an animation the first frame is taken.
-    Raises InputError naming `label` when the file is missing or corrupt.
+    Raises InputError naming `label` when the file is missing, corrupt or does not say what its values mean;
+    ArtefactError when the file system fails, since what cannot be read now is not a bad picture.
     """
-    with _explained(source, label):
-        return decode_bytes(_read(source))
+    data = _read(source, label)
+    with _explained(label, source.get("path") or "memory"):
+        return decode_bytes(data)
 
 
 def decode_bytes(data: bytes) -> Image.Image:
     """As `decode`, from the bytes of a file; raises whatever Pillow raises on damaged ones."""
-    picture = Image.open(io.BytesIO(data))
-    picture.load()
-    return to_rgb(_upright(picture))
+    return to_rgb(Image.open(io.BytesIO(data)))
 
 
-def open_picture(source: Image.Image | str | Path) -> Image.Image:
-    """An RGB picture from a picture or a file, as `decode` makes it. Raises InputError naming a file it cannot read."""
-    return to_rgb(source) if isinstance(source, Image.Image) else decode({"path": str(source)}, f"'{source}'")
+def open_picture(source: Image.Image | str | os.PathLike[str]) -> Image.Image:
+    """An RGB picture from a picture or a file, as `to_rgb` makes it. Raises as `decode` does, naming the file."""
+    if isinstance(source, Image.Image):
+        with _explained("an opened image", getattr(source, "filename", "") or "memory"):
+            return to_rgb(source)
+    if not os.path.exists(source):
+        raise InputError(f"The file of '{source}' is missing: {source}; restore it or drop the row.")
+    return decode({"path": os.fspath(source)}, f"'{source}'")
 
 
-def _read(source: Mapping[str, Any]) -> bytes:
-    data = source.get("bytes")
-    if data is not None:
-        return data
-    with open(source["path"], "rb") as handle:
-        if source.get("offset") is None:
-            return handle.read()
-        handle.seek(source["offset"])
-        return handle.read(source["size"])
+def _read(source: Mapping[str, Any], label: str) -> bytes:
+    path, data = source.get("path"), source.get("bytes")
+    if data is not None or not path:
+        return data or b""
+    try:
+        with open(path, "rb") as handle:
+            if source.get("offset") is None:
+                return handle.read()
+            handle.seek(source["offset"])
+            return handle.read(source["size"])
+    except OSError as error:
+        folder = os.path.dirname(os.path.abspath(path))
+        alone = isinstance(error, FileNotFoundError) and source.get("offset") is None
+        if alone and os.path.isdir(folder) and os.listdir(folder):
+            raise InputError(f"The file of {label} is missing: {path}; restore it or drop the row.") from error
+        # A mount that dropped, a disk that fails, a right that was lost: the next picture fares no better.
+        gone = f"its folder {folder} is gone or empty" if alone else error.strerror
+        raise ArtefactError(
+            f"The file of {label} cannot be read now: {path} ({gone}); bring it back, then run the same again."
+        ) from error
 
 
 @contextlib.contextmanager
-def _explained(source: Mapping[str, Any], label: str) -> Iterator[None]:
-    """Turns whatever goes wrong in reading one picture into an InputError."""
-    origin = source.get("path") or "memory"
+def _explained(label: str, origin: str) -> Iterator[None]:
+    """Turns whatever goes wrong in decoding one picture into an InputError."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise InputError(f"The file of {label} is missing: {origin}; restore it or drop the row.") from error
+    except InputError as error:
+        raise UnusablePicture(f"The picture of {label} cannot be used, from {origin}: {error}") from error
     # Decoders raise nearly anything on damaged bytes: struct.error, EOFError, IndexError, zlib.error and more.
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise InputError(f"The picture of {label} is corrupt ({reason}), from {origin}; drop or replace it.") from error
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # broken EXIF is common and raises nearly anything; the pixels are whole
-        return picture
-
-
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """An RGB picture: transparency over white, 16-bit grey scaled to 8 bits."""
-    if picture.mode.startswith("I"):
-        # Pillow itself would clip 16-bit grey at 255, which makes nearly every such picture white.
-        values = np.asarray(picture, dtype=np.float64)
-        scale = 257 if picture.mode != "I" or values.max() > 255 else 1
-        return Image.fromarray((values / scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in picture.info:
+    """An RGB picture: the one treatment that every picture gets, from a file or in hand, before a model sees it.
+
+    It is turned upright as its EXIF says and transparency is laid over white. Grey values of more than 8 bits are
+    scaled: 16 bits whole, floats and 32-bit integers by the range that a TIFF gives (`boresight.data.grey.range_of`).
+    Raises InputError for values whose range is not known, and whatever Pillow raises on damaged pictures.
+    """
+    tags = getattr(picture, "tag_v2", {})  # of a TIFF; like the format, they do not outlast being turned
+    sixteen = picture.mode.startswith("I;16") or picture.format in ("PNG", "PPM")  # these in mode 'I' too
+    picture = _upright(picture)
+    if picture.mode[0] in "IF":
+        # Pillow itself would clip at 255, which makes nearly every 16-bit picture white and those of 0 to 1 black.
+        values = np.asarray(picture)
+        grey = eight_bits(values, range_of(values, tags, sixteen=sixteen and picture.mode != "F"))
+        clear = picture.info.get("transparency")  # of a 16-bit PNG, the value that is none
+        return Image.fromarray(grey if clear is None else np.where(values == clear, np.uint8(255), grey)).convert("RGB")
+    if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    picture.load()
+    try:
+        turned = picture.getexif().get(_ORIENTATION, 1) != 1
+        return ImageOps.exif_transpose(picture) if turned else picture
+    except Exception:  # broken EXIF is common and raises nearly anything; the pixels are whole
+        return picture
 
 
 def png(pixels: np.ndarray) -> bytes:

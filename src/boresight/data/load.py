@@ -19,7 +19,7 @@ from boresight.data.formats.coco import read_coco, read_karpathy
 from boresight.data.formats.huggingface import load_hub, load_parquet, load_saved, read_datasets
 from boresight.data.formats.tables import read_tables, read_text_files
 from boresight.data.formats.tar import read_webdataset
-from boresight.data.images import decode
+from boresight.data.images import UnusablePicture, decode
 from boresight.data.problems import Problem, printable, summary
 from boresight.data.splits import normal_split
 from boresight.errors import InputError, require_choice
@@ -151,19 +151,19 @@ def _checked(dataset: Dataset) -> tuple[list[int], list[Problem]]:
     """Rows whose pictures can be read, and a problem for each other one."""
     cells = dataset.select_columns(["id", "image"])
 
-    def unreadable(row: int) -> str | None:
-        """The id of a picture that cannot be read."""
+    def problem(row: int) -> Problem | None:
         cell = cells[row]
         try:
-            decode(cell["image"], cell["id"])
+            decode(cell["image"], f"'{cell['id']}'")
+        except UnusablePicture as error:
+            return Problem("unusable image", str(error))
         except InputError:
-            return cell["id"]
+            return Problem("corrupt image", cell["id"])
         return None
 
-    with closing(ahead(unreadable, range(len(cells)), workers=min(32, (os.cpu_count() or 1) + 4), depth=64)) as ids:
-        bad = list(progress(ids, total=len(cells), what="checking images", unit="image", delay=1.0))
-    kept = [row for row, identity in enumerate(bad) if identity is None]
-    return kept, [Problem("corrupt image", identity) for identity in bad if identity is not None]
+    with closing(ahead(problem, range(len(cells)), workers=min(32, (os.cpu_count() or 1) + 4), depth=64)) as found:
+        all_rows = list(progress(found, total=len(cells), what="checking images", unit="image", delay=1.0))
+    return [row for row, one in enumerate(all_rows) if one is None], [one for one in all_rows if one is not None]
 
 
 def _refuse_or_go_on(problems: Sequence[Problem], on_error: OnError, label: str) -> None:

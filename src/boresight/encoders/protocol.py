@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from boresight.data.images import open_picture
 from boresight.errors import InputError
 
 MAX_ASPECT = 100  # a longer side than this many shorter ones would be resized into gigabytes of pixels
@@ -84,13 +85,16 @@ def check_texts(texts: Sequence[str]) -> list[str]:
 
 
 def check_image(image: Image.Image) -> Image.Image:
-    """`image` in RGB. Raises InputError when it is no picture, or so oblong that resizing it would fill the memory."""
+    """`image` as every picture is treated, upright and in RGB (`boresight.data.images.to_rgb`).
+
+    Raises InputError when it is no picture, cannot be used, or is so oblong that resizing it would fill the memory.
+    """
     if not isinstance(image, Image.Image):
         raise InputError(f"An image is of type {type(image).__name__}, not a PIL picture; open it with PIL.Image.open.")
     width, height = image.size
     if min(width, height) < 1 or max(width, height) > MAX_ASPECT * min(width, height):
         raise InputError(f"A picture of {width} x {height} pixels is too oblong to embed; crop or drop it.")
-    return image.convert("RGB")
+    return open_picture(image)
 
 
 def check_batch(images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> list[Image.Image] | list[Tensor]:
