@@ -19,6 +19,7 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     names = ["zebra/1.png", "tabby_cat/b/2.jpg", "tabby_cat/a.png", ".cache/x.png", "loose.png"]
     put_pictures(tmp_path, names)
     (tmp_path / "tabby_cat" / "notes.txt").write_text("none")
+    (tmp_path / "tabby_cat" / "phone.HEIC").write_bytes(b"")
     (tmp_path / "Empty").mkdir()
     found = read_class_folders(tmp_path)
     assert found.classes == ["Empty", "tabby cat", "zebra"]
@@ -29,7 +30,12 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     }
     reds = {row_id: found.pictures.image(row).getpixel((0, 0))[0] for row, row_id in enumerate(found.pictures.ids)}
     assert reds == {"zebra/1.png": 0, "tabby_cat/b/2.jpg": 1, "tabby_cat/a.png": 2}
-    assert list(found.pictures.problems) == [Problem("class without pictures", "Empty")]
+    assert list(found.pictures.problems) == [
+        Problem("picture outside of the class folders", "loose.png"),
+        Problem("class without pictures", "Empty"),
+        Problem("other file", "tabby_cat/notes.txt"),
+        Problem("picture of a format that is not read", "tabby_cat/phone.HEIC"),
+    ]
     assert len(found.labels) == 3
     (tmp_path / "names.txt").write_text("\ufeffnothing\n\n a cat, striped \nzebra\n", encoding="utf-8")
     assert read_class_folders(tmp_path, tmp_path / "names.txt").classes == ["nothing", "a cat, striped", "zebra"]

@@ -14,7 +14,8 @@ from boresight.benchmarks.record import PLAIN
 from boresight.data.assemble import Table
 from boresight.data.collection import Collection
 from boresight.data.columns import listed
-from boresight.data.files import walk_pictures
+from boresight.data.files import walk
+from boresight.data.images import is_picture
 from boresight.data.problems import Problem, is_unicode, printable, summary
 from boresight.data.splits import FOLDERS
 from boresight.errors import InputError
@@ -46,7 +47,8 @@ def read_class_folders(folder: str | Path, names: Sequence[str] | str | Path | N
         names: what to call the classes, in that order, or a file with one a line (`read_lines`): a must where folders
             are called n01440764. Left out, the folders' names with spaces for underscores.
 
-    A class folder without pictures stays a class that can be mistaken for the true one.
+    A class folder without pictures stays a class that can be mistaken for the true one. Files that are no pictures of a
+    class are named in `pictures.problems`.
     Raises InputError when there is no folder, no picture, another number of names than of folders, or when the
     folders are splits.
     """
@@ -61,12 +63,22 @@ def read_class_folders(folder: str | Path, names: Sequence[str] | str | Path | N
         classes = read_lines(names) if isinstance(names, (str, Path)) else list(names)
         if len(classes) != len(folders):
             raise InputError(f"There are {len(classes)} names for the {len(folders)} class folders of {folder}.")
-    table, labels, problems = Table(), [], []
+    loose = sorted(file.name for file in root.iterdir() if is_picture(file.name) and not file.is_dir())
+    problems = [Problem("picture outside of the class folders", printable(name)) for name in loose]
+    table, labels = Table(), []
     for label, name in enumerate(folders):
-        every = list(walk_pictures(root / name))
-        files, strange = ([file for file in every if is_unicode(file) is readable] for readable in (True, False))
+        below: list[Problem] = []
+        files = []
+        for file in walk(root / name, below):
+            where = os.path.relpath(file, root / name)
+            if not is_picture(file):
+                below.append(Problem("other file", where))
+            elif not is_unicode(file):
+                below.append(Problem("file name that is not Unicode", where))
+            else:
+                files.append(file)
         problems += [] if files else [Problem(EMPTY_CLASS, printable(name))]
-        problems += [Problem("file name that is not Unicode", printable(file)) for file in strange]
+        problems += [Problem(one.what, printable(f"{name}/{one.where}")) for one in below]
         for file in files:
             table.add_image(os.path.relpath(file, root), {"bytes": None, "path": file}, "all", {})
         labels += [label] * len(files)

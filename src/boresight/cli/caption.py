@@ -39,7 +39,9 @@ class Caption:
         from boresight.cli.sources import open_collection
         from boresight.data.files import walk_pictures
         from boresight.data.images import open_picture
+        from boresight.data.problems import Problem, summary
         from boresight.encoders import load_encoder
+        from boresight.progress import say
         from boresight.training.captioner import Captioner
         from boresight.training.captioning import caption_file
 
@@ -47,8 +49,11 @@ class Caption:
         encoder = load_encoder(self.model, device=self.device, dtype=self.dtype)
         webs = None
         folder = Path(self.source).expanduser().resolve()
-        files = [] if self.web_captions or self.split or not folder.is_dir() else list(walk_pictures(folder))
+        below: list[Problem] = []
+        files = [] if self.web_captions or self.split or not folder.is_dir() else list(walk_pictures(folder, below))
         if files:
+            if below:
+                say(f"{self.source}: skipped {summary(below)}")
             key, names = "file_name", [Path(file).relative_to(folder).as_posix() for file in files]
         else:
             collection = open_collection(self.source)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from boresight.data.files import expand, walk
 from boresight.data.formats.tables import holds_text_files
+from boresight.data.problems import Problem
 from boresight.data.splits import FOLDERS
 from boresight.errors import InputError
 
@@ -22,12 +24,17 @@ _KINDS = {"coco": "json", "karpathy": "json"}
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of source ('json' is COCO or Karpathy, told apart by content), its files, and the folder above them."""
+    """A kind of source ('json' is COCO or Karpathy, told apart by content), its files, and the folder above them.
+
+    Attributes:
+        problems: what below a folder could not be walked or read, see `boresight.data.files.walk`.
+    """
 
     kind: str
     files: tuple[Path, ...]
     root: Path
     is_folder: bool = False
+    problems: tuple[Problem, ...] = ()
 
 
 def detect(source: str | os.PathLike[str], format: str | None = None) -> Source:
@@ -80,24 +87,26 @@ def _in_pattern(pattern: str, kind: str | None) -> Source:
 def _in_folder(folder: Path, kind: str | None) -> Source:
     if kind in (None, "saved") and ((folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()):
         return Source("saved", (folder,), folder, True)
-    readings = {key: files for key, files in _readings(folder).items() if kind in (None, key[0])}
+    problems: list[Problem] = []
+    walked = list(walk(folder, problems))
+    readings = {key: files for key, files in _readings(folder, walked).items() if kind in (None, key[0])}
     if len(readings) > 1:
         listed = ", ".join(f"{files[0].relative_to(folder)} ({one})" for (one, _), files in readings.items())
         raise InputError(f"{folder} can be read in several ways: {listed}; pass one of the files, or a format.")
     for (one, _), files in readings.items():
-        return Source(one, tuple(files), folder, True)
-    if kind in (None, "text-files") and holds_text_files(folder):
-        return Source("text-files", (), folder, True)
+        return Source(one, tuple(files), folder, True, tuple(problems))
+    if kind in (None, "text-files") and holds_text_files(walked):
+        return Source("text-files", (), folder, True, tuple(problems))
     raise InputError(
         f"{folder} holds no captions{f' as {kind}' if kind else ''}: neither captions.jsonl, metadata.csv or their "
         "like, nor COCO or Karpathy json, tar shards, parquet, or a .txt beside each picture."
     )
 
 
-def _readings(folder: Path) -> dict[tuple[str, str], list[Path]]:
+def _readings(folder: Path, walked: Sequence[str]) -> dict[tuple[str, str], list[Path]]:
     """The ways to read a folder, by kind and what sets two of one kind apart, each with its files."""
     readings: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    files = [Path(file) for file in walk(folder) if _suffix(Path(file)) in _SUFFIXES]
+    files = [Path(file) for file in walked if _suffix(Path(file)) in _SUFFIXES]
     shards = {file.with_suffix("") for file in files if _suffix(file) == "tar"}
     root = Path(os.path.abspath(folder))
     for file in files:

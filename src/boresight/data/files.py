@@ -9,22 +9,65 @@ from collections.abc import Callable, Iterator, Sequence
 from glob import glob
 from pathlib import Path
 
-from boresight.data.images import is_picture
+from boresight.data.images import is_picture, is_unread_picture
+from boresight.data.problems import Problem
 from boresight.errors import InputError
 
 Find = Callable[[str], str | None]
+TEXT_SUFFIXES = (".txt", ".text", ".caption", ".captions")  # of files that hold the captions of one picture
 
 
-def walk(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """Absolute paths of all files below `folder`, sorted within each folder; hidden files and folders are left out."""
-    for parent, folders, files in os.walk(os.path.abspath(folder)):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(parent, name) for name in sorted(files) if not name.startswith("."))
+def walk(folder: str | os.PathLike[str], problems: list[Problem] | None = None) -> Iterator[str]:
+    """Absolute paths of all files below `folder`, sorted within each folder; hidden files and folders are left out.
+
+    Linked folders are walked too, under the name of the link, and each folder once, however many links lead to it.
+
+    Args:
+        problems: takes what is there and is not given: folders without the right to list them, pictures of a format
+            that Pillow does not draw, links to a folder above, and links to nowhere, but for those with the name of a
+            picture, text or shard, which are given for the reader to name.
+    """
+    top = os.path.abspath(folder)
+    home = os.path.realpath(top)
+    seen, waiting, problems = {home}, [top], [] if problems is None else problems
+    while waiting:
+        here = waiting.pop()
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError as error:
+            problems.append(Problem("unreadable folder", f"{os.path.relpath(here, top)}: {error.strerror}"))
+            continue
+        below = []
+        for entry in entries:
+            where = os.path.relpath(entry.path, top)
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                target = os.path.realpath(entry.path)
+                if target not in seen and f"{home}{os.sep}".startswith(f"{target}{os.sep}"):
+                    problems.append(Problem("link to a folder above", where))
+                elif target not in seen and not (entry.is_symlink() and _is_walked(target, home)):
+                    seen.add(target)
+                    below.append(entry.path)
+            elif entry.is_file() or is_picture(entry.name) or entry.name.lower().endswith((*TEXT_SUFFIXES, ".tar")):
+                if is_unread_picture(entry.name):
+                    problems.append(Problem("picture of a format that is not read", where))
+                else:
+                    yield entry.path
+            else:
+                problems.append(Problem("link to nowhere" if entry.is_symlink() else "special file", where))
+        waiting += reversed(below)
 
 
-def walk_pictures(folder: str | os.PathLike[str]) -> Iterator[str]:
+def _is_walked(folder: str, home: str) -> bool:
+    """Whether a folder is met below `home` by itself, hidden folders aside."""
+    inside = os.path.relpath(folder, home)
+    return not any(part.startswith(".") for part in inside.split(os.sep))
+
+
+def walk_pictures(folder: str | os.PathLike[str], problems: list[Problem] | None = None) -> Iterator[str]:
     """Those of `walk` whose names are pictures'."""
-    return (file for file in walk(folder) if is_picture(file))
+    return (file for file in walk(folder, problems) if is_picture(file))
 
 
 def expand(pattern: str) -> list[Path]:

@@ -26,6 +26,7 @@ _NOT_PICTURES = {
     "PDF",
     "WMF",
 }  # named by Pillow, not drawn by it
+_UNREAD = {".heic", ".heif", ".jxl", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2"}
 _ORIENTATION = 0x0112  # of EXIF
 
 
@@ -43,6 +44,11 @@ def suffixes() -> frozenset[str]:
 def is_picture(name: str) -> bool:
     """Whether a file of this name is taken for a picture."""
     return "." + name.rpartition(".")[2].lower() in suffixes()
+
+
+def is_unread_picture(name: str) -> bool:
+    """Whether a file of this name holds a picture, and of a format that Pillow does not draw here."""
+    return "." + name.rpartition(".")[2].lower() in _UNREAD - suffixes()
 
 
 def decode(source: Mapping[str, Any], label: str) -> Image.Image:

@@ -89,6 +89,7 @@ def load_collection(
         detected = detect(source, format)
         label = name or _name_of(source, detected)
         dataset, problems = _read(detected, format, columns, label, images)
+        problems = [*detected.problems, *problems]
     else:
         raise InputError(
             f"A collection cannot be read from {type(source).__name__}; pass a path, the name of a dataset, or a "

@@ -24,14 +24,19 @@ def summary(problems: Sequence[Problem]) -> str:
     parts = []
     for what, rows in by_kind.items():
         # 'image without captions' has its plural in the middle.
-        plural = re.sub(r"^(.*?)(?= without | for |$)", r"\1s", what, count=1)
+        plural = re.sub(r"^(.*?)(?= without | for | to | of | outside |$)", r"\1s", what, count=1)
         examples = ", ".join(rows[:3]) + (", ..." if len(rows) > 3 else "")
         parts.append(f"{len(rows)} {what if len(rows) == 1 else plural} ({examples})")
     return f"{len(problems)} {'row' if len(problems) == 1 else 'rows'}: {', '.join(parts)}" if problems else ""
 
 
 def is_unicode(text: str) -> bool:
-    """False for text with lone surrogates, as they come from broken escapes or foreign file names; Arrow refuses it."""
+    """False for text with lone surrogates, as they come from broken escapes or foreign file names; Arrow refuses it.
+
+    False for text with NUL too, which stands beside every letter where UTF-16 was read as UTF-8.
+    """
+    if "\0" in text:
+        return False
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

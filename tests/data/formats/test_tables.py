@@ -327,3 +327,32 @@ def test_links_to_nowhere_and_unreadable_texts_are_named(tmp_path: Path) -> None
         InputError, match=r"\(a text file for each picture\) has no columns to choose from; leave out id"
     ):
         load_collection(tmp_path, id_column="x")
+
+
+def test_text_files_by_their_other_names_and_encodings(tmp_path: Path) -> None:
+    put_pictures(tmp_path, ["a.tga", "b.JFIF", "c.png", "d.png", "e.png", "f.png"])
+    (tmp_path / "a.caption").write_text("one")
+    (tmp_path / "b.JFIF.txt").write_text("two")
+    (tmp_path / "c.TXT").write_bytes("drei\r\nfünf".encode("utf-16"))
+    (tmp_path / "d.txt").write_bytes("café".encode("cp1252"))
+    (tmp_path / "e.txt").write_bytes("no mark".encode("utf-16-le"))
+    (tmp_path / "f.txt").write_text("six")
+    (tmp_path / "f.captions").write_text("another six")
+    collection = load_collection(tmp_path)
+    assert by_id(collection) == {"a.tga": ["one"], "b.JFIF": ["two"], "c.png": ["drei", "fünf"], "f.png": ["six"]}
+    assert [(problem.what, problem.where.split(":")[0]) for problem in collection.problems] == [
+        ("malformed caption", "d.txt"),
+        ("malformed caption", "e.txt"),
+        ("second caption file", "f.captions"),
+    ]
+
+
+def test_pictures_behind_linked_folders_are_read_and_links_to_nowhere_named(tmp_path: Path) -> None:
+    put_pictures(tmp_path, ["photos/a.png", "elsewhere/b.png"])
+    for text in ("photos/a.txt", "elsewhere/b.txt"):
+        (tmp_path / text).write_text("x")
+    (tmp_path / "photos/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos/lost").symlink_to(tmp_path / "unmounted")
+    collection = load_collection(tmp_path / "photos")
+    assert collection.ids == ["a.png", "more/b.png"]
+    assert list(collection.problems) == [Problem("link to nowhere", "lost")]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ast
+import codecs
 import contextlib
 import csv
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from boresight.data.assemble import SourceRow, assemble
 from boresight.data.columns import Columns, texts_in
-from boresight.data.files import finder, folder_of_images, key_of, walk
+from boresight.data.files import TEXT_SUFFIXES, finder, folder_of_images, key_of, walk
 from boresight.data.images import is_picture
 from boresight.data.problems import Problem
 from boresight.data.splits import normal_split, split_of_file, split_of_path
@@ -78,13 +79,32 @@ def read_text_files(folder: Path, *, name: str) -> tuple[Dataset, list[Problem]]
 
 def lines_of(data: bytes) -> list[str]:
     """The lines of a caption file that are not blank; bytes that are not UTF-8 become lone surrogates."""
-    text = data.decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
+    text = data.decode(*_encoding(data)).replace("\r\n", "\n").replace("\r", "\n")
     return [line for line in text.split("\n") if line.strip()]
 
 
-def holds_text_files(folder: Path) -> bool:
-    """Whether any picture below `folder` has a text file of its stem."""
-    return any(is_picture(file) and os.path.isfile(os.path.splitext(file)[0] + ".txt") for file in walk(folder))
+def holds_text_files(files: Iterable[str]) -> bool:
+    """Whether any of the pictures among `files` has a text file beside it."""
+    texts, pictures = _texts_and_pictures(files)
+    return any(text for picture in pictures for text in _names_of_text(picture) if text in texts)
+
+
+def _names_of_text(picture: str) -> tuple[str, str]:
+    """What the text file of `a.jpg` is called, without its suffix: 'a', or 'a.jpg'."""
+    return os.path.splitext(picture)[0], picture
+
+
+def _texts_and_pictures(files: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Text files by their path without suffix, in the order of TEXT_SUFFIXES, and pictures."""
+    texts: dict[str, list[str]] = defaultdict(list)
+    pictures = []
+    for file in files:
+        stem, suffix = os.path.splitext(file)
+        if suffix.lower() in TEXT_SUFFIXES:
+            texts[stem].append(file)
+        elif is_picture(file):
+            pictures.append(file)
+    return texts, pictures
 
 
 def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: str, split: str) -> SourceRow | Problem:
@@ -117,15 +137,22 @@ def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: st
 def _opened(file: Path) -> Iterator[TextIO]:
     try:
         with open(file, "rb") as binary:
-            wide = binary.read(2) in (b"\xff\xfe", b"\xfe\xff")
-        # Bytes that are not UTF-8 become lone surrogates, so that only the rows that hold them are set aside. UTF-16
-        # knows no such escape: of a file cut in the middle of a character the rest is a replacement character.
-        encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+            encoding, errors = _encoding(binary.read(2))
         handle = open(file, encoding=encoding, errors=errors, newline="")  # noqa: SIM115
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); check the path and its permissions.") from error
     with handle:
         yield handle
+
+
+def _encoding(start: bytes) -> tuple[str, str]:
+    """The encoding of a file that starts so, and what becomes of its errors.
+
+    Bytes that are not UTF-8 become lone surrogates, so that only the rows that hold them are set aside. UTF-16 knows no
+    such escape: of a file cut in the middle of a character the rest is a replacement character.
+    """
+    wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
 
 
 def _json_lines(handle: TextIO, label: str) -> Iterator[Parsed]:
@@ -205,15 +232,20 @@ def _list_or_text(cell: str) -> list[str] | str:
 
 
 def _text_rows(folder: Path) -> Iterator[SourceRow | Problem]:
-    files = list(walk(folder))
-    texts = {os.path.splitext(file)[0]: file for file in files if file.lower().endswith(".txt")}
-    for file in filter(is_picture, files):
-        relative, text = os.path.relpath(file, folder), texts.get(os.path.splitext(file)[0])
-        if text is None:
+    texts, pictures = _texts_and_pictures(walk(folder))
+    read: set[str] = set()
+    for file in pictures:
+        relative = os.path.relpath(file, folder)
+        names = _names_of_text(file)
+        beside = [text for name in names for text in texts.get(name, ())]
+        read.update(names)
+        if not beside:
             yield Problem("image without captions", relative)
         elif not os.path.isfile(file):  # a link to nowhere
             yield Problem("missing file", relative)
         else:
+            text, *others = sorted(beside, key=lambda one: (len(one), one))
+            yield from (Problem("second caption file", os.path.relpath(other, folder)) for other in others)
             where = os.path.relpath(text, folder)
             try:
                 captions = lines_of(Path(text).read_bytes()) or [""]
@@ -221,6 +253,5 @@ def _text_rows(folder: Path) -> Iterator[SourceRow | Problem]:
                 yield Problem("unreadable file", f"{where}: {error.strerror}")
                 continue
             yield SourceRow(key=relative, path=file, captions=captions, where=where, split=split_of_path(relative))
-    stems = {os.path.splitext(file)[0] for file in files if is_picture(file)}
-    for stem in sorted(texts.keys() - stems):
-        yield Problem("caption for an unknown image", os.path.relpath(texts[stem], folder))
+    for stem in sorted(texts.keys() - read):
+        yield from (Problem("caption for an unknown image", os.path.relpath(text, folder)) for text in texts[stem])
