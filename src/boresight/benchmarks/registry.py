@@ -13,6 +13,7 @@ from boresight.benchmarks import (
     class_folders,
     coco,
     docci,
+    eccv_caption,
     flickr30k,
     iiw,
     own,
@@ -34,7 +35,9 @@ from boresight.progress import say
 from boresight.storage import nearest
 
 RETRIEVAL: dict[str, PublishedRetrieval] = {
-    each.name: each for module in (coco, flickr30k, docci, iiw, urban1k, sharegpt4v) for each in module.SETS
+    each.name: each
+    for module in (coco, eccv_caption, flickr30k, docci, iiw, urban1k, sharegpt4v)
+    for each in module.SETS
 }
 """Name -> retrieval benchmark of the field."""
 

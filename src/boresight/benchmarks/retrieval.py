@@ -17,13 +17,14 @@ from datasets import Dataset
 
 from boresight.benchmarks.files import PublishedFiles
 from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, not_as_published, size_facts
-from boresight.benchmarks.record import PICTURES, PLAIN
+from boresight.benchmarks.record import EDITED, PICTURES, PLAIN
 from boresight.data.assemble import SourceRow, assemble, dataset_of
 from boresight.data.collection import Collection
 from boresight.data.files import finder, folder_of_images
 from boresight.data.images import thumbnail
 from boresight.data.problems import Problem, printable, summary
-from boresight.editing.scorer import Scorer
+from boresight.device import pick_device
+from boresight.editing.scorer import PlainScorer, Scorer
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.alternatives import fitted_parts, judge_editor, untrained_alternatives
@@ -35,6 +36,8 @@ from boresight.storage import replace_file
 Draft = tuple[Dataset, list[Problem]]
 Split = Callable[[str], list[str]]
 """From a caption to its sentences."""
+Figures = Callable[[Scorer], Mapping[str, float]]
+"""From what scores to figures by name."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class PublishedRetrieval:
         pictures: folders, below the one that is passed, that may hold the pictures; "" is that one itself.
         counts: images and captions where it is published; None for what is not known.
         folds: into how many galleries it is cut; a figure on it is their mean.
+        more: further figures of a scorer, from its files and the embeddings of its collection.
     """
 
     name: str
@@ -58,6 +62,7 @@ class PublishedRetrieval:
     pictures: tuple[str, ...]
     counts: tuple[int | None, int | None] = (None, None)
     folds: int = 1
+    more: Callable[[PublishedFiles, Embeddings], Figures] | None = None
 
     def galleries(self, images: int) -> list[range]:
         """Rows of each gallery when `images` were read: `folds` runs of equal length, in the order of the file."""
@@ -148,26 +153,39 @@ def run_published(job: BenchmarkJob, benchmark: PublishedRetrieval) -> Benchmark
     """Retrieval on a benchmark of the field, the mean over its galleries."""
     collection = benchmark.open(job.folder, job.images)
     embeddings = job.embedded(collection)
-    result = run_retrieval(job, collection, embeddings, benchmark.galleries(len(embeddings)))
+    files = PublishedFiles(job.folder, benchmark.title, benchmark.source)
+    more = None if benchmark.more is None else benchmark.more(files, embeddings)
+    result = run_retrieval(job, collection, embeddings, benchmark.galleries(len(embeddings)), more)
     facts = {**size_facts(embeddings, collection.problems), **result.facts, **benchmark.facts(embeddings)}
     return replace(result, facts=facts)
 
 
 def run_retrieval(
-    job: BenchmarkJob, collection: Collection, embeddings: Embeddings, galleries: Sequence[range]
+    job: BenchmarkJob,
+    collection: Collection,
+    embeddings: Embeddings,
+    galleries: Sequence[range],
+    more: Figures | None = None,
 ) -> BenchmarkResult:
-    """Both directions; the mean over `galleries`, rows of each. With an editor also what could be done instead."""
+    """Both directions; the mean over `galleries`, rows of each. With an editor also what could be done instead.
+
+    more: further figures, of every scorer.
+    """
     parts = [embeddings.select(rows) for rows in galleries] if len(galleries) > 1 else [embeddings]
     if job.editor is None:
         results, said = {PLAIN: [evaluate_retrieval(part, device=job.device) for part in parts]}, None
+        scorers: dict[str, Scorer] = {PLAIN: PlainScorer(pick_device(job.device))}
     else:
         alternatives = untrained_alternatives(job.editor, job.bank, device=job.device)
         fitted = [] if job.bank is None else fitted_parts(job.bank)
         results, said = judge_editor(parts, job.editor, alternatives, fitted=fitted)
+        scorers = {**alternatives.scorers, EDITED: job.editor}
     facts = {"galleries": f"{len(parts)} of {len(parts[0]):,} images, their mean"} if len(parts) > 1 else {}
     first = {way: results[way][0] for way in job.ways}
     examples = retrieval_examples(parts[0], collection, job.out, first, job.ways, seed=job.seed)
     scores = {way: {name: fmean(run[name] for run in runs) for name in RECALLS} for way, runs in results.items()}
+    if more is not None:
+        scores = {way: {**values, **more(scorers[way])} for way, values in scores.items()}
     return BenchmarkResult(scores=scores, charts=("T2I R@1", "I2T R@1"), facts=facts, examples=examples, verdict=said)
 
 

@@ -1,5 +1,6 @@
 from .alignment import alignment_report as alignment_report
 from .alternatives import evaluate_editor as evaluate_editor
+from .answers import evaluate_answers as evaluate_answers
 from .attacks import evaluate_attack as evaluate_attack
 from .comparison import compare as compare
 from .comparison_figures import Comparison as Comparison
