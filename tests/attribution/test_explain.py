@@ -207,7 +207,7 @@ def test_words() -> None:
 
 
 def test_tokens_found_in_the_caption() -> None:
-    tokens = aligned_tokens("A Red  star", [None, "a ", "red ", "st", "ar ", "nowhere", None])
+    tokens = aligned_tokens("A Red  star", [None, b"a ", b"red ", b"st", b"ar ", b"nowhere", None])
     assert [(token.start, token.end) for token in tokens] == [
         (0, 0),
         (0, 1),

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from boresight.encoders import load_encoder
+from boresight.encoders.tokens import grouped_words
 from boresight.errors import InputError
 from tiny_encoders import FAMILIES, TEXT_TOWER, bert_tokenizer, clip_tokenizer, pictures, save_tiny
 
@@ -143,6 +144,14 @@ def test_siglip_with_its_sentencepiece_tokenizer(copy, tmp_path):
     assert torch.equal(ids[:1], encoder.tokenize(["a red dog"])["input_ids"])
     assert ids[1, -1] == encoder.tokenizer.eos_token_id
     assert ids.shape[1] == 16
+    text = "A dog. It's"
+    words = grouped_words(text, encoder.tokenized([text]).tokens[0])
+    assert [word for word, _ in words] == ["A", "dog", "It's"]
+    encoder.tokenizer.save_pretrained(folder)
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "pad_token": "<pad>"}))
+    with pytest.raises(InputError, match="set pad_token to </s> in tokenizer_config"):
+        load_encoder(folder, device="cpu", dtype="float32")
 
 
 def test_positions_of_a_roberta_tower_start_after_the_padding(tmp_path):

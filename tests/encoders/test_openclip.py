@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from functools import cache
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from boresight.attribution import explain
 from boresight.embeddings import embed
 from boresight.encoders import load_encoder
+from boresight.encoders.tokens import grouped_words
 from boresight.encoders.towers.openclip import openclip_towers
 from boresight.errors import InputError
 from fake_encoder import make_collection
@@ -63,6 +68,42 @@ def test_embeddings_equal_the_library(pair, request):
 
 def encoder_folder(request):
     return request.getfixturevalue("folders")[request.node.callspec.params["pair"]]
+
+
+@pytest.mark.parametrize("kind", ["plain", "custom", "left"])
+@given(texts=st.lists(st.text("abC .,'9éİ犬🙂<[]>", max_size=12), min_size=1, max_size=4))
+@settings(max_examples=20, deadline=None)
+@pytest.mark.filterwarnings("ignore:.*longer than")
+def test_alone_equals_in_any_batch(kind, texts, loaded):
+    encoder = loaded(kind)
+    together = encoder.embed_texts(texts)
+    torch.testing.assert_close(torch.cat([encoder.embed_texts([text]) for text in texts]), together, atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def loaded(folders):
+    left = shutil.copytree(folders["custom"], folders["custom"].parent / "left")
+    config = left / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "padding_side": "left"}))
+    paths = {**folders, "left": left}
+    return cache(lambda kind: load_encoder(f"open_clip:local-dir:{paths[kind]}", device="cpu", dtype="float32"))
+
+
+def test_the_name_of_a_special_token_is_text(loaded):
+    for kind, name in (("plain", "<end_of_text>"), ("plain", "<START_of_text>"), ("custom", "[SEP]")):
+        encoder = loaded(kind)
+        first, second = encoder.embed_texts([f"a {name} b", f"a {name} c"])
+        assert float(first @ second) < 0.9999
+        assert encoder.token_counts([f"a {name} b"]) == encoder.token_counts([f"a {name[0]} {name[1:]} b"])
+
+
+def test_tokens_stand_where_their_words_do(loaded):
+    text = "A 🙂 , 犬 and é, İİ ok"
+    for kind in ("plain", "custom", "left"):
+        tokens = loaded(kind).tokenized([text]).tokens[0]
+        words = [word for word, _ in grouped_words(text, tokens)]
+        assert words[:4] == ["A", "🙂", ",", "犬"]
+        assert [word for word in words if not word.strip()] == []
 
 
 def test_long_text_is_cut_loudly_once(folders):

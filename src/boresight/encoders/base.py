@@ -15,6 +15,8 @@ from boresight.encoders.protocol import Encoder, check_batch, unit_rows
 from boresight.encoders.tokens import Token, TokenizedTexts
 from boresight.errors import InputError
 
+_SAME = 0.98  # cosine that half precision leaves of 1, with room
+
 
 class LibraryEncoder(Encoder):
     """A dual encoder around a model of some library; see `Encoder` for what every encoder promises.
@@ -46,7 +48,13 @@ class LibraryEncoder(Encoder):
         self.dtype = dtype
         self._warned = False
         self._read_model()
-        self.width = self.embed_texts(["a"]).shape[1]
+        alone, together = (self.embed_texts_counted(texts)[0] for texts in (["a"], ["a", "a b c d e"]))
+        if float(alone[0] @ together[0]) < _SAME:
+            raise InputError(
+                f"{name} gives a caption another embedding beside a longer one than alone, so its padding is read; "
+                "check the padding settings of its tokenizer and the attention mask of its text tower."
+            )
+        self.width = alone.shape[1]
 
     def collate(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
         """The vision tower's inputs for a batch of pictures, or of what `preprocess` made of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,11 @@ from transformers.utils import logging as hf_logging
 
 from boresight.device import pick_dtype
 from boresight.encoders.base import LibraryEncoder
+from boresight.encoders.hf_tokenizer import FIXED_LENGTH, check_class, fit_tokenizer, reads_at_end, token_limit
 from boresight.encoders.long_text import cut_to_limit
 from boresight.encoders.model_files import check_folder, file_fingerprint, model_folder
 from boresight.encoders.protocol import check_image, check_texts
-from boresight.encoders.tokens import Token, fast_tokens
+from boresight.encoders.tokens import Token, aligned_tokens, fast_tokens, plain_text, special_ids
 from boresight.encoders.towers.hf import hf_towers
 from boresight.encoders.towers.tower import Towers
 from boresight.errors import InputError, first_line
@@ -30,23 +32,20 @@ FAMILIES = {
     "siglip2": "SigLIP 2",
     "vision-text-dual-encoder": "VisionTextDualEncoder",
 }
-# The SigLIPs read a caption at its last position, padding and all, as they were trained: always padded, never masked.
-_FIXED_LENGTH = ("siglip", "siglip2")
-_NO_LIMIT = 512  # tokens, for a text tower and tokenizer that name none
 
 
 class TransformersEncoder(LibraryEncoder):
     """A dual encoder of transformers; see `Encoder` for what every encoder promises.
 
-    `lower_case` says that the text tower was trained on text in lower case, which its tokenizer does not see to.
+    `lower_case` says that the text tower was trained on text in lower case, which not every tokenizer sees to.
     """
 
     def _read_model(self) -> None:
         self.family: str = self.model.config.model_type
-        self.token_limit = _token_limit(self.model, self.tokenizer)
-        self.masked = self.family not in _FIXED_LENGTH
-        # SigLIP 2 was trained on lower-cased text; of its two tokenizers only the plain Gemma one does not do it.
-        self.lower_case = not self.masked and "Gemma" in type(self.tokenizer).__name__
+        fit_tokenizer(self.model, self.tokenizer, self.name)
+        self.token_limit = token_limit(self.model, self.tokenizer)
+        self.masked = self.family not in FIXED_LENGTH
+        self.lower_case = not self.masked
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """The model's own preprocessing: (C, H, W) float32. Raises InputError for what is no usable picture."""
@@ -69,26 +68,36 @@ class TransformersEncoder(LibraryEncoder):
         return super()._stacked(tensors)
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[dict[str, Tensor], int]:
-        rows, cut = cut_to_limit(self._ids(texts), self.token_limit, set(self.tokenizer.all_special_ids))
+        rows, cut = cut_to_limit(self._ids(texts), self.token_limit, special_ids(self.tokenizer)[1][-1:])
         length = max(map(len, rows)) if self.masked else self.token_limit
-        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id or 0, dtype=torch.int64)
+        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id, dtype=torch.int64)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
-            span = slice(length - len(row), None) if self.tokenizer.padding_side == "left" else slice(len(row))
-            ids[i, span] = torch.tensor(row, dtype=torch.int64)
-            mask[i, span] = 1
+            ids[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
+            mask[i, : len(row)] = 1
         return {"input_ids": ids, "attention_mask": mask}, cut
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each caption, uncut."""
-        captions = [self._cased(caption) for caption in check_texts(texts)]
-        return self.tokenizer(captions, truncation=False, padding=False, verbose=False)["input_ids"]
-
-    def _cased(self, caption: str) -> str:
-        return caption.lower() if self.lower_case else caption
+        """Token ids of each caption, uncut. Raises InputError where an end token stands within one."""
+        captions = [caption.lower() if self.lower_case else caption for caption in check_texts(texts)]
+        rows = plain_text(self.tokenizer, captions)["input_ids"]
+        if reads_at_end(self.model):
+            for number, row in enumerate(rows):
+                if row.index(row[-1]) < len(row) - 1:
+                    raise InputError(
+                        f"Caption {number} has a character that the tokenizer of {self.name} does not know and writes "
+                        "as its end token, behind which the model reads nothing; drop that character."
+                    )
+        return rows
 
     def _tokens(self, caption: str, ids: list[int]) -> list[Token]:
-        return fast_tokens(self.tokenizer, self._cased(caption), ids)
+        if self.tokenizer.is_fast:
+            return fast_tokens(self.tokenizer, caption, ids, lower_case=self.lower_case)
+        # SigLIP's own tokenizer knows no offsets, and leaves out punctuation.
+        special, pieces = set(self.tokenizer.all_special_ids), self.tokenizer.convert_ids_to_tokens(ids)
+        texts = [piece.replace("\u2581", " ").encode() for piece in pieces]
+        texts = [None if number in special else text for number, text in zip(ids, texts, strict=True)]
+        return aligned_tokens(caption, texts, without=string.punctuation)
 
     def _image_features(self, inputs: dict[str, Tensor]) -> Tensor:
         return self.model.get_image_features(**inputs).pooler_output
@@ -112,6 +121,7 @@ def load_transformers(name_or_path: str, device: torch.device, dtype: str | torc
     chosen = pick_dtype(dtype, device)
     model = _load_model(folder, config, label)
     tokenizer = _load_part(AutoTokenizer, folder, label, "tokenizer")
+    check_class(tokenizer, folder, label)
     image_processor = _load_part(AutoImageProcessor, folder, label, "image processor", backend="pil")
     name = folder.resolve().name if local else name_or_path
     try:
@@ -193,16 +203,6 @@ def _load_part(kind: Any, folder: Path, label: str, what: str, **options: Any) -
             f"The {what} of {label} is missing or cannot be read ({first_line(error)}); "
             "copy its files from the original model into the folder."
         ) from error
-
-
-def _token_limit(model: Any, tokenizer: Any) -> int:
-    """Tokens a caption may have: what the text tower has positions for and its tokenizer allows."""
-    positions = getattr(model.config.text_config, "max_position_embeddings", None) or _NO_LIMIT
-    for name, module in model.text_model.named_modules():
-        # RoBERTa-like towers number positions from padding_idx + 1 and so waste the first of them.
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            positions -= module.padding_idx + 1
-    return min(positions, tokenizer.model_max_length)
 
 
 def _unpatch(patches: Tensor, shape: Tensor, size: int) -> Tensor:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import string
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,9 @@ class OpenClipEncoder(LibraryEncoder):
 
     def _read_model(self) -> None:
         self.token_limit = self.tokenizer.context_length
+        self._library = getattr(self.tokenizer, "tokenizer", None)  # of transformers, inside open_clip's
+        if self._library is not None:
+            self._library.split_special_tokens = True  # the name of an end token in a caption is text
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """The model's own evaluation transform: (C, H, W) float32. Raises InputError for what is no usable picture."""
@@ -37,10 +43,10 @@ class OpenClipEncoder(LibraryEncoder):
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each caption before it is cut to `token_limit`, start and end included."""
-        captions = check_texts(texts)
-        if hasattr(self.tokenizer, "encode"):  # open_clip's own byte-pair tokenizer
+        captions = self._spelt(texts)
+        if self._library is None:  # open_clip's own byte-pair tokenizer
             return [len(self.tokenizer.encode(caption)) + 2 for caption in captions]
-        return [len(ids) for ids in self.tokenizer.tokenizer([self._clean(one) for one in captions])["input_ids"]]
+        return [len(ids) for ids in self._library([self._clean(one) for one in captions])["input_ids"]]
 
     def towers(self) -> Towers:
         """The model layer by layer, for attribution. Raises InputError for one that cannot be opened so."""
@@ -49,18 +55,43 @@ class OpenClipEncoder(LibraryEncoder):
     def _tokenize(self, texts: Sequence[str]) -> tuple[dict[str, Tensor], int]:
         """Cut and padded to the context by open_clip itself."""
         whole = torch.tensor(self.token_counts(texts))
-        ids = self.tokenizer(check_texts(texts))
-        mask = (torch.arange(ids.shape[1]) < whole[:, None]).long()
-        return {"input_ids": ids, "attention_mask": mask}, int((whole > self.token_limit).sum())
+        ids = self.tokenizer(self._spelt(texts))
+        columns = torch.arange(ids.shape[1])
+        if self._library is not None and self._library.padding_side == "left":
+            columns = columns.flip(0)
+        return {"input_ids": ids, "attention_mask": (columns < whole[:, None]).long()}, int(
+            (whole > self.token_limit).sum()
+        )
+
+    def _spelt(self, texts: Sequence[str]) -> list[str]:
+        """Captions in which open_clip's own tokenizer takes no word for its start or end token.
+
+        A space in its name gives the tokens of the signs and words that it is spelt with.
+        """
+        captions = check_texts(texts)
+        if self._library is not None:
+            return captions
+        names = "|".join(re.escape(self.tokenizer.decoder[number][1:]) for number in self.tokenizer.all_special_ids)
+        return [re.sub(f"<(?={names})", "< ", caption, flags=re.IGNORECASE) for caption in captions]
 
     def _clean(self, caption: str) -> str:
         return getattr(self.tokenizer, "clean_fn", str)(caption)
 
     def _tokens(self, caption: str, ids: list[int]) -> list[Token]:
-        if not hasattr(self.tokenizer, "encode"):
-            return fast_tokens(self.tokenizer.tokenizer, self._clean(caption), ids)
-        special, decode = set(self.tokenizer.all_special_ids), self.tokenizer.decode
-        return aligned_tokens(caption, [None if number in special else decode([number]) for number in ids])
+        if self._library is None:
+            special = set(self.tokenizer.all_special_ids)
+            return aligned_tokens(caption, [None if number in special else self._bytes(number) for number in ids])
+        cleaned = self._clean(caption)
+        tokens = fast_tokens(self._library, cleaned, ids)
+        if cleaned == caption:
+            return tokens
+        pieces = [None if token.special else cleaned[token.start : token.end].encode() for token in tokens]
+        placed = aligned_tokens(caption, pieces, without="".join(set(string.punctuation) - set(cleaned)))
+        return [replace(token, text=named.text) for token, named in zip(placed, tokens, strict=True)]
+
+    def _bytes(self, number: int) -> bytes:
+        piece = self.tokenizer.decoder[number].removesuffix("</w>")
+        return bytes(self.tokenizer.byte_decoder[sign] for sign in piece)
 
     def _image_features(self, inputs: dict[str, Tensor]) -> Tensor:
         return self.model.encode_image(inputs["pixel_values"])

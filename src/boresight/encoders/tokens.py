@@ -5,17 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from torch import Tensor
 
 from boresight.errors import InputError
 
-# Scripts without spaces give a word a character; others a run of letters and digits, or of signs.
-_WORD = re.compile(r"[぀-ヿ㐀-䶿一-鿿豈-﫿]|[^\W぀-ヿ㐀-䶿一-鿿豈-﫿]+(?:['’\-][^\W぀-ヿ㐀-䶿一-鿿豈-﫿]+)*|[^\w\s]+")
+_IDEOGRAPHS = "\u3040-\u3098\u309b-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+_JOINERS = "\u200c\u200d"
+
+
+@cache
+def _word_pattern() -> re.Pattern[str]:
+    """Scripts without spaces give a word a character; others a run of letters and digits, or of signs.
+
+    Vowel signs, accents and joiners belong to the letter or sign before them.
+    """
+    marks = [chr(number) for number in range(0x300, 0x1E950) if unicodedata.category(chr(number))[0] == "M"]
+    mark = f"[{''.join(marks)}\U000e0100-\U000e01ef{_JOINERS}]"
+    letter = rf"(?:(?!{mark})[^\W{_IDEOGRAPHS}]{mark}*)"
+    return re.compile(rf"[{_IDEOGRAPHS}]{mark}*|{letter}+(?:['’\-]{letter}+)*|(?:(?!{mark})[^\w\s]{mark}*)+|{mark}+")
 
 
 @dataclass(frozen=True)
@@ -50,10 +63,12 @@ def grouped_words(caption: str, tokens: Sequence[Token]) -> list[tuple[str, tupl
     """Whole words in order, each with its tokens (their positions in `tokens`); special tokens belong to none.
 
     A word is a run of letters and digits with inner hyphens and apostrophes, or a run of other signs; where one token
-    reaches over several, they are one.
+    reaches over several, they are one. A token of nothing but white space belongs to the word behind it, or to the
+    last one.
     """
-    spans = [match.span() for match in _WORD.finditer(caption)]
+    spans = [match.span() for match in _word_pattern().finditer(caption)]
     groups: list[tuple[int, int, list[int]]] = []
+    blank: list[int] = []
     for i, token in enumerate(tokens):
         if token.special:
             continue
@@ -61,57 +76,89 @@ def grouped_words(caption: str, tokens: Sequence[Token]) -> list[tuple[str, tupl
         start, end = (over[0][0], over[-1][1]) if over else (token.start, token.end)
         if groups and start < groups[-1][1]:
             first, last, members = groups[-1]
-            groups[-1] = (first, max(last, end), [*members, i])
+            groups[-1] = (first, max(last, end), [*members, *blank, i])
+        elif over:
+            groups.append((start, end, [*blank, i]))
         else:
-            groups.append((start, end, [i]))
-    return [(caption[start:end].strip(), tuple(members)) for start, end, members in groups]
+            blank.append(i)
+            continue
+        blank = []
+    if groups:
+        groups[-1][2].extend(blank)
+    return [(caption[start:end], tuple(members)) for start, end, members in groups]
 
 
-def fast_tokens(tokenizer: Any, caption: str, ids: Sequence[int]) -> list[Token]:
+def lowered(caption: str) -> tuple[str, list[int]]:
+    """The caption in lower case, and where in the caption each of its characters, and its end, stands.
+
+    Lower case can be longer: that of the Turkish dotted capital I has two characters.
+    """
+    lengths = [len(sign.lower()) for sign in caption]
+    places = [place for place, length in enumerate(lengths) for _ in range(length)]
+    return caption.lower(), [*places, len(caption)]
+
+
+def fast_tokens(tokenizer: Any, caption: str, ids: Sequence[int], *, lower_case: bool = False) -> list[Token]:
     """The tokens `ids` of a caption, by a tokenizer that knows offsets; of a cut caption the end token may be left."""
-    whole = tokenizer(caption, truncation=False, padding=False, return_offsets_mapping=True, verbose=False)
-    offsets, special = list(whole["offset_mapping"]), set(tokenizer.all_special_ids)
-    if len(offsets) > len(ids):
-        kept_end = whole["input_ids"][-1] == ids[-1] and ids[-1] in special
-        offsets = [*offsets[: len(ids) - 1], offsets[-1]] if kept_end else offsets[: len(ids)]
+    text, places = lowered(caption) if lower_case else (caption, list(range(len(caption) + 1)))
+    whole = plain_text(tokenizer, text, return_offsets_mapping=True, return_special_tokens_mask=True)
+    # Not told by their numbers: the name of what is unknown stands for something in the caption.
+    rows = list(zip(whole["offset_mapping"], whole["special_tokens_mask"], strict=True))
+    if len(rows) > len(ids):
+        kept_end = whole["input_ids"][-1] == ids[-1] and bool(rows[-1][1])
+        rows = [*rows[: len(ids) - 1], rows[-1]] if kept_end else rows[: len(ids)]
     names = tokenizer.convert_ids_to_tokens(list(ids))
     return [
-        Token(name, start, end, number in special)
-        for name, (start, end), number in zip(names, offsets, ids, strict=True)
+        Token(name, places[start], places[end - 1] + 1 if end > start else places[end], bool(special))
+        for name, ((start, end), special) in zip(names, rows, strict=True)
     ]
 
 
-def aligned_tokens(caption: str, pieces: Sequence[str | None]) -> list[Token]:
-    """Tokens from the text of each (None for a special one), found one behind the other in the lower-cased caption.
+def aligned_tokens(caption: str, pieces: Sequence[bytes | None], *, without: str = "") -> list[Token]:
+    """Tokens from the UTF-8 of each (None for a special one), found one behind the other in the lower-cased caption.
 
-    A piece that is not found (a tokenizer that rewrites its text) stands for nothing, at the place reached so far.
+    A piece may be part of a character. One that is not found (a tokenizer that rewrites its text) stands for nothing,
+    at the place reached so far.
+
+    Args:
+        without: characters that the tokenizer leaves out.
     """
-    lowered, reached, aligned = caption.lower(), 0, []
-    if len(lowered) != len(caption):
-        lowered = caption  # lower case of another length would shift every position
+    text, places = lowered(caption)
+    kept = [(sign, place) for sign, place in zip(text, places, strict=False) if sign not in without]
+    signs = [*(place for sign, place in kept for _ in sign.encode()), len(caption)]
+    encoded, reached, aligned = "".join(sign for sign, _ in kept).encode(), 0, []
     for piece in pieces:
-        if piece is None:
-            aligned.append(Token("", reached, reached, special=True))
-            continue
-        start = lowered.find(piece.strip(), reached) if piece.strip() else -1
-        end = reached if start < 0 else start + len(piece.strip())
-        aligned.append(Token(piece, reached if start < 0 else start, end, special=False))
+        found = -1 if piece is None or not piece.strip() else encoded.find(piece.strip(), reached)
+        start, end = (reached, reached) if found < 0 or piece is None else (found, found + len(piece.strip()))
+        name = "" if piece is None else piece.decode(errors="replace")
+        aligned.append(Token(name, signs[start], signs[end - 1] + 1 if end > start else signs[end], piece is None))
         reached = end
     return aligned
 
 
+def plain_text(tokenizer: Any, texts: str | list[str], **options: Any) -> Mapping[str, Any]:
+    """What the tokenizer makes of captions, uncut and unpadded.
+
+    The name of a token of its own that a caption happens to hold ('</s>', '[SEP]') is text like any other: taken for
+    the token, it would end the caption there. Tokens that were added to the vocabulary stay tokens.
+    """
+    names = set(tokenizer.special_tokens_map.values())
+    rows = [texts] if isinstance(texts, str) else texts
+    spelt = any(name in text for name in names for text in rows)
+    return tokenizer(texts, truncation=False, padding=False, verbose=False, split_special_tokens=spelt, **options)
+
+
 def content_ids(text: str, tokenizer: Any, lower_case: bool = False) -> list[int]:
     """Token ids of the text alone, uncut, without start and end."""
-    text = text.lower() if lower_case else text
-    return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    return plain_text(tokenizer, text.lower() if lower_case else text, add_special_tokens=False)["input_ids"]
 
 
 def padded_ids(ids: Sequence[int], tokenizer: Any, length: int) -> list[int]:
     """`length` ids: content tokens between the tokenizer's own start and end, cut to fit, then padding.
 
-    For untouched text this is what the tokenizer returns with `max_length=length`, truncation and padding to it. The
-    end token is always kept: towers read the caption there. Where there is no padding token the last id is repeated.
-    Raises InputError when `length` leaves no room for content.
+    For untouched text this is what a tokenizer that pads on the right returns with `max_length=length`, truncation and
+    padding to it. The end token is always kept: towers read the caption there. Where there is no padding token the last
+    id is repeated. Raises InputError when `length` leaves no room for content.
     """
     start, end = special_ids(tokenizer)
     room = length - len(start) - len(end)
@@ -119,8 +166,7 @@ def padded_ids(ids: Sequence[int], tokenizer: Any, length: int) -> list[int]:
         raise InputError(f"A length of {length} leaves no room beside start and end tokens; pass a longer one.")
     row = [*start, *ids[:room], *end]
     blank = tokenizer.pad_token_id
-    padding = [row[-1] if blank is None else blank] * (length - len(row))
-    return padding + row if tokenizer.padding_side == "left" else row + padding
+    return row + [row[-1] if blank is None else blank] * (length - len(row))
 
 
 @lru_cache(maxsize=16)

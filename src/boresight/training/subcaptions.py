@@ -14,7 +14,7 @@ import torch
 from torch import Generator
 
 from boresight.data.sentences import sentences
-from boresight.encoders.tokens import content_ids
+from boresight.encoders.tokens import content_ids, plain_text
 from boresight.errors import InputError, require_choice
 from boresight.training.config import Strategy
 
@@ -107,8 +107,7 @@ def reduce(
 
         def count(parts: list[str]) -> list[int]:
             parts = [part.lower() for part in parts] if lower_case else parts
-            rows = tokenizer(parts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-            return [len(row) for row in rows]
+            return [len(row) for row in plain_text(tokenizer, parts, add_special_tokens=False)["input_ids"]]
 
         limit = budget if fill else None
         text = sub_caption(text, random, n_sentences=n_sentences, fill_to=limit, count=count)
