@@ -154,7 +154,7 @@ def test_a_clean_source_passes_the_strictest_reading(tmp_path: Path, capsys: pyt
     (tmp_path / "captions.jsonl").write_text(lines({"file_name": "a.png", "text": "a"}))
     collection = load_collection(tmp_path, on_error="refuse", check_images=True, name="mine")
     assert (len(collection), collection.name, collection.problems) == (1, "mine", ())
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "mine: 1 image, 1 caption, from the column 'text'.\n"
 
 
 def test_unusable_sources_are_refused_with_the_way_out(tmp_path: Path) -> None:

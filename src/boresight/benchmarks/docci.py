@@ -7,7 +7,7 @@ from functools import partial
 
 from boresight.benchmarks.files import PublishedFiles, with_annotations
 from boresight.benchmarks.retrieval import PublishedRetrieval, Split, captioned, from_rows, sentence_rows
-from boresight.data.assemble import SourceRow
+from boresight.data.rows import SourceRow
 from boresight.data.sentences import sentences
 
 SOURCE = "https://google.github.io/docci/#downloads"

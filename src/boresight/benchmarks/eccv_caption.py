@@ -9,7 +9,7 @@ import numpy as np
 
 from boresight.benchmarks.files import PublishedFiles, with_annotations
 from boresight.benchmarks.retrieval import Figures, PublishedRetrieval, from_rows
-from boresight.data.assemble import SourceRow
+from boresight.data.rows import SourceRow
 from boresight.editing.scorer import Scorer
 from boresight.embeddings import Embeddings
 from boresight.evaluation.answers import evaluate_answers

@@ -8,7 +8,7 @@ from pathlib import Path
 from boresight.benchmarks.coco import KARPATHY_SOURCES, read_captions_json
 from boresight.benchmarks.files import PublishedFiles, with_annotations
 from boresight.benchmarks.retrieval import Draft, PublishedRetrieval, captioned, from_rows
-from boresight.data.assemble import SourceRow
+from boresight.data.rows import SourceRow
 
 SOURCE = "https://shannon.cs.illinois.edu/DenotationGraph"
 _PICTURES = ("flickr30k-images", "flickr30k_images", "Images", "images", "")

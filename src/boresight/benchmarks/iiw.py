@@ -7,7 +7,7 @@ from functools import partial
 
 from boresight.benchmarks.files import PublishedFiles
 from boresight.benchmarks.retrieval import PublishedRetrieval, Split, captioned, from_rows, sentence_rows
-from boresight.data.assemble import SourceRow
+from boresight.data.rows import SourceRow
 from boresight.data.sentences import sentences
 
 SOURCE = "https://github.com/google/imageinwords/tree/main/datasets"

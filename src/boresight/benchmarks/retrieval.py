@@ -18,11 +18,12 @@ from datasets import Dataset
 from boresight.benchmarks.files import PublishedFiles
 from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, not_as_published, size_facts
 from boresight.benchmarks.record import EDITED, PICTURES, PLAIN
-from boresight.data.assemble import SourceRow, assemble, dataset_of
+from boresight.data.assemble import assemble, dataset_of
 from boresight.data.collection import Collection
 from boresight.data.files import finder, folder_of_images
 from boresight.data.images import thumbnail
 from boresight.data.problems import Problem, printable, summary
+from boresight.data.rows import SourceRow
 from boresight.device import pick_device
 from boresight.editing.scorer import PlainScorer, Scorer
 from boresight.embeddings import Embeddings

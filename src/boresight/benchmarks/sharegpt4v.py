@@ -11,7 +11,7 @@ from typing import Any
 
 from boresight.benchmarks.files import PublishedFiles
 from boresight.benchmarks.retrieval import PublishedRetrieval, captioned, from_rows
-from boresight.data.assemble import SourceRow
+from boresight.data.rows import SourceRow
 
 SOURCE = "https://huggingface.co/datasets/Lin-Chen/ShareGPT4V; pictures: SA-1B"
 _READ = 1 << 20  # characters

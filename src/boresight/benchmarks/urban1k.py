@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from boresight.benchmarks.files import PublishedFiles
 from boresight.benchmarks.retrieval import PublishedRetrieval, captioned, flair_rows, from_rows
-from boresight.data.assemble import SourceRow
+from boresight.data.rows import SourceRow
 
 SOURCE = "https://huggingface.co/datasets/BeichenZhang/Urban1k"
 

@@ -11,15 +11,15 @@ import os
 import uuid
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from boresight.data.files import Find, walk_pictures
-from boresight.data.problems import Problem, is_unicode
-from boresight.data.splits import NO_SPLIT
+from boresight.data.problems import Problem
+from boresight.data.rows import Join, SourceRow
 from boresight.progress import progress
 
 if TYPE_CHECKING:
@@ -31,38 +31,6 @@ IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string(), "offset": pa.
 FIXED = {"id": pa.string(), "image": IMAGE_TYPE, "captions": CAPTIONS_TYPE, "split": pa.string()}
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRow:
-    """One row of a source: a picture and what is written about it.
-
-    Attributes:
-        key: what tells this picture from others in the source: its relative path or its number there.
-        path: the picture's file as the source names it, or the tar file that holds it.
-        captions: as they stand there: strings, and None or other things where a caption should be.
-        where: how to name the row to the user.
-        whole: the row holds all captions of its image, so a second row for it is a duplicate; otherwise its
-            captions join those of earlier rows with the same key.
-        id: the image's id where the source gives one; else `key` serves.
-        offset, size: start and length in bytes of the picture within a tar file.
-    """
-
-    key: str
-    path: str
-    captions: Sequence[Any]
-    where: str
-    whole: bool = True
-    id: str | None = None
-    split: str = NO_SPLIT
-    offset: int | None = None
-    size: int | None = None
-    extras: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def identity(self) -> str:
-        """The id of its image."""
-        return self.id or self.key
-
-
 def assemble(
     rows: Iterable[SourceRow | Problem], find: Find, *, name: str, folder: str | os.PathLike[str] | None = None
 ) -> tuple[Dataset, list[Problem]]:
@@ -71,71 +39,26 @@ def assemble(
     Args:
         rows: rows, and problems that the reader itself met.
         find: from a picture's name in the source to its file, None when there is none.
-        name: what is read, for the progress bar.
+        name: what is read, for the progress bar and for what `boresight.data.rows.Join` has to say.
         folder: report the pictures below it that no row names.
     """
-    problems: list[Problem] = []
-    numbers: dict[str, int] = {}  # from a key to its row in the table; -1 for an image that was set aside
-    ids: set[str] = set()
-    files: set[str] = set()
-    table = Table()
+    join, table = Join(find), Table()
     for row in progress(rows, what=f"reading {name}", unit="row", delay=1.0):
         if isinstance(row, Problem):
-            problems.append(row)
-            continue
-        number, file = numbers.get(row.key), None
-        if number is None:
-            file = row.path if row.offset is not None else find(row.path)
-            if folder is not None and file is not None:
-                files.add(file)
-            problem = _set_aside(row, file, ids)
-            if problem is not None:
-                problems.append(problem)
-                numbers[row.key] = -1
-                continue
-        elif row.whole:
-            problems.append(Problem("duplicate id", f"{row.identity}, {row.where}"))
-            continue
-        elif number < 0:
-            continue
-        texts, wrong = clean(row.captions, row.where)
-        problems += wrong if row.captions else [Problem("image without captions", f"{row.path}, {row.where}")]
-        if not texts:
-            continue
-        if number is None:
-            ids.add(row.identity)
-            image = {"bytes": None, "path": file, "offset": row.offset, "size": row.size}
-            number = numbers[row.key] = table.add_image(row.identity, image, row.split, row.extras)
-        table.add_captions(number, texts)
+            join.problems.append(row)
+        elif joined := join(row):
+            number, picture, texts = joined
+            if number == len(table):
+                file = picture if row.offset is None else row.path
+                image = {"bytes": None, "path": file, "offset": row.offset, "size": row.size}
+                table.add_image(row.identity, image, row.split, row.extras)
+            table.add_captions(number, texts)
     if folder is not None:
-        unnamed = (file for file in walk_pictures(folder) if file not in files)
-        problems += [Problem("image without captions", os.path.relpath(file, folder)) for file in unnamed]
-    return table.finish(), problems
-
-
-def _set_aside(row: SourceRow, file: str | None, ids: set[str]) -> Problem | None:
-    """What keeps the image of this row, the first for it, out of the collection."""
-    if file is None:
-        return Problem("missing file", row.path)
-    if row.identity in ids:
-        return Problem("duplicate id", f"{row.identity}, {row.where}")
-    if not (is_unicode(row.identity) and is_unicode(file)):
-        return Problem("malformed row", f"{row.where}: its id or file name is not Unicode")
-    return None
-
-
-def clean(captions: Sequence[Any], where: str) -> tuple[list[str], list[Problem]]:
-    """Captions without surrounding white space, otherwise untouched; and those that are empty or no text."""
-    texts: list[str] = []
-    problems: list[Problem] = []
-    for caption in captions:
-        if caption is None or (isinstance(caption, str) and not caption.strip()):
-            problems.append(Problem("empty caption", where))
-        elif not isinstance(caption, str) or not is_unicode(caption):
-            problems.append(Problem("malformed caption", f"{where}: {str(caption)[:40]}"))
-        else:
-            texts.append(caption.strip())
-    return texts, problems
+        named = join.pictures()
+        unnamed = (file for file in walk_pictures(folder) if file not in named)
+        join.problems += [Problem("image without captions", os.path.relpath(file, folder)) for file in unnamed]
+    join.say(name)
+    return table.finish(splits_in_ids=join.ids_restart), join.problems
 
 
 class CaptionLists:
@@ -184,6 +107,9 @@ class Table:
         self._pending: list[tuple[str, Mapping[str, Any], str, Mapping[str, Any]]] = []
         self._chunks: list[dict[str, pa.Array]] = []
 
+    def __len__(self) -> int:
+        return self._images
+
     def add_image(self, id: str, image: Mapping[str, Any], split: str, extras: Mapping[str, Any]) -> int:
         """Append an image and return its row. `extras` under a name of the collection's own are left out."""
         if len(self._pending) == CHUNK:
@@ -196,11 +122,16 @@ class Table:
         """Append captions to the image at `row`."""
         self._captions.add(row, texts)
 
-    def finish(self) -> Dataset:
-        """One row an image; further columns, sorted by name, hold None where an image has no such extra."""
+    def finish(self, *, splits_in_ids: bool = False) -> Dataset:
+        """One row an image; further columns, sorted by name, hold None where an image has no such extra.
+
+        With `splits_in_ids` each id is written behind its split ('test/0').
+        """
         self._flush()
         own = ("id", "image", "split")
         columns = {name: pa.chunked_array([chunk[name] for chunk in self._chunks], FIXED[name]) for name in own}
+        if splits_in_ids:
+            columns["id"] = pc.binary_join_element_wise(columns["split"], columns["id"], "/")
         columns["captions"] = self._captions.finish(self._images)
         for name in {name for chunk in self._chunks for name in chunk} - FIXED.keys():
             columns[name] = _one_type([c[name] if name in c else pa.nulls(len(c["id"])) for c in self._chunks])

@@ -4,20 +4,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from boresight.errors import InputError
 
-IMAGE = ("file_name", "image", "image_path", "filename", "filepath", "file", "path", "img", "image_file")
-CAPTIONS = ("captions", "caption", "texts", "text", "sentences", "descriptions", "description", "raw")
-ID = ("id", "image_id", "cocoid", "img_id", "imgid", "example_id", "key")
+IMAGE = (
+    "file_name", "image", "image_path", "image_name", "filename", "filepath", "file", "path", "img", "image_file",
+    "jpg", "jpeg", "png", "webp",
+)  # fmt: skip
+CAPTIONS = (
+    "captions", "caption", "texts", "text", "sentences", "sentence", "descriptions", "description", "raw",
+    "comments", "comment",
+)  # fmt: skip
+# That of the picture goes before `id`, which in a table with a caption a row is often the caption's.
+ID = ("image_id", "img_id", "imgid", "cocoid", "id", "example_id", "key")
 SPLIT = ("split",)
 _OPTIONS = {"image": "image_column", "captions": "caption_columns", "id": "id_column", "split": "split_column"}
-_NUMBERED = re.compile(r"(?:caption|text)_?(\d+)")
+_NUMBERED = re.compile(r"(.*?)[ _.-]?(\d+)")
+_PARTS = re.compile(r"[^a-z]+")
+# Last parts of names of columns that are about captions and hold none.
+_ABOUT = re.compile(r"ids?|num|number|index|count|len|length|kinds?|type|lang|language|url|source|score|tokens|model")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class Roles:
+    """The columns of a row: candidates for picture, id and split, best first; and all that its captions stand in."""
+
+    image: tuple[str, ...]
+    captions: tuple[str, ...]
+    id: tuple[str, ...]
+    split: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
     """The names to look for, best first; a role that the user named has that name alone.
 
@@ -25,6 +45,8 @@ class Columns:
         image, id, split: candidate names of one column each.
         captions: candidate names; where the user named them, all of them are read, in that order.
         named: the roles that the user named, so that a missing column is an error.
+        seen: the names of the source so far.
+        read: those of them that captions were read from.
     """
 
     image: Sequence[str] = IMAGE
@@ -32,6 +54,9 @@ class Columns:
     id: Sequence[str] = ID
     split: Sequence[str] = SPLIT
     named: frozenset[str] = frozenset()
+    seen: dict[str, None] = field(default_factory=dict, init=False)
+    read: dict[str, None] = field(default_factory=dict, init=False)
+    _roles: dict[tuple[str, ...], Roles] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, **names: str | Sequence[str] | None) -> Columns:
@@ -41,26 +66,54 @@ class Columns:
         }
         return cls(**given, named=frozenset(given))
 
+    def roles(self, names: Iterable[str]) -> Roles:
+        """What the columns of a row are, from all their names; worked out once for rows of the same names."""
+        names = tuple(names)
+        known = self._roles.get(names)
+        if known is None:
+            self.saw(names)
+            image, id, split = (self._candidates(role, names) for role in ("image", "id", "split"))
+            known = self._roles[names] = Roles(image, self.captions_in(names), id, split)
+        return known
+
+    def saw(self, names: Iterable[str]) -> None:
+        """Note names of the source that `roles` does not come to see."""
+        self.seen.update(dict.fromkeys(names))
+
     def column(self, role: str, present: Collection[str]) -> str | None:
         """The best of the columns for 'image', 'id', 'split' or 'captions' that is there."""
-        return next((name for name in getattr(self, role) if name in present), None)
+        return next(iter(self._candidates(role, present)), None)
 
     def captions_in(self, present: Collection[str]) -> tuple[str, ...]:
-        """All named caption columns that are there; or the first known one; or `caption_0`, `caption_1`, ..."""
-        if "captions" in self.named:
-            return tuple(name for name in self.captions if name in present)
-        first = self.column("captions", present)
-        if first is not None:
-            return (first,)
-        numbered = [(int(match[1]), name) for name in present if (match := _NUMBERED.fullmatch(name))]
-        return tuple(name for _, name in sorted(numbered))
+        """All named caption columns that are there; or the first known one and those numbered after it.
 
-    def check_named(self, present: Collection[str], where: str) -> None:
-        """Raises InputError when `where`, whose columns are `present`, lacks one that the user named."""
-        for role in sorted(self.named):
+        `caption`, or `caption_0`, `caption_1`, ..., or `caption`, `caption_2`, ...
+        """
+        if "captions" in self.named:
+            return self._candidates("captions", present)
+        families = {name: _family(name) for name in present}
+        for one in self.captions:
+            members = sorted((number, name) for name, (stem, number) in families.items() if stem == one)
+            if members:
+                return tuple(name for _, name in members)
+        return ()
+
+    def unread(self) -> list[str]:
+        """Columns that look as if they held captions, by their names, and were not read."""
+        known = {*CAPTIONS, "txt"}
+
+        def may_hold_captions(name: str) -> bool:
+            parts = [part for part in _PARTS.split(name.lower()) if part]
+            return bool(known & set(parts)) and not _ABOUT.fullmatch(parts[-1])
+
+        return [name for name in self.seen if name not in self.read and may_hold_captions(name)]
+
+    def check_named(self, where: str) -> None:
+        """Raises InputError when `where`, whose columns were seen, lacks one that the user named."""
+        for role in sorted(self.named) if self.seen else ():
             for name in getattr(self, role):
-                if name not in present:
-                    raise InputError(f"{where} has no column '{name}'; it has {listed(present)}.")
+                if name not in self.seen:
+                    raise InputError(f"{where} has no column '{name}'; it has {listed(sorted(self.seen))}.")
 
     def check_none_named(self, where: str) -> None:
         """Raises InputError when the user named a column of `where`, which has none to choose from."""
@@ -70,11 +123,28 @@ class Columns:
 
     def check(self, present: Sequence[str], where: str) -> None:
         """Raises InputError when `where`, whose columns are `present`, lacks one that is named or needed."""
-        self.check_named(present, where)
+        for role in sorted(self.named):
+            for name in getattr(self, role):
+                if name not in present:
+                    raise InputError(f"{where} has no column '{name}'; it has {listed(present)}.")
         if self.column("image", present) is None:
             raise InputError(f"{where} has no known image column; name it with image_column: {listed(present)}.")
         if not self.captions_in(present):
             raise InputError(f"{where} has no known caption column; name it with caption_columns: {listed(present)}.")
+
+    def _candidates(self, role: str, present: Collection[str]) -> tuple[str, ...]:
+        names = getattr(self, role)
+        if role in self.named:
+            return tuple(name for name in names if name in present)
+        by_spelling = {name.strip().lower(): name for name in reversed(list(present))}
+        return tuple(by_spelling[name] for name in names if name in by_spelling)
+
+
+def _family(name: str) -> tuple[str, int]:
+    """('caption', 2) of 'Caption_2'; a name without a number stands before its numbers."""
+    name = name.strip().lower()
+    match = _NUMBERED.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, -1)
 
 
 def listed(names: Iterable[str]) -> str:
@@ -82,8 +152,19 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names) or "none"
 
 
+def captions_of(values: Mapping[str, Any], used: Sequence[str]) -> tuple[list[Any], bool]:
+    """The captions in the columns `used` of a row, and whether they are a list, not one caption of maybe more."""
+    cells = [values[column] for column in used]
+    whole = len(cells) != 1 or not isinstance(cells[0], str)
+    if len(cells) > 1:
+        cells = [cell for cell in cells if cell is not None and cell != ""]
+    return [text for cell in cells for text in texts_in(cell)], whole
+
+
 def texts_in(cell: Any) -> list[Any]:
     """The captions of a cell in order: a string, a list of them, or objects with `raw`, `caption` or `text`."""
+    if isinstance(cell, str):
+        return [cell]
     if isinstance(cell, (list, tuple)):
         return [text for part in cell for text in ([None] if part is None else texts_in(part))]
     if isinstance(cell, Mapping):

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from datasets import Dataset, DatasetDict
 
 from boresight.data.collection import Collection
-from boresight.data.columns import Columns
+from boresight.data.columns import Columns, listed
 from boresight.data.detect import FORMATS, Source, detect
 from boresight.data.files import folder_of_images
 from boresight.data.formats.coco import read_coco, read_karpathy
@@ -20,7 +20,7 @@ from boresight.data.formats.huggingface import load_hub, load_parquet, load_save
 from boresight.data.formats.tables import read_tables, read_text_files
 from boresight.data.formats.tar import read_webdataset
 from boresight.data.images import UnusablePicture, decode
-from boresight.data.problems import Problem, printable, summary
+from boresight.data.problems import Problem, counted, printable, summary
 from boresight.data.splits import normal_split
 from boresight.errors import InputError, require_choice
 from boresight.prefetch import ahead
@@ -104,9 +104,10 @@ def load_collection(
         dataset = dataset if len(kept) == len(dataset) else dataset.select(kept)
     if not len(dataset):
         raise InputError(f"Nothing of {label} can be used: {summary(problems) or 'it holds no rows'}; mend the source.")
+    collection = Collection(dataset, "" if label == "the dataset" else label, tuple(problems))
+    say(f"{label}: {counted(len(collection), 'image')}, {counted(len(collection.texts), 'caption')}{_from(columns)}.")
     if problems:
         say(f"{label}: skipped {summary(problems)}")
-    collection = Collection(dataset, "" if label == "the dataset" else label, tuple(problems))
     return collection if split is None else collection.split(normal_split(split))
 
 
@@ -170,6 +171,19 @@ def _checked(dataset: Dataset) -> tuple[list[int], list[Problem]]:
 def _refuse_or_go_on(problems: Sequence[Problem], on_error: OnError, label: str) -> None:
     if problems and on_error == "refuse":
         raise InputError(f"{label} has {summary(problems)}; mend them, or pass on_error='skip' to leave them out.")
+
+
+def _from(columns: Columns) -> str:
+    """Where captions were read from, for a sentence, and what was left unread."""
+    if not columns.read:
+        return ""
+    unread = columns.unread()
+    others = f"; to read {_some(unread)} too, pass caption_columns" if unread else ""
+    return f", from {'columns' if len(columns.read) > 1 else 'the column'} {_some(list(columns.read))}{others}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return listed(names[:6]) + (f" and {len(names) - 6} more" if names[6:] else "")
 
 
 def _name_of(path: str | os.PathLike[str], source: Source) -> str:

@@ -30,6 +30,11 @@ def summary(problems: Sequence[Problem]) -> str:
     return f"{len(problems)} {'row' if len(problems) == 1 else 'rows'}: {', '.join(parts)}" if problems else ""
 
 
+def counted(number: int, what: str) -> str:
+    """'1 image', '1,000 images'."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def is_unicode(text: str) -> bool:
     """False for text with lone surrogates, as they come from broken escapes or foreign file names; Arrow refuses it.
 

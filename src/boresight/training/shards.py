@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from boresight.data import Collection, Problem
-from boresight.data.assemble import clean
 from boresight.data.columns import listed, texts_in
 from boresight.data.files import braced, expand
 from boresight.data.formats.tables import lines_of
 from boresight.data.formats.tar import DAMAGE, members, open_stream, picture_in
 from boresight.data.images import is_picture
+from boresight.data.rows import clean
 from boresight.errors import InputError
 from boresight.training.download import is_address, open_shard
 

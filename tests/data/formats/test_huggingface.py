@@ -82,7 +82,7 @@ def test_trouble_in_a_dataset_is_named_and_the_rest_kept() -> None:
         None,
         {"bytes": b"", "path": None},
     ]
-    captions = [["a"], ["b", "", None], [], None, ["e"], ["f"], ["g"]]
+    captions = [["a"], ["a", "", None], [], None, ["e"], ["f"], ["g"]]
     features = Features({"image": Image(decode=False), "captions": List(Value("string")), "id": Value("string")})
     dataset = Dataset.from_dict(
         {"image": cells, "captions": captions, "id": ["a", "a", "c", "d", "e", "f", "g"]}, features=features
@@ -90,14 +90,14 @@ def test_trouble_in_a_dataset_is_named_and_the_rest_kept() -> None:
     collection = load_collection(dataset)
     assert (collection.ids, collection.captions) == (["a"], [["a"]])
     assert list(collection.problems) == [
-        Problem("duplicate id", "a, row 1 of the dataset"),
+        Problem("duplicate row", "a, row 1 of the dataset"),
         Problem("image without captions", "row 2 of the dataset"),
         Problem("image without captions", "row 3 of the dataset"),
         Problem("missing file", "gone.png, row 4 of the dataset"),
         Problem("missing file", "no picture, row 5 of the dataset"),
         Problem("missing file", "no picture, row 6 of the dataset"),
     ]
-    with pytest.raises(InputError, match="6 rows: 1 duplicate id"):
+    with pytest.raises(InputError, match="6 rows: 1 duplicate row"):
         load_collection(dataset, on_error="refuse")
 
 
@@ -215,7 +215,8 @@ def test_a_dataset_of_the_hub_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pictures_stay_on_disk(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, 1_000_000, dtype=np.uint8).tobytes()
-    DatasetDict(train=Dataset.from_dict({"image": [noise] * 40, "text": ["a"] * 40})).save_to_disk(str(tmp_path / "d"))
+    pictures = [bytes([number]) + noise for number in range(40)]
+    DatasetDict(train=Dataset.from_dict({"image": pictures, "text": ["a"] * 40})).save_to_disk(str(tmp_path / "d"))
     before = pa.total_allocated_bytes()
     collection = load_collection(tmp_path / "d")
     assert len(collection) == 40

@@ -62,19 +62,21 @@ def test_columns_of_mixed_kinds_become_json_text(tmp_path: Path) -> None:
     assert dataset["split"][:] == ["all", "all", "validation"]
 
 
-def test_a_caption_a_row_is_grouped_and_a_list_is_whole(tmp_path: Path) -> None:
+def test_rows_of_an_image_are_joined_and_a_list_counts_once(tmp_path: Path) -> None:
     put_pictures(tmp_path, ["a.png", "b.png"])
     (tmp_path / "captions.jsonl").write_text(
         lines(
             {"file_name": "a.png", "caption": "one"},
             {"file_name": "b.png", "captions": ["first"]},
             {"file_name": "a.png", "caption": "two"},
-            {"file_name": "b.png", "captions": ["second"]},
+            {"file_name": "b.png", "captions": ["second", "third"]},
+            {"file_name": "a.png", "caption": "two"},
+            {"file_name": "b.png", "captions": ["first"]},
         )
     )
     collection = load_collection(tmp_path)
-    assert by_id(collection) == {"a.png": ["one", "two"], "b.png": ["first"]}
-    assert list(collection.problems) == [Problem("duplicate id", "b.png, line 4 of captions.jsonl")]
+    assert by_id(collection) == {"a.png": ["one", "two", "two"], "b.png": ["first", "second", "third"]}
+    assert list(collection.problems) == [Problem("duplicate row", "b.png, line 6 of captions.jsonl")]
 
 
 def test_every_kind_of_trouble_is_named_and_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

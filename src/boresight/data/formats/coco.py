@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boresight.data.assemble import SourceRow, assemble
+from boresight.data.assemble import assemble
 from boresight.data.columns import Columns, texts_in
 from boresight.data.files import finder, folder_of_images, key_of
 from boresight.data.formats.tables import row_of
 from boresight.data.problems import Problem
+from boresight.data.rows import SourceRow
 from boresight.data.splits import normal_split, split_of_name
 from boresight.errors import InputError
 
@@ -109,13 +110,10 @@ def _karpathy_rows(entries: Sequence[Any], file: Path) -> Iterator[SourceRow | P
 
 def _list_rows(entries: Sequence[Any], file: Path, columns: Columns) -> Iterator[SourceRow | Problem]:
     split = split_of_name(file.stem)
-    seen: set[str] = set()
     for number, entry in enumerate(entries):
         where = f"row {number} of {file.name}"
         if isinstance(entry, Mapping):
-            seen.update(entry)
             yield row_of(entry, where, columns, above="", split=split)
         else:
             yield Problem("malformed row", f"{where} is no object")
-    if seen:
-        columns.check_named(sorted(seen), file.name)
+    columns.check_named(file.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +16,12 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Image, concatenate_datasets, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
-from boresight.data.assemble import FIXED, CaptionLists, SourceRow, assemble, clean, dataset_of
-from boresight.data.columns import Columns, texts_in
+from boresight.data.assemble import FIXED, CaptionLists, assemble, dataset_of
+from boresight.data.columns import Columns, captions_of
 from boresight.data.files import finder, folder_of_images
 from boresight.data.formats.tables import row_of
 from boresight.data.problems import Problem
+from boresight.data.rows import Join, SourceRow
 from boresight.data.splits import normal_split, split_of_file
 from boresight.errors import InputError, first_line
 
@@ -152,64 +154,95 @@ def _dictionaries(dataset: Dataset) -> Iterator[dict[str, Any]]:
 
 
 def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tuple[Dataset, list[Problem]]:
-    """The pictures' bytes as they lie there, joined by the columns of a collection; then the rows that can be used."""
+    """The pictures' bytes as they lie there, joined by the columns of a collection; then the first row of each image.
+
+    Rows of one picture, byte for byte, are one image within a split, as `boresight.data.rows.Join` says. Ids tell equal
+    pictures apart only where the user named their column, or where a row holds a list of captions: the id of a row
+    with one caption may be the caption's.
+    """
     # A selection or shuffle is made real first, because columns cannot be joined to it.
     flat = {split: part.flatten_indices() if part._indices is not None else part for split, part in parts.items()}
     first, *others = (part.features for part in flat.values())
     common = [column for column, feature in first.items() if all(other.get(column) == feature for other in others)]
-    all_ids, captions = _ids(flat, columns), CaptionLists()
-    problems: list[Problem] = []
-    splits: list[str] = []
-    kept: dict[str, int] = {}
+    join, captions, keys = Join(lambda path: path), CaptionLists(), _keys(flat, columns)
+    ids = _ids(flat, columns, keys)
+    splits: list[str] = []  # of every row
+    firsts: list[int] = []  # the first row of each image
     pictures = []
     for split, part in flat.items():
+        columns.saw(part.column_names)
         image, used = _image(part, columns), columns.captions_in(part.column_names)
+        columns.read.update(dict.fromkeys(used))
         own_id, own_split = columns.column("id", part.column_names), columns.column("split", part.column_names)
         extras = [column for column in common if column not in (image, *used, own_id, own_split, *FIXED)]
         picture = part.select_columns([image, *extras])
         pictures.append(picture if image == "image" else picture.rename_column(image, "image"))
         small = part.select_columns([*used, *([own_split] if own_split else [])])
-        rows = zip(_dictionaries(small), all_ids[split], _absent(part, columns), strict=True)
-        for number, (values, identity, absent) in enumerate(rows):
+        rows = zip(_dictionaries(small), keys[split], ids[split], _paths(part, columns), strict=True)
+        for number, (values, key, identity, path) in enumerate(rows):
             where = f"row {number} of {_label(name, split)}"
-            cells = [text for column in used for text in texts_in(values[column])]
-            texts, wrong = clean(cells if len(used) == 1 else [cell for cell in cells if cell], where)
-            if absent is not None:
-                texts, wrong = [], [Problem("missing file", f"{absent}, {where}")]
-            elif identity in kept:
-                texts, wrong = [], [Problem("duplicate id", f"{identity}, {where}")]
-            elif not texts and not wrong:
-                wrong = [Problem("image without captions", where)]
-            problems += wrong
-            if texts:
-                kept[identity] = len(splits)
-                captions.add(len(splits), texts)
             splits.append(normal_split((values[own_split] if own_split else None) or split))
-    ids = pa.array([identity for values in all_ids.values() for identity in values], pa.string())
-    table = pa.table({"id": ids, "captions": captions.finish(len(splits)), "split": pa.array(splits, pa.string())})
+            if key is None:
+                join.problems.append(Problem("missing file", f"{path or 'no picture'}, {where}"))
+                continue
+            texts, whole = captions_of(values, used)
+            if own_id is not None and (whole or "id" in columns.named):
+                key = f"{key} {identity}"
+            row = SourceRow(key, path or "", texts, where, whole, identity, splits[-1], offset=0)
+            if joined := join(row):
+                at, _, texts = joined
+                if at == len(firsts):
+                    firsts.append(len(splits) - 1)
+                captions.add(firsts[at], texts)
+    join.say(name)
+    own = pa.array([identity for values in ids.values() for identity in values], pa.string())
+    if join.ids_restart:
+        own = pc.binary_join_element_wise(pa.array(splits, pa.string()), own, "/")
+    table = pa.table({"id": own, "captions": captions.finish(len(splits)), "split": pa.array(splits, pa.string())})
     dataset = concatenate_datasets([concatenate_datasets(pictures), dataset_of(table)], axis=1)
     dataset = dataset.select_columns([*FIXED, *(column for column in dataset.column_names if column not in FIXED)])
-    return dataset if len(kept) == len(dataset) else dataset.select(kept.values()), problems
+    return dataset if len(firsts) == len(dataset) else dataset.select(firsts), join.problems
 
 
-def _absent(part: Dataset, columns: Columns) -> list[str | None]:
-    """For each row None, or how to name the picture that is not there."""
-    lengths = pc.fill_null(pc.binary_length(_cells(part, columns, "bytes")), 0).to_pylist()
-    paths = _cells(part, columns, "path").to_pylist()
-    return [
-        None if length or (path and os.path.isfile(path)) else path or "no picture"
-        for length, path in zip(lengths, paths, strict=True)
-    ]
+def _paths(part: Dataset, columns: Columns) -> list[str | None]:
+    return _cells(part, columns, "path").to_pylist()
 
 
-def _ids(parts: Mapping[str, Dataset], columns: Columns) -> dict[str, list[str]]:
-    paths = {split: _cells(part, columns, "path").to_pylist() for split, part in parts.items()}
-    counts = Counter(path for values in paths.values() for path in values)
-    unique = None not in counts and "" not in counts and max(counts.values(), default=0) == 1
+def _keys(parts: Mapping[str, Dataset], columns: Columns) -> dict[str, list[str | None]]:
+    """For each row what tells its picture from others, the same for equal bytes; None for one that is not there.
+
+    Length and end tell most pictures apart, so that only those which agree in both have to be read whole.
+    """
+    keys: dict[str, list[str | None]] = {}
+    for split, part in parts.items():
+        data = _cells(part, columns, "bytes")
+        ends = pc.binary_slice(data, -32, None).to_pylist()
+        lengths = pc.fill_null(pc.binary_length(data), 0).to_pylist()
+        keys[split] = [
+            f"{length} {end.hex()}" if length else path if path and os.path.isfile(path) else None
+            for length, end, path in zip(lengths, ends, _paths(part, columns), strict=True)
+        ]
+    counts = Counter(key for values in keys.values() for key in values)
+    for split, part in parts.items():
+        for row, cell in enumerate(_cells(part, columns, "bytes")):
+            key = keys[split][row]
+            if key is not None and counts[key] > 1 and cell.is_valid:
+                keys[split][row] = f"{key} {hashlib.sha256(cell.as_buffer()).hexdigest()}"
+    return keys
+
+
+def _ids(
+    parts: Mapping[str, Dataset], columns: Columns, keys: Mapping[str, Sequence[str | None]]
+) -> dict[str, list[str]]:
+    paths = {split: _paths(part, columns) for split, part in parts.items()}
+    pairs = {pair for split, values in paths.items() for pair in zip(values, keys[split], strict=True)}
+    named, pictures = ({pair[side] for pair in pairs} for side in (0, 1))
+    one_to_one = len(named) == len(pictures) == len(pairs) and not named & {None, ""}
     ids = {}
     for split, part in parts.items():
         column = columns.column("id", part.column_names)
-        others = paths[split] if unique else [f"{normal_split(split)}/{row}" for row in range(len(part))]
+        numbered = [f"{normal_split(split)}/{row}" for row in range(len(part))]
+        others = [path or "" for path in paths[split]] if one_to_one else numbered
         given = others if column is None else part.with_format("arrow")[column][:].to_pylist()
         ids[split] = [other if one in (None, "") else str(one) for one, other in zip(given, others, strict=True)]
     return ids

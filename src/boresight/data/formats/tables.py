@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from boresight.data.assemble import SourceRow, assemble
-from boresight.data.columns import Columns, texts_in
+from boresight.data.assemble import assemble
+from boresight.data.columns import Columns, captions_of
 from boresight.data.files import TEXT_SUFFIXES, finder, folder_of_images, key_of, walk
 from boresight.data.images import is_picture
 from boresight.data.problems import Problem
+from boresight.data.rows import SourceRow
 from boresight.data.splits import normal_split, split_of_file, split_of_path
 from boresight.errors import InputError
 
@@ -49,7 +50,6 @@ def read_tables(
     root = folder or files[0].parent
 
     def rows() -> Iterator[SourceRow | Problem]:
-        seen: set[str] = set()
         for file in files:
             label = os.path.relpath(file, root)
             split = split_of_file(label)
@@ -63,10 +63,8 @@ def read_tables(
                     if isinstance(values, str):
                         yield Problem("malformed row", f"{where}: {values}")
                     else:
-                        seen.update(values)
                         yield row_of(values, where, columns, above=os.path.dirname(label), split=split)
-        if seen:
-            columns.check_named(sorted(seen), name)
+        columns.check_named(name)
 
     bases = [root, root / "images"] if images is None else [folder_of_images(images)]
     return assemble(rows(), finder(bases), name=name, folder=None if images else folder)
@@ -109,28 +107,35 @@ def _texts_and_pictures(files: Iterable[str]) -> tuple[dict[str, list[str]], lis
 
 def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: str, split: str) -> SourceRow | Problem:
     """A row from values by column; its path starts from the folder `above`, and `split` serves when it names none."""
-    present = [name for name, value in values.items() if value is not None]
-    image = columns.column("image", present)
-    name = values[image] if image is not None else None
+    roles = columns.roles(values)
+    image = _filled(values, roles.image)
+    name = None if image is None else values[image]
     if not isinstance(name, str) or not name.strip():
         return Problem("malformed row", f"{where} names no picture")
-    used = columns.captions_in(values)
-    cells = [values[column] for column in used]
-    if len(cells) > 1:
-        cells = [cell for cell in cells if cell is not None and cell != ""]
-    id_column, split_column = columns.column("id", present), columns.column("split", present)
-    identity = values[id_column] if id_column is not None else None
+    columns.read.update(dict.fromkeys(roles.captions))
+    captions, whole = captions_of(values, roles.captions)
+    id_column, split_column = _filled(values, roles.id), _filled(values, roles.split)
+    identity = None if id_column is None else values[id_column]
     path = os.path.join(above, name)
     return SourceRow(
         key=key_of(path),
         path=path,
-        captions=[text for cell in cells for text in texts_in(cell)],
+        captions=captions,
         where=where,
-        whole=len(used) != 1 or not isinstance(cells[0], str),
-        id=None if identity is None or identity == "" else str(identity),
-        split=normal_split(values[split_column]) if split_column is not None and values[split_column] != "" else split,
-        extras={key: value for key, value in values.items() if key not in (image, *used, id_column, split_column)},
+        whole=whole,
+        id=None if identity is None else str(identity),
+        split=split if split_column is None else normal_split(values[split_column]),
+        extras={
+            name: value
+            for name, value in values.items()
+            if name not in roles.captions and name not in (image, id_column, split_column)
+        },
     )
+
+
+def _filled(values: Mapping[str, Any], candidates: Sequence[str]) -> str | None:
+    """The first of the columns that holds something."""
+    return next((name for name in candidates if values[name] not in (None, "")), None)
 
 
 @contextlib.contextmanager

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self
 
-from boresight.data.assemble import SourceRow, assemble
+from boresight.data.assemble import assemble
 from boresight.data.columns import Columns, texts_in
 from boresight.data.formats.tables import lines_of
 from boresight.data.images import is_picture
 from boresight.data.problems import Problem
+from boresight.data.rows import SourceRow
 from boresight.data.splits import normal_split, split_of_file
 from boresight.errors import InputError, first_line
 from boresight.progress import progress
@@ -103,7 +104,6 @@ def read_webdataset(
     """
 
     def rows() -> Iterator[SourceRow | Problem]:
-        seen: set[str] = set()
         for shard in progress(shards, what="scanning shards", unit="shard", delay=1.0):
             file = os.path.abspath(shard)
             label = os.path.relpath(file, root)
@@ -114,17 +114,14 @@ def read_webdataset(
             except OSError as error:
                 yield Problem("unreadable shard", f"{label}: {error.strerror}")
             else:
-                yield from _rows_of_shard(file, scan, label, columns, seen)
-        if seen:
-            columns.check_named(sorted(seen), name)
+                yield from _rows_of_shard(file, scan, label, columns)
+        columns.check_named(name)
 
     return assemble(rows(), lambda file: file, name=name)
 
 
-def _rows_of_shard(
-    shard: str, scan: _Scan, label: str, columns: Columns, seen: set[str]
-) -> Iterator[SourceRow | Problem]:
-    """The samples of a shard; adds the names of their members and json keys to `seen`."""
+def _rows_of_shard(shard: str, scan: _Scan, label: str, columns: Columns) -> Iterator[SourceRow | Problem]:
+    """The samples of a shard."""
     split, (whole, damage, broken) = split_of_file(label), scan
     if damage is not None:
         yield Problem("truncated shard", f"{label}: {damage}")
@@ -138,7 +135,7 @@ def _rows_of_shard(
             parts[suffix] = member
     with open(shard, "rb") as handle:
         for key, parts in samples.items():
-            row = _row(_Sample(handle, shard, label, key, parts), columns, split, seen)
+            row = _row(_Sample(handle, shard, label, key, parts), columns, split)
             # A sample that the damage left incomplete is named by it already.
             if key != broken or (isinstance(row, SourceRow) and row.captions):
                 yield row
@@ -182,7 +179,7 @@ class _Sample:
         return self.handle.read(self.parts[suffix].size)
 
 
-def _row(sample: _Sample, columns: Columns, split: str, seen: set[str]) -> SourceRow | Problem:
+def _row(sample: _Sample, columns: Columns, split: str) -> SourceRow | Problem:
     where = f"{sample.key} in {sample.label}"
     info: dict[str, Any] = {}
     if "json" in sample.parts:
@@ -191,7 +188,7 @@ def _row(sample: _Sample, columns: Columns, split: str, seen: set[str]) -> Sourc
         except (ValueError, RecursionError) as error:
             return Problem("malformed row", f"{where}: no json ({error})")
         info = content if isinstance(content, dict) else {}
-    seen.update(sample.parts, info)
+    columns.saw([*sample.parts, *info])
     picture = columns.column("image", sample.parts) if "image" in columns.named else picture_in(sample.parts)
     captions = _captions(sample, info, columns)
     if picture is None:
@@ -214,15 +211,20 @@ def _row(sample: _Sample, columns: Columns, split: str, seen: set[str]) -> Sourc
 
 
 def _captions(sample: _Sample, info: Mapping[str, Any], columns: Columns) -> list[Any]:
-    if "captions" in columns.named:
-        cells = [info[name] if name in info else _lines(sample, (name,)) for name in columns.captions]
-        return [text for cell in cells for text in texts_in(cell)]
-    cells = [info[name] for name in columns.captions_in(info)]
-    if any(isinstance(cell, list) for cell in cells) or len(cells) > 1:
-        return texts_in([cell for cell in cells if cell is not None])
-    return _lines(sample, _TEXTS) or texts_in(cells)
+    used = columns.captions if "captions" in columns.named else columns.captions_in(info)
+    cells = [info[name] if name in info else _lines(sample, name) for name in used]
+    texts = [text for cell in cells for text in texts_in(cell)]
+    if "captions" in columns.named or len(cells) > 1 or any(isinstance(cell, list) for cell in cells):
+        columns.read.update(dict.fromkeys(used))
+        return texts
+    suffix = next((one for one in _TEXTS if one in sample.parts), None)
+    lines = [] if suffix is None else _lines(sample, suffix)
+    if not lines or lines == texts:
+        columns.read.update(dict.fromkeys(used))
+    if suffix is not None:
+        columns.read[suffix] = None
+    return lines or texts
 
 
-def _lines(sample: _Sample, suffixes: Sequence[str]) -> list[str]:
-    suffix = next((one for one in suffixes if one in sample.parts), None)
-    return [] if suffix is None else lines_of(sample.read(suffix)) or [""]
+def _lines(sample: _Sample, suffix: str) -> list[str]:
+    return lines_of(sample.read(suffix)) or [""] if suffix in sample.parts else []
