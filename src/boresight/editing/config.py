@@ -141,9 +141,9 @@ class EditorOptions:
     'reconstruct' and with `sparsity`."""
     text: TextKind = "finetuned"
     """Whether a linear head on the caption embedding is learnt."""
-    correction: Literal["nnn", "sinkhorn", "none"] = "nnn"
+    correction: Literal["nnn", "sinkhorn", "none"] | None = None
     """How hubness is taken off the scores, by the pairs of the memory, as strongly as is best on validation; without a
-    memory it is not."""
+    memory it is not. Left out, both ways are tried, for images and for captions."""
     seed: int = 0
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 
 Side = TypeVar("Side", PreparedImages, PreparedTexts)
 BANK = 4096
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+METHODS: tuple[CorrectionMethod, ...] = get_args(CorrectionMethod)
+SHARES: dict[CorrectionMethod, Sequence[float]] = {"nnn": (0.25, 0.5, 0.75, 1.0, 1.25), "sinkhorn": (1.0,)}
 _NEIGHBOUR_SHARES = (0.005, 0.02, 0.05)  # of the bank
 _TEMPERATURES = (0.01, 0.02, 0.05, 0.1)
 _ITERATIONS = 20
+_TINY = 1e-30
 _SCORES = 2**23
 
 
@@ -96,54 +98,68 @@ class Bank:
         return out
 
     def _balanced(self, temperature: float) -> tuple[Tensor, Tensor]:
-        """Potentials (R,) of the bank's images and captions: Sinkhorn's iterations on the bank's own scores."""
+        """Potentials (R,) of the bank's images and captions: Sinkhorn's iterations on the bank's own scores.
+
+        The first is of logarithms, which no temperature overflows; it leaves a matrix that sums to R over its columns,
+        and the others are its products with a vector, a tenth of the time.
+        """
         if temperature not in self._potentials:
             scores = self.score(self.images, self.texts) / temperature
-            texts = scores.new_zeros(scores.shape[1])
-            for _ in range(_ITERATIONS):
-                images = math.log(len(scores)) - (scores + texts).logsumexp(1)
-                texts = math.log(len(scores)) - (scores + images.unsqueeze(1)).logsumexp(0)
-            self._potentials[temperature] = images, texts
+            size = len(scores)
+            images = math.log(size) - scores.logsumexp(1)
+            texts = math.log(size) - (scores + images.unsqueeze(1)).logsumexp(0)
+            weights = scores.add_(images.unsqueeze(1)).add_(texts).exp_()
+            of_images, of_texts = weights.new_ones(size), weights.new_ones(size)
+            for _ in range(_ITERATIONS - 1):
+                of_images = size / (weights @ of_texts).clamp_min(_TINY)
+                of_texts = size / (of_images @ weights).clamp_min(_TINY)
+            self._potentials[temperature] = images + of_images.log(), texts + of_texts.log()
         return self._potentials[temperature]
 
 
+@torch.no_grad()
 def choose_corrections(
-    scorer: PairScorer, bank: Bank, validation: Embeddings, method: CorrectionMethod
+    scorer: PairScorer, bank: Bank, validation: Embeddings, methods: Sequence[CorrectionMethod] = METHODS
 ) -> tuple[Correction, Correction]:
     """The rules of images and of captions that find most on validation: sums of R@1, R@5, R@10 of T2I and of I2T.
 
-    No correction (share 0) is among what is tried and wins where others are level, so neither is ever below it there.
-    Holds the (N, M) scores of validation, so pass a bounded sample.
+    No correction (share 0) is among what is tried and wins where others are level, so neither is ever below it there;
+    then the earlier of the methods. Holds the (N, M) scores of validation, so pass a bounded sample.
     """
     owners = validation.owners.to(scorer.device)
     size = len(bank.images)
-    if method == "nnn":
-        reaches = [float(k) for k in sorted({max(1, round(share * size)) for share in _NEIGHBOUR_SHARES})]
-    else:
-        reaches = list(_TEMPERATURES)
+    reaches = {method: _reaches(method, size) for method in methods}
     images = scorer.prepare_images(validation.images)
-    of_images = bank.of_images(images, method, reaches)
+    of_images = {method: bank.of_images(images, method, reaches[method]) for method in methods}
     scores, of_texts = [], []
     for block in torch.arange(len(owners)).split(max(64, _SCORES // max(1, size))):
         texts = scorer.prepare_texts(validation.texts[block])
         scores.append(scorer.score_prepared(images, texts))
-        of_texts.append(bank.of_texts(texts, method, reaches))
-    whole, of_captions = torch.cat(scores, dim=1), torch.cat(of_texts)
+        of_texts.append({method: bank.of_texts(texts, method, reaches[method]) for method in methods})
+    whole = torch.cat(scores, dim=1)
+    of_captions = {method: torch.cat([block[method] for block in of_texts]) for method in methods}
 
-    def best(found: Callable[[Tensor], Counts], corrections: Tensor, dim: int) -> Correction:
-        reached = {}
-        for column, reach in enumerate(reaches):
-            for share in SHARES if method == "nnn" else (0.0, 1.0):
-                counts = found(whole - share * corrections[:, column].unsqueeze(dim))
-                reached[reach, share] = sum(recalls(counts))
-        plain = (reaches[0], 0.0)
-        reach, share = max(reached, key=lambda key: (reached[key], key == plain))
-        return Correction(method=method, reach=reach, share=share)
+    def best(count: Callable[[Tensor], Counts], corrections: dict[CorrectionMethod, Tensor], dim: int) -> Correction:
+        plain = Correction(method=methods[0], reach=reaches[methods[0]][0], share=0.0)
+        reached = {plain: sum(recalls(count(whole)))}
+        for method in methods:
+            for column, reach in enumerate(reaches[method]):
+                for share in SHARES[method]:
+                    counts = count(whole - share * corrections[method][:, column].unsqueeze(dim))
+                    reached[Correction(method=method, reach=reach, share=share)] = sum(recalls(counts))
+        return max(reached, key=lambda rule: reached[rule])
 
     return (
         best(lambda one: count_text_to_image(one, owners), of_images, 1),
         best(lambda one: count_image_to_text(one, owners), of_captions, 0),
     )
+
+
+def _reaches(method: CorrectionMethod, size: int) -> list[float]:
+    """What is tried with a bank of `size` pairs."""
+    if method == "sinkhorn":
+        return list(_TEMPERATURES)
+    return [float(k) for k in sorted({max(1, round(share * size)) for share in _NEIGHBOUR_SHARES})]
 
 
 class CorrectedScorer:
@@ -177,7 +193,7 @@ class CorrectedScorer:
                 scorer.prepare_images(pairs.images[rows].float()),
                 scorer.prepare_texts(pairs.texts[rows].float()),
             )
-            return cls(scorer, bank, *choose_corrections(scorer, bank, choosing_sample(validation, seed), method))
+            return cls(scorer, bank, *choose_corrections(scorer, bank, choosing_sample(validation, seed), [method]))
 
     @property
     def device(self) -> torch.device:

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.editing.choosing import choosing_sample, recall_sum
-from boresight.editing.config import CorrectionMethod, EditorFit
-from boresight.editing.hubness import choose_corrections
+from boresight.editing.config import EditorFit
+from boresight.editing.hubness import METHODS, choose_corrections
 from boresight.editing.learning import captions_of_images, decay_groups
 from boresight.editing.masks import log_odds
 from boresight.editing.memory import NEIGHBOURS, Memory, Neighbours, joined_neighbours, remember
@@ -99,7 +99,11 @@ def train_editor(
     if steps and editor.config.taught:
         reached = _choose_dials(editor, chooser)
     if editor.memory is not None and options.correction != "none":
-        reached = _correct_hubness(editor, chooser, options.correction)
+        methods = METHODS if options.correction is None else (options.correction,)
+        images, texts = choose_corrections(editor, editor.bank, chooser.sample, methods)
+        editor.config = replace(editor.config, image_correction=images, text_correction=texts)
+        chooser.images = None  # which were prepared without
+        reached = chooser.recall_sum()
     return history, reached
 
 
@@ -127,15 +131,6 @@ def _choose_dials(editor: EditModel, chooser: _Chooser) -> float:
     strongest = max(chosen for chosen, recalls in found.items() if recalls >= enough)
     editor.dials[0] = strongest
     return found[strongest]
-
-
-@torch.no_grad()
-def _correct_hubness(editor: EditModel, chooser: _Chooser, method: CorrectionMethod) -> float:
-    """Choose how the hubness of either side is taken off. Returns the sum of recalls that is reached."""
-    images, texts = choose_corrections(editor, editor.bank, chooser.sample, method)
-    editor.config = replace(editor.config, image_correction=images, text_correction=texts)
-    chooser.images = None  # which were prepared without
-    return chooser.recall_sum()
 
 
 def check_sets(train_set: Embeddings, validation: Embeddings) -> None:
