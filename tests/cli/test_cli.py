@@ -314,6 +314,8 @@ def test_explain_prints_the_edited_score_part_by_part(work: Path) -> None:
     with quick_fits():
         done = boresight("editor", "emb", "--sae", "sae", "--out", "remembering", "--memory", "both", cwd=work)
     assert done.code == 0, done.err
+    assert "Chosen on validation: gated, " in done.out
+    assert re.search(r"memory both\. Sum of six recalls there [\d.]+, before training [\d.]+; [\d.]+ above", done.out)
     words = ("explain", "photos/000.png", "a red square", "--editor", "remembering", "--method", "legrad")
     done = boresight(*words, cwd=work)
     assert done.code == 0, done.err

@@ -201,6 +201,15 @@ def test_geometric_median_is_robust_and_minimal() -> None:
     assert abs(float(geometric_median(line)) - 1.0) < 1e-2
 
 
+def test_the_dictionary_follows_the_data():
+    assert [SaeFit().latents_for(rows) for rows in (2, 400, 815, 3000, 10**6)] == [128, 128, 256, 1024, 4096]
+    assert SaeFit(n_latents=7).latents_for(3000) == 7
+    rows = sparse_mixtures(60)
+    assert SparseAutoencoder.fit(rows, k=4, steps=2).n_latents == 128
+    with pytest.warns(UserWarning, match=r"300 latents for 60 images.*Left out, n_latents is 128"):
+        assert SparseAutoencoder.fit(rows, n_latents=300, k=4, steps=2).n_latents == 300
+
+
 def test_options_follow_the_data() -> None:
     fit = SaeFit(n_latents=64, k=4)
     assert [Plan.of(fit, rows).batch_size for rows in (30, 500, 6000, 10**6)] == [30, 64, 512, 4096]

@@ -25,7 +25,7 @@ class Compare:
     test: tuple[str, ...] = ()
     """Splits to report on; left out, all whose names begin with 'test'."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    n_latents: int = 1024
+    n_latents: int | None = None
     k: int = 32
     device: str | None = None
 

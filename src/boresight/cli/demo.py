@@ -25,7 +25,7 @@ class Demo:
     report: Path = Path("report.html")
     """The page to write."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    n_latents: int = 1024
+    n_latents: int | None = None
     k: int = 32
     device: str | None = None
     on_error: Literal["skip", "refuse"] = "skip"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -45,4 +46,16 @@ class Editor:
             **vars(self.options),
         )
         editor.save(self.out)
+        print(_chosen(editor.manifest["tried"], editor.manifest["history"][0]["recall_sum"]))
         print(f"Editor: {self.out}")
+
+
+def _chosen(tried: Mapping[str, float], before: float) -> str:
+    """What won on validation, and by how much."""
+    (best, reached), *others = sorted(tried.items(), key=lambda item: -item[1])
+    form, exponent, memory = best.split()
+    words = (
+        f"Chosen on validation: {form}, {'undivided' if exponent == '0' else f'length exponent {exponent}'}, memory "
+        f"{memory}. Sum of six recalls there {reached:.1f}, before training {before:.1f}"
+    )
+    return f"{words}; {reached - others[0][1]:.1f} above the next of {len(tried)} forms." if others else f"{words}."

@@ -103,12 +103,14 @@ class CaptionEditor(EditModel):
         editors: list[CaptionEditor] = []
         taught = taught_presence(frozen, train, config) if config.shows else None
         reached = []
-        for candidate in config.candidates():
+        candidates = config.candidates()
+        for number, candidate in enumerate(candidates, start=1):
             editor = cls(frozen, candidate, encoder_of(train))
             editor.manifest["options"] = config.of_training()
             if taught is not None:
                 editor._learnt_before(*taught)
-            editor.manifest["history"], recalls = training.train_editor(editor, train, validation, config)
+            what = f"editor {number} of {len(candidates)} ({candidate.form})"
+            editor.manifest["history"], recalls = training.train_editor(editor, train, validation, config, what)
             reached.append(recalls)
             editors.append(editor)
         best = editors[reached.index(max(reached))]

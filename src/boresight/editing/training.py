@@ -61,11 +61,11 @@ def infonce(scores: Tensor, owners: Tensor, negative: Tensor) -> Tensor:
 
 
 def train_editor(
-    editor: EditModel, train_set: Embeddings, validation: Embeddings, options: EditorFit
+    editor: EditModel, train_set: Embeddings, validation: Embeddings, options: EditorFit, what: str = "editor"
 ) -> tuple[list[dict[str, float]], float]:
     """Train `editor` in place and leave the best state on validation in it, less its hubness where it has a memory.
 
-    A mask that is taught has been taught before.
+    A mask that is taught has been taught before. The progress bar says `what`.
 
     Returns:
         One entry for each look at validation: `step`, `recall_sum`, and `loss` (mean since the last look); and the sum
@@ -90,7 +90,7 @@ def train_editor(
         for network in networks:
             if hasattr(network, "start"):
                 network.start(options.seed)
-        for step, loss in _descend(editor, train_set, recall, groups, steps, options):
+        for step, loss in _descend(editor, train_set, recall, groups, steps, options, what):
             history.append({"step": float(step), "recall_sum": chooser.recall_sum(), "loss": loss})
             if history[-1]["recall_sum"] > max(entry["recall_sum"] for entry in history[:-1]):
                 best = copy.deepcopy(editor.state_dict())
@@ -165,6 +165,7 @@ def _descend(
     groups: list[dict[str, Any]],
     steps: int,
     options: EditorFit,
+    what: str,
 ) -> Iterator[tuple[int, float]]:
     """Trains, and stops to yield (step, mean loss) whenever validation is due."""
     log_scale = torch.nn.Parameter(torch.tensor(math.log(_START_SCALE), device=editor.device))
@@ -175,7 +176,7 @@ def _descend(
     prepared = _prepare_all(editor, train_set)
     network = editor.mask_network if editor.mask_network is not None else editor.gate_network
     losses: list[Tensor] = []
-    for step in progress(range(1, steps + 1), what=f"editor ({editor.config.form})", unit="step"):
+    for step in progress(range(1, steps + 1), what=what, unit="step"):
         rows, captions, owners, negative = next(batches)
         near_images, near_texts = (None, None) if recall is None else recall(rows, captions)
         if prepared is not None:

@@ -43,6 +43,7 @@ from boresight.evaluation.verdict import Verdict, hits_by_image, verdict, warn_o
 from boresight.progress import progress
 from boresight.runs import open_run
 from boresight.sae import measure_sae
+from boresight.sae.config import SaeFit
 from boresight.seeds import generator
 from boresight.storage import fingerprint
 
@@ -57,7 +58,7 @@ def compare(
     tests: Mapping[str, Embeddings],
     *,
     seeds: Sequence[int] = (0, 1, 2),
-    n_latents: int = 4096,
+    n_latents: int | None = None,
     k: int = 32,
     kinds: Mapping[str, Sequence[str]] | None = None,
     sae_options: Mapping[str, Any] | None = None,
@@ -72,7 +73,7 @@ def compare(
         train, validation: what to fit and what to choose on; never images the encoder was fitted on.
         tests: the held-out sets by name.
         seeds: each fits an autoencoder, the editors and the rivals anew.
-        n_latents, k: of the autoencoder.
+        n_latents, k: of the autoencoder, see `SaeFit`.
         kinds: for a test set, a kind for each of its captions, e.g. 'short', 'medium', 'long'.
         sae_options, editor_options: passed on to `SparseAutoencoder.fit` and `CaptionEditor.fit`.
         folder: where to keep what is finished: `seed-<s>/sae` and `seed-<s>/edited` (artefacts), and the figures. A
@@ -90,7 +91,8 @@ def compare(
     for name, held in tests.items():
         require_apart(train, held, "training", f"'{name}'")
         require_apart(validation, held, "validation", f"'{name}'")
-    settings = {"n_latents": n_latents, "k": k, "sae": dict(sae_options or {}), "editor": dict(editor_options or {})}
+    latents = SaeFit(n_latents=n_latents).latents_for(len(train))
+    settings = {"n_latents": latents, "k": k, "sae": dict(sae_options or {}), "editor": dict(editor_options or {})}
     if unknown := [row.name for row in rows if row not in ROWS]:
         raise InputError(f"There is no row '{unknown[0]}'; choose from {', '.join(row.name for row in ROWS)}.")
     possible = set(ROWS) if _shows(editor_options or {}) else set(ROWS) - {EDITED_SHOWN}

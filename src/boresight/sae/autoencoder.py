@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +37,7 @@ class SparseAutoencoder(SaeModel):
     Beside it has the weights, `encode` and `decode` of `boresight.sae.model.SaeModel`.
 
     Example:
-        sae = SparseAutoencoder.fit(embeddings.train, n_latents=4096, k=32)
+        sae = SparseAutoencoder.fit(embeddings.train)
         codes = sae.encode(embeddings.test.images)  # (N, 32) latents and activations
         print(measure_sae(sae, embeddings.test))
 
@@ -84,7 +85,15 @@ class SparseAutoencoder(SaeModel):
         """
         config = with_options(config or SaeFit(), options)
         rows = as_rows(images, least=2)
-        shape = SaeConfig(width=rows.width, n_latents=config.n_latents, k=config.k, architecture=config.architecture)
+        n_latents, usual = config.latents_for(len(rows)), SaeFit().latents_for(len(rows))
+        if n_latents > max(len(rows), usual):
+            warnings.warn(
+                f"{n_latents:,} latents for {len(rows):,} images: most will never be active. Left out, n_latents is "
+                f"{usual:,}.",
+                UserWarning,
+                stacklevel=2,
+            )
+        shape = SaeConfig(width=rows.width, n_latents=n_latents, k=config.k, architecture=config.architecture)
         plan = Plan.of(config, len(rows))
         require_at_least("checkpoint_every", checkpoint_every, 1)
         source = encoder_of(images) if isinstance(images, Embeddings) else {}

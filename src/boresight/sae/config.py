@@ -69,8 +69,8 @@ class SaeConfig:
 class SaeOptions:
     """The options of a fit that `boresight sae` takes; `SaeFit` has all."""
 
-    n_latents: int = 4096
-    """Latents of the dictionary."""
+    n_latents: int | None = None
+    """Latents of the dictionary; left out, a third of the images as a power of two, between 128 and 4,096."""
     k: int = 32
     """Active latents of an image."""
     architecture: Architecture = "topk"
@@ -98,6 +98,12 @@ class SaeFit(SaeOptions):
     """Rows without activity after which a latent counts as dead; left out, 4 batches or half of the rows, whichever is
     more, at most 1,000,000."""
 
+    def latents_for(self, rows: int) -> int:
+        """`n_latents`, or what follows from the rows: with more, most latents are never active."""
+        if self.n_latents is not None:
+            return self.n_latents
+        return min(4096, max(128, 2 ** round(math.log2(max(1, rows / 3)))))
+
 
 def default_steps(rows: int, batch_size: int) -> int:
     """2,000 steps, or as many as one epoch takes if that is more (above 8 million rows at 4,096 a step)."""
@@ -124,14 +130,15 @@ class Plan:
         """What `fit` means for this many rows. Raises InputError naming the option that does not fit."""
         sixteenth = max(64, 2 ** round(math.log2(max(1, rows / 16))))
         batch = min(rows, min(4096, sixteenth) if fit.batch_size is None else fit.batch_size)
-        rate = 3e-3 * min(1.0, math.sqrt(4096 / fit.n_latents))
+        n_latents = fit.latents_for(rows)
+        rate = 3e-3 * min(1.0, math.sqrt(4096 / n_latents))
         plan = cls(
             seed=fit.seed,
             steps=default_steps(rows, max(1, batch)) if fit.steps is None else fit.steps,
             batch_size=batch,
             learning_rate=rate if fit.learning_rate is None else fit.learning_rate,
             aux_coefficient=fit.aux_coefficient,
-            aux_k=min(fit.n_latents, 2 * fit.k) if fit.aux_k is None else fit.aux_k,
+            aux_k=min(n_latents, 2 * fit.k) if fit.aux_k is None else fit.aux_k,
             dead_after=min(1_000_000, max(4 * batch, rows // 2)) if fit.dead_after is None else fit.dead_after,
         )
         for name, least in (("steps", 1), ("batch_size", 1), ("aux_k", 0), ("dead_after", 1)):
