@@ -31,13 +31,14 @@ from PIL import Image
 from transformers import GemmaTokenizer
 
 from boresight.data import Collection, Problem
+from boresight.data.formats.tar import AMBIGUOUS, FURTHER
 from boresight.errors import InputError
 from boresight.seeds import generator
 from boresight.training import download
 from boresight.training.config import StreamConfig
 from boresight.training.crops import augment, crop_box
 from boresight.training.order import Chain
-from boresight.training.shards import NO_CAPTION, NO_PICTURE, TRUNCATED, Sample, open_rows, open_shards
+from boresight.training.shards import APART, NO_CAPTION, NO_PICTURE, TRUNCATED, Sample, open_rows, open_shards
 from boresight.training.stream import CORRUPT, NO_SYNTHETIC, NO_WEB, PairStream
 from boresight.training.subcaptions import sentences
 from collection_files import picture, write_tar
@@ -363,6 +364,25 @@ def test_json_keys_lists_and_missing_captions(tmp_path: Path) -> None:
     ]
     assert found[2].image["bytes"] == picture()  # type: ignore[union-attr]
     assert found[3:] == [Problem(NO_CAPTION, "s/d"), Problem(NO_PICTURE, "s/e")]
+
+
+def test_further_pictures_and_samples_in_two_places_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reds = {name: picture((red, 0, 0)) for red, name in enumerate(["cat.png", "cat.1.png", "dog.v2.png", "dog.v3.png"])}
+    members = {"cat.txt": b"a cat", "dog.txt": b"a dog", "b.png": picture(), "b.txt": b"b", "c.txt": b"c"}
+    order = ["cat.png", "cat.txt", "cat.1.png", "dog.v2.png", "dog.txt", "dog.v3.png", "b.png", "c.txt", "b.txt"]
+    write_tar(tmp_path / "s.tar", {name: (reds | members)[name] for name in order})
+    cat, *others = open_shards(tmp_path / "s.tar", synthetic=None).read(0)
+    assert isinstance(cat, Sample)
+    assert (cat.web, cat.image["bytes"]) == (("a cat",), reds["cat.png"])
+    assert cat.left_out == (Problem(FURTHER, "s/cat.1.png"),)
+    assert others == [Problem(AMBIGUOUS, "s/dog.{v2.png,v3.png}"), Problem(NO_CAPTION, "s/b"),
+                      Problem(NO_PICTURE, "s/c"), Problem(APART, "s/b")]  # fmt: skip
+    stream = make_stream(open_shards(tmp_path / "s.tar", synthetic=None), batch_size=1, captions="web")
+    take(stream, 1)
+    assert stream.problems[FURTHER] == 1
+    assert "further picture of a sample (its name ends at the first dot): s/cat.1.png" in capsys.readouterr().err
 
 
 def test_a_missing_caption_is_stood_in_for_and_counted() -> None:

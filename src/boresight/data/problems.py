@@ -24,7 +24,7 @@ def summary(problems: Sequence[Problem]) -> str:
     parts = []
     for what, rows in by_kind.items():
         # 'image without captions' has its plural in the middle.
-        plural = re.sub(r"^(.*?)(?= without | for | to | of | outside |$)", r"\1s", what, count=1)
+        plural = re.sub(r"^(.*?)(?= without | with | for | to | of | outside |$)", r"\1s", what, count=1)
         examples = ", ".join(rows[:3]) + (", ..." if len(rows) > 3 else "")
         parts.append(f"{len(rows)} {what if len(rows) == 1 else plural} ({examples})")
     return f"{len(problems)} {'row' if len(problems) == 1 else 'rows'}: {', '.join(parts)}" if problems else ""

@@ -18,7 +18,7 @@ from boresight.data import Collection, Problem
 from boresight.data.columns import listed, texts_in
 from boresight.data.files import braced, expand
 from boresight.data.formats.tables import lines_of
-from boresight.data.formats.tar import DAMAGE, members, open_stream, picture_in
+from boresight.data.formats.tar import DAMAGE, DUPLICATE, members, open_stream, picture_in
 from boresight.data.images import is_picture
 from boresight.data.rows import clean
 from boresight.errors import InputError
@@ -26,6 +26,7 @@ from boresight.training.download import is_address, open_shard
 
 NO_CAPTION = "no caption, sample skipped"
 NO_PICTURE = "no picture, sample skipped"
+APART = "sample in two places of its shard, skipped (write shards in the order of names)"
 TRUNCATED = "truncated shard, its rest skipped"
 _LOOKED_AT = 1000  # samples, for the names of their members
 
@@ -39,12 +40,14 @@ class Sample:
         image: an `image` cell as `boresight.data.images.decode` takes it.
         web: captions as found on the web, one of which is drawn at each showing; empty where there is none.
         synthetic: captions that a model wrote, likewise. Not both are empty.
+        left_out: further pictures under its name, and members that it has twice.
     """
 
     key: str
     image: Mapping[str, Any]
     web: tuple[str, ...]
     synthetic: tuple[str, ...]
+    left_out: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,22 +97,32 @@ class Shards:
         shard, label = self.shards[unit], self.labels[unit]
         key, current, wanted = "", -1, False
         fields: dict[str, bytes] = {}
+        keys: set[str] = set()
+        twice: list[Problem] = []
+
+        def sample() -> Sample | Problem:
+            item = self._sample(f"{label}/{key}", fields, twice)
+            return Problem(APART, item.where) if isinstance(item, Problem) and key in keys else item
+
         with open_shard(shard) as handle, closing(open_stream(handle, shard)) as tar:
             try:
                 for index, next_key, suffix, member in members(tar):
                     if index != current:
                         if wanted:
-                            yield self._sample(f"{label}/{key}", fields)
-                        key, current, fields = next_key, index, {}
+                            yield sample()
+                        keys.add(key)
+                        key, current, fields, twice = next_key, index, {}, []
                         wanted = index % parts == part and index // parts >= skip
-                    if wanted and suffix not in fields and self._reads(suffix):
+                    if wanted and suffix in fields:
+                        twice.append(Problem(DUPLICATE, f"{label}/{key}.{suffix}"))
+                    elif wanted and self._reads(suffix):
                         content = tar.extractfile(member)
                         fields[suffix] = content.read() if content else b""
             except DAMAGE as error:
                 yield Problem(TRUNCATED, f"{shard} after {label}/{key} ({error})")
             else:
                 if wanted:
-                    yield self._sample(f"{label}/{key}", fields)
+                    yield sample()
 
     def count(self, unit: int) -> int:
         """How many samples `read` gives of shard `unit`, from its headers. Raises InputError like `read`."""
@@ -160,17 +173,17 @@ class Shards:
     def _reads(self, suffix: str) -> bool:
         return suffix in ("json", self.web, self.synthetic) or is_picture(f".{suffix}")
 
-    def _sample(self, key: str, fields: Mapping[str, bytes]) -> Sample | Problem:
+    def _sample(self, key: str, fields: Mapping[str, bytes], twice: Sequence[Problem]) -> Sample | Problem:
         info = _info(fields.get("json", b"{}"))
         web = lines_of(fields[self.web]) if self.web in fields else texts_in(info.get(self.web))
         synthetic: list[Any] = []
         if self.synthetic is not None:
             whole = fields.get(self.synthetic)
             synthetic = texts_in(info.get(self.synthetic)) if whole is None else [whole.decode("utf-8-sig", "replace")]
-        picture = picture_in(fields)
+        picture, others = picture_in(fields, key)
         if picture is None:
-            return Problem(NO_PICTURE, key)
-        return _usable(key, {"bytes": fields[picture]}, web, synthetic)
+            return others[0] if others else Problem(NO_PICTURE, key)
+        return _usable(key, {"bytes": fields[picture]}, web, synthetic, (*twice, *others))
 
 
 def open_shards(
@@ -272,8 +285,10 @@ def open_rows(collection: Collection, web: str = "captions", synthetic: str | No
     return CollectionRows(slim, np.array(rows, dtype=np.int64), web, synthetic, digest.hexdigest()[:16])
 
 
-def _usable(key: str, image: Mapping[str, Any], web: Sequence[Any], synthetic: Sequence[Any]) -> Sample | Problem:
-    sample = Sample(key, image, tuple(clean(web, key)[0]), tuple(clean(synthetic, key)[0]))
+def _usable(
+    key: str, image: Mapping[str, Any], web: Sequence[Any], synthetic: Sequence[Any], left_out: Sequence[Problem] = ()
+) -> Sample | Problem:
+    sample = Sample(key, image, tuple(clean(web, key)[0]), tuple(clean(synthetic, key)[0]), tuple(left_out))
     return sample if sample.web or sample.synthetic else Problem(NO_CAPTION, key)
 
 

@@ -181,6 +181,7 @@ class PairStream:
                     ahead = (looked - 1) // config.batch_size  # batches before its turn, where it stands in
                     showing = f"{slot.epoch} {sample.key}" + (f" {ahead}" if ahead else "")
                     rows[sample.key] = _example(sample, picture, showing, self._tokenizer, config)
+                    problems += sample.left_out
                     if not sample.web and "web_ids" in rows[sample.key]:
                         problems.append(Problem(NO_WEB, sample.key))
                     if not sample.synthetic and self.source.synthetic is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from boresight.data import Problem, load_collection
-from boresight.data.formats.tar import DAMAGE, members, open_stream, picture_in
+from boresight.data.formats.tar import AMBIGUOUS, DAMAGE, FURTHER, members, open_stream, picture_in
 from boresight.errors import InputError
 from collection_files import picture, write_tar
 
@@ -110,7 +110,7 @@ def test_incomplete_and_repeated_samples_are_named(tmp_path: Path) -> None:
     collection = load_collection(tmp_path / "x.tar")
     assert collection.captions == [["fine"]]
     assert [(problem.what, problem.where.split(":")[0]) for problem in collection.problems] == [
-        ("duplicate id", "ok.txt in x.tar"),
+        ("duplicate member", "ok.txt in x.tar"),
         ("image without captions", f"{tmp_path}/x.tar, bare in x.tar"),
         ("caption for an unknown image", "text in x.tar has no picture"),
         ("malformed row", "json in x.tar"),
@@ -196,5 +196,40 @@ def test_a_stream_never_ends_in_silence_where_it_is_damaged(tmp_path: Path) -> N
 
 
 def test_the_picture_of_a_sample_has_the_plainest_suffix() -> None:
-    assert picture_in(["seg.png", "txt", "jpg", "png"]) == "jpg"
-    assert picture_in(["json", "txt"]) is None
+    seen, others = picture_in(["seg.png", "txt", "jpg", "png"], "a", "x.tar")
+    assert (seen, others) == ("jpg", [Problem(FURTHER, "a.png in x.tar"), Problem(FURTHER, "a.seg.png in x.tar")])
+    assert picture_in(["photo.png", "txt"], "a") == ("photo.png", [])
+    assert picture_in(["v2.png", "v3.png"], "a") == (None, [Problem(AMBIGUOUS, "a.{v2.png,v3.png}")])
+    assert picture_in(["json", "txt"], "a") == (None, [])
+
+
+DOTTED = {
+    "cat.png": picture((0, 0, 0)), "cat.txt": b"a cat", "cat.1.png": picture((1, 0, 0)), "cat.1.txt": b"another cat",
+    "dog.txt": b"a dog", "dog.v2.png": picture((2, 0, 0)), "dog.v3.png": picture((3, 0, 0)), "dog.v3.txt": b"a third",
+}  # fmt: skip
+
+
+def test_further_pictures_under_a_name_are_counted_and_the_dot_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tar(tmp_path / "x.tar", DOTTED)
+    collection = load_collection(tmp_path / "x.tar")
+    assert (collection.captions, collection.image(0).getpixel((0, 0))[0]) == ([["a cat"]], 0)
+    further, ambiguous = Problem(FURTHER, "cat.1.png in x.tar"), Problem(AMBIGUOUS, "dog.{v2.png,v3.png} in x.tar")
+    assert list(collection.problems) == [further, ambiguous]
+    said = capsys.readouterr().err
+    assert "1 further picture of a sample (its name ends at the first dot) (cat.1.png in x.tar)" in said
+    named = load_collection(tmp_path / "x.tar", image_column="v3.png", caption_columns="v3.txt")
+    assert (named.captions, named.image(0).getpixel((0, 0))[0]) == ([["a third"]], 3)
+
+    trip = {name: data for i in range(4) for name, data in sample(f"trip.2021.{i}").items()}
+    write_tar(tmp_path / "trip.tar", trip)
+    with pytest.raises(InputError, match=r"1 sample with several pictures \(its name ends at the first dot\) \(trip\."):
+        load_collection(tmp_path / "trip.tar")
+
+
+def test_members_that_lie_apart_are_joined(tmp_path: Path) -> None:
+    names = [f"{key}.{suffix}" for suffix in ("png", "txt") for key in ("a", "b", "c")]
+    members = {name: data for key in "abc" for name, data in sample(key, f"of {key}").items()}
+    write_tar(tmp_path / "x.tar", {name: members[name] for name in names})
+    assert load_collection(tmp_path / "x.tar", on_error="refuse").texts == ["of a", "of b", "of c"]

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, OverflowError, MemoryError)
 _Scan = tuple[list[tarfile.TarInfo], str | None, str | None]
+FURTHER = "further picture of a sample (its name ends at the first dot)"
+AMBIGUOUS = "sample with several pictures (its name ends at the first dot)"
+DUPLICATE = "duplicate member"
 _TEXTS = ("txt", "caption", "captions")
 
 
@@ -87,10 +90,18 @@ def key_and_suffix(member: str) -> tuple[str, str]:
     return os.path.join(folder, stem), suffix.lower()
 
 
-def picture_in(suffixes: Iterable[str]) -> str | None:
-    """Which member of a sample is its picture: of several the one with the fewest dots, so 'png' before 'seg.png'."""
-    pictures = [suffix for suffix in suffixes if is_picture(f".{suffix}")]
-    return min(pictures, key=lambda suffix: suffix.count("."), default=None)
+def picture_in(suffixes: Iterable[str], sample: str, shard: str = "") -> tuple[str | None, list[Problem]]:
+    """Which member of a sample is its picture, and a problem for each other picture.
+
+    Of several it is the one without a dot in its suffix: 'png' before 'seg.png'. Where each has one ('v2.png' and
+    'v3.png', of dog.v2.png and dog.v3.png), nothing tells to which of them the captions belong, so there is none.
+    """
+    pictures = sorted((one for one in suffixes if is_picture(f".{one}")), key=lambda suffix: suffix.count("."))
+    inside = f" in {shard}" if shard else ""
+    if len(pictures) > 1 and "." in pictures[0]:
+        some = ",".join(pictures[:3]) + (",..." if pictures[3:] else "")
+        return None, [Problem(AMBIGUOUS, f"{sample}.{{{some}}}{inside}")]
+    return next(iter(pictures), None), [Problem(FURTHER, f"{sample}.{one}{inside}") for one in pictures[1:]]
 
 
 def read_webdataset(
@@ -130,14 +141,15 @@ def _rows_of_shard(shard: str, scan: _Scan, label: str, columns: Columns) -> Ite
         key, suffix = key_and_suffix(member.name)
         parts = samples.setdefault(key, {})
         if suffix in parts:
-            yield Problem("duplicate id", f"{member.name} in {label}")
+            yield Problem(DUPLICATE, f"{member.name} in {label}")
         else:
             parts[suffix] = member
     with open(shard, "rb") as handle:
         for key, parts in samples.items():
-            row = _row(_Sample(handle, shard, label, key, parts), columns, split)
+            row, problems = _row(_Sample(handle, shard, label, key, parts), columns, split)
+            yield from problems
             # A sample that the damage left incomplete is named by it already.
-            if key != broken or (isinstance(row, SourceRow) and row.captions):
+            if row is not None and (key != broken or (isinstance(row, SourceRow) and row.captions)):
                 yield row
 
 
@@ -179,25 +191,31 @@ class _Sample:
         return self.handle.read(self.parts[suffix].size)
 
 
-def _row(sample: _Sample, columns: Columns, split: str) -> SourceRow | Problem:
+def _row(sample: _Sample, columns: Columns, split: str) -> tuple[SourceRow | Problem | None, list[Problem]]:
+    """The row of a sample, or what is wrong with it; and what is left out of it, which may be all."""
     where = f"{sample.key} in {sample.label}"
     info: dict[str, Any] = {}
     if "json" in sample.parts:
         try:
             content = json.loads(sample.read("json"))
         except (ValueError, RecursionError) as error:
-            return Problem("malformed row", f"{where}: no json ({error})")
+            return Problem("malformed row", f"{where}: no json ({error})"), []
         info = content if isinstance(content, dict) else {}
     columns.saw([*sample.parts, *info])
-    picture = columns.column("image", sample.parts) if "image" in columns.named else picture_in(sample.parts)
+    left_out: list[Problem] = []
+    if "image" in columns.named:
+        picture = columns.column("image", sample.parts)
+    else:
+        picture, left_out = picture_in(sample.parts, sample.key, sample.label)
     captions = _captions(sample, info, columns)
     if picture is None:
-        return Problem("caption for an unknown image" if captions else "malformed row", f"{where} has no picture")
+        what = "caption for an unknown image" if captions else "malformed row"
+        return (None, left_out) if left_out else (Problem(what, f"{where} has no picture"), [])
     identity = info.get(columns.id[0]) if "id" in columns.named else None
     used = columns.captions_in(info)
     own = columns.column("split", [name for name, value in info.items() if value])
     path = f"{os.path.splitext(sample.label)[0]}/{sample.key}"
-    return SourceRow(
+    row = SourceRow(
         key=path,
         path=sample.shard,
         captions=captions,
@@ -208,6 +226,7 @@ def _row(sample: _Sample, columns: Columns, split: str) -> SourceRow | Problem:
         size=sample.parts[picture].size,
         extras={name: value for name, value in info.items() if name not in used and name != own},
     )
+    return row, left_out
 
 
 def _captions(sample: _Sample, info: Mapping[str, Any], columns: Columns) -> list[Any]:
