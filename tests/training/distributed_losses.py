@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from boresight.errors import InputError
 from boresight.seeds import generator
 from boresight.training.collectives import average, gather_rows, rank, row_counts, world_size
-from boresight.training.contrastive import clips_loss, infonce_loss, multi_positive_loss, sigmoid_loss
+from boresight.training.contrastive import clips_loss, infonce_loss, multi_positive_loss, same_words, sigmoid_loss
 from boresight.training.gradient_cache import Encoded, cached_backward
 from processes import exit_codes, start_together
 
@@ -96,6 +96,25 @@ def multi_positive(model: nn.Module, batch: Batch, chunk: int | None = None) -> 
 def sigmoid(model: nn.Module, batch: Batch, chunk: int | None = None) -> Tensor:
     outputs = model(batch[0], batch[3])
     return sigmoid_loss(*outputs[:4], batch[4], chunk=chunk) + every(outputs)
+
+
+def clips_of_few_words(model: nn.Module, batch: Batch, chunk: int | None = None) -> Tensor:
+    """Captions that repeat within and between processes, of which there are four kinds."""
+    outputs = model(*batch[:3])
+    ids = torch.cat([(batch[1][:, :2] > 0).long(), (batch[2][:, :2] > 0).long()])
+    return clips_loss(*outputs[:4], words=same_words(ids), chunk=chunk) + every(outputs)
+
+
+def multi_positive_of_few_words(model: nn.Module, batch: Batch, chunk: int | None = None) -> Tensor:
+    outputs = model(batch[0], batch[3])
+    words = (batch[3][:, :2] > 0).long() @ torch.tensor([2, 1])
+    return multi_positive_loss(*outputs[:2], batch[4], outputs[2], words=words, chunk=chunk) + every(outputs)
+
+
+def sigmoid_of_few_words(model: nn.Module, batch: Batch, chunk: int | None = None) -> Tensor:
+    outputs = model(batch[0], batch[3])
+    words = (batch[3][:, :2] > 0).long() @ torch.tensor([2, 1])
+    return sigmoid_loss(*outputs[:4], batch[4], words=words, chunk=chunk) + every(outputs)
 
 
 def head_loss(outputs: Tensor, batch: Batch) -> Tensor:
@@ -215,6 +234,9 @@ def main(world: int, out: Path) -> None:
         "clips in blocks": (plain(clips), plain(clips, chunk=5)),
         "multi-positive in blocks": (plain(multi_positive), plain(multi_positive, chunk=5)),
         "sigmoid in blocks": (plain(sigmoid), plain(sigmoid, chunk=5)),
+        "clips of few words": (plain(clips_of_few_words), plain(clips_of_few_words, chunk=5)),
+        "multi-positive of few words": (plain(multi_positive_of_few_words), plain(multi_positive_of_few_words)),
+        "sigmoid of few words": (plain(sigmoid_of_few_words), plain(sigmoid_of_few_words)),
         "cached": (plain(clips_and_head), cached),
         "cached in blocks": (plain(clips_and_head), lambda model, batch: cached(model, batch, chunk=5)),
     }

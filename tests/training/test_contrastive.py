@@ -20,6 +20,7 @@ from boresight.training.contrastive import (
     clips_loss,
     infonce_loss,
     multi_positive_loss,
+    same_words,
     sigmoid_loss,
 )
 from boresight.training.gradient_cache import Encoded, cached_backward
@@ -149,6 +150,93 @@ def test_blocks_of_columns_equal_the_whole(count: int, seed: int, chunk: int, sc
     assert_same(all_of_them(chunk), all_of_them(None))
 
 
+def told_of(owners: Tensor, words: Tensor) -> set[tuple[int, int]]:
+    """(image, words) of all captions."""
+    return set(zip(owners.tolist(), words.tolist(), strict=True))
+
+
+def slow_of_words(images: Tensor, texts: Tensor, owners: Tensor, words: Tensor, log_scale: Tensor) -> Tensor:
+    """`slow_multi_positive` without the pairs of an image and a caption that, word for word, it has too."""
+    logits, told = log_scale.exp() * images @ texts.T, told_of(owners, words)
+    to_text: list[list[Tensor]] = [[] for _ in images]
+    to_image = []
+    for caption, owner in enumerate(owners.tolist()):
+        rivals = [j for j in range(len(texts)) if (owner, int(words[j])) not in told]
+        to_text[owner].append(logits[owner, [caption, *rivals]].logsumexp(0) - logits[owner, caption])
+        rivals = [i for i in range(len(images)) if (i, int(words[caption])) not in told]
+        to_image.append(logits[[owner, *rivals], caption].logsumexp(0) - logits[owner, caption])
+    return (sum(sum(one) / len(one) for one in to_text) / len(images) + sum(to_image) / len(texts)) / 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), SEEDS, st.floats(-1, 4), st.one_of(st.none(), CHUNKS), st.integers(1, 8))
+def test_equal_captions_are_no_evidence_against_each_others_images(
+    count: int, seed: int, scale: float, chunk: int | None, kinds: int
+) -> None:
+    owners = draw_owners(count, seed)
+    words = torch.randint(kinds, (len(owners),), generator=generator(seed, "words"))
+    inputs = [unit(count, seed, "images"), unit(len(owners), seed, "texts"), scalar(scale)]
+    found = gradients(lambda i, t, s: multi_positive_loss(i, t, owners, s, words=words, chunk=chunk), *inputs)
+    assert_same(found, gradients(lambda i, t, s: slow_of_words(i, t, owners, words, s), *inputs))
+
+    own = torch.arange(count)
+    pairs = [inputs[0], inputs[1][:count], inputs[2]]
+    found = gradients(lambda i, t, s: infonce_loss(i, t, s, words=words[:count], chunk=chunk), *pairs)
+    assert_same(found, gradients(lambda i, t, s: slow_of_words(i, t, own, words[:count], s), *pairs))
+
+    def slow_sigmoid_of_words(images: Tensor, texts: Tensor, log_scale: Tensor) -> Tensor:
+        told = told_of(owners, words)
+        total = scalar(0)
+        for i, image in enumerate(images):
+            for j, text in enumerate(texts):
+                if owners[j] == i or (i, int(words[j])) not in told:
+                    sign = 1 if owners[j] == i else -1
+                    total = total - torch.sigmoid(sign * (log_scale.exp() * image @ text - 1.5)).log()
+        return total / len(images)
+
+    def sigmoid(images: Tensor, texts: Tensor, log_scale: Tensor) -> Tensor:
+        return sigmoid_loss(images, texts, log_scale, scalar(-1.5), owners, words=words, chunk=chunk)
+
+    assert_same(gradients(sigmoid, *inputs), gradients(slow_sigmoid_of_words, *inputs))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 6), SEEDS, st.one_of(st.none(), CHUNKS))
+def test_either_caption_of_a_picture_is_true_of_it_in_both_halves_of_clips(
+    count: int, seed: int, chunk: int | None
+) -> None:
+    words = torch.randint(4, (2 * count,), generator=generator(seed, "words"))
+    images, web, synthetic = (unit(count, seed, name) for name in ("images", "web", "synthetic"))
+    told = told_of(torch.arange(count).repeat(2), words)
+
+    def half(texts: Tensor, words: Tensor) -> Tensor:
+        logits = math.exp(2) * images @ texts.T
+        kept = torch.tensor([[i == j or (i, int(words[j])) not in told for j in range(count)] for i in range(count)])
+        logits = logits.masked_fill(~kept, -torch.inf)
+        return -(logits.log_softmax(1).diag().mean() + logits.log_softmax(0).diag().mean()) / 2
+
+    found = clips_loss(images, web, synthetic, scalar(2), words=words, chunk=chunk)
+    torch.testing.assert_close(found, (half(web, words[:count]) + half(synthetic, words[count:])) / 2)
+
+
+def test_a_perfect_fit_has_no_loss_where_captions_repeat() -> None:
+    rows, words = torch.eye(4)[torch.tensor([0, 1] * 4)], torch.tensor([0, 1] * 4)
+    scale, bias = torch.tensor(100.0).log(), torch.tensor(-50.0)
+    assert infonce_loss(rows, rows, scale) > 1.3
+    assert infonce_loss(rows, rows, scale, words=words) < 1e-6
+    assert clips_loss(rows, rows, rows, scale, words=words.repeat(2)) < 1e-6
+    assert sigmoid_loss(rows, rows, scale, bias) > 1
+    assert sigmoid_loss(rows, rows, scale, bias, words=words) < 1e-6
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), min_size=1, max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_the_same_words_have_the_same_number(rows: list[list[int]]) -> None:
+    numbers = same_words(torch.tensor(rows)).tolist()
+    for i, one in enumerate(rows):
+        assert [numbers[i] == number for number in numbers] == [one == other for other in rows]
+
+
 class Largest(TorchDispatchMode):
     """The most elements that any operation in it returned in one tensor."""
 
@@ -169,6 +257,7 @@ def test_no_matrix_of_all_pairs_with_chunks() -> None:
         lambda i, t, chunk: clips_loss(i, t, t, log_scale, chunk=chunk),
         lambda i, t, chunk: multi_positive_loss(i, t, owners, log_scale, chunk=chunk),
         lambda i, t, chunk: sigmoid_loss(i, t, log_scale, scalar(-1.0), chunk=chunk),
+        lambda i, t, chunk: infonce_loss(i, t, log_scale, words=owners // 2, chunk=chunk),
     ):
         for chunk, most in ((10, 100 * 10), (None, 100 * 100)):
             with Largest() as largest:
@@ -199,6 +288,8 @@ def test_what_does_not_fit_is_said() -> None:
         sigmoid_loss(images, images, scale, scale, torch.tensor([0, 1, 3]))
     with pytest.raises(InputError, match="no image"):
         infonce_loss(images[:0], images[:0], scale)
+    with pytest.raises(InputError, match=r"words \(2,\) must hold a number for each of the 3 captions"):
+        infonce_loss(images, images, scale, words=torch.tensor([0, 1]))
     with pytest.raises(InputError, match="chunk is 0"):
         infonce_loss(images, images, scale, chunk=0)
 

@@ -356,6 +356,17 @@ def test_other_captions_and_losses(tmp_path: Path, settings: dict) -> None:
     assert run(tmp_path / "b", trainee, config).loss < first.loss
 
 
+@pytest.mark.parametrize("loss", ["softmax", "multi-positive"])
+@pytest.mark.parametrize("captions", ["web", "both"])
+def test_equal_captions_are_left_out_unless_asked_for(tmp_path: Path, loss: str, captions: str) -> None:
+    trainee = tiny_trainee(captioner=False, captions=captions)
+    config = replace(CONFIG, steps=1, every=1, loss=loss, captions=captions, micro_batch=3)  # colours repeat in a batch
+    default, published = (
+        run(tmp_path / str(equal), trainee, replace(config, equal_negatives=equal)).loss for equal in (False, True)
+    )
+    assert default < published - 1e-3
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

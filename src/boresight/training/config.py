@@ -82,6 +82,9 @@ class PretrainConfig:
     loss: Loss = "softmax"
     """A softmax each for web and synthetic captions (CLIPS); one for all captions of an image; or SigLIP's, pair by
     pair."""
+    equal_negatives: bool = False
+    """Count a caption against a picture that has, word for word, the same one, as the published losses do; else such
+    pairs count neither for nor against."""
     captioning_weight: float = 2.0
     """Of the captioner's loss, beside 1 for the contrastive one."""
     learning_rate: float = 5e-4

@@ -10,8 +10,13 @@ needed. With one process nothing is gathered.
 `chunk` computes the same in blocks of so many columns, each anew in the backward, so that no matrix of all images by
 all captions exists: memory falls from B x B to B x chunk for a third more work.
 
+`words` says which captions are word for word the same. A caption that is also one of another image's is no evidence
+against that image: the pair counts neither for nor against, in either direction. Without it, a batch with two pictures
+of 'a red cup' has a loss that no model can bring to zero.
+
 In all of them `images` is (B, d) and captions are (B, d) or (M, d), float and of unit length; `log_scale`, (), is the
-logarithm of the inverse temperature; `chunk` is None for all columns at once. What comes back is (), float, in nats.
+logarithm of the inverse temperature; `chunk` is None for all columns at once; `words` is (M,) int64, of each caption,
+as `same_words` gives it; None says that all captions differ. What comes back is (), float, in nats.
 InputError: shapes that do not fit, or processes with unequal B.
 """
 
@@ -19,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,14 +37,25 @@ from boresight.training.collectives import gather_rows, rank, row_counts, world_
 MAX_LOG_SCALE = math.log(100.0)
 
 
-def infonce_loss(images: Tensor, texts: Tensor, log_scale: Tensor, *, chunk: int | None = None) -> Tensor:
+def same_words(ids: Tensor) -> Tensor:
+    """(M,) int64: equal numbers for equal rows of `ids`, (M, T) token numbers, here and on all other processes.
+
+    Every process passes as many rows.
+    """
+    numbers = torch.unique(gather_rows(ids), dim=0, return_inverse=True)[1]
+    return numbers[rank() * len(ids) :][: len(ids)]
+
+
+def infonce_loss(
+    images: Tensor, texts: Tensor, log_scale: Tensor, *, words: Tensor | None = None, chunk: int | None = None
+) -> Tensor:
     """Mean of the image-to-text and the text-to-image cross entropies over the batch (InfoNCE; CLIP's loss).
 
     With logits L = exp(log_scale) * images @ texts', row i of L is a softmax over captions and column j one over
     images; pair (i, i) is the target of both.
 
     Args:
-        images, log_scale, chunk: see above.
+        images, log_scale, words, chunk: see above.
         texts: (B, d); row i describes image i.
 
     Relations:
@@ -49,11 +66,19 @@ def infonce_loss(images: Tensor, texts: Tensor, log_scale: Tensor, *, chunk: int
         >>> infonce_loss(F.normalize(images, dim=1), F.normalize(texts, dim=1), model.logit_scale)
     """
     _check_pairs(images, texts=texts)
-    return _infonce(images, _gather_images(images), texts, None, log_scale, chunk)
+    _check_words(words, len(texts))
+    everywhere, batch = _gather_images(images), _gather_texts(images, texts, None, words)
+    return _infonce(images, everywhere, texts, batch, batch.of_images(len(everywhere)), log_scale, chunk)
 
 
 def clips_loss(
-    images: Tensor, web: Tensor, synthetic: Tensor, log_scale: Tensor, *, chunk: int | None = None
+    images: Tensor,
+    web: Tensor,
+    synthetic: Tensor,
+    log_scale: Tensor,
+    *,
+    words: Tensor | None = None,
+    chunk: int | None = None,
 ) -> Tensor:
     """Half the sum of two InfoNCE, images with web captions and images with synthetic ones (CLIPS's loss).
 
@@ -64,18 +89,33 @@ def clips_loss(
         images, log_scale, chunk: see above.
         web: (B, d); row i is the caption found with image i.
         synthetic: (B, d); row i is the part drawn of the caption generated for image i.
+        words: (2 B,), of the web captions and behind them of the synthetic ones.
 
     Relations:
         `multi_positive_loss` puts both captions into one softmax.
     """
     _check_pairs(images, web=web, synthetic=synthetic)
+    _check_words(words, 2 * len(images))
     everywhere = _gather_images(images)
-    from_web = _infonce(images, everywhere, web, None, log_scale, chunk)
-    return (from_web + _infonce(images, everywhere, synthetic, None, log_scale, chunk)) / 2
+    halves = (None, None) if words is None else words.split(len(images))
+    batches = [_gather_texts(images, texts, None, half) for texts, half in zip((web, synthetic), halves, strict=True)]
+    each = [told for batch in batches if (told := batch.of_images(len(everywhere))) is not None]
+    told = torch.cat(each, dim=1) if each else None
+    losses = [
+        _infonce(images, everywhere, texts, batch, told, log_scale, chunk)
+        for texts, batch in zip((web, synthetic), batches, strict=True)
+    ]
+    return (losses[0] + losses[1]) / 2
 
 
 def multi_positive_loss(
-    images: Tensor, texts: Tensor, owners: Tensor, log_scale: Tensor, *, chunk: int | None = None
+    images: Tensor,
+    texts: Tensor,
+    owners: Tensor,
+    log_scale: Tensor,
+    *,
+    words: Tensor | None = None,
+    chunk: int | None = None,
 ) -> Tensor:
     """InfoNCE where an image has one caption or more, their number free to differ between images.
 
@@ -85,12 +125,14 @@ def multi_positive_loss(
     cross entropy over images, then the mean over captions. With one caption each this is `infonce_loss`.
 
     Args:
-        images, log_scale, chunk: see above.
+        images, log_scale, words, chunk: see above.
         texts: (M, d), in any order; M may differ between processes.
         owners: (M,) int64, row in `images` of each caption's image; each image owns at least one, else InputError.
     """
     _check_owners(images, texts, owners)
-    return _infonce(images, _gather_images(images), texts, owners, log_scale, chunk)
+    _check_words(words, len(texts))
+    everywhere, batch = _gather_images(images), _gather_texts(images, texts, owners, words)
+    return _infonce(images, everywhere, texts, batch, batch.of_images(len(everywhere)), log_scale, chunk)
 
 
 def sigmoid_loss(
@@ -100,6 +142,7 @@ def sigmoid_loss(
     bias: Tensor,
     owners: Tensor | None = None,
     *,
+    words: Tensor | None = None,
     chunk: int | None = None,
 ) -> Tensor:
     """Each pair judged by itself (SigLIP, section 3.2).
@@ -108,7 +151,7 @@ def sigmoid_loss(
     summed over all pairs and divided by the number of images.
 
     Args:
-        images, log_scale, chunk: see above.
+        images, log_scale, words, chunk: see above.
         texts: (M, d); M = B and row i describes image i unless `owners` says otherwise.
         bias: () float, added to every logit; published start -10.
         owners: as of `multi_positive_loss`.
@@ -117,15 +160,18 @@ def sigmoid_loss(
         _check_pairs(images, texts=texts)
     else:
         _check_owners(images, texts, owners)
+    _check_words(words, len(texts))
     _check_even(images)
-    numbers, all_texts, all_owners = _gather_texts(images, texts, owners)
+    batch = _gather_texts(images, texts, owners, words)
+    told = batch.of_images(world_size() * len(images))
 
-    def penalties(logits: Tensor, own: Tensor) -> Tensor:
+    def penalties(logits: Tensor, own: Tensor, true: Tensor) -> Tensor:
         logits = logits + _full(bias).reshape(())
-        return -F.logsigmoid(torch.where(own, logits, -logits)).sum(1)
+        judged = -F.logsigmoid(torch.where(own, logits, -logits))
+        return judged.masked_fill(true & ~own, 0).sum(1)
 
-    rows = _scale(log_scale) * _full(images)
-    return _over_blocks(penalties, rows, all_texts, numbers, all_owners, chunk).sum() / len(images)
+    rows = _Side(_scale(log_scale) * _full(images), batch.numbers, None if told is None else told[batch.numbers])
+    return _over_blocks(penalties, rows, batch.captions, chunk).sum() / len(images)
 
 
 def clamp_scale(log_scale: Tensor, most: float = MAX_LOG_SCALE) -> None:
@@ -143,65 +189,119 @@ def _gather_images(images: Tensor) -> Tensor:
     return gather_rows(_full(images))
 
 
+@dataclass(frozen=True)
+class _Side:
+    """Rows or columns of a score matrix.
+
+    Attributes:
+        embeddings: (R, d).
+        numbers: (R,), in the whole batch, of their images.
+        words: (R, K), those that are true of them; negative ones are none.
+    """
+
+    embeddings: Tensor
+    numbers: Tensor
+    words: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What a loss knows of the whole batch.
+
+    Attributes:
+        numbers: (B,), in the whole batch, of this process's images.
+        owners: (M,), rows of this process's images, of its captions.
+        words: (M, 1), of its captions.
+        captions: those of all processes.
+    """
+
+    numbers: Tensor
+    owners: Tensor
+    words: Tensor | None
+    captions: _Side
+
+    def of_images(self, count: int) -> Tensor | None:
+        """(count, K) int64: the words of the captions of each image of the whole batch, filled with -1."""
+        if self.captions.words is None:
+            return None
+        order = self.captions.numbers.argsort(stable=True)
+        owners, each = self.captions.numbers[order], torch.bincount(self.captions.numbers, minlength=count)
+        nth = torch.arange(len(owners), device=owners.device) - (each.cumsum(0) - each)[owners]
+        table = owners.new_full((count, int(each.max())), -1)
+        table[owners, nth] = self.captions.words[order, 0]
+        return table
+
+
 def _infonce(
     images: Tensor,
     all_images: Tensor,
     texts: Tensor,
-    owners: Tensor | None,
+    batch: _Batch,
+    told: Tensor | None,
     log_scale: Tensor,
     chunk: int | None,
 ) -> Tensor:
-    """The one softmax loss. A caption's cross entropy needs no more than its own logit and its rivals' log-sum-exp."""
-    numbers, all_texts, all_owners = _gather_texts(images, texts, owners)
-    owners = numbers - numbers[0] if owners is None else owners
+    """The one softmax loss. A caption's cross entropy needs no more than its own logit and its rivals' log-sum-exp.
+
+    told: (all images, K), the words that are true of each image.
+    """
+    numbers, owners = batch.numbers, batch.owners
     scaled, scaled_texts = _scale(log_scale) * _full(images), _scale(log_scale) * _full(texts)
     own = (scaled[owners] * _full(texts)).sum(1)
-    all_numbers = torch.arange(len(all_images), device=images.device)
+    everything = _Side(all_images, torch.arange(len(all_images), device=images.device), told)
 
-    def rivals(logits: Tensor, own: Tensor) -> Tensor:
-        return logits.masked_fill(own, -torch.inf).logsumexp(1)
+    def rivals(logits: Tensor, own: Tensor, true: Tensor) -> Tensor:
+        return logits.masked_fill(true, -torch.inf).logsumexp(1)
 
-    texts_against = _over_blocks(rivals, scaled, all_texts, numbers, all_owners, chunk).logsumexp(0)
-    owned = numbers[owners]
-    images_against = _over_blocks(rivals, scaled_texts, all_images, owned, all_numbers, chunk).logsumexp(0)
+    rows = _Side(scaled, numbers, None if told is None else told[numbers])
+    texts_against = _over_blocks(rivals, rows, batch.captions, chunk).logsumexp(0)
+    rows = _Side(scaled_texts, numbers[owners], batch.words)
+    images_against = _over_blocks(rivals, rows, everything, chunk).logsumexp(0)
     captions = torch.bincount(owners, minlength=len(images))
     image_to_text = (-F.logsigmoid(own - texts_against[owners]) / captions[owners]).sum() / len(images)
-    text_to_image = -F.logsigmoid(own - images_against).sum() * world_size() / len(all_texts)
+    text_to_image = -F.logsigmoid(own - images_against).sum() * world_size() / len(batch.captions.numbers)
     return (image_to_text + text_to_image) / 2
 
 
-def _gather_texts(images: Tensor, texts: Tensor, owners: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers in the whole batch of this process's images; the captions of all processes; their images' numbers."""
+def _gather_texts(images: Tensor, texts: Tensor, owners: Tensor | None, words: Tensor | None) -> _Batch:
     numbers = rank() * len(images) + torch.arange(len(images), device=images.device)
-    if owners is None:
-        return numbers, gather_rows(_full(texts)), torch.arange(world_size() * len(images), device=images.device)
-    counts = row_counts(len(texts), texts.device)
-    return numbers, gather_rows(_full(texts), counts), gather_rows(numbers[owners], counts)
+    counts = None if owners is None else row_counts(len(texts), texts.device)
+    owners = numbers - numbers[0] if owners is None else owners
+    words = None if words is None else words[:, None]
+    all_words = None if words is None else gather_rows(words, counts)
+    captions = _Side(gather_rows(_full(texts), counts), gather_rows(numbers[owners], counts), all_words)
+    return _Batch(numbers, owners, words, captions)
 
 
 def _over_blocks(
-    reduce: Callable[[Tensor, Tensor], Tensor],
-    rows: Tensor,
-    columns: Tensor,
-    row_numbers: Tensor,
-    column_numbers: Tensor,
-    chunk: int | None,
+    reduce: Callable[[Tensor, Tensor, Tensor], Tensor], rows: _Side, columns: _Side, chunk: int | None
 ) -> Tensor:
-    """(blocks, R) float: `reduce(logits, own)` of each block of columns; `own`, (R, C): their numbers are equal."""
+    """(blocks, R) float: `reduce(logits, own, true)` of each block of columns.
+
+    own, (R, C): caption and image belong together; true: they do, or the caption is word for word one that does.
+    """
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk is {chunk}; give the number of columns at a time, 1 or more.")
 
-    def block(rows: Tensor, columns: Tensor, numbers: Tensor) -> Tensor:
-        with torch.autocast(rows.device.type, enabled=False):  # at a scale of 100 half precision errs by 0.1 and more
-            logits = rows @ columns.T
-        return reduce(logits, row_numbers[:, None] == numbers)
+    def block(embeddings: Tensor, others: Tensor, numbers: Tensor, words: Tensor | None) -> Tensor:
+        with torch.autocast(embeddings.device.type, enabled=False):  # at a scale of 100 half precision errs by 0.1
+            logits = embeddings @ others.T
+        own = rows.numbers[:, None] == numbers
+        true = own.clone()
+        if rows.words is not None and words is not None:
+            for told in rows.words.T:
+                for said in words.T:
+                    true |= (told[:, None] == said) & (said >= 0)
+        return reduce(logits, own, true)
 
     if chunk is None:
-        return block(rows, columns, column_numbers)[None]
+        return block(rows.embeddings, columns.embeddings, columns.numbers, columns.words)[None]
+    parts = zip(columns.embeddings.split(chunk), columns.numbers.split(chunk), strict=True)
+    words = iter([]) if columns.words is None else iter(columns.words.split(chunk))
     return torch.stack(
         [
-            checkpoint(block, rows, *part, use_reentrant=False, preserve_rng_state=False)
-            for part in zip(columns.split(chunk), column_numbers.split(chunk), strict=True)
+            checkpoint(block, rows.embeddings, *part, next(words, None), use_reentrant=False, preserve_rng_state=False)
+            for part in parts
         ]
     )
 
@@ -220,6 +320,11 @@ def _check_pairs(images: Tensor, **texts: Tensor) -> None:
             raise InputError(
                 f"images {tuple(images.shape)} and {name} {tuple(value.shape)} must both be (images, width)."
             )
+
+
+def _check_words(words: Tensor | None, captions: int) -> None:
+    if words is not None and words.shape != (captions,):
+        raise InputError(f"words {tuple(words.shape)} must hold a number for each of the {captions} captions.")
 
 
 def _check_owners(images: Tensor, texts: Tensor, owners: Tensor) -> None:

@@ -49,7 +49,7 @@ from boresight.training.collectives import (
     world_size,
 )
 from boresight.training.config import PretrainConfig, Stage
-from boresight.training.contrastive import MAX_LOG_SCALE, clamp_scale
+from boresight.training.contrastive import MAX_LOG_SCALE, clamp_scale, same_words
 from boresight.training.gradient_cache import Encoded, cached_backward
 from boresight.training.parameters import average_into, lock, parameter_groups, rate_share
 from boresight.training.trainee import Trainee, finished, loss_of, scalars_as_vectors
@@ -207,12 +207,14 @@ class _Training:
         These are the loss, the captioner's cross entropy a token (unweighted) and the gradient's norm.
         """
         config, device = self.config, self.accelerator.device
-        tensors = self.module.trimmed({name: value for name, value in batch.items() if isinstance(value, Tensor)})
-        tensors = {name: value.to(device) for name, value in tensors.items()}
+        whole = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        # Untrimmed, so that all processes compare captions of one width.
+        words = None if config.equal_negatives else same_words(self.module.caption_ids(whole).to(device))
+        tensors = {name: value.to(device) for name, value in self.module.trimmed(whole).items()}
         size = len(tensors["pixel_values"])
         micro = config.micro_batch or size
         chunks = [{name: value[at : at + micro] for name, value in tensors.items()} for at in range(0, size, micro)]
-        contrastive = loss_of(config.loss, config.captions, config.loss_chunk)
+        contrastive = loss_of(config.loss, config.captions, config.loss_chunk, words)
         extra, shares = None, list[Tensor]()
         if self.module.captioner is not None:
             # Gradients are averaged over processes, so each divides by the mean number of tokens and not by its own.

@@ -51,6 +51,7 @@ class Trainee(nn.Module):
         self.model = model
         self.captioner = captioner
         self.captions = captions
+        self._contrasted = [name for name in ("web", "synthetic") if captions in (name, "both")]
         self.start, self.end = special_ends(tokenizer)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Encoded:
@@ -62,9 +63,7 @@ class Trainee(nn.Module):
         Args:
             batch: pixel_values (B, 3, S, S), web_ids and syn_ids (B, T), syn_full_ids (B, T').
         """
-        wanted = [name for name in ("web", "synthetic") if self.captions in (name, "both")]
-        ids = torch.cat([batch["web_ids" if name == "web" else "syn_ids"] for name in wanted])
-        states = prefix_states(self.model, batch["pixel_values"], ids, any_size=True)
+        states = prefix_states(self.model, batch["pixel_values"], self.caption_ids(batch), any_size=True)
         count = len(states.images)
         images, texts = (F.normalize(features.float(), dim=-1) for features in states[:2])
         bias = getattr(self.model, "logit_bias", None)
@@ -85,6 +84,10 @@ class Trainee(nn.Module):
         width = max(int(real_tokens(batch[name], self.end).sum(1).max()) for name in read)
         return {name: value[:, :width] if name in read else value for name, value in batch.items()}
 
+    def caption_ids(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """(M, T) int64: what images are contrasted with, in the order of `forward`'s captions."""
+        return torch.cat([batch["web_ids" if name == "web" else "syn_ids"] for name in self._contrasted])
+
     def targets(self, batch: Mapping[str, Tensor]) -> Tensor:
         """(B, N) int64, what the captioner has to say of a batch; `IGNORED` behind a caption's end."""
         assert self.captioner is not None
@@ -92,22 +95,27 @@ class Trainee(nn.Module):
         return caption_targets(batch["syn_full_ids"], start=self.start, end=self.end, queries=queries)
 
 
-def loss_of(kind: Loss, captions: Captions, chunk: int | None = None) -> Callable[..., Tensor]:
-    """The loss of what `Trainee` gives, in its order: images, captions, temperature, bias (None where it has none)."""
+def loss_of(
+    kind: Loss, captions: Captions, chunk: int | None = None, words: Tensor | None = None
+) -> Callable[..., Tensor]:
+    """The loss of what `Trainee` gives, in its order: images, captions, temperature, bias (None where it has none).
+
+    words: of all captions in that order, as `same_words` gives them.
+    """
 
     def loss(images: Tensor, *rest: Tensor) -> Tensor:
         sets = 2 if captions == "both" else 1
         texts, (log_scale, *bias) = rest[:sets], rest[sets:]
         if kind == "softmax":
             if captions == "both":
-                return clips_loss(images, texts[0], texts[1], log_scale, chunk=chunk)
-            return infonce_loss(images, texts[0], log_scale, chunk=chunk)
+                return clips_loss(images, texts[0], texts[1], log_scale, words=words, chunk=chunk)
+            return infonce_loss(images, texts[0], log_scale, words=words, chunk=chunk)
         pooled, owners = torch.cat(texts), torch.arange(len(images), device=images.device).repeat(sets)
         if kind == "multi-positive":
-            return multi_positive_loss(images, pooled, owners, log_scale, chunk=chunk)
+            return multi_positive_loss(images, pooled, owners, log_scale, words=words, chunk=chunk)
         if not bias:
             raise InputError("The sigmoid loss needs a model with a bias, as SigLIP has; take loss='softmax'.")
-        return sigmoid_loss(images, pooled, log_scale, bias[0], owners, chunk=chunk)
+        return sigmoid_loss(images, pooled, log_scale, bias[0], owners, words=words, chunk=chunk)
 
     return loss
 
