@@ -37,10 +37,45 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
         Problem("picture of a format that is not read", "tabby_cat/phone.HEIC"),
     ]
     assert len(found.labels) == 3
-    (tmp_path / "names.txt").write_text("\ufeffnothing\n\n a cat, striped \nzebra\n", encoding="utf-8")
+    (tmp_path / "names.txt").write_text("\ufeffnothing\n a cat, striped \nzebra\n\n", encoding="utf-8")
     assert read_class_folders(tmp_path, tmp_path / "names.txt").classes == ["nothing", "a cat, striped", "zebra"]
     with pytest.raises(InputError, match="There are 2 names for the 3 class folders"):
         read_class_folders(tmp_path, ["one", "two"])
+
+
+def test_numbered_folders_meet_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put_pictures(tmp_path, [f"{number}/a.png" for number in range(12)])
+    words = [f"word {number}" for number in range(12)]
+    found = read_class_folders(tmp_path, words)
+    assert [found.classes[label] for label in found.labels] == [
+        f"word {key.split('/')[0]}" for key in found.pictures.ids
+    ]
+    assert "class folder '0' is 'word 0', '1' is 'word 1', '2' is 'word 2', ..." in capsys.readouterr().err
+    (tmp_path / "names.txt").write_text("\n".join(["one", "", *words[2:]]))
+    with pytest.raises(InputError, match=r"Name 2 in .*names.txt is empty; every class needs one"):
+        read_class_folders(tmp_path, tmp_path / "names.txt")
+    with pytest.raises(InputError, match=r"Name 1 in the list of classes is empty"):
+        read_class_folders(tmp_path, ["", *words])
+    keyed = [f"{number} word {number}" for number in reversed(range(20))]
+    assert read_class_folders(tmp_path, keyed).classes == words
+
+
+def test_folders_with_numbers_in_their_names(tmp_path: Path) -> None:
+    put_pictures(tmp_path / "c", ["c1/a.png", "c2/a.png", "c10/a.png"])
+    with pytest.raises(InputError, match=r"not clear, 'c1', 'c10', 'c2' or 'c1', 'c2', 'c10'; .* as in 'c1 a'"):
+        read_class_folders(tmp_path / "c", ["a", "b", "c"])
+    assert read_class_folders(tmp_path / "c", ["c1 a", "c2 b", "c10: c"]).classes == ["a", "c", "b"]
+
+    put_pictures(tmp_path / "w", ["n01440764/a.png", "n01443537/a.png"])
+    with pytest.raises(
+        InputError, match=r"2 of the 2 class folders .* numbers of WordNet \('n01440764', 'n01443537'\)"
+    ):
+        read_class_folders(tmp_path / "w")
+    (tmp_path / "list.txt").write_text("n01443537 goldfish\nn01440764 tench, Tinca tinca\nn01484850 shark\n")
+    assert read_class_folders(tmp_path / "w", tmp_path / "list.txt").classes == ["tench, Tinca tinca", "goldfish"]
+
+    put_pictures(tmp_path / "o", ["n02085620-Chihuahua/a.png", "001.Black_footed_Albatross/a.png", "7/a.png"])
+    assert read_class_folders(tmp_path / "o").classes == ["Black footed Albatross", "7", "Chihuahua"]
 
 
 def test_bad_class_folders(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ from boresight.errors import InputError
 from boresight.evaluation.zero_shot import TEMPLATES, evaluate_zero_shot
 from boresight.progress import say
 
+_DIGITS = re.compile(r"(\d+)")
+_WORDNET = re.compile(r"n\d{8}")
+_IN_FRONT = re.compile(r"^(?:n\d{8}|\d+)[-._ ]+(?=.)")  # of 'n02085620-Chihuahua' and '001.Black_footed_Albatross'
+_KEYED = re.compile(r"([^\s,:]+)[\s,:]+(.+)")
 EMPTY_CLASS = "class without pictures"  # it stays a class; nothing is left out
 
 
@@ -43,26 +48,28 @@ class LabelledImages:
 def read_class_folders(folder: str | Path, names: Sequence[str] | str | Path | None = None) -> LabelledImages:
     """`<folder>/<class>/**/*.jpg`, the layout of torchvision's ImageFolder: classes are the folders in sorted order.
 
+    Folders named by whole numbers are in the order of these numbers.
+
     Args:
-        names: what to call the classes, in that order, or a file with one a line (`read_lines`): a must where folders
-            are called n01440764. Left out, the folders' names with spaces for underscores.
+        names: what to call the classes, or a file with one a line: a must where folders are called n01440764. Where
+            each folder's name begins a line ('n01440764 tench', as in ImageNet's own list), it is called by the rest
+            of that line, and lines of no folder are of no concern; else names are in the order of the folders. Left
+            out, the folders' names with spaces for underscores and without a number in front ('001.Albatross').
 
     A class folder without pictures stays a class that can be mistaken for the true one. Files that are no pictures of a
     class are named in `pictures.problems`.
-    Raises InputError when there is no folder, no picture, another number of names than of folders, or when the
-    folders are splits.
+    Raises InputError when there is no folder, no picture, another number of names than of folders, an empty name or
+    none where it is a must, an order of names that is not clear, or when the folders are splits.
     """
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"There is no folder {folder}; pass the one that holds a folder for each class.")
     folders = sorted(below.name for below in root.iterdir() if below.is_dir() and not below.name.startswith("."))
+    if all(name.isdecimal() for name in folders):
+        folders.sort(key=int)
     if folders and {name.lower() for name in folders} <= FOLDERS:
         raise InputError(f"The folders of {folder} are splits, {listed(folders)}; pass one of them.")
-    classes = [name.replace("_", " ") for name in folders]
-    if names is not None:
-        classes = read_lines(names) if isinstance(names, (str, Path)) else list(names)
-        if len(classes) != len(folders):
-            raise InputError(f"There are {len(classes)} names for the {len(folders)} class folders of {folder}.")
+    classes = _own_names(folders, root) if names is None else _given_names(folders, names, root)
     loose = sorted(file.name for file in root.iterdir() if is_picture(file.name) and not file.is_dir())
     problems = [Problem("picture outside of the class folders", printable(name)) for name in loose]
     table, labels = Table(), []
@@ -89,19 +96,58 @@ def read_class_folders(folder: str | Path, names: Sequence[str] | str | Path | N
     return LabelledImages(Collection(table.finish(), root.name, tuple(problems)), np.array(labels, np.int64), classes)
 
 
+def _own_names(folders: Sequence[str], root: Path) -> list[str]:
+    """Names of classes from those of their folders."""
+    bare = [name for name in folders if _WORDNET.fullmatch(name)]
+    if bare:
+        raise InputError(
+            f"{len(bare)} of the {len(folders)} class folders of {root} are called by numbers of WordNet "
+            f"({listed(bare[:3])}), which are no words; pass classes, a file with lines like '{bare[0]} tench'."
+        )
+    return [_IN_FRONT.sub("", name).replace("_", " ") for name in folders]
+
+
+def _given_names(folders: Sequence[str], names: Sequence[str] | str | Path, root: Path) -> list[str]:
+    """Names of classes from a list, or from the lines of a file."""
+    source = names if isinstance(names, (str, Path)) else "the list of classes"
+    lines = _lines_of(names) if isinstance(names, (str, Path)) else [name.strip() for name in names]
+    if "" in lines:
+        raise InputError(f"Name {lines.index('') + 1} in {source} is empty; every class needs one.")
+    begun = {match[1]: match[2] for match in map(_KEYED.fullmatch, lines) if match}
+    if folders and begun.keys() >= set(folders):
+        return [begun[name] for name in folders]
+    if len(lines) != len(folders):
+        raise InputError(f"There are {len(lines)} names for the {len(folders)} class folders of {root}.")
+    in_order = sorted(
+        folders, key=lambda name: [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)]
+    )
+    if in_order != folders:
+        raise InputError(
+            f"The order of the class folders of {root} is not clear, {listed(folders[:3])} or {listed(in_order[:3])}; "
+            f"write the name of its folder before each class in {source}, as in '{folders[0]} {lines[0]}'."
+        )
+    pairs = [f"'{name}' is '{line}'" for name, line in zip(folders[:3], lines, strict=False)]
+    say(f"{root.name}: class folder {', '.join(pairs)}{', ...' if folders[3:] else ''}.")
+    return lines
+
+
 def read_lines(file: str | Path) -> list[str]:
-    """The lines of a file that are not blank, without the space around them: class names in order, or templates.
+    """The lines of a file that are not blank, without the space around them: templates.
 
     Raises InputError when it cannot be read as UTF-8 or holds none.
     """
+    return [line for line in _lines_of(file) if line]
+
+
+def _lines_of(file: str | Path) -> list[str]:
+    """The lines of a file, blank ones at its end aside, without the space around them; raises as `read_lines`."""
     try:
-        lines = [line.strip() for line in Path(file).read_text(encoding="utf-8-sig").splitlines()]
+        lines = Path(file).read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}); pass a text file with one entry a line.") from error
-    filled = [line for line in lines if line]
-    if not filled:
+    if not lines:
         raise InputError(f"{file} is empty; write one entry a line.")
-    return filled
+    return [line.strip() for line in lines]
 
 
 def run_class_folders(job: BenchmarkJob) -> BenchmarkResult:
