@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boresight.brief import Brief
+
 TOLERANCE = 1e-6
 
 
-@dataclass(frozen=True)
-class Counts:
+@dataclass(frozen=True, repr=False)
+class Counts(Brief):
     """What each of Q queries met in its gallery.
 
     Where the answer ties with others, the order among the tied is taken to be random, and the methods give

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from statistics import fmean, stdev
 from typing import Any
 
@@ -72,6 +73,14 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "
         aligned = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
         text.append("  ".join([f"{name:<{widths[0]}}", *aligned]))
     return "\n".join(text)
+
+
+def html_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> str:
+    """The same as `table`, for a notebook; every cell is escaped."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in headings)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    caption = f"<caption>{escape(title)}</caption>" if title else ""
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def csv_text(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

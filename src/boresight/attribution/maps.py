@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 
 from boresight.attribution.grids import Normalize, normalized, own_grid, resized
-from boresight.errors import InputError
+from boresight.brief import Brief, brief
+from boresight.errors import BoresightError, InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,8 +29,8 @@ class Word:
     tokens: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Attribution:
+@dataclass(frozen=True, repr=False)
+class Attribution(Brief):
     """What each of P matches rests on.
 
     Attributes:
@@ -63,6 +66,20 @@ class Attribution:
 
     def __len__(self) -> int:
         return len(self.score)
+
+    def _parts(self) -> dict[str, str]:
+        maps = {name: brief(getattr(self, name)) for name in ("image", "text") if getattr(self, name) is not None}
+        return {"method": brief(self.method.get("method", "")), "captions": brief(self.captions), **maps}
+
+    def _repr_html_(self) -> str:
+        """The first pair drawn, for a notebook, where its picture can still be read."""
+        drawn = io.BytesIO()
+        try:
+            self.plot().savefig(drawn, format="png", dpi=80)
+        except (BoresightError, OSError, IndexError):
+            return super()._repr_html_()
+        data = base64.b64encode(drawn.getvalue()).decode("ascii")
+        return f'{super()._repr_html_()}<img alt="" src="data:image/png;base64,{data}">'
 
     def heatmap(self, size: tuple[int, int] = (224, 224), normalize: Normalize | None = "minmax") -> np.ndarray:
         """(P, H, W) float32: the image maps, bilinearly resized to size = (H, W).

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from boresight.benchmarks.record import BenchmarkResult
+from boresight.brief import Brief
 from boresight.data import Collection
 from boresight.data.problems import Problem
 from boresight.editing import CaptionEditor, Scorer
@@ -27,8 +28,8 @@ ScoresByWay = dict[str, dict[str, float]]
 """'plain', and 'edited' where there is an editor -> measure -> value."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkJob:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BenchmarkJob(Brief):
     """What a benchmark is run on.
 
     Attributes:

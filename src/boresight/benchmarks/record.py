@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from boresight.brief import Brief, brief
 from boresight.errors import ArtefactError
 from boresight.evaluation.verdict import Verdict
 from boresight.storage import replace_json
@@ -34,8 +35,8 @@ class PublishedFigure:
     source: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BenchmarkResult(Brief):
     """What running a benchmark gives: numbers, ids and the files of small pictures, nothing laid out.
 
     Attributes:
@@ -64,7 +65,7 @@ class BenchmarkResult:
     pairs: Mapping[str, Mapping[str, Sequence[Sequence[float]]]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BenchmarkRun(BenchmarkResult):
     """The result of one model on one benchmark.
 
@@ -119,6 +120,11 @@ class BenchmarkRun(BenchmarkResult):
                 f"{folder} holds no run on a benchmark ({error}); pass what 'boresight evaluate --out' wrote."
             ) from error
         return run
+
+    def _parts(self) -> dict[str, str]:
+        whose = {"editor": brief(self.editor)} if self.editor else {}
+        measured = {way: f"{len(values)} figures" for way, values in self.scores.items()}
+        return {"heading": brief(self.heading), "model": brief(self.model), **whose, **measured}
 
     def __str__(self) -> str:
         measures = list(dict.fromkeys(name for values in self.scores.values() for name in values))

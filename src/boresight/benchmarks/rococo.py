@@ -22,6 +22,7 @@ from boresight.benchmarks.coco import KARPATHY_5K
 from boresight.benchmarks.files import PublishedFiles
 from boresight.benchmarks.job import BenchmarkJob, BenchmarkResult, ScoresByWay, long_captions, size_facts
 from boresight.benchmarks.record import PLAIN
+from boresight.brief import Brief
 from boresight.data.assemble import Table
 from boresight.data.collection import Collection
 from boresight.data.files import finder, key_of
@@ -52,8 +53,8 @@ SOURCE = "https://github.com/pseulki/rococo"
 _ANEW = f"get the file anew from {SOURCE}."
 
 
-@dataclass(frozen=True, eq=False)
-class Rococo:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rococo(Brief):
     """One of RoCOCO's four sets: N images, their M true captions, and S altered ones.
 
     Attributes:

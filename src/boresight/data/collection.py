@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from boresight.data.images import decode
+from boresight.brief import Brief, brief, counted
+from boresight.data.images import decode, thumbnail
 from boresight.data.problems import Problem
 from boresight.errors import InputError
 from boresight.indexing import row_numbers
@@ -19,9 +22,11 @@ from boresight.indexing import row_numbers
 if TYPE_CHECKING:
     from datasets import Dataset
 
+SHOWN = 5  # pictures that a notebook gets to see
 
-@dataclass(frozen=True)
-class Collection:
+
+@dataclass(frozen=True, repr=False)
+class Collection(Brief):
     """Captioned images over a Hugging Face `datasets.Dataset`; pixels are read only when asked for.
 
     Example:
@@ -47,6 +52,28 @@ class Collection:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def _parts(self) -> dict[str, str]:
+        captions = sum(map(len, self.captions))
+        sizes = {"images": f"{len(self):,}", "captions": f"{captions:,}", "splits": counted(self.splits)}
+        left_out = {"problems": f"{len(self.problems):,}"} if self.problems else {}
+        return {"name": brief(self.name), **sizes, **left_out}
+
+    def _repr_html_(self) -> str:
+        """Sizes and the first few pictures with their captions, for a notebook; whatever comes from data is escaped."""
+        rows = [self._shown(row) for row in range(min(SHOWN, len(self)))]
+        cells = "".join(f"<td>{cell}</td>" for cell in rows)
+        return f"{super()._repr_html_()}<table><tr>{cells}</tr></table>"
+
+    def _shown(self, row: int) -> str:
+        one = self.dataset[row : row + 1]
+        said = "<br>".join(escape(brief(caption)) for caption in one["captions"][0][:2])
+        try:
+            data = base64.b64encode(thumbnail(self.image(row))).decode("ascii")
+            drawn = f'<img alt="" src="data:image/webp;base64,{data}">'
+        except InputError:
+            drawn = "(cannot be read)"
+        return f"{drawn}<br><b>{escape(brief(one['id'][0]))}</b><br>{said}"
 
     # A column is sliced, not iterated: `datasets` reads a slice from Arrow at once, fifteen times faster.
 

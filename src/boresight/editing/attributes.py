@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boresight.brief import Brief
 from boresight.editing.model import EditModel
 from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import InputError, require_at_least
@@ -45,8 +46,8 @@ class TextEncoder(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class Values:
+@dataclass(frozen=True, eq=False, repr=False)
+class Values(Brief):
     """What an attribute is read as.
 
     Attributes:
@@ -67,8 +68,8 @@ class Values:
         return cls(texts, torch.full((len(texts),), 1 / len(texts)))
 
 
-@dataclass(frozen=True, eq=False)
-class Words:
+@dataclass(frozen=True, eq=False, repr=False)
+class Words(Brief):
     """The words of training captions, so that an attribute can be named by a phrase.
 
     A word alone is no caption, and its embedding is a poor one; so it stands for the mean embedding of the captions

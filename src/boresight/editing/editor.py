@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boresight.brief import spelled
 from boresight.device import pick_device
 from boresight.editing import attributes, training
 from boresight.editing.attributes import Values, Words
@@ -119,6 +120,11 @@ class CaptionEditor(EditModel):
             for editor, recalls in zip(editors, reached, strict=True)
         }
         return best
+
+    def __repr__(self) -> str:
+        remembered = 0 if self.memory is None else len(self.memory.images)
+        of_config = {"form": repr(self.config.form), "mask": repr(self.config.mask), "text": repr(self.config.text)}
+        return spelled(self, {**of_config, "memory": f"{remembered:,} pairs", "sae": repr(self.sae)})
 
     @property
     def fingerprint(self) -> str:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boresight.brief import Brief
 from boresight.editing.masks import HALF
 from boresight.editing.memory import Memory, Recall
 from boresight.editing.model import EditModel
@@ -85,8 +86,8 @@ class RememberedPair:
         return f"{known:<48.48} weight {self.weight:.2f}  score {self.effect:+.4f}"
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, repr=False)
+class Explanation(Brief):
     """What an edit did to one pair, in parts that sum to `edited_score`.
 
     Attributes:
@@ -114,6 +115,13 @@ class Explanation:
     image_memory: tuple[RememberedPair, ...] = ()
     text_memory: tuple[RememberedPair, ...] = ()
     top: int = 10
+
+    def _parts(self) -> dict[str, str]:
+        return {
+            "plain_score": f"{self.plain_score:.4f}",
+            "edited_score": f"{self.edited_score:.4f}",
+            "latents": f"{len(self._latents(kept=True))} kept, {len(self._latents(kept=False))} dropped",
+        }
 
     @property
     def parts(self) -> dict[str, float]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 import torch
 from torch import Tensor
 
+from boresight.brief import spelled
 from boresight.editing.choosing import choosing_sample, recalls
 from boresight.editing.config import Correction, CorrectionMethod
 from boresight.editing.memory import remember
@@ -174,6 +175,10 @@ class CorrectedScorer:
 
     def __init__(self, scorer: Scorer, bank: Bank, images: Correction, texts: Correction) -> None:
         self.scorer, self.bank, self.image_rule, self.text_rule = scorer, bank, images, texts
+
+    def __repr__(self) -> str:
+        rules = {name: repr(rule) for name, rule in (("images", self.image_rule), ("texts", self.text_rule))}
+        return spelled(self, {"scorer": repr(self.scorer), **rules, "bank": f"{len(self.bank.images):,} pairs"})
 
     @classmethod
     def fit(

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from boresight.brief import Brief
 from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.seeds import generator
@@ -35,8 +36,8 @@ _BLOCK = 65536
 _HIDDEN = -1e4  # finite, so that a weight of zero also has a gradient of zero
 
 
-@dataclass(frozen=True)
-class Neighbours:
+@dataclass(frozen=True, repr=False)
+class Neighbours(Brief):
     """Of N queries, the nearest K of what is remembered: cosines (N, K) float32 and indices (N, K) int64."""
 
     cosines: Tensor
@@ -46,8 +47,8 @@ class Neighbours:
         return Neighbours(self.cosines[rows], self.indices[rows])
 
 
-@dataclass(frozen=True)
-class Recall:
+@dataclass(frozen=True, repr=False)
+class Recall(Brief):
     """What the memory made of one unit vector, and each recalled pair's share of it.
 
     Attributes:
@@ -84,6 +85,10 @@ class Memory(nn.Module):
         self.register_buffer("texts", texts.half())
         self.strengths = nn.Parameter(torch.zeros(2))
         self.log_sharpness = nn.Parameter(torch.full((2,), math.log(SHARPNESS)))
+
+    def extra_repr(self) -> str:
+        """How much is remembered."""
+        return f"{len(self.images):,} pairs"
 
     def start(self, seed: int) -> None:
         """Where training begins; nothing is drawn."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boresight.brief import Brief
 from boresight.editing.scoring import LengthTerms
 from boresight.errors import require_at_least
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from boresight.encoders import Encoder
 
 
-@dataclass(frozen=True)
-class PreparedImages:
+@dataclass(frozen=True, repr=False)
+class PreparedImages(Brief):
     """The side of N images, which no caption enters: made once, kept, sliced.
 
     Attributes:
@@ -44,8 +45,8 @@ class PreparedImages:
         return PreparedImages(self.base[rows], self.indices[rows], self.values[rows], terms, bias)
 
 
-@dataclass(frozen=True)
-class PreparedTexts:
+@dataclass(frozen=True, repr=False)
+class PreparedTexts(Brief):
     """The side of T captions: O(T n_latents), so it is made for a block of captions at a time.
 
     The undivided score is [base ; values ; bias ; 1] . [query ; latent_query ; -1 ; -bias].
@@ -121,6 +122,9 @@ class PlainScorer:
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
+
+    def __repr__(self) -> str:
+        return f"PlainScorer({str(self.device)!r})"
 
     def require_same_encoder(self, source: Embeddings | Encoder) -> None:
         """Any embeddings will do."""

@@ -26,6 +26,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from boresight.brief import Brief
+
 MIN_LENGTH = 1e-3
 """Relative lengths are clamped here: of an edit shorter than this, rounding decides the direction."""
 _JITTER = 1e-12
@@ -35,8 +37,8 @@ _GRADIENT_FLOATS = 2**24
 Share = TypeVar("Share")
 
 
-@dataclass(frozen=True)
-class LengthTerms:
+@dataclass(frozen=True, repr=False)
+class LengthTerms(Brief):
     """What the length of an image's edit needs, apart from the caption.
 
     With V_i (k, d) the scaled atoms z_il d_l / |x_i| and C_i the upper Cholesky factor of V_i V_i' (k, k), which no

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boresight.brief import Brief, brief, counted
 from boresight.embeddings import store
 from boresight.errors import InputError
 from boresight.indexing import as_tensor, row_numbers
@@ -18,8 +19,8 @@ from boresight.indexing import as_tensor, row_numbers
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
-class Embeddings:
+@dataclass(frozen=True, repr=False)
+class Embeddings(Brief):
     """N image embeddings and M caption embeddings of width d; captions are ragged, `owners[j]` is j's image.
 
     Attributes:
@@ -110,6 +111,15 @@ class Embeddings:
 
     def __len__(self) -> int:
         return self.images.shape[0]
+
+    def _parts(self) -> dict[str, str]:
+        return {
+            "name": brief(self.name),
+            "images": brief(self.images),
+            "texts": brief(self.texts),
+            "splits": counted(self.splits),
+            "encoder": brief(self.manifest.get("encoder", "")),
+        }
 
     @property
     def width(self) -> int:

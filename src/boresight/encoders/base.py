@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from boresight.brief import brief, spelled
 from boresight.encoders.long_text import warn_of_truncation
 from boresight.encoders.protocol import Encoder, check_batch, unit_rows
 from boresight.encoders.tokens import Token, TokenizedTexts
@@ -55,6 +56,10 @@ class LibraryEncoder(Encoder):
                 "check the padding settings of its tokenizer and the attention mask of its text tower."
             )
         self.width = alone.shape[1]
+
+    def __repr__(self) -> str:
+        facts = {"name": brief(self.name), "width": str(self.width), "fingerprint": repr(self.fingerprint)}
+        return spelled(self, {**facts, "device": repr(str(self.device)), "dtype": str(self.dtype).split(".")[-1]})
 
     def collate(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
         """The vision tower's inputs for a batch of pictures, or of what `preprocess` made of them."""

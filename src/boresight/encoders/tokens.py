@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from boresight.brief import Brief
 from boresight.errors import InputError
 
 _IDEOGRAPHS = "\u3040-\u3098\u309b-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
@@ -44,8 +45,8 @@ class Token:
     special: bool
 
 
-@dataclass(frozen=True)
-class TokenizedTexts:
+@dataclass(frozen=True, repr=False)
+class TokenizedTexts(Brief):
     """Captions as a text tower takes them.
 
     Attributes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from boresight.brief import Brief
 from boresight.device import pick_device
 from boresight.editing import CaptionEditor, CorrectedScorer, PlainScorer, Scorer
 from boresight.editing.config import Correction, CorrectionMethod
@@ -31,8 +32,8 @@ UNTRAINED = (
 _METHODS: dict[str, CorrectionMethod] = {PLAIN_NNN.name: "nnn", PLAIN_SINKHORN.name: "sinkhorn"}
 
 
-@dataclass(frozen=True)
-class Alternatives:
+@dataclass(frozen=True, repr=False)
+class Alternatives(Brief):
     """What needs no training.
 
     Attributes:

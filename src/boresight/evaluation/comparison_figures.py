@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from boresight.brief import Brief, brief
 from boresight.evaluation.comparison_rows import Row
 from boresight.evaluation.retrieval import DIRECTIONS, METRICS, RECALLS
 from boresight.evaluation.verdict import Verdict
@@ -26,8 +27,8 @@ class HeldOut:
     kinds: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Brief):
     """Retrieval of every row on every test set over the seeds.
 
     Attributes:
@@ -80,6 +81,11 @@ class Comparison:
             f"{title}: {held.n_images:,} images, {captions:,} captions; recall in %, {seeds}\n"
             f"{', '.join(DIRECTIONS.values())}",
         )
+
+    def _parts(self) -> dict[str, str]:
+        said = {test: repr(of_test.word) for test, of_test in self.verdicts.items()}
+        sizes = {"rows": str(len(self.rows)), "tests": str(len(self.tests)), "seeds": str(len(self.seeds))}
+        return sizes | {"verdicts": brief(said)} if said else sizes
 
     def __str__(self) -> str:
         tables = [self.table(test.name) for test in self.tests]

@@ -23,12 +23,11 @@ from boresight.evaluation.contrasts import Contrast, Contrasts
 from boresight.evaluation.results import Scores
 from boresight.progress import progress, say
 from boresight.recall import limits
-from boresight.tables import table
 
 MOST_LINES = 40
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CompositionScores(Scores):
     """How often the true captions of an item all score above all others, in percent; a tie is a miss.
 
@@ -53,7 +52,7 @@ class CompositionScores(Scores):
         }
         return {**super().to_dict(), "groups": groups}
 
-    def __str__(self) -> str:
+    def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]], str]:
         """The groups in the macro mean, where they are not too many, and the means."""
         shown = self.in_macro if len(self.in_macro) <= MOST_LINES else ()
         rows = [(group, self.groups[group], self.sizes[group]) for group in shown]
@@ -62,7 +61,7 @@ class CompositionScores(Scores):
         rows.append(("all items (micro)", self["micro accuracy"], items))
         rows.append(("chance", self.chance["micro accuracy"], items))
         cells = [[name, f"{accuracy:.2f}", f"{size:,}"] for name, accuracy, size in rows]
-        return table(["", "accuracy", "items"], cells, self.title)
+        return ["", "accuracy", "items"], cells, self.title
 
 
 def evaluate_contrasts(

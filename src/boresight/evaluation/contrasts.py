@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from boresight.brief import Brief
 from boresight.data.images import open_picture
 from boresight.data.problems import Problem
 from boresight.errors import InputError
@@ -76,8 +77,8 @@ class Contrast:
         return tuple(number for number in range(len(self.captions)) if number not in self.right)
 
 
-@dataclass(frozen=True)
-class Contrasts:
+@dataclass(frozen=True, repr=False)
+class Contrasts(Brief):
     """A benchmark: its items, and which groups its published figure is a mean over.
 
     Attributes:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boresight.brief import Brief
 from boresight.editing import CaptionEditor, Scorer
 from boresight.editing.explanation import Explanation
 from boresight.editing.scorer import ways
@@ -45,8 +46,8 @@ class RankedImage:
     right: bool
 
 
-@dataclass(frozen=True)
-class Example:
+@dataclass(frozen=True, repr=False)
+class Example(Brief):
     """One caption query, by the ways it was scored, 'plain' and 'edited'.
 
     Attributes:
@@ -71,8 +72,8 @@ class Example:
     shown: Explanation | None = None
 
 
-@dataclass(frozen=True)
-class LatentCard:
+@dataclass(frozen=True, repr=False)
+class LatentCard(Brief):
     """A latent, the share of images in which it is active, and the images in which it is strongest.
 
     `certainty` of its name is as `LatentNames` has it, None where there is no name or it is not known; `source` says

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from boresight.brief import Brief
 from boresight.data.collection import Collection
 from boresight.embeddings.batches import embed_pictures
 from boresight.encoders.protocol import Encoder
@@ -28,8 +29,8 @@ PUBLISHED_SEEDS = (1, 10, 100)
 PUBLISHED_SIZE = 384
 
 
-@dataclass(frozen=True, eq=False)
-class MixedPictures:
+@dataclass(frozen=True, eq=False, repr=False)
+class MixedPictures(Brief):
     """N altered pictures, made when asked for and every time anew.
 
     Attributes:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boresight.brief import Brief
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
@@ -25,8 +26,8 @@ Values = Sequence[Sequence[str]]
 """Of each image the values of one label, none or several."""
 
 
-@dataclass(frozen=True, eq=False)
-class Probe:
+@dataclass(frozen=True, eq=False, repr=False)
+class Probe(Brief):
     """Multinomial logistic regression on standardised features.
 
     Attributes:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boresight.brief import Brief
 from boresight.editing.scorer import Scorer
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
@@ -24,8 +25,8 @@ BLOCK_IMAGES, BLOCK_TEXTS = 2048, 1024  # of one block of scores
 LONG_WORK = 2e8
 
 
-@dataclass(frozen=True)
-class RetrievalCounts:
+@dataclass(frozen=True, repr=False)
+class RetrievalCounts(Brief):
     """Counts of both directions: `t2i` over M captions, `i2t` over N images, and I2T within each kind of caption.
 
     own: (M,) float32, the score of each caption with its image.

@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
+from boresight.brief import Brief, brief
 from boresight.data.problems import Problem
 from boresight.errors import InputError
-from boresight.tables import table
+from boresight.tables import html_table, table
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Brief):
     """Figures of one evaluation, in percent where their documentation says nothing else.
 
     Attributes:
@@ -48,13 +49,24 @@ class Scores:
         """Values and counts by name, as json can hold them."""
         return {**self.values, **self.counts}
 
-    def __str__(self) -> str:
+    def _parts(self) -> dict[str, str]:
+        return {"name": brief(self.name), **{name: f"{value:.2f}" for name, value in self.values.items()}}
+
+    def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]], str]:
+        """Headings, rows and title, for `table` and `html_table`."""
         columns = {"value": self.values, **({"chance": self.chance} if self.chance else {})}
         rows = [
             [name, *(f"{column[name]:.2f}" if name in column else "" for column in columns.values())]
             for name in self.values
         ]
-        return table(["", *columns], rows, self.title)
+        return ["", *columns], rows, self.title
+
+    def __str__(self) -> str:
+        return table(*self._table())
+
+    def _repr_html_(self) -> str:
+        """The table, for a notebook."""
+        return html_table(*self._table())
 
 
 def percent(marks: Tensor) -> float:

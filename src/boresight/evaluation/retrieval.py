@@ -16,7 +16,6 @@ from boresight.errors import InputError
 from boresight.evaluation.ranking import BLOCK_IMAGES, BLOCK_TEXTS, count_competitors
 from boresight.evaluation.results import Scores
 from boresight.recall import Counts
-from boresight.tables import table
 
 DEPTHS = (1, 5, 10)
 METRICS = (*(f"R@{k}" for k in DEPTHS), "median rank", "MRR")
@@ -25,7 +24,7 @@ DIRECTIONS = {"T2I": "caption to image (T2I)", "I2T": "image to caption (I2T)"}
 RECALLS = tuple(f"{direction} R@{k}" for direction in DIRECTIONS for k in DEPTHS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RetrievalScores(Scores):
     """Retrieval over one gallery.
 
@@ -60,7 +59,7 @@ class RetrievalScores(Scores):
         kinds = {kind: result.to_dict() for kind, result in self.kinds.items()}
         return {**self.values, **({"kinds": kinds} if kinds else {})}
 
-    def __str__(self) -> str:
+    def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]], str]:
         rows = [
             [
                 f"{words}{kind and ', '}{kind}",
@@ -69,7 +68,7 @@ class RetrievalScores(Scores):
             for kind, result in {"": self, **self.kinds}.items()
             for direction, words in DIRECTIONS.items()
         ]
-        return table(["", *METRICS], rows, self.title)
+        return ["", *METRICS], rows, self.title
 
 
 def evaluate_retrieval(

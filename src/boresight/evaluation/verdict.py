@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boresight.brief import Brief, brief
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
@@ -35,8 +36,8 @@ _ROUNDING = 1e-9
 _SAME = 1 - 1e-5  # cosine of one picture with itself, remembered in half precision
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Brief):
     """Ours against the best alternative, in the sum of six recalls (0 to 600), means over seeds.
 
     Attributes:
@@ -60,6 +61,11 @@ class Verdict:
     sentence: str
     warnings: tuple[str, ...] = ()
     chosen: Mapping[str, str] = field(default_factory=dict)
+
+    def _parts(self) -> dict[str, str]:
+        shown = {"word": repr(self.word), "difference": f"{self.difference:+.1f}"}
+        shown |= {"interval": f"[{self.low:.1f}, {self.high:.1f}]", "rival": brief(self.rival)}
+        return shown | ({"warnings": str(len(self.warnings))} if self.warnings else {})
 
     def __str__(self) -> str:
         warnings = [f"Warning: {warning}" for warning in self.warnings]

@@ -22,6 +22,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from boresight.brief import Brief
 from boresight.errors import InputError
 from boresight.indexing import as_tensor
 from boresight.sae.vocabulary import WORD, is_content
@@ -37,8 +38,8 @@ _DANGER = """
 DANGER = tuple(_DANGER.split())
 
 
-@dataclass(frozen=True)
-class Swapped:
+@dataclass(frozen=True, repr=False)
+class Swapped(Brief):
     """M captions, unchanged where none could be swapped; the S rows that were, ascending; S words out and S in."""
 
     captions: list[str]

@@ -39,7 +39,7 @@ TEMPLATES = (
 BLOCK = 1024  # classes, and images, of one block of scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ZeroShotScores(Scores):
     """Zero-shot classification, in percent.
 

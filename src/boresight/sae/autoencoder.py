@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boresight.brief import brief, spelled
 from boresight.device import pick_device
 from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import ArtefactError, require_at_least
@@ -47,6 +48,11 @@ class SparseAutoencoder(SaeModel):
     def __init__(self, config: SaeConfig, manifest: Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         self.manifest = dict(manifest or {})
+
+    def __repr__(self) -> str:
+        shape = {"width": f"{self.width:,}", "n_latents": f"{self.n_latents:,}", "k": str(self.k)}
+        source = {"encoder": brief(self.manifest["encoder"])} if self.manifest.get("encoder") else {}
+        return spelled(self, {"architecture": repr(self.config.architecture), **shape, **source})
 
     @property
     def fingerprint(self) -> str:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from boresight.brief import Brief
 
-@dataclass(frozen=True)
-class SparseCodes:
+
+@dataclass(frozen=True, repr=False)
+class SparseCodes(Brief):
     """The active latents of N embeddings.
 
     Attributes:

@@ -16,6 +16,7 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from boresight.brief import Brief
 from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from boresight.sae.autoencoder import SparseAutoencoder
@@ -33,8 +34,8 @@ BLOCK = 16384  # images coded at once
 _PAIRS = 2**22  # of latent and word at once
 
 
-@dataclass(frozen=True)
-class LatentNames:
+@dataclass(frozen=True, repr=False)
+class LatentNames(Brief):
     """What each of n latents seems to stand for, and how sure that is.
 
     Attributes:

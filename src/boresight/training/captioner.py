@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from boresight.brief import spelled
 from boresight.device import pick_device
 from boresight.encoders.tokens import special_ids, tokenizer_fingerprint
 from boresight.errors import ArtefactError, InputError
@@ -197,6 +198,9 @@ class Captioner(nn.Module):
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
             self.queries = nn.Parameter(torch.randn(config.queries, config.width))
+
+    def __repr__(self) -> str:
+        return spelled(self, {"config": repr(self.config), "model": repr(self.model)})
 
     def forward(self, image_states: Tensor, text_states: Tensor, *, real: Tensor | None = None) -> Tensor:
         """Logits (B, N, vocabulary) float32 of every token of the caption, in one pass.

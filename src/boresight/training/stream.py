@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from boresight.brief import brief, spelled
 from boresight.data import Problem
 from boresight.data.images import decode
 from boresight.encoders.tokens import content_ids, padded_ids
@@ -94,6 +95,10 @@ class PairStream:
         self._rank, self._world = rank, world
         self.batches = 0
         self.positions: list[Position | None] = [None] * max(1, config.workers)
+
+    def __repr__(self) -> str:
+        rank = {"rank": f"{self._rank} of {self._world}"} if self._world > 1 else {}
+        return spelled(self, {"source": brief(self.source.name), **rank, "batches": f"{self.batches:,}"})
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Raises InputError when a shard cannot be opened or there are fewer usable samples than a batch needs."""

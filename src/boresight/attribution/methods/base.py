@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.attribution.grids import joined, on_grid
+from boresight.brief import Brief
 from boresight.encoders.towers.hf import towers_of
 from boresight.encoders.towers.parts import WAY_OUT
 from boresight.encoders.towers.tower import Hidden, Tower, Towers
@@ -23,8 +24,8 @@ from boresight.errors import InputError, require_choice
 Target = Literal["both", "image", "text"]
 
 
-@dataclass(frozen=True)
-class Maps:
+@dataclass(frozen=True, repr=False)
+class Maps(Brief):
     """Attribution of some pairs, raw.
 
     Attributes:
@@ -48,7 +49,7 @@ class Method(ABC):
         batch_size: pairs at once; memory grows with it and not with the number of pairs.
     """
 
-    model: Any
+    model: Any = field(repr=False)
     batch_size: int = 8
 
     def start(self, tower: Tower) -> int:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boresight.brief import Brief
 
-@dataclass(frozen=True)
-class Linear:
+
+@dataclass(frozen=True, repr=False)
+class Linear(Brief):
     """weight (out, in), bias (out,) or None."""
 
     weight: Tensor
@@ -22,8 +24,8 @@ class Linear:
         return F.linear(x, self.weight, self.bias)
 
 
-@dataclass(frozen=True)
-class Norm:
+@dataclass(frozen=True, repr=False)
+class Norm(Brief):
     """Layer normalisation over the last dimension."""
 
     weight: Tensor
@@ -35,8 +37,8 @@ class Norm:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
-@dataclass(frozen=True)
-class Mlp:
+@dataclass(frozen=True, repr=False)
+class Mlp(Brief):
     """down(activation(slope * up(x)) / slope), multiplied where x is narrow and not where it is wide."""
 
     up: Linear
@@ -53,8 +55,8 @@ class Mlp:
         return out if self.down.bias is None else out + self.down.bias
 
 
-@dataclass(frozen=True)
-class Attention:
+@dataclass(frozen=True, repr=False)
+class Attention(Brief):
     """Multi-head attention with `heads` heads of e dimensions; weights (heads * e, D) and, of `out`, (D, heads * e)."""
 
     heads: int
@@ -108,8 +110,8 @@ class Attention:
         return torch.softmax(logits if bias is None else logits + bias, dim=-1)
 
 
-@dataclass(frozen=True)
-class Block:
+@dataclass(frozen=True, repr=False)
+class Block(Brief):
     """One layer; norms stand before attention and MLP, or after them as in BERT."""
 
     norm1: Norm
@@ -136,8 +138,8 @@ class Block:
         return self.norm2(x + self.mlp(x))
 
 
-@dataclass(frozen=True)
-class AttentionPool:
+@dataclass(frozen=True, repr=False)
+class AttentionPool(Brief):
     """SigLIP's attention pooling: a learnt query (D,) attends to all tokens, and an MLP follows."""
 
     query: Tensor

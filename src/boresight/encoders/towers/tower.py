@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from boresight.brief import Brief
 from boresight.encoders.towers.layers import AttentionPool, Block, Norm, pick_rows
 from boresight.errors import InputError
 
@@ -21,8 +22,8 @@ Pooling = Literal["cls", "eos", "last", "mean", "map"]
 Modality = Literal["image", "text"]
 
 
-@dataclass(frozen=True)
-class Hidden:
+@dataclass(frozen=True, repr=False)
+class Hidden(Brief):
     """The hidden states of B inputs between two layers, and what the layers above need to know.
 
     Attributes:
@@ -57,8 +58,8 @@ class Hidden:
         return Hidden(self.states[..., rows, :, :], self.layer, keep, row, inputs, grids)
 
 
-@dataclass(frozen=True)
-class Tower:
+@dataclass(frozen=True, repr=False)
+class Tower(Brief):
     """One side of a dual encoder.
 
     Attributes:
