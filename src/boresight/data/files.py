@@ -39,24 +39,30 @@ def walk(folder: str | os.PathLike[str], problems: list[Problem] | None = None) 
             continue
         below = []
         for entry in entries:
-            where = os.path.relpath(entry.path, top)
+            what = None  # is wrong with it
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
                 target = os.path.realpath(entry.path)
                 if target not in seen and f"{home}{os.sep}".startswith(f"{target}{os.sep}"):
-                    problems.append(Problem("link to a folder above", where))
+                    what = "link to a folder above"
                 elif target not in seen and not (entry.is_symlink() and _is_walked(target, home)):
                     seen.add(target)
                     below.append(entry.path)
-            elif entry.is_file() or is_picture(entry.name) or entry.name.lower().endswith((*TEXT_SUFFIXES, ".tar")):
-                if is_unread_picture(entry.name):
-                    problems.append(Problem("picture of a format that is not read", where))
-                else:
-                    yield entry.path
+            elif not entry.is_file() and not _is_named(entry.name):
+                what = "link to nowhere" if entry.is_symlink() else "special file"
+            elif is_unread_picture(entry.name):
+                what = "picture of a format that is not read"
             else:
-                problems.append(Problem("link to nowhere" if entry.is_symlink() else "special file", where))
+                yield entry.path
+            if what is not None:
+                problems.append(Problem(what, os.path.relpath(entry.path, top)))
         waiting += reversed(below)
+
+
+def _is_named(name: str) -> bool:
+    """Whether readers themselves say what is wrong with a file of this name."""
+    return is_picture(name) or name.lower().endswith((*TEXT_SUFFIXES, ".tar"))
 
 
 def _is_walked(folder: str, home: str) -> bool:

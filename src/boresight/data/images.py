@@ -43,12 +43,16 @@ def suffixes() -> frozenset[str]:
 
 def is_picture(name: str) -> bool:
     """Whether a file of this name is taken for a picture."""
-    return "." + name.rpartition(".")[2].lower() in suffixes()
+    return _suffix(name) in suffixes()
 
 
 def is_unread_picture(name: str) -> bool:
     """Whether a file of this name holds a picture, and of a format that Pillow does not draw here."""
-    return "." + name.rpartition(".")[2].lower() in _UNREAD - suffixes()
+    return _suffix(name) in _UNREAD and not is_picture(name)
+
+
+def _suffix(name: str) -> str:
+    return "." + name.rpartition(".")[2].lower()
 
 
 def decode(source: Mapping[str, Any], label: str) -> Image.Image:
