@@ -13,7 +13,7 @@ from PIL import Image, TiffImagePlugin, TiffTags
 
 from boresight.data.images import decode, is_picture, open_picture
 from boresight.encoders.protocol import check_image
-from boresight.errors import InputError
+from boresight.errors import ArtefactError, InputError
 
 
 def encoded(picture: Image.Image, format: str = "PNG", **options: object) -> dict[str, object]:
@@ -248,3 +248,29 @@ def test_every_picture_that_pillow_draws_is_taken_for_one() -> None:
     names = "a.JPG a.jfif a.tga a.avif a.jp2 a.ppm a.pgm a.ico a.psd a.mpo a.dib a.webp a.apng train/a.v2.Png"
     assert all(map(is_picture, names.split()))
     assert not any(map(is_picture, ["a.txt", "a.json", "a.pdf", "a.mpg", "a.h5", "a"]))
+
+
+def test_the_file_system_failing_is_no_fault_of_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    cell = {"bytes": None, "path": str(tmp_path / "photos" / "a.png")}
+    for shard in ({}, {"offset": 0, "size": 9}):  # an empty folder is a mount that dropped
+        with pytest.raises(
+            ArtefactError, match=r"file of image 'x' cannot be read now: .*a\.png .* run the same again"
+        ):
+            decode({**cell, **shard}, "image 'x'")
+    (tmp_path / "photos" / "b.png").write_bytes(b"")
+    with pytest.raises(InputError, match="is missing"):  # a file that went alone
+        decode(cell, "image 'x'")
+    with pytest.raises(ArtefactError, match="cannot be read now"):  # a shard that went takes many pictures along
+        decode({**cell, "offset": 0, "size": 9}, "image 'x'")
+    (tmp_path / "photos" / "b.png").unlink()
+    (tmp_path / "photos").rmdir()
+    with pytest.raises(ArtefactError, match=r"its folder .*photos is gone or empty"):
+        decode(cell, "image 'x'")
+
+    def failing(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("builtins.open", failing)
+    with pytest.raises(ArtefactError, match=r"\(Input/output error\)"):
+        decode(cell, "image 'x'")

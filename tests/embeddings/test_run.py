@@ -5,17 +5,21 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 
 from boresight import storage
+from boresight.data import Collection, Problem
 from boresight.embeddings import Embeddings, embed, store
 from boresight.embeddings.rowfile import RowFile
 from boresight.encoders import load_encoder
@@ -23,7 +27,7 @@ from boresight.errors import ArtefactError, InputError
 from boresight.prefetch import ahead
 from boresight.runs import JOURNAL, Run
 from boresight.storage import MANIFEST
-from fake_encoder import FakeEncoder, make_collection, picture
+from fake_encoder import FEATURES, FakeEncoder, make_collection, picture
 from tiny_encoders import save_tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* longer than the")
@@ -491,3 +495,49 @@ def test_reading_ahead_keeps_the_order_and_stays_bounded():
     for row, value in enumerate(ahead(slow, range(50), workers=3, depth=8)):
         assert value == row
         assert len(begun) <= row + 8
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_pictures_that_go_away_stop_the_run_which_goes_on_when_they_are_back(workers, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("BORESIGHT_QUIET")
+    (tmp_path / "photos").mkdir()
+    for number in range(40):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(picture(number))
+    rows = {
+        "id": [str(number) for number in range(40)],
+        "image": [{"bytes": None, "path": str(tmp_path / "photos" / f"{number}.png")} for number in range(40)],
+        "captions": [[f"picture {number}"] for number in range(40)],
+        "split": ["train"] * 40,
+    }
+    collection, encoder = Collection(Dataset.from_dict(rows, features=FEATURES), "photos"), FakeEncoder()
+    whole = embed(FakeEncoder(), collection, dtype="float32")
+
+    def drop():
+        if len(encoder.images) == 6 and (tmp_path / "photos").is_dir():
+            (tmp_path / "photos").rename(tmp_path / "elsewhere")
+
+    encoder.before_images = drop
+    options = {"batch_size": 2, "part_size": 3, "workers": workers, "dtype": "float32"}
+    with pytest.raises(ArtefactError, match=r"photos is gone or empty\); bring it back, then run the same again"):
+        embed(encoder, collection, tmp_path / "e", **options)
+    safe = re.search(r"Stopped: (\d+) of 40 images are safe", capsys.readouterr().err)
+    assert 0 < int(safe[1]) < 40
+    (tmp_path / "elsewhere").rename(tmp_path / "photos")
+    got = embed(FakeEncoder(), collection, tmp_path / "e", **options)
+    assert_same(got, whole)
+    assert got.left_out == {}
+
+
+def test_what_is_left_out_is_counted_by_split_and_said_again(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("BORESIGHT_QUIET")
+    problems = [Problem("missing file", "a.png"), Problem("missing file", "b.png"), Problem("empty caption", "row 3")]
+    collection = replace(make_collection(12, corrupt=[0, 4, 5]), problems=problems)
+    got = embed(FakeEncoder(), collection, tmp_path / "e", part_size=5)
+    earlier = {"missing file, in all splits": 2, "empty caption, in all splits": 1}
+    assert got.left_out == {"unreadable picture": 3, **earlier}
+    assert got.test.left_out == {"unreadable picture": 1, **earlier}
+    got.test.save(tmp_path / "part")
+    assert Embeddings.load(tmp_path / "part").left_out == got.test.left_out
+    capsys.readouterr()
+    embed(FakeEncoder(), collection, tmp_path / "e", part_size=5)
+    assert "nothing was computed. Left out: 3 x unreadable picture; 2 x missing file, in" in capsys.readouterr().err

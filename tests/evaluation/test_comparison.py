@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -140,6 +141,17 @@ def test_the_verdict_is_on_edited_and_the_best_alternative(finished):
         assert asdict(found)["verdicts"][test]["word"] in ("helps", "level", "hurts")
     arrays = [np.load(file) for file in (folder / "hits").iterdir()]
     assert sorted(len(array) for array in arrays) == [50] * 13 + [80] * 13  # plain once, the others for each seed
+
+
+def test_a_test_set_that_is_not_whole_says_so_beside_its_figures(finished, sets, tmp_path):
+    train, validation, tests = sets
+    entry = {"what": "unreadable picture", "count": 3, "split": "all"}
+    holed = {name: replace(held, manifest={**held.manifest, "left_out": [entry]}) for name, held in tests.items()}
+    shutil.copytree(finished[1], tmp_path / "kept")
+    found = compare(train, validation, holed, **OPTIONS, folder=tmp_path / "kept")
+    assert "second: 50 images, 100 captions; recall in %" in str(found)
+    assert str(found).count("\nleft out: 3 x unreadable picture\n") == 2
+    assert any("not whole" in warning for warning in found.verdicts["first"].warnings)
 
 
 def test_hits_that_are_gone_are_taken_again_and_torn_ones_are_named(finished, sets, tmp_path):

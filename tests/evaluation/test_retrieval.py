@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation import chance, evaluate_retrieval
+from boresight.evaluation.verdict import warn_of_missing
 from dot_scorer import DotScorer, with_scores
 
 DEPTHS = (1, 5, 10)
@@ -208,6 +210,18 @@ def test_the_result_speaks():
     assert f"{result['T2I R@1']:.2f}" in text
     assert result.t2i_ranks.dtype == np.float32
     assert result.t2i_ranks.shape == (170,)
+
+
+def test_what_was_left_out_stands_beside_the_figures():
+    whole, entry = sample(name="holiday"), {"what": "unreadable picture", "count": 6, "split": "all"}
+    missing = replace(whole, manifest={**whole.manifest, "left_out": [entry]})
+    result = evaluate_retrieval(missing)
+    assert str(result).startswith("holiday: 50 images, 170 captions; left out: 6 x unreadable picture\n")
+    assert str(evaluate_retrieval(whole)).startswith("holiday: 50 images, 170 captions\n")
+    assert warn_of_missing([whole]) == []
+    assert warn_of_missing([missing, missing, whole]) == [
+        "The test set is not whole; left out: 6 x unreadable picture."
+    ]
 
 
 def test_a_score_that_is_not_finite_is_named():

@@ -32,9 +32,9 @@ from transformers import GemmaTokenizer
 
 from boresight.data import Collection, Problem
 from boresight.data.formats.tar import AMBIGUOUS, FURTHER
-from boresight.errors import InputError
+from boresight.errors import ArtefactError, InputError
 from boresight.seeds import generator
-from boresight.training import download
+from boresight.training import download, shards
 from boresight.training.config import StreamConfig
 from boresight.training.crops import augment, crop_box
 from boresight.training.order import Chain
@@ -767,3 +767,38 @@ def test_augmentation_mirrors_colours_and_normalises() -> None:
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         replace(CONFIG, **wrong)
+
+
+def test_a_file_system_that_fails_in_a_shard_is_no_truncated_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tar(tmp_path / "a.tar", {f"{row}.{end}": b"x" * 4000 for row in range(9) for end in ("png", "txt")})
+
+    class Dropping(io.BytesIO):
+        def read(self, size: int = -1) -> bytes:
+            if self.tell() > 20_000:
+                raise OSError(116, "Stale file handle")
+            return super().read(size)
+
+    monkeypatch.setattr(shards, "open_shard", lambda shard: Dropping(Path(shard).read_bytes()))
+    with pytest.raises(
+        ArtefactError, match=r"a\.tar cannot be read now \(Stale file handle\); bring it back, then resume"
+    ):
+        list(open_shards(tmp_path / "a.tar", synthetic=None).read(0))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pictures_that_go_away_stop_training(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "photos").mkdir()
+    cells = []
+    for row in range(6):
+        file = tmp_path / "photos" / f"{row}.png"
+        file.write_bytes(picture((row, 0, 0)))
+        cells.append({"bytes": None, "path": str(file)})
+    ids = [str(row) for row in range(6)]
+    rows = {"id": ids, "image": cells, "captions": [["a dog"]] * 6, "split": ["train"] * 6}
+    config = StreamConfig(batch_size=2, captions="web", workers=workers)
+    stream = PairStream(open_rows(Collection(Dataset.from_dict(rows), "photos")), clip_tokenizer(), config)
+    (tmp_path / "photos").rename(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"photos is gone or empty\); bring it back"):
+        next(iter(stream))

@@ -38,7 +38,7 @@ class Caption:
         """Write the captions, and say how many."""
         from boresight.cli.sources import open_collection
         from boresight.data.files import walk_pictures
-        from boresight.data.images import open_picture
+        from boresight.data.images import decode
         from boresight.data.problems import Problem, summary
         from boresight.encoders import load_encoder
         from boresight.progress import say
@@ -65,7 +65,7 @@ class Caption:
             encoder,
             captioner,
             names,
-            (lambda row: open_picture(files[row])) if files else collection.image,
+            (lambda row: decode({"path": files[row]}, f"'{names[row]}'")) if files else collection.image,
             self.out,
             key=key,
             web_captions=webs,

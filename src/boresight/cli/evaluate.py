@@ -130,7 +130,9 @@ class Evaluate:
             results, verdict = evaluate_editor(embeddings, editor, self.split, bank=bank, device=self.device)
         for name, result in results.items():
             print(f"{name}, split '{self.split}'\n{result}")
-        figures = {name: result.to_dict() for name, result in results.items()}
+        figures: dict[str, Any] = {name: result.to_dict() for name, result in results.items()}
+        if missing := embeddings.split(self.split).left_out:
+            figures["left out"] = missing
         if verdict is not None:
             print(f"\n{verdict}")
             figures["verdict"] = asdict(verdict)

@@ -108,7 +108,10 @@ class Collection(Brief):
         return self.dataset.select_columns(["id", "image"])
 
     def image(self, row: int) -> Image.Image:
-        """The picture at `row`, decoded, upright, RGB. Raises InputError naming the image when it cannot be read."""
+        """The picture at `row`, decoded, upright, RGB.
+
+        Raises InputError naming the image when it cannot be read, ArtefactError when the place of its file went away.
+        """
         cells = self._pictures[int(row)]
         return decode(cells["image"], f"image '{cells['id']}'")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,6 +127,21 @@ class Embeddings(Brief):
         """d, the width of the shared space."""
         return self.images.shape[1]
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many of what kind are missing here of what their source holds; `embed` wrote it down, else it is empty.
+
+        Pictures that could not be read are those of the splits that are here; what reading the source left out is of
+        all splits, and its kinds say so.
+        """
+        counts: Counter[str] = Counter()
+        for entry in self.manifest.get("left_out", ()):
+            if entry["split"] is None:
+                counts[f"{entry['what']}, in all splits"] += entry["count"]
+            elif entry["split"] in self.splits:
+                counts[entry["what"]] += entry["count"]
+        return dict(counts)
+
     def select(self, rows: Tensor | np.ndarray | Sequence[int]) -> Embeddings:
         """The images at `rows`, in that order, with their captions in their old order behind each image.
 
@@ -191,6 +207,11 @@ class Embeddings(Brief):
     def test(self) -> Embeddings:
         """The split 'test'."""
         return self.split("test")
+
+
+def left_out_words(embeddings: Embeddings) -> str:
+    """'6 x unreadable picture; 20 x missing file, in all splits', or nothing."""
+    return "; ".join(f"{count:,} x {what}" for what, count in embeddings.left_out.items())
 
 
 def _ragged(starts: Tensor, lengths: Tensor) -> Tensor:

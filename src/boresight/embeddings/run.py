@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -18,11 +19,11 @@ from tqdm import tqdm
 from boresight.data.collection import Collection
 from boresight.embeddings import store
 from boresight.embeddings.batches import caption_batches, pixels_ahead
-from boresight.embeddings.embeddings import Embeddings
+from boresight.embeddings.embeddings import Embeddings, left_out_words
 from boresight.embeddings.rowfile import RowFile
 from boresight.encoders.long_text import LongText, warn_of_truncation
 from boresight.encoders.protocol import Encoder
-from boresight.errors import InputError, require_at_least
+from boresight.errors import ArtefactError, InputError, require_at_least
 from boresight.progress import progress, say
 from boresight.runs import GO_ON, JOURNAL, Run, open_run, refuse_other_run
 from boresight.storage import MANIFEST, read_manifest, writing
@@ -71,7 +72,8 @@ def embed(
 
     Raises:
         InputError: an empty collection, an unknown option, no readable image, an unreadable one under 'refuse'.
-        ArtefactError: the folder cannot be written, is being written, or was made from something else.
+        ArtefactError: the folder cannot be written, is being written, or was made from something else; or the place of
+            the pictures went away, which is no fault of any picture: bring it back, and the same call goes on.
     """
     for label, value, least in (("batch_size", batch_size, 1), ("part_size", part_size, 1), ("workers", workers, 0)):
         require_at_least(label, value, least)
@@ -124,7 +126,7 @@ def _embed_into(folder: Path, job: _Job) -> Embeddings:
         _refuse_skipped(folder, job, [why for part in run.parts for _, why in part["skipped"]])
         try:
             files = _run_parts(folder, job, run)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ArtefactError):
             done = run.parts[-1]["stop"] if run.parts else 0
             if not job.in_memory:
                 say(f"Stopped: {done} of {len(job.collection)} images are safe in {folder}; run the same to go on.")
@@ -140,8 +142,10 @@ def _finished(folder: Path, job: _Job, identity: dict[str, Any]) -> Embeddings:
     _refuse_skipped(folder, job, [problem["problem"] for problem in manifest.get("problems", [])])
     with writing(folder, GO_ON):
         (folder / JOURNAL).unlink(missing_ok=True)  # left by a stop between the manifest and the end
-    say(f"{folder} is complete already; nothing was computed.")
-    return Embeddings.load(folder)
+    embeddings = Embeddings.load(folder)
+    missing = f" Left out: {left_out_words(embeddings)}." if embeddings.left_out else ""
+    say(f"{folder} is complete already; nothing was computed.{missing}")
+    return embeddings
 
 
 def _refuse_skipped(folder: Path, job: _Job, skipped: list[str]) -> None:
@@ -258,6 +262,7 @@ def _write_end(folder: Path, job: _Job, run: Run, identity: dict[str, Any], file
                 "unit_length": True,
                 "created_from": {"collection": job.collection.name, "images": total},
                 "problems": [{"id": rows["id"][row], "problem": why} for row, why in skipped.items()],
+                "left_out": _left_out(job.collection, [rows["split"][row] for row in skipped]),
                 "truncated_captions": 0 if windows else long,
                 "windowed_captions": long if windows else 0,
             },
@@ -267,6 +272,15 @@ def _write_end(folder: Path, job: _Job, run: Run, identity: dict[str, Any], file
     if long:
         how = "were read in windows" if windows else "lost their end"
         say(f"{long} of {files[store.TEXTS]['rows']} captions were longer than {job.encoder.name} reads and {how}.")
+
+
+def _left_out(collection: Collection, splits_of_unread: list[str]) -> list[dict[str, Any]]:
+    """What the embeddings lack, counted: by split what could not be read, and of all splits what was no row at all."""
+    unread, earlier = Counter(splits_of_unread), Counter(problem.what for problem in collection.problems)
+    return [
+        *({"what": "unreadable picture", "count": count, "split": split} for split, count in unread.items()),
+        *({"what": what, "count": count, "split": None} for what, count in earlier.items()),
+    ]
 
 
 def _collection_hash(job: _Job) -> str:

@@ -20,7 +20,7 @@ from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation.comparison_rows import EDITED, PLAIN, PLAIN_NNN, PLAIN_SINKHORN
 from boresight.evaluation.retrieval import RetrievalScores, evaluate_retrieval
-from boresight.evaluation.verdict import Verdict, hits_by_image, verdict, warn_of_known
+from boresight.evaluation.verdict import Verdict, hits_by_image, verdict, warn_of_known, warn_of_missing
 from boresight.seeds import generator
 
 CHOSEN_SHARE = 0.25
@@ -130,7 +130,7 @@ def judge_editor(
         name: [np.concatenate([hits_by_image(one, part.owners) for one, part in zip(each, galleries, strict=True)])]
         for name, each in scores.items()
     }
-    notes = [*warn_of_known(galleries, fitted, editor), *alternatives.notes, UNTRAINED]
+    notes = [*warn_of_missing(galleries), *warn_of_known(galleries, fitted, editor), *alternatives.notes, UNTRAINED]
     return scores, replace(verdict(galleries, hits.pop(EDITED.name), hits, notes=notes), chosen=alternatives.chosen)
 
 

@@ -24,6 +24,7 @@ from boresight.editing import Scorer
 from boresight.editing.config import EditorFit
 from boresight.editing.training import require_apart
 from boresight.embeddings import Embeddings
+from boresight.embeddings.embeddings import left_out_words
 from boresight.errors import InputError
 from boresight.evaluation.comparison_figures import ALL_KINDS, Comparison, HeldOut
 from boresight.evaluation.comparison_models import SCORERS, Finished, SeedModels
@@ -39,7 +40,7 @@ from boresight.evaluation.comparison_rows import (
     Row,
 )
 from boresight.evaluation.retrieval import RetrievalScores, chance, evaluate_retrieval
-from boresight.evaluation.verdict import Verdict, hits_by_image, verdict, warn_of_known
+from boresight.evaluation.verdict import Verdict, hits_by_image, verdict, warn_of_known, warn_of_missing
 from boresight.progress import progress
 from boresight.runs import open_run
 from boresight.sae import measure_sae
@@ -141,12 +142,13 @@ def compare(
         verdicts = {}
         if judged:
             for name, held in tests.items():
-                verdicts[name] = _judge(name, held, rows, seeds, finished, warn_of_known([held], [train, validation]))
+                notes = [*warn_of_missing([held]), *warn_of_known([held], [train, validation])]
+                verdicts[name] = _judge(name, held, rows, seeds, finished, notes)
     of, wanted = finished.figures, (UNSEEDED, *map(str, seeds))
     return Comparison(
         rows=rows,
         tests=[
-            HeldOut(name, len(held), len(held.owners), dict(Counter(kinds.get(name, ()))))
+            HeldOut(name, len(held), len(held.owners), dict(Counter(kinds.get(name, ()))), left_out_words(held))
             for name, held in tests.items()
         ],
         seeds=list(seeds),

@@ -19,12 +19,13 @@ ALL_KINDS = "all"
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A test set: its size, and how many captions it has of each kind."""
+    """A test set: its size, how many captions it has of each kind, and in words what of it was left out."""
 
     name: str
     n_images: int
     n_texts: int
     kinds: Mapping[str, int] = field(default_factory=dict)
+    left_out: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,6 +72,7 @@ class Comparison(Brief):
         held = next(entry for entry in self.tests if entry.name == test)
         seeds = f"mean ± standard deviation over {len(self.seeds)} seeds" if len(self.seeds) > 1 else "one seed"
         captions = held.n_texts if kind == ALL_KINDS else held.kinds[kind]
+        missing = f"left out: {held.left_out}\n" if held.left_out else ""
         title = f"{test}{'' if kind == ALL_KINDS else f', {kind} captions'}"
         rows = [
             [row.name, *(self.spread(test, row.name, measure, kind).text() for measure in RECALLS)] for row in self.rows
@@ -79,7 +81,7 @@ class Comparison(Brief):
             ["", *RECALLS],
             rows,
             f"{title}: {held.n_images:,} images, {captions:,} captions; recall in %, {seeds}\n"
-            f"{', '.join(DIRECTIONS.values())}",
+            f"{missing}{', '.join(DIRECTIONS.values())}",
         )
 
     def _parts(self) -> dict[str, str]:

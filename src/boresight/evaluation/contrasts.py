@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from boresight.brief import Brief
-from boresight.data.images import open_picture
+from boresight.data.images import decode
 from boresight.data.problems import Problem
 from boresight.errors import InputError
 
@@ -31,9 +31,10 @@ class Picture:
     def open(self) -> Image.Image:
         """The picture, upright, RGB, cut to its box; what of the box lies beyond the picture is black.
 
-        Raises InputError when it cannot be read, or its box and it have nothing in common.
+        Raises InputError when it cannot be read, or its box and it have nothing in common; ArtefactError when the place
+        of its file went away.
         """
-        picture = self.source() if callable(self.source) else open_picture(self.source)
+        picture = self.source() if callable(self.source) else decode({"path": str(self.source)}, f"'{self.source}'")
         if self.box is None:
             return picture
         left, top, width, height = (round(value) for value in self.box)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from boresight.device import pick_device
 from boresight.editing import PlainScorer, Scorer
 from boresight.embeddings import Embeddings
+from boresight.embeddings.embeddings import left_out_words
 from boresight.errors import InputError
 from boresight.evaluation.ranking import BLOCK_IMAGES, BLOCK_TEXTS, count_competitors
 from boresight.evaluation.results import Scores
@@ -41,6 +42,7 @@ class RetrievalScores(Scores):
             the gallery only.
         t2i_hits, i2t_hits: (M,) and (N,) float32, at how many of the depths 1, 5 and 10 each query finds its answer,
             0 to 3; NaN for no query.
+        left_out: what the embeddings lack of their source, `Embeddings.left_out`: the figures are without it.
     """
 
     kinds: Mapping[str, RetrievalScores] = field(default_factory=dict)
@@ -48,6 +50,7 @@ class RetrievalScores(Scores):
     i2t_ranks: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), repr=False, compare=False)
     t2i_hits: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), repr=False, compare=False)
     i2t_hits: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), repr=False, compare=False)
+    left_out: str = ""
 
     @property
     def recall_sum(self) -> float:
@@ -58,6 +61,11 @@ class RetrievalScores(Scores):
         """Values by name, and {"kinds": {kind: values by name}} where kinds were given."""
         kinds = {kind: result.to_dict() for kind, result in self.kinds.items()}
         return {**self.values, **({"kinds": kinds} if kinds else {})}
+
+    @property
+    def title(self) -> str:
+        """'holiday: 50 images, 170 captions; left out: 6 x unreadable picture'."""
+        return f"{super().title}{self.left_out and f'; left out: {self.left_out}'}"
 
     def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]], str]:
         rows = [
@@ -119,7 +127,8 @@ def evaluate_retrieval(
             kind: _result(counts.t2i[labels == kind], of_kind, f"{embeddings.name}, {kind}".lstrip(", "))
             for kind, of_kind in counts.i2t_of_kind.items()
         }
-    return _result(counts.t2i, counts.i2t, embeddings.name, parts)
+    result = _result(counts.t2i, counts.i2t, embeddings.name, parts)
+    return replace(result, left_out=left_out_words(embeddings))
 
 
 def chance(embeddings: Embeddings, kinds: Sequence[str] | None = None) -> RetrievalScores:

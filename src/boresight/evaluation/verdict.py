@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from boresight.brief import Brief, brief
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
+from boresight.embeddings.embeddings import left_out_words
 from boresight.errors import InputError
 from boresight.evaluation.comparison_rows import PLAIN
 from boresight.evaluation.retrieval import RetrievalScores, chance
@@ -196,6 +197,12 @@ def warn_of_known(
     if not same.any():
         return []
     return [f"{same.sum():,} of {len(same):,} test images were fitted or chosen on, or are remembered; test on others."]
+
+
+def warn_of_missing(test: Sequence[Embeddings]) -> list[str]:
+    """A sentence where pictures of the test sets were left out of their embeddings."""
+    missing = dict.fromkeys(words for part in test if (words := left_out_words(part)))
+    return [f"The test set is not whole; left out: {'; '.join(missing)}."] if missing else []
 
 
 def _row_hashes(embeddings: Embeddings) -> Iterator[int]:

@@ -119,9 +119,14 @@ def _headline(comparison: Comparison, test: HeldOut) -> dict[str, Any]:
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:
-    sizes = {f"Test: {test.name}": f"{test.n_images:,} images, {test.n_texts:,} captions" for test in comparison.tests}
+    sizes = {f"Test: {test.name}": _size(test) for test in comparison.tests}
     seeds = {"Seeds": ", ".join(str(seed) for seed in comparison.seeds)}
     return {**sizes, **seeds, **{name: str(value) for name, value in comparison.facts.items()}}
+
+
+def _size(test: HeldOut) -> str:
+    missing = f"; left out: {test.left_out}" if test.left_out else ""
+    return f"{test.n_images:,} images, {test.n_texts:,} captions{missing}"
 
 
 def _section(comparison: Comparison, test: HeldOut) -> dict[str, Any]:
@@ -146,7 +151,7 @@ def _section(comparison: Comparison, test: HeldOut) -> dict[str, Any]:
 
     return {
         "title": test.name,
-        "caption": f"{test.n_images:,} images, {test.n_texts:,} captions. Recall in percent; MRR from 0 to 1.",
+        "caption": f"{_size(test)}. Recall in percent; MRR from 0 to 1.",
         "rows": [
             {**asdict(row), "cells": [cell(row.name, column) for column in range(len(columns))]}
             for row in comparison.rows

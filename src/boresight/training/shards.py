@@ -21,7 +21,7 @@ from boresight.data.formats.tables import lines_of
 from boresight.data.formats.tar import DAMAGE, DUPLICATE, members, open_stream, picture_in
 from boresight.data.images import is_picture
 from boresight.data.rows import clean
-from boresight.errors import InputError
+from boresight.errors import ArtefactError, InputError
 from boresight.training.download import is_address, open_shard
 
 NO_CAPTION = "no caption, sample skipped"
@@ -92,7 +92,8 @@ class Shards:
 
         What cannot be used comes as a Problem in its place; a last one, of kind `TRUNCATED`, says that the shard ends
         too early, and the sample it ends in is lost too. What is skipped is passed over by its headers in a file, and
-        downloaded from an address. Raises InputError when the shard cannot be opened.
+        downloaded from an address. Raises InputError when the shard cannot be opened; ArtefactError when the
+        file system fails in the midst of it.
         """
         shard, label = self.shards[unit], self.labels[unit]
         key, current, wanted = "", -1, False
@@ -119,6 +120,10 @@ class Shards:
                         content = tar.extractfile(member)
                         fields[suffix] = content.read() if content else b""
             except DAMAGE as error:
+                if isinstance(error, OSError) and error.errno is not None:  # of the file system, not of the shard
+                    raise ArtefactError(
+                        f"The shard {shard} cannot be read now ({error.strerror}); bring it back, then resume."
+                    ) from error
                 yield Problem(TRUNCATED, f"{shard} after {label}/{key} ({error})")
             else:
                 if wanted:

@@ -21,7 +21,7 @@ from boresight.brief import brief, spelled
 from boresight.data import Problem
 from boresight.data.images import decode
 from boresight.encoders.tokens import content_ids, padded_ids
-from boresight.errors import InputError
+from boresight.errors import BoresightError, InputError
 from boresight.progress import say
 from boresight.seeds import generator
 from boresight.training.config import StreamConfig
@@ -244,7 +244,7 @@ class _Deliveries(IterableDataset):
         worker = ((info.id if info else 0) + self.stream.batches) % len(self.stream.positions)
         try:
             yield from self.stream.deliveries(worker)
-        except InputError as error:
+        except BoresightError as error:
             yield _Delivery(worker, [], error=str(error))
 
 
