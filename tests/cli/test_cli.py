@@ -11,18 +11,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from boresight import Embeddings
 from boresight.cli.main import main
+from boresight.cli.sources import shipped_warning
 from boresight.data import make_scenes
+from boresight.encoders.model_files import file_fingerprint
+from boresight.models import default_model_path
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "BORESIGHT_QUIET": "1", "OMP_NUM_THREADS": "1"}
 
@@ -135,6 +139,31 @@ def test_evaluate_on_embeddings_refuses_what_is_for_benchmarks(work: Path) -> No
     for option, value in (("data", "photos"), ("long-text", "windows"), ("classes", "names.txt"), ("labels", "class")):
         sentence = refused("evaluate", work / "emb", f"--{option}", value)
         assert f"takes no --{option}; leave it out" in sentence
+
+
+def test_the_shipped_model_on_own_pictures_is_said(work: Path, tmp_path: Path) -> None:
+    warning = "Warning: These embeddings are by the small model that ships with boresight."
+    explain = ("explain", "photos/000.png", "a", "--method", "legrad", "--out", tmp_path / "a.png")
+    with mock.patch.dict(ENVIRONMENT, {"BORESIGHT_QUIET": ""}):
+        done = boresight("embed", "photos", "--out", tmp_path / "emb", cwd=work)
+        assert "No --encoder was named for photos, so it is seen through the small model that ships" in done.err
+        assert "Name one: --encoder openai/clip-vit-base-patch32." in done.err
+        assert "was named" in boresight(*explain, cwd=work).err
+        named = boresight("embed", "photos", "--out", tmp_path / "named", "--encoder", default_model_path(), cwd=work)
+    assert warning in done.out
+    assert "was named" not in named.err
+    assert warning not in named.out
+    assert warning in boresight("evaluate", "emb", cwd=work).out
+
+
+def test_what_the_shipped_model_was_trained_on_is_said() -> None:
+    made_by = {"encoder_fingerprint": file_fingerprint(default_model_path())}
+    ours = Embeddings.from_arrays(
+        torch.eye(3), torch.eye(3), range(3), splits=["encoder", "train", "test"], name="scenes"
+    )
+    ours = replace(ours, manifest=ours.manifest | made_by)
+    assert shipped_warning(ours, "encoder") == "The model was trained on the split 'encoder'; test on others."
+    assert shipped_warning(ours, "test") is None
 
 
 def test_inspect_says_what_made_each_artefact(work: Path) -> None:

@@ -223,6 +223,7 @@ def test_any_collection(scenes, tmp_path: Path) -> None:
         assert {"plain", "edited"} <= set(run.scores)
         assert set(run.charts) <= set(run.scores["plain"])
         assert set(run.lower) <= set(run.scores["plain"])
+        assert "warning" not in run.facts
     pairs = BenchmarkRun.load(tmp_path / "alignment").pairs
     assert {way: len(sides["texts"]) for way, sides in pairs.items()} == {"plain": N, "edited": N}
     code, _, err = boresight("report", "alignment", "--out", "alignment.html", cwd=tmp_path)
@@ -244,6 +245,11 @@ def test_any_collection(scenes, tmp_path: Path) -> None:
     again = boresight("evaluate", "mixes", "--data", photos, "--editor", TINY_EDITOR, "--out", "again", cwd=tmp_path)
     assert again[0] == 0
     assert BenchmarkRun.load(tmp_path / "again").scores["plain"] == mixes
+    (photos / "captions.jsonl").write_text("\n".join(json.dumps(row | {"split": "train"}) for row in rows))
+    command = ["evaluate", "swaps", "--data", photos, "--editor", TINY_EDITOR, "--split", "train", "--out", "fitted"]
+    code, out, err = boresight(*command, cwd=tmp_path)
+    assert code == 0, err
+    assert "the editor was fitted or chosen on 'train'; if on these images, test on others" in out
 
 
 def test_bad_input(urban: Path, tmp_path: Path) -> None:

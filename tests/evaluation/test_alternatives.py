@@ -73,6 +73,18 @@ def test_what_is_remembered_or_fitted_on_is_counted(whole, editor):
     assert any(warning.startswith("80 of 80 test images were fitted") for warning in said.warnings)
 
 
+def test_splits_of_other_names_that_it_was_fitted_on_are_warned_of(whole, sae, tmp_path):
+    names = {"train": "mine", "validation": "to choose", "test": "new"}
+    renamed = replace(whole, splits=[names[split] for split in whole.splits])
+    parts = renamed.split("mine"), renamed.split("to choose")
+    CaptionEditor.fit(sae, *parts, steps=2, length_exponent=0, memory="none", form="gated").save(tmp_path / "e")
+    editor = CaptionEditor.load(tmp_path / "e")
+    assert editor.fitted_on == {"mine", "to choose"}
+    for split, known in (("mine", True), ("to choose", True), ("new", False)):
+        notes = evaluate_editor(renamed, editor, split)[1].warnings
+        assert any("images were fitted or chosen on" in note for note in notes) == known, split
+
+
 def test_without_a_validation_set_it_is_chosen_on_a_part_of_what_is_remembered(whole, editor):
     scores, said = evaluate_editor(whole.test, editor)
     assert list(scores) == ALL

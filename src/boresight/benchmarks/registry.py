@@ -90,7 +90,11 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
     _require_folder(name, job, subject, data)
     result = benchmark.run(job)
     scores, undefined = defined(result.scores)
-    facts = {**result.facts, **({"not defined on these data": ", ".join(undefined)} if undefined else {})}
+    facts = {
+        **_fitted(job),
+        **result.facts,
+        **({"not defined on these data": ", ".join(undefined)} if undefined else {}),
+    }
     run = BenchmarkRun(
         benchmark=name,
         title=benchmark.title,
@@ -107,6 +111,16 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
         say(str(run))  # hours of work
         raise
     return run
+
+
+def _fitted(job: BenchmarkJob) -> dict[str, str]:
+    """Of a collection's split that the editor was fitted or chosen on."""
+    if job.editor is None or not isinstance(job.data, Collection):
+        return {}
+    known = sorted(set(job.data.splits) & job.editor.fitted_on)
+    if not known:
+        return {}
+    return {"warning": f"the editor was fitted or chosen on '{', '.join(known)}'; if on these images, test on others"}
 
 
 def require_options(name: str, given: Mapping[str, Any]) -> None:

@@ -178,7 +178,7 @@ def run_retrieval(
         scorers: dict[str, Scorer] = {PLAIN: PlainScorer(pick_device(job.device))}
     else:
         alternatives = untrained_alternatives(job.editor, job.bank, device=job.device)
-        fitted = [] if job.bank is None else fitted_parts(job.bank)
+        fitted = [] if job.bank is None else fitted_parts(job.editor, job.bank)
         results, said = judge_editor(parts, job.editor, alternatives, fitted=fitted)
         scorers = {**alternatives.scorers, EDITED: job.editor}
     facts = {"galleries": f"{len(parts)} of {len(parts[0]):,} images, their mean"} if len(parts) > 1 else {}

@@ -40,7 +40,7 @@ class Demo:
         from boresight.progress import say
 
         started = time.monotonic()
-        encoder = open_encoder(self.encoder, device=self.device, dtype="auto")
+        encoder = open_encoder(self.encoder, device=self.device, dtype="auto", of=self.collection)
         collection = self._collection()
         job = run_job(
             encoder,

@@ -41,7 +41,7 @@ class Embed:
 
     def run(self) -> None:
         """Embed, and say how much."""
-        from boresight.cli.sources import open_collection, open_encoder
+        from boresight.cli.sources import open_collection, open_encoder, shipped_warning
         from boresight.embeddings import embed
 
         collection = open_collection(
@@ -54,7 +54,7 @@ class Embed:
             id_column=self.id_column,
             split_column=self.split_column,
         )
-        encoder = open_encoder(self.encoder, device=self.device, dtype=self.dtype)
+        encoder = open_encoder(self.encoder, device=self.device, dtype=self.dtype, of=self.collection)
         embeddings = embed(
             encoder,
             collection,
@@ -65,3 +65,5 @@ class Embed:
             long_text=self.long_text,
         )
         print(f"{len(embeddings)} images and {len(embeddings.owners)} captions, {embeddings.width} wide: {self.out}")
+        if self.encoder is None and (warning := shipped_warning(embeddings, "")):
+            print(f"Warning: {warning}")

@@ -101,7 +101,7 @@ class Evaluate:
             raise InputError(f"There is no folder {data}; pass the one that holds the files of {self.what}.")
         out = self.out or Path("runs") / self.what
         return BenchmarkJob(
-            encoder=open_encoder(self.model, device=self.device, dtype=self.dtype),
+            encoder=open_encoder(self.model, device=self.device, dtype=self.dtype, of=self.data, option="--model"),
             data=data,
             out=out,
             editor=None if self.editor is None else CaptionEditor.load(self.editor),
@@ -111,6 +111,7 @@ class Evaluate:
         )
 
     def _on_embeddings(self) -> None:
+        from boresight.cli.sources import shipped_warning
         from boresight.editing import CaptionEditor
         from boresight.embeddings import Embeddings
         from boresight.errors import InputError
@@ -130,6 +131,8 @@ class Evaluate:
             results, verdict = evaluate_editor(embeddings, editor, self.split, bank=bank, device=self.device)
         for name, result in results.items():
             print(f"{name}, split '{self.split}'\n{result}")
+        if warning := shipped_warning(embeddings, self.split):
+            print(f"\nWarning: {warning}")
         figures: dict[str, Any] = {name: result.to_dict() for name, result in results.items()}
         if missing := embeddings.split(self.split).left_out:
             figures["left out"] = missing

@@ -65,7 +65,9 @@ class Explain:
                 raise InputError("--shown is a form of an editor; pass --editor too.")
             editor = editor.shown
         options = {} if self.layer is None else {"layer": self.layer}
-        encoder = open_encoder(self.encoder, device=self.device, dtype=self.dtype)
+        # An editor of another encoder refuses it, so with one nothing is silent.
+        of = str(self.csv or self.pair[0]) if editor is None else None
+        encoder = open_encoder(self.encoder, device=self.device, dtype=self.dtype, of=of)
         settings: dict[str, Any] = {
             "method": self.method,
             "target": self.target,

@@ -74,7 +74,7 @@ class Pretrain:
         for given, written in ((self.model, self.out / MODEL), (self.captioner_from, self.out / CAPTIONER)):
             if given is not None and Path(given).resolve() == written.resolve():
                 raise InputError(f"{given} is what this training would write over; choose another --out.")
-        encoder = open_encoder(self.model, device="cpu", dtype="float32")
+        encoder = open_encoder(self.model, device="cpu", dtype="float32", of=self.data, option="--model")
         if not isinstance(encoder, TransformersEncoder):
             raise InputError(f"{self.model} is no transformers model; pass a Hugging Face CLIP or SigLIP checkpoint.")
         if rank() == 0:

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from boresight.data import Collection
+    from boresight.embeddings import Embeddings
     from boresight.encoders import Encoder
+
+BUILT_IN = ("emoji", "scenes")
+SHIPPED = "the small model that ships with boresight. It knows emoji and simple scenes; on photographs it is at chance."
+COMMON = "openai/clip-vit-base-patch32"
 
 
 def open_collection(source: str, **options: Any) -> Collection:
@@ -16,7 +21,7 @@ def open_collection(source: str, **options: Any) -> Collection:
     from boresight.progress import say
 
     given = [name for name, value in options.items() if value is not None and name != "on_error"]
-    if source in ("emoji", "scenes") and given:
+    if source in BUILT_IN and given:
         raise InputError(f"'{source}' comes with all that belongs to it; leave --{given[0].replace('_', '-')} out.")
     if source == "emoji":
         return load_emoji()
@@ -29,9 +34,30 @@ def open_collection(source: str, **options: Any) -> Collection:
     return collection
 
 
-def open_encoder(name: str | None, *, device: str | None, dtype: str) -> Encoder:
-    """The encoder of this name, or the small CLIP that ships with boresight."""
+def open_encoder(
+    name: str | None, *, device: str | None, dtype: str, of: str | None = None, option: str = "--encoder"
+) -> Encoder:
+    """The encoder of this name, or the small CLIP that ships with boresight.
+
+    Args:
+        of: what is to be encoded; it is said where that is the user's own and no encoder was named by `option`.
+    """
     from boresight.encoders import load_encoder
     from boresight.models import default_model_path
+    from boresight.progress import say
 
+    if name is None and of is not None and of not in BUILT_IN:
+        say(f"No {option} was named for {of}, so it is seen through {SHIPPED} Name one: {option} {COMMON}.")
     return load_encoder(name or str(default_model_path()), device=device, dtype=dtype)
+
+
+def shipped_warning(embeddings: Embeddings, split: str) -> str | None:
+    """A sentence where the model that ships with boresight made embeddings of what it does not know, or learnt on."""
+    from boresight.encoders.model_files import file_fingerprint
+    from boresight.models import default_model_path
+
+    if embeddings.manifest.get("encoder_fingerprint") != file_fingerprint(default_model_path()):
+        return None
+    if embeddings.name not in BUILT_IN:
+        return f"These embeddings are by {SHIPPED} Embed with another: boresight embed --encoder {COMMON}."
+    return f"The model was trained on the split '{split}'; test on others." if split == "encoder" else None

@@ -32,7 +32,7 @@ from boresight.storage import as_said, fingerprint, load_artefact, save_artefact
 if TYPE_CHECKING:
     from boresight.encoders.protocol import Encoder
 
-_KEPT = ("encoder", "encoder_fingerprint", "options", "history", "tried")
+_KEPT = ("encoder", "encoder_fingerprint", "options", "history", "tried", "fitted_on")
 
 
 class CaptionEditor(EditModel):
@@ -40,7 +40,8 @@ class CaptionEditor(EditModel):
 
     Attributes:
         manifest: what it was fitted on and how: `encoder`, `encoder_fingerprint`, `options`, `history` and
-            `tried`, the sum of recalls on validation of each form, length exponent and memory tried.
+            `tried`, the sum of recalls on validation of each form, length exponent and memory tried; `fitted_on`, the
+            splits of the images that it was fitted and chosen on.
         words: of captions, so that an attribute can be named by a phrase (`boresight.editing.attributes`); None until
             they are given, and not kept in a folder.
 
@@ -119,12 +120,18 @@ class CaptionEditor(EditModel):
             f"{editor.config.form} {editor.config.length_exponent:g} {editor.config.memory}": recalls
             for editor, recalls in zip(editors, reached, strict=True)
         }
+        best.manifest["fitted_on"] = sorted({*train.splits, *validation.splits})
         return best
 
     def __repr__(self) -> str:
         remembered = 0 if self.memory is None else len(self.memory.images)
         of_config = {"form": repr(self.config.form), "mask": repr(self.config.mask), "text": repr(self.config.text)}
         return spelled(self, {**of_config, "memory": f"{remembered:,} pairs", "sae": repr(self.sae)})
+
+    @property
+    def fitted_on(self) -> frozenset[str]:
+        """Names of the splits of the images that it was fitted and chosen on."""
+        return frozenset(self.manifest.get("fitted_on", ("train", "validation")))
 
     @property
     def fingerprint(self) -> str:

@@ -169,7 +169,7 @@ def evaluate_editor(
     test, known = embeddings.split(split), [embeddings] if bank is None else [embeddings, checked_bank(bank)]
     editor.require_same_encoder(test)
     alternatives = untrained_alternatives(editor, known[-1], device=device)
-    scores, said = judge_editor([test], editor, alternatives, fitted=fitted_parts(*known))
+    scores, said = judge_editor([test], editor, alternatives, fitted=fitted_parts(editor, *known))
     return {name: of_one for name, (of_one,) in scores.items()}, said
 
 
@@ -183,6 +183,7 @@ def checked_bank(bank: Embeddings) -> Embeddings:
     return bank
 
 
-def fitted_parts(*known: Embeddings) -> list[Embeddings]:
-    """The splits that are for fitting and choosing."""
-    return [part.split(name) for part in known for name in ("train", "validation") if name in part.splits]
+def fitted_parts(editor: CaptionEditor, *known: Embeddings) -> list[Embeddings]:
+    """The splits that are for fitting and choosing, and those that the editor says were."""
+    names = sorted({"train", "validation"} | editor.fitted_on)
+    return [part.split(name) for part in known for name in names if name in part.splits]
