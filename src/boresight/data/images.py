@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from boresight.data import dicom
 from boresight.data.grey import eight_bits, range_of
 from boresight.errors import ArtefactError, InputError
 
@@ -36,9 +37,9 @@ class UnusablePicture(InputError):
 
 @functools.cache
 def suffixes() -> frozenset[str]:
-    """Those of the formats that Pillow draws, with their dot; a plugin counts if it was there at the first call."""
+    """Of DICOM, and of what Pillow draws, with their dot; a plugin of its counts if it was there at the first call."""
     known = Image.registered_extensions().items()
-    return frozenset(suffix for suffix, name in known if name not in _NOT_PICTURES)
+    return dicom.SUFFIXES | {suffix for suffix, name in known if name not in _NOT_PICTURES}
 
 
 def is_picture(name: str) -> bool:
@@ -67,8 +68,8 @@ def decode(source: Mapping[str, Any], label: str) -> Image.Image:
 
 
 def decode_bytes(data: bytes) -> Image.Image:
-    """As `decode`, from the bytes of a file; raises whatever Pillow raises on damaged ones."""
-    return to_rgb(Image.open(io.BytesIO(data)))
+    """As `decode`, from the bytes of a file; raises whatever Pillow or pydicom raises on damaged ones."""
+    return to_rgb(dicom.draw_dicom(data) if dicom.is_dicom(data) else Image.open(io.BytesIO(data)))
 
 
 def open_picture(source: Image.Image | str | os.PathLike[str]) -> Image.Image:
