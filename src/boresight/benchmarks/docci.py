@@ -6,9 +6,15 @@ from collections.abc import Iterator
 from functools import partial
 
 from boresight.benchmarks.files import PublishedFiles, with_annotations
-from boresight.benchmarks.retrieval import PublishedRetrieval, Split, captioned, from_rows, sentence_rows
+from boresight.benchmarks.retrieval import (
+    PublishedRetrieval,
+    Split,
+    captioned,
+    flair_sentences,
+    from_rows,
+    sentence_rows,
+)
 from boresight.data.rows import SourceRow
-from boresight.data.sentences import sentences
 
 SOURCE = "https://google.github.io/docci/#downloads"
 _PICTURES = ("images", "test_images", "")
@@ -16,7 +22,7 @@ _PICTURES = ("images", "test_images", "")
 
 @from_rows
 def read_test(files: PublishedFiles, split: Split | None = None) -> Iterator[SourceRow]:
-    """The test images; with `split` by sentence, as FLAIR has published them where its file is there."""
+    """The test images; with `split` by sentence, from the file that FLAIR has published where it is there."""
     if split is not None and (rows := sentence_rows(files)):
         yield from rows
         return
@@ -32,7 +38,7 @@ SETS = (
         "docci-sentences",
         "DOCCI test, sentence-split",
         SOURCE,
-        partial(read_test, split=sentences),
+        partial(read_test, split=flair_sentences),
         _PICTURES,
         (5000, None),
     ),

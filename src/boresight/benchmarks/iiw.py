@@ -6,9 +6,15 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from boresight.benchmarks.files import PublishedFiles
-from boresight.benchmarks.retrieval import PublishedRetrieval, Split, captioned, from_rows, sentence_rows
+from boresight.benchmarks.retrieval import (
+    PublishedRetrieval,
+    Split,
+    captioned,
+    flair_sentences,
+    from_rows,
+    sentence_rows,
+)
 from boresight.data.rows import SourceRow
-from boresight.data.sentences import sentences
 
 SOURCE = "https://github.com/google/imageinwords/tree/main/datasets"
 _PICTURES = (
@@ -28,7 +34,7 @@ _PICTURES = (
 def read_parts(files: PublishedFiles, parts: Sequence[str], split: Split | None = None) -> Iterator[SourceRow]:
     """The human captions of `parts`, folders of its repository.
 
-    With `split` by sentence; for all three parts as FLAIR has published them where its file is there.
+    With `split` by sentence; for all three parts from the file that FLAIR has published, where it is there.
     """
     if split is not None and len(parts) > 1 and (rows := sentence_rows(files, "finegrained_annotations.json")):
         yield from rows
@@ -41,11 +47,13 @@ def read_parts(files: PublishedFiles, parts: Sequence[str], split: Split | None 
             yield captioned(name.removesuffix(".jpg") + ".jpg", files.text(row, "IIW", where), where, split)
 
 
-def _whole_and_split(name: str, title: str, images: int, *parts: str) -> list[PublishedRetrieval]:
-    whole, split = partial(read_parts, parts=parts), partial(read_parts, parts=parts, split=sentences)
+def _whole_and_split(
+    name: str, title: str, images: int, *parts: str, pieces: int | None = None
+) -> list[PublishedRetrieval]:
+    whole, split = partial(read_parts, parts=parts), partial(read_parts, parts=parts, split=flair_sentences)
     return [
         PublishedRetrieval(name, f"{title}, whole captions", SOURCE, whole, _PICTURES, (images, images)),
-        PublishedRetrieval(f"{name}-sentences", f"{title}, sentence-split", SOURCE, split, _PICTURES, (images, None)),
+        PublishedRetrieval(f"{name}-sentences", f"{title}, sentence-split", SOURCE, split, _PICTURES, (images, pieces)),
     ]
 
 
@@ -53,5 +61,5 @@ SETS = (
     *_whole_and_split("iiw-400", "IIW-400", 400, "IIW-400"),
     *_whole_and_split("iiw-dci", "IIW's DCI-Test", 112, "DCI_Test"),
     *_whole_and_split("iiw-docci", "IIW's DOCCI-Test", 100, "DOCCI_Test"),
-    *_whole_and_split("iiw", "IIW, all 612 images", 612, "IIW-400", "DCI_Test", "DOCCI_Test"),
+    *_whole_and_split("iiw", "IIW, all 612 images", 612, "IIW-400", "DCI_Test", "DOCCI_Test", pieces=6204),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -139,6 +140,14 @@ def flair_rows(files: PublishedFiles, file: Path) -> Iterator[SourceRow]:
     for number, entry in enumerate(entries):
         where = f"annotation {number} of {file}"
         yield captioned(files.text(entry, "image", where), files.text(entry, "caption", where), where, whole=False)
+
+
+def flair_sentences(text: str) -> list[str]:
+    """A caption cut as FLAIR did for its published sentences: at every full stop and new line, these left out.
+
+    Decimals, abbreviations and initials are cut through ("2.5", "Dr."), and pieces of one or two characters dropped.
+    """
+    return [piece for piece in map(str.strip, re.split(r"[.\n]", text)) if len(piece) > 2]
 
 
 def sentence_rows(files: PublishedFiles, *names: str) -> Iterator[SourceRow] | None:

@@ -19,7 +19,10 @@ _READ = 1 << 20  # characters
 
 @from_rows
 def read_first(files: PublishedFiles, count: int) -> Iterator[SourceRow]:
-    """The first `count` entries; newlines become spaces, as all who report numbers on it do."""
+    """The first `count` entries, newlines as spaces, as Long-CLIP reads them.
+
+    FLAIR and LoTLIP cut captions at every full stop and new line and join the pieces by ". " ("2.5" becomes "2. 5").
+    """
     file = files.find("share4v_sam_10k.json", "share-captioner_coco_lcs_sam_1246k_1107.json")
     for number, entry in enumerate(islice(entries(files, file), count)):
         where = f"entry {number} of {file}"

@@ -21,7 +21,13 @@ _OPENERS = _words(
     " above below behind beside beneath near next over under between around while although overall one two several"
     " some many each both another other no all additionally also however"
 )
-_MARKS = re.compile(r"[.!?…]+(?:[ \t]+[.!?…]+(?=\s|$))*[\"'”’»)\]}*_]*|[。！？]+[」』”’）]*|[\r\n]+")
+# Signs that do nothing but end sentences: of Chinese and Japanese; Arabic and Urdu; the scripts of India; Armenian;
+# Ethiopic; Burmese; Khmer; Tibetan; Mongolian; Cree; and double marks.
+_ALWAYS = "。｡！？؟۔।॥։።፧။។៕།༎᠃᠉᙮‼⁇⁈⁉‽"
+_CLOSERS = r"\"'”’»)\]}*_」』）"
+_MARKS = re.compile(
+    rf"[.!?…]+(?:[ \t]+[.!?…]+(?=\s|$))*[\"'”’»)\]}}*_]*|[{_ALWAYS}][{_ALWAYS}.!?…]*[{_CLOSERS}]*|[\r\n]+"
+)
 _LAST_WORD = re.compile(r"[^\s(\[{\"'“‘«]+$")
 _NEXT_WORD = re.compile(r"[\s\"'“‘«(\[{*_]*(\w+)")
 
@@ -30,7 +36,7 @@ def sentences(text: str) -> list[str]:
     """The sentences of a text, each with its mark; but for white space between them, joined they are the text.
 
     A sentence ends at a run of . ! ? … with the quotes and brackets that close behind it, at a new line, and at the
-    full stops of Chinese and Japanese. It does not end
+    marks of other scripts, such as 。 and ؟ and the danda of Hindi. It does not end
 
     - inside a word or number: "3.5", "example.com", "U.S."; only "sky.The", a small letter before the mark and a
       capital behind it, is taken for a forgotten space;
@@ -56,7 +62,7 @@ def _ends(text: str, start: int, mark: re.Match[str]) -> bool:
     # A word or two on each side decide; whole texts would make this quadratic.
     before, after = text[max(start, mark.start() - 80) : mark.start()], text[mark.end() : mark.end() + 40]
     sign = mark[0]
-    if sign[0] in "\r\n。！？":
+    if sign[0] in "\r\n" + _ALWAYS:
         return bool(before.strip())
     words = before.strip()
     if not re.search(r"\w", words) or (words.isdecimal() and sign == "." and after[:1].isspace()):
