@@ -30,7 +30,7 @@ from boresight.training.shards import CollectionRows
 from tiny_editor import TINY_EDITOR
 
 EVIL = "<script>alert(1)</script>\n</pre>"
-LONGEST = 420
+LONGEST = 500
 
 
 @pytest.fixture(scope="module")

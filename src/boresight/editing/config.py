@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from boresight.errors import InputError, require_choice
 
 Form = Literal["gated", "residual", "reconstruct", "raw", "plain"]
-MaskKind = Literal["bilinear", "mlp", "ones"]
+MaskKind = Literal["bilinear", "mlp", "ones", "own"]
 TextKind = Literal["finetuned", "frozen"]
 MemoryKind = Literal["none", "text", "both"]
 Teacher = Literal["presence", "contrast"]
@@ -51,7 +51,8 @@ class EditorConfig:
             'residual' is x - D((1-m)*z); 'reconstruct' is D(m*z) + b, TEVI's (arXiv 2606.07451), plus the move if
             there was one; 'raw' is r * x, the opponent without an autoencoder, after SmartCLIP (arXiv
             2507.22264); 'plain' is x, the opponent without an edit.
-        mask: network of m, see `boresight.editing.masks`; 'raw' and 'plain' have none of these.
+        mask: network of m, see `boresight.editing.masks`; 'own' is a callable that is passed beside this; 'raw' and
+            'plain' have none of these.
         teacher: what the mask learns from. 'presence', ours: which latents of the matching image a caption tells
             (`boresight.editing.presence`); the edit then has a learnt strength s and level v, and x - D((1-m)*z) is
             x - s D z + s D(m * a) with a = (1 - v) z + v min(2 z, z_usual). 'contrast' (TEVI, as we read it): InfoNCE
@@ -85,6 +86,8 @@ class EditorConfig:
                 raise InputError(f"There is no {name} '{getattr(self, name)}'; choose one of {choices}.")
         if not 0 <= self.length_exponent <= 1:
             raise InputError(f"length_exponent is {self.length_exponent}; choose between 0 (undivided) and 1 (cosine).")
+        if self.taught and self.mask == "own":
+            raise InputError("A mask of your own says itself what it keeps; choose teacher='contrast'.")
         if self.taught and self.form == "reconstruct":
             raise InputError("The form 'reconstruct' has no strength of the edit; choose teacher='contrast'.")
 
@@ -196,7 +199,7 @@ class EditorFit(EditorOptions):
     @property
     def shows(self) -> bool:
         """Whether the editor gets a form that shows: a mask is taught what captions tell, whichever it scores by."""
-        of_latents = self.form in (None, "gated", "residual")
+        of_latents = self.form in (None, "gated", "residual") and self.mask != "own"
         return of_latents and (self.teacher == "presence" or (self.teacher is None and not self.sparsity))
 
     def candidates(self) -> list[EditorConfig]:

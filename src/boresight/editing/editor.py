@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,7 @@ from boresight.brief import spelled
 from boresight.device import pick_device
 from boresight.editing import attributes, training
 from boresight.editing.attributes import Values, Words
-from boresight.editing.config import EditorConfig, EditorFit
+from boresight.editing.config import EditorConfig, EditorFit, MaskKind
 from boresight.editing.explanation import Explanation, explain_edit
 from boresight.editing.masks import HardMask, OnesMask, RandomMask, log_odds, make_mask
 from boresight.editing.memory import Memory
@@ -57,8 +57,16 @@ class CaptionEditor(EditModel):
 
     sae: SparseAutoencoder
 
-    def __init__(self, sae: SparseAutoencoder, config: EditorConfig, manifest: Mapping[str, Any] | None = None) -> None:
-        super().__init__(sae, config)
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        config: EditorConfig,
+        manifest: Mapping[str, Any] | None = None,
+        *,
+        mask: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """An untrained editor: open masks, or a `mask` of your own, and a head that is the identity."""
+        super().__init__(sae, config, mask=mask)
         self.manifest = dict(manifest or {})
         self.words: Words | None = None
 
@@ -71,6 +79,7 @@ class CaptionEditor(EditModel):
         *,
         config: EditorFit | None = None,
         device: str | torch.device | None = None,
+        mask: MaskKind | Callable[[Tensor], Tensor] | None = None,
         **options: Any,
     ) -> CaptionEditor:
         """An editor trained by InfoNCE over the whole B x B matrix of exact scores, chosen on validation.
@@ -85,16 +94,23 @@ class CaptionEditor(EditModel):
             validation: other images with captions; left out, `train` holds the splits 'train' and 'validation'.
             config: how to fit; left out, the defaults of `EditorFit`.
             device: where to train and stay; the best one present if left out.
+            mask: the kind of mask, or a callable of yours: texts (T, d) float32 of unit length -> (T, n_latents) in
+                [0, 1]. Of a module, parameters that ask for gradients are trained with the rest, in a copy.
             options: fields of `EditorFit` by name, in place of those of `config`.
 
         Example:
             CaptionEditor.fit(sae, train, validation, form="reconstruct", seed=1)  # the paper's form
+
+        What is returned asks for no gradients; call `requires_grad_(True)` to train it on in a loop of your own.
 
         Raises:
             InputError: fewer than 2 images with captions, an empty validation set or one that shares images with
                 training, options that do not fit or that there are not.
             ArtefactError: embeddings of another encoder or width than the autoencoder's.
         """
+        own = None if mask is None or isinstance(mask, str) else mask
+        if mask is not None:
+            options["mask"] = "own" if own is not None else mask
         config = with_options(config or EditorFit(), options)
         if validation is None:
             train, validation = train.train, train.validation
@@ -107,7 +123,8 @@ class CaptionEditor(EditModel):
         reached = []
         candidates = config.candidates()
         for number, candidate in enumerate(candidates, start=1):
-            editor = cls(frozen, candidate, encoder_of(train))
+            copied = copy.deepcopy(own) if isinstance(own, torch.nn.Module) else own
+            editor = cls(frozen, candidate, encoder_of(train), mask=copied)
             editor.manifest["options"] = config.of_training()
             if taught is not None:
                 editor._learnt_before(*taught)
@@ -121,7 +138,7 @@ class CaptionEditor(EditModel):
             for editor, recalls in zip(editors, reached, strict=True)
         }
         best.manifest["fitted_on"] = sorted({*train.splits, *validation.splits})
-        return best
+        return best.requires_grad_(False)
 
     def __repr__(self) -> str:
         remembered = 0 if self.memory is None else len(self.memory.images)
@@ -284,7 +301,8 @@ class CaptionEditor(EditModel):
         self.usual = usual
 
     def _twin(self, config: EditorConfig) -> CaptionEditor:
-        twin = CaptionEditor(self.sae, config, self.manifest)
+        twin = CaptionEditor(self.sae, replace(config, mask="ones"), self.manifest)
+        twin.config = config
         for name in ("head_map", "head_bias", "memory", "mask_network", "taught_network", "gate_network"):
             setattr(twin, name, getattr(self, name))
         twin.dials, twin.usual, twin.words = self.dials, self.usual, self.words
@@ -304,17 +322,28 @@ class CaptionEditor(EditModel):
         save_artefact(folder, "editor", self.state_dict(), {**self.manifest, **parts})
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device | None = "cpu") -> CaptionEditor:
-        """Read a folder written by `save`. Raises ArtefactError when it is none, torn, altered or of an old format."""
+    def load(
+        cls,
+        folder: str | Path,
+        device: str | torch.device | None = "cpu",
+        *,
+        mask: Callable[[Tensor], Tensor] | None = None,
+    ) -> CaptionEditor:
+        """Read a folder written by `save`. mask: the callable, of an editor that was made with one of your own.
+
+        Raises ArtefactError when it is none, torn, altered or of an old format, and InputError without its mask.
+        """
         tensors, manifest = load_artefact(folder, "editor")
+        if mask is None and manifest.get("config", {}).get("mask") == "own":
+            raise InputError(f"{folder} was saved without its mask, one of your own; pass the callable as `mask`.")
         with as_said(folder):
             sae = SparseAutoencoder.of_manifest(manifest["sae"])
             kept = {key: manifest[key] for key in _KEPT if key in manifest}
-            editor = cls(sae, EditorConfig(**manifest["config"]), kept)
+            editor = cls(sae, EditorConfig(**manifest["config"]), kept, mask=mask)
             if editor.memory is not None:
                 ids = manifest.get("remembered", ())
                 editor.memory = Memory(tensors["memory.images"], tensors["memory.texts"], ids)
             if any(name.startswith("taught_network.") for name in tensors):
                 editor.taught_network = make_mask(editor.config.mask, sae.directions, taught=True)
             editor.load_state_dict(tensors)
-        return editor.to(pick_device(device))
+        return editor.requires_grad_(False).to(pick_device(device))

@@ -17,17 +17,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
 
-from boresight.brief import spelled
+from boresight.brief import Brief, spelled
 from boresight.editing.choosing import choosing_sample, recalls
 from boresight.editing.config import Correction, CorrectionMethod
 from boresight.editing.memory import remember
-from boresight.editing.scorer import PairScorer, PreparedImages, PreparedTexts, Scorer
+from boresight.editing.scorer import PairScorer, Prepared, Scorer, less_bias
 from boresight.errors import InputError
 from boresight.recall import Counts, count_image_to_text, count_text_to_image
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from boresight.embeddings import Embeddings
     from boresight.encoders import Encoder
 
-Side = TypeVar("Side", PreparedImages, PreparedTexts)
 BANK = 4096
 METHODS: tuple[CorrectionMethod, ...] = get_args(CorrectionMethod)
 SHARES: dict[CorrectionMethod, Sequence[float]] = {"nnn": (0.25, 0.5, 0.75, 1.0, 1.25), "sinkhorn": (1.0,)}
@@ -56,19 +55,19 @@ def bank_rows(count: int) -> Tensor:
 class Bank:
     """R pairs, each side as a scorer prepares it, uncorrected. score: (images, texts) -> (N, T), as of a `Scorer`."""
 
-    score: Callable[[PreparedImages, PreparedTexts], Tensor]
-    images: PreparedImages
-    texts: PreparedTexts
+    score: Callable[[Prepared, Prepared], Tensor]
+    images: Prepared
+    texts: Prepared
     _potentials: dict[float, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def of_images(self, images: PreparedImages, method: CorrectionMethod, reaches: Sequence[float]) -> Tensor:
+    def of_images(self, images: Prepared, method: CorrectionMethod, reaches: Sequence[float]) -> Tensor:
         """(N, len(reaches)) b of prepared images, for a share of 1.
 
         Raises InputError where a reach of 'nnn' is beyond the size of the bank.
         """
         return self._read(lambda rows: self.score(images[rows], self.texts), len(images), method, reaches, 1)
 
-    def of_texts(self, texts: PreparedTexts, method: CorrectionMethod, reaches: Sequence[float]) -> Tensor:
+    def of_texts(self, texts: Prepared, method: CorrectionMethod, reaches: Sequence[float]) -> Tensor:
         """(T, len(reaches)) c of prepared captions, for a share of 1. Raises as `of_images` does."""
         return self._read(lambda rows: self.score(self.images, texts[rows]).t(), len(texts), method, reaches, 0)
 
@@ -84,11 +83,12 @@ class Bank:
         size = len(self.images)
         if method == "nnn" and max(reaches) > size:
             raise InputError(f"The bank has {size} pairs and {max(reaches):g} neighbours are asked for; choose fewer.")
-        out = torch.empty(count, len(reaches), device=self.images.base.device)
+        out = torch.empty(count, len(reaches))
         block = max(1, _SCORES // max(1, size))
         for start in range(0, count, block):
             rows = slice(start, start + block)
             scores = scores_of(rows)
+            out = out.to(scores.device)
             if method == "nnn":
                 means = scores.topk(int(max(reaches)), dim=1).values.cumsum(1)
                 for column, reach in enumerate(reaches):
@@ -209,25 +209,37 @@ class CorrectedScorer:
         """As the scorer does."""
         self.scorer.require_same_encoder(source)
 
-    def prepare_images(self, images: Tensor) -> PreparedImages:
+    def prepare_images(self, images: Tensor) -> Corrected:
         """images: (N, d)."""
         prepared = self.scorer.prepare_images(images)
-        return with_bias(prepared, self.bank.of_images, self.image_rule)
+        return Corrected(prepared, bias_of(prepared, self.bank.of_images, self.image_rule))
 
-    def prepare_texts(self, texts: Tensor) -> PreparedTexts:
+    def prepare_texts(self, texts: Tensor) -> Corrected:
         """texts: (T, d)."""
         prepared = self.scorer.prepare_texts(texts)
-        return with_bias(prepared, self.bank.of_texts, self.text_rule)
+        return Corrected(prepared, bias_of(prepared, self.bank.of_texts, self.text_rule))
 
-    def score_prepared(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
+    def score_prepared(self, images: Corrected, texts: Corrected) -> Tensor:
         """(N, T), corrected."""
-        return self.scorer.score_prepared(images, texts)
+        return less_bias(self.scorer.score_prepared(images.prepared, texts.prepared), images.bias, texts.bias)
 
 
-def with_bias(
-    prepared: Side, of_side: Callable[[Side, CorrectionMethod, Sequence[float]], Tensor], rule: Correction
-) -> Side:
-    """Prepared images or captions, with what the rule takes off their scores."""
-    if rule.share == 0:
-        return prepared
-    return replace(prepared, bias=rule.share * of_side(prepared, rule.method, [rule.reach])[:, 0])
+@dataclass(frozen=True, repr=False)
+class Corrected(Brief):
+    """One side as the scorer prepares it, and (rows,) float32 what is taken off its scores; None where nothing is."""
+
+    prepared: Prepared
+    bias: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.prepared)
+
+    def __getitem__(self, rows: slice | Tensor) -> Corrected:
+        return Corrected(self.prepared[rows], None if self.bias is None else self.bias[rows])
+
+
+def bias_of(
+    prepared: Prepared, of_side: Callable[[Prepared, CorrectionMethod, Sequence[float]], Tensor], rule: Correction
+) -> Tensor | None:
+    """(rows,) what the rule takes off the scores of prepared images or captions; None where that is nothing."""
+    return None if rule.share == 0 else rule.share * of_side(prepared, rule.method, [rule.reach])[:, 0]

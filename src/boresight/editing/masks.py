@@ -1,7 +1,8 @@
 """Mask networks: what a caption keeps of an image's latents.
 
 Use 'bilinear' with few captions to learn from, 'mlp' for the paper's reading, 'ones' to drop nothing.
-Every mask is a module `forward(texts (T, d) unit length) -> (T, n)` in [0, 1]. TEVI (arXiv 2606.07451)
+Every mask is a module `forward(texts (T, d) unit length) -> (T, n)` in [0, 1]; `OwnMask` makes one of a callable of
+yours. TEVI (arXiv 2606.07451)
 reads the mask off the caption with an MLP and a sigmoid; its widths are not known here, so they are our choice, and
 so are all the other masks.
 
@@ -12,7 +13,7 @@ so an untrained editor keeps everything. Training begins from `start(seed)`, a l
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
 from boresight.editing.config import MaskKind
+from boresight.errors import InputError
 from boresight.seeds import generator
 
 OPEN = 20.0  # log-odds at which the sigmoid is exactly 1 in float32
@@ -136,6 +138,30 @@ class OnesMask(nn.Module):
         return texts.new_ones(len(texts), self.n_latents)
 
 
+class OwnMask(nn.Module):
+    """A callable of the user's, texts (T, d) float32 of unit length -> (T, n) in [0, 1], as a mask."""
+
+    def __init__(self, mask: Callable[[Tensor], Tensor], n_latents: int) -> None:
+        super().__init__()
+        self.mask, self.n_latents = mask, n_latents
+
+    def logits(self, texts: Tensor) -> Tensor:
+        """(T, n) log-odds of the mask. texts: (T, d), unit."""
+        return torch.logit(self(texts)).clamp(-OPEN, OPEN)
+
+    def forward(self, texts: Tensor) -> Tensor:
+        """(T, n) in [0, 1]. texts: (T, d), unit. Raises InputError for anything else that the callable gives."""
+        kept = self.mask(texts)
+        wanted = (len(texts), self.n_latents)
+        if not isinstance(kept, Tensor) or kept.shape != wanted:
+            given = f"a tensor {tuple(kept.shape)}" if isinstance(kept, Tensor) else f"a {type(kept).__name__}"
+            raise InputError(f"The mask gave {given} of {len(texts)} captions; a tensor {wanted} is needed.")
+        kept = kept.to(device=texts.device, dtype=texts.dtype)
+        if not bool(((kept >= 0) & (kept <= 1)).all()):
+            raise InputError("The mask gave a value outside [0, 1], or NaN; end it with .sigmoid() or .clamp(0, 1).")
+        return kept
+
+
 class RandomMask(nn.Module):
     """Control of equal density: another mask with its latents permuted, each caption in its own way.
 
@@ -176,8 +202,17 @@ class HardMask(nn.Module):
         return (self.mask(texts) >= HALF).float()
 
 
-def make_mask(kind: MaskKind, directions: Tensor, *, taught: bool = False) -> Any:
-    """A mask network in its open state, on the device of the directions (n, d)."""
+def make_mask(
+    kind: MaskKind, directions: Tensor, *, taught: bool = False, own: Callable[[Tensor], Tensor] | None = None
+) -> Any:
+    """A mask network in its open state, on the device of the directions (n, d); of kind 'own' the callable itself.
+
+    Raises InputError for 'own' without a callable.
+    """
+    if kind == "own":
+        if not callable(own):
+            raise InputError("The mask 'own' is a callable of yours; pass it as `mask`.")
+        return OwnMask(own, len(directions)).to(directions.device)
     if kind == "ones":
         return OnesMask(directions.shape[0])
     mask = BilinearMask(directions) if kind == "bilinear" else MlpMask(directions.shape[1], directions.shape[0])

@@ -16,6 +16,8 @@ together.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from torch.nn import functional as F
 
 from boresight.editing import scoring
 from boresight.editing.config import EditorConfig
-from boresight.editing.hubness import Bank, bank_rows, with_bias
+from boresight.editing.hubness import Bank, bank_rows, bias_of
 from boresight.editing.masks import GATE_START, OPEN, BilinearMask, make_mask
 from boresight.editing.memory import Memory, Neighbours
 from boresight.editing.scorer import PreparedImages, PreparedTexts, less_bias
@@ -82,14 +84,14 @@ class EditModel(nn.Module):
 
     usual: Tensor
 
-    def __init__(self, sae: SaeModel, config: EditorConfig) -> None:
+    def __init__(self, sae: SaeModel, config: EditorConfig, *, mask: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config if mask is None else replace(config, mask="own")
         self.sae = sae
         directions = sae.directions.detach()
         self.mask_network: Any = None
         if config.has_latents:
-            self.mask_network = make_mask(config.mask, directions, taught=config.taught)
+            self.mask_network = make_mask(config.mask, directions, taught=config.taught, own=mask)
         self.taught_network: Any = None
         self.gate_network: Any = BilinearMask(torch.eye(sae.width), GATE_START) if config.has_gate else None
         learns = config.text == "finetuned"
@@ -204,7 +206,7 @@ class EditModel(nn.Module):
         not simply the nearest: in training an image does not see itself.
         """
         prepared, rule = self._image_side(images, near), self.config.image_correction
-        return prepared if rule is None else with_bias(prepared, self.bank.of_images, rule)
+        return prepared if rule is None else replace(prepared, bias=bias_of(prepared, self.bank.of_images, rule))
 
     def _image_side(self, images: Tensor, near: Neighbours | None = None) -> PreparedImages:
         x = self._rows(images)
@@ -220,7 +222,7 @@ class EditModel(nn.Module):
         `near` is as for `prepare_images`.
         """
         prepared, rule = self._text_side(texts, near), self.config.text_correction
-        return prepared if rule is None else with_bias(prepared, self.bank.of_texts, rule)
+        return prepared if rule is None else replace(prepared, bias=bias_of(prepared, self.bank.of_texts, rule))
 
     def _text_side(self, texts: Tensor, near: Neighbours | None = None) -> PreparedTexts:
         unit = self._unit(texts)
@@ -242,7 +244,7 @@ class EditModel(nn.Module):
             scores = scoring.numerators(images.base, images.indices, images.values, texts.query, texts.latent_query)
         if self.config.divides:
             scores = scores / self.lengths(images, texts) ** self.config.length_exponent
-        return less_bias(scores, images, texts)
+        return less_bias(scores, images.bias, texts.bias)
 
     @property
     def bank(self) -> Bank:

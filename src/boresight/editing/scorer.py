@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -78,11 +78,15 @@ class PreparedTexts(Brief):
         return replace(self, **parts)
 
 
-def less_bias(scores: Tensor, images: PreparedImages, texts: PreparedTexts) -> Tensor:
-    """Scores (N, T) less the biases of their two sides, where there are any."""
-    if images.bias is not None:
-        scores = scores - images.bias.unsqueeze(1)
-    return scores if texts.bias is None else scores - texts.bias
+def less_bias(scores: Tensor, of_images: Tensor | None, of_texts: Tensor | None) -> Tensor:
+    """Scores (N, T) less the biases of their two sides, (N,) and (T,), where there are any."""
+    if of_images is not None:
+        scores = scores - of_images.unsqueeze(1)
+    return scores if of_texts is None else scores - of_texts
+
+
+Prepared = Any
+"""One side as a scorer prepares it: whatever has a length and takes slices of rows, a tensor too."""
 
 
 class PairScorer(Protocol):
@@ -90,28 +94,49 @@ class PairScorer(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it prepares and scores."""
+        """Where it prepares and scores: rows are moved there before they are passed. The CPU, unless a class says."""
+        return torch.device("cpu")
+
+    def prepare_images(self, images: Tensor) -> Prepared:
+        """images: (N, d)."""
         ...
 
-    def prepare_images(self, images: Tensor) -> PreparedImages:
-        """images: (N, d). O(N (d + k + k^2)) memory."""
+    def prepare_texts(self, texts: Tensor) -> Prepared:
+        """texts: (T, d), of a block of captions."""
         ...
 
-    def prepare_texts(self, texts: Tensor) -> PreparedTexts:
-        """texts: (T, d). O(T n_latents) memory: pass a block of captions."""
-        ...
-
-    def score_prepared(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
+    def score_prepared(self, images: Prepared, texts: Prepared) -> Tensor:
         """(N, T) float32."""
         ...
 
 
 class Scorer(PairScorer, Protocol):
-    """Scores images against captions. `CaptionEditor`, `CorrectedScorer` and `PlainScorer` are scorers."""
+    """Scores images against captions. `CaptionEditor`, `CorrectedScorer` and `PlainScorer` are scorers.
+
+    A class of your own takes this one as its base and has the three methods `prepare_images`, `prepare_texts` and
+    `score_prepared`; the rest is there.
+
+    Example:
+        class Centred(Scorer):
+            def __init__(self, embeddings):
+                self.mean = embeddings.images.float().mean(0)
+
+            def prepare_images(self, images):
+                return F.normalize(images - self.mean, dim=1)
+
+            def prepare_texts(self, texts):
+                return F.normalize(texts, dim=1)
+
+            def score_prepared(self, images, texts):
+                return images @ texts.T
+
+
+        evaluate_retrieval(embeddings.test, Centred(embeddings.train))
+    """
 
     def require_same_encoder(self, source: Embeddings | Encoder) -> None:
-        """Raises ArtefactError for embeddings, or an encoder, that it was not made for."""
-        ...
+        """Raises ArtefactError for embeddings, or an encoder, that it was not made for. Any, unless a class says."""
+        return
 
 
 class PlainScorer:
@@ -141,7 +166,7 @@ class PlainScorer:
 
     def score_prepared(self, images: PreparedImages, texts: PreparedTexts) -> Tensor:
         """(N, T) cosines."""
-        return less_bias(images.base @ texts.query.t(), images, texts)
+        return images.base @ texts.query.t()
 
 
 def check_batches(encoder: Encoder, editor: Scorer | None, batch_size: int) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor
 from boresight.brief import brief, spelled
 from boresight.device import pick_device
 from boresight.embeddings.embeddings import Embeddings
-from boresight.errors import ArtefactError, require_at_least
-from boresight.sae.config import Plan, SaeConfig, SaeFit, with_options
+from boresight.errors import ArtefactError, InputError, require_at_least
+from boresight.indexing import as_tensor
+from boresight.sae.config import Architecture, Plan, SaeConfig, SaeFit, with_options
 from boresight.sae.measures import measure_sae
 from boresight.sae.model import SaeModel
 from boresight.sae.rows import SAMPLE, as_rows
@@ -26,6 +27,7 @@ from boresight.storage import as_said, fingerprint, load_artefact, save_artefact
 if TYPE_CHECKING:
     from boresight.encoders.protocol import Encoder
 
+UNIT = 1e-3  # how far lengths of directions may lie apart, a share, and be taken for one
 _KEPT = ("encoder", "encoder_fingerprint", "rows", "options", "measures")
 
 
@@ -106,6 +108,77 @@ class SparseAutoencoder(SaeModel):
         sae = cls(shape, {**source, "rows": len(rows), "options": asdict(plan)}).to(pick_device(device))
         train_sae(sae, rows, plan, Path(checkpoint) if checkpoint is not None else None, checkpoint_every)
         sae.manifest["measures"] = measure_sae(sae, rows.sample(SAMPLE, plan.seed)).to_dict()
+        return sae
+
+    @classmethod
+    def from_tensors(
+        cls,
+        *,
+        encoder_weight: Tensor | np.ndarray,
+        encoder_bias: Tensor | np.ndarray,
+        directions: Tensor | np.ndarray,
+        bias: Tensor | np.ndarray,
+        k: int,
+        architecture: Architecture = "topk",
+        threshold: Tensor | np.ndarray | None = None,
+        encoder: str = "",
+    ) -> SparseAutoencoder:
+        """An autoencoder that was fitted elsewhere: z = act(W_e (x - b) + b_e), x^ = z D + b.
+
+        Directions of another length than 1 are made unit; z grows by what they lose, and every reconstruction stays.
+
+        Args:
+            encoder_weight: W_e, (n, d).
+            encoder_bias: b_e, (n,). Where W_e was fitted on x and not on x - b, pass b_e + W_e b.
+            directions: D, (n, d), a row a latent.
+            bias: b, (d,), zeros where there is none.
+            k: active latents a row; where a threshold decides, their mean: at most 4 k are kept.
+            architecture: the rule of activation; 'jumprelu' with a threshold of zeros is a plain ReLU.
+            threshold: (n,), of 'batchtopk' and 'jumprelu' alone.
+            encoder: name of the model whose embeddings it was fitted on; '' is never checked.
+
+        Raises:
+            InputError: shapes that do not fit together, values that are not finite, a direction all zero, a threshold
+                too many or too few; directions of several lengths where the k largest of a row decide, since at unit
+                length others would be the largest.
+        """
+        tensors = {
+            name: as_tensor(value, name).detach().float()
+            for name, value in {
+                "encoder_weight": encoder_weight,
+                "encoder_bias": encoder_bias,
+                "directions": directions,
+                "bias": bias,
+                **({} if threshold is None else {"threshold": threshold}),
+            }.items()
+        }
+        if tensors["directions"].ndim != 2:
+            raise InputError(f"directions has shape {tuple(tensors['directions'].shape)}; (n, d) is needed.")
+        n, d = tensors["directions"].shape
+        config = SaeConfig(width=d, n_latents=n, k=k, architecture=architecture)
+        if (threshold is None) == config.thresholded:
+            needs = "needs a threshold; pass one" if config.thresholded else "has no threshold; leave it out"
+            raise InputError(f"The architecture '{architecture}' {needs}.")
+        wanted = {"encoder_weight": (n, d), "encoder_bias": (n,), "bias": (d,), "threshold": (n,)}
+        for name, tensor in tensors.items():
+            if name in wanted and tensor.shape != wanted[name]:
+                raise InputError(
+                    f"{name} has shape {tuple(tensor.shape)}; beside {n} directions of width {d} it is {wanted[name]}."
+                )
+            if not bool(torch.isfinite(tensor).all()):
+                raise InputError(f"{name} holds NaN or infinity; look at how it was read.")
+        lengths = tensors["directions"].norm(dim=1)
+        if not bool(lengths.all()):
+            raise InputError(f"Direction {int(lengths.argmin())} is all zero, so it has none; drop that latent.")
+        if not config.thresholded and float(lengths.max() / lengths.min()) > 1 + UNIT:
+            raise InputError(
+                f"The directions are {float(lengths.min()):.3g} to {float(lengths.max()):.3g} long, and at unit length "
+                f"others would be the k largest of '{architecture}'; pass an autoencoder with directions of one length."
+            )
+        sae = cls(config, {"encoder": encoder} if encoder else {})
+        scaled = {"encoder_weight": lengths[:, None], "encoder_bias": lengths, "threshold": lengths}
+        tensors = {name: tensor * scaled[name] if name in scaled else tensor for name, tensor in tensors.items()}
+        sae.load_state_dict({**sae.state_dict(), **tensors, "directions": tensors["directions"] / lengths[:, None]})
         return sae
 
     def require_same_encoder(self, source: Embeddings | Encoder) -> None:
