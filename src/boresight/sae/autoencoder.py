@@ -17,6 +17,7 @@ from boresight.device import pick_device
 from boresight.embeddings.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError, require_at_least
 from boresight.indexing import as_tensor
+from boresight.sae.captioned import captioned_rows
 from boresight.sae.config import Architecture, Plan, SaeConfig, SaeFit, with_options
 from boresight.sae.measures import measure_sae
 from boresight.sae.model import SaeModel
@@ -92,11 +93,15 @@ class SparseAutoencoder(SaeModel):
             InputError: rows that are NaN or zero, too few of them, or options that do not fit, by name.
         """
         config = with_options(config or SaeFit(), options)
-        rows = as_rows(images, least=2)
-        n_latents, usual = config.latents_for(len(rows)), SaeFit().latents_for(len(rows))
-        if n_latents > max(len(rows), usual):
+        alone = rows = as_rows(images, least=2)
+        if config.captions:
+            if not isinstance(images, Embeddings):
+                raise InputError("Captions can be read off `Embeddings` alone; pass them, or leave `captions` out.")
+            rows = captioned_rows(images)
+        n_latents, usual = config.latents_for(len(alone)), SaeFit().latents_for(len(alone))
+        if n_latents > max(len(alone), usual):
             warnings.warn(
-                f"{n_latents:,} latents for {len(rows):,} images: most will never be active. Left out, n_latents is "
+                f"{n_latents:,} latents for {len(alone):,} images: most will never be active. Left out, n_latents is "
                 f"{usual:,}.",
                 UserWarning,
                 stacklevel=2,
@@ -105,9 +110,10 @@ class SparseAutoencoder(SaeModel):
         plan = Plan.of(config, len(rows))
         require_at_least("checkpoint_every", checkpoint_every, 1)
         source = encoder_of(images) if isinstance(images, Embeddings) else {}
-        sae = cls(shape, {**source, "rows": len(rows), "options": asdict(plan)}).to(pick_device(device))
+        options = {**asdict(plan), "captions": config.captions}
+        sae = cls(shape, {**source, "rows": len(alone), "options": options}).to(pick_device(device))
         train_sae(sae, rows, plan, Path(checkpoint) if checkpoint is not None else None, checkpoint_every)
-        sae.manifest["measures"] = measure_sae(sae, rows.sample(SAMPLE, plan.seed)).to_dict()
+        sae.manifest["measures"] = measure_sae(sae, alone.sample(SAMPLE, plan.seed)).to_dict()
         return sae
 
     @classmethod

@@ -47,7 +47,7 @@ class Rows:
     def fingerprint(self) -> str:
         """Tells one training set from another by its shape and 64 of its rows."""
         rows = self[torch.linspace(0, len(self) - 1, min(64, len(self))).long()]
-        return hashlib.sha256(repr(tuple(self.source.shape)).encode() + rows.numpy().tobytes()).hexdigest()[:16]
+        return hashlib.sha256(repr((len(self), self.width)).encode() + rows.numpy().tobytes()).hexdigest()[:16]
 
 
 def as_rows(images: Tensor | np.ndarray | Embeddings, least: int = 1) -> Rows:
