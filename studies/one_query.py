@@ -48,10 +48,10 @@ def main(options: Options) -> None:
     harmed = int(((after > SHOWN) & (before == 1)).sum())
     row = int(mended[torch.randint(len(mended), (1,), generator=generator(options.seed, "one query"))])
     assert test.captions is not None
+    first = [100 * float((ranks == 1).double().mean()) for ranks in (before, after)]
     counts = (
-        f"{len(test):,} pictures, {len(before):,} captions. First in place: {100 * float((before == 1).double().mean()):.0f} % "
-        f"before, {100 * float((after == 1).double().mean()):.0f} % after. From beyond the fifth place to the first: "
-        f"{len(mended):,}; the other way round: {harmed:,}."
+        f"{len(test):,} pictures, {len(before):,} captions. In first place: {first[0]:.0f} % before, {first[1]:.0f} % "
+        f"after. From beyond the fifth place to the first: {len(mended):,}; the other way round: {harmed:,}."
     )
     print(f"'{test.captions[row]}'\n{counts}")
     pictures = load_collection("emoji")

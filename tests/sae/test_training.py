@@ -254,7 +254,7 @@ def with_value(row: int, value: float) -> Tensor:
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"aux_coefficient": -1.0}, "aux_coefficient is -1.0"),
         ({"checkpoint_every": 0}, "checkpoint_every is 0"),
-        ({"latents": 8}, "There is no option 'latents'; choose from n_latents, k, architecture, seed, steps"),
+        ({"latents": 8}, "There is no option 'latents'; choose from n_latents, k, architecture, captions, seed, steps"),
         ({"device": "cuda:99"}, "Device 'cuda:99' cannot be used"),
     ],
 )

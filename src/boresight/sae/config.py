@@ -76,8 +76,8 @@ class SaeOptions:
     architecture: Architecture = "topk"
     """Rule of activation."""
     captions: bool = False
-    """Whether it is fitted on what captions say of the images too, see `boresight.sae.captioned`: then latents mix less,
-    and the form that shows drops more of what is not told. It does not help search."""
+    """Whether it is fitted on what captions say of the images too, see `boresight.sae.captioned`: then latents mix
+    less, and the form that shows drops more of what is not told. It does not help search."""
     seed: int = 0
 
 
