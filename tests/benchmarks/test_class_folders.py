@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -96,6 +97,15 @@ def test_bad_class_folders(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text(" \n")
     with pytest.raises(InputError, match=r"names.txt is empty"):
         read_lines(tmp_path / "names.txt")
+
+
+def test_lists_in_json(tmp_path: Path) -> None:
+    file = tmp_path / "en_zeroshot_classification_templates.json"
+    file.write_text(json.dumps(["a bad photo of a {c}.", "{c}"]))
+    assert read_lines(file) == ["a bad photo of a {c}.", "{c}"]
+    file.write_text(json.dumps({"imagenet1k": ["{c}"], "cars": ["a {c}"]}))
+    with pytest.raises(InputError, match=r"is no list of strings but an object with 'cars', 'imagenet1k'; write those"):
+        read_lines(file)
 
 
 def test_zero_shot_counts_what_it_read(encoder, scenes, tmp_path: Path) -> None:

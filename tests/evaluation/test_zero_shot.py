@@ -207,6 +207,8 @@ def test_bad_requests(sae) -> None:
             evaluate_zero_shot(encoder, numbered(1), [0], names, ["{}"])
     with pytest.raises(InputError, match=r"Template 1, 'a photo', has no {}"):
         evaluate_zero_shot(encoder, numbered(1), [0], classes, ["{}", "a photo"])
+    with pytest.raises(InputError, match=r"Template 0, 'a {a} of {c}', has {a} and {c}; write {}"):
+        evaluate_zero_shot(encoder, numbered(1), [0], classes, ["a {a} of {c}"])
     for templates in ("{}", []):
         with pytest.raises(InputError, match="templates must be a list"):
             evaluate_zero_shot(encoder, numbered(1), [0], classes, templates)
@@ -215,6 +217,13 @@ def test_bad_requests(sae) -> None:
     editor = CaptionEditor(sae, EditorConfig(form="residual"))
     with pytest.raises(ArtefactError, match=f"fitted on width {WIDTH} and these embeddings are 2 wide"):
         evaluate_zero_shot(encoder, numbered(1), [0], classes, ["{}"], editor)
+
+
+def test_other_peoples_marks_for_the_name() -> None:
+    encoder, names = bs.load_encoder(default_model_path()), ["a {c}", "ring"]
+    plain = class_embeddings(encoder, names, ["{}", "a {} or {}"])[0]
+    for mark in ("{c}", "{class_name}"):
+        assert torch.equal(class_embeddings(encoder, names, [mark, f"a {mark} or {mark}"])[0], plain)
 
 
 def test_the_shipped_model_knows_shapes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -140,11 +141,18 @@ def read_lines(file: str | Path) -> list[str]:
 
 
 def _lines_of(file: str | Path) -> list[str]:
-    """The lines of a file, blank ones at its end aside, without the space around them; raises as `read_lines`."""
+    """The lines of a file, blank ones at its end aside, without the space around them; raises as `read_lines`.
+
+    A file of json is a list of them.
+    """
     try:
-        lines = Path(file).read_text(encoding="utf-8-sig").rstrip().splitlines()
+        text = Path(file).read_text(encoding="utf-8-sig").rstrip()
+        lines = json.loads(text) if Path(file).suffix.lower() == ".json" else text.splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}); pass a text file with one entry a line.") from error
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        of = f" but an object with {listed(sorted(lines))}" if isinstance(lines, dict) else ""
+        raise InputError(f"{file} is no list of strings{of}; write those that are wanted to a file of their own.")
     if not lines:
         raise InputError(f"{file} is empty; write one entry a line.")
     return [line.strip() for line in lines]

@@ -49,7 +49,7 @@ class Evaluate:
     classes: Path | None = None
     """Zero-shot: a file with the names of the classes, one a line, in the order of their folders."""
     templates: Path | None = None
-    """Zero-shot: a file with sentences, one a line, {} where the name goes."""
+    """Zero-shot: a file with sentences, one a line, {} or {c} where the name goes."""
     labels: tuple[str, ...] = ()
     """Alignment: columns of the collection, the object first, keys of JSON after dots (class attributes.colour)."""
     out: Path | None = None

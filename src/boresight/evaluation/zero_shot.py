@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from boresight.indexing import as_tensor
 from boresight.progress import say
 from boresight.recall import Counts
 
+_MARK = re.compile(r"\{\w*\}")
 TEMPLATES = (
     "{}",
     "a {}",
@@ -75,7 +77,7 @@ def evaluate_zero_shot(
         pictures: N pictures or files, or a collection, whose captions play no part.
         labels: (N,) integers in [0, C).
         classes: C names, at least two.
-        templates: sentences with `{}` where the name goes.
+        templates: sentences with `{}` where the name goes, or another mark in braces, as CLIP_benchmark's `{c}`.
         editor: a caption editor or anything that scores alike, beside the plain cosine. It takes the class embedding
             (`class_embeddings`) for that of a caption.
         batch_size: pictures, and sentences, that the encoder sees at once.
@@ -116,16 +118,18 @@ def class_embeddings(
     """(C, d) float32: the mean of the unit embeddings of a class's name in all templates, brought to unit length.
 
     Also how many sentences were longer than the model reads. Raises InputError for fewer than two classes, an empty
-    name, or a template without `{}`.
+    name, or a template without `{}` or with marks of several names.
     """
     if isinstance(classes, str) or len(classes) < 2 or not all(isinstance(one, str) and one.strip() for one in classes):
         raise InputError("classes must be at least two names, none of them empty.")
     if isinstance(templates, str) or not len(templates):
         raise InputError("templates must be a list of at least one sentence with {} where the name goes.")
     for number, template in enumerate(templates):
-        if "{}" not in template:
-            raise InputError(f"Template {number}, '{template}', has no {{}} where the name of the class goes.")
-    said = [template.replace("{}", one) for one in classes for template in templates]
+        marks = sorted(set(_MARK.findall(template)))
+        if len(marks) != 1:
+            found = f"has {' and '.join(marks)}" if marks else "has no {}"
+            raise InputError(f"Template {number}, '{template}', {found}; write {{}} where the name of the class goes.")
+    said = [_MARK.sub(lambda _, name=one: name, template) for one in classes for template in templates]
     sums, cut = torch.zeros(len(classes), encoder.width), 0
     owners = torch.arange(len(classes)).repeat_interleave(len(templates))
     for rows, embedded, long in caption_batches(encoder, said, batch_size=batch_size):
