@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from boresight.embeddings import Embeddings
 from boresight.errors import InputError
 from boresight.evaluation import evaluate_attack
 from collection_files import put_pictures
+from published_files import published
 
 NAMES = [f"val2014/COCO_val2014_{number:012}.jpg" for number in (391895, 60623, 487741)]
 FIVE = [
@@ -81,8 +83,32 @@ def test_normalise():
     assert normalise('  A "Dog"; (two)~ #3: *RUNS*!\tYes. \n') == "a dog two 3 runs yes"
     assert normalise("clean , spacious ? the dog 's") == "clean, spacious? the dog's"
     assert normalise("keep-this, it's 'quoted' 5/6") == "keep-this, it's 'quoted' 5/6"
+    for true, parted in (
+        ('says "stop"', "says `` stop ''"), ('a 6" bench', "a 6 '' bench"), ("it doesn't", "it does n't"),
+        ("I can't", "i ca n't"), ("the tree'd", "the tree 'd"), ("farmers' market", "farmers ' market"),
+        ("a 't-ball'", "a 't-ball '"), ("m&ms", "m & ms"), ("beach--kite", "beach -- kite"), ("red,blue", "red , blue"),
+        ("cannot", "can not"), ("1,000", "1,000"),
+    ):  # fmt: skip
+        assert normalise(true) == normalise(parted)
     long = " ".join(f"w{number}" for number in range(60))
     assert normalise(long) == " ".join(f"w{number}" for number in range(50))
+
+
+def typing(caption):
+    shapes = (re.sub(r"\w+(?:[-/]+\w+)*", "w", word) for word in caption.split())
+    return sorted(shape for shape in shapes if shape != "w")
+
+
+@pytest.mark.parametrize("which", SETS)
+def test_typing_gives_no_published_altered_caption_away(which):
+    """But for signs within the word that is replaced (ski-lift, fork/knife), all signs stand as in the true caption."""
+    entries = json.loads((published("rococo") / "annotations" / f"{which}.json").read_text())
+    differ = 0
+    for entry in entries:
+        captions = list(map(normalise, entry["caption"]))
+        for true, altered in zip(captions, captions[-5:], strict=False):
+            differ += typing(true) != typing(altered)
+    assert differ <= 5
 
 
 def test_pictures_may_lie_elsewhere_and_the_json_beside(tmp_path):

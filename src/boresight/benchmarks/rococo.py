@@ -74,11 +74,14 @@ class Rococo(Brief):
 def normalise(caption: str) -> str:
     """A caption as RoCOCO's evaluation reads it: lower case, `.!"()*#:;~` as spaces, at most 50 words.
 
-    Ours goes one step further: no space before a comma, a question mark or 's, which altered captions have and true
-    ones have not.
+    Ours goes further, since a tokenizer has been over the altered captions and not over the true ones: its quote marks
+    `` and '' are spaces too, and what it parts ("do n't", "man 's", "farmers '", "m & ms", "red , blue") is typed one
+    way in both.
     """
-    plain = re.sub(r"\s+", " ", re.sub(r'[.!"()*#:;~]', " ", caption.lower())).strip()
-    return " ".join(re.sub(r" (?=[,?]|'s\b)", "", plain).split(" ")[:_WORDS])
+    plain = re.sub(r"``|''|[.!\"()*#:;~]", " ", caption.lower())
+    plain = re.sub(r"&|--+", r" \g<0> ", re.sub(r",(?=[^\W\d])", ", ", plain)).replace("cannot", "can not")
+    plain = re.sub(r"\s+", " ", plain).strip()
+    return " ".join(re.sub(r" (?=[,?]|n't\b|'(?:s|d|m|t|ll|re|ve)?(?:\s|$))", "", plain).split(" ")[:_WORDS])
 
 
 def read_rococo(folder: str | Path, which: RococoSet, *, images: str | os.PathLike[str] | None = None) -> Rococo:

@@ -129,7 +129,7 @@ def class_embeddings(
         if len(marks) != 1:
             found = f"has {' and '.join(marks)}" if marks else "has no {}"
             raise InputError(f"Template {number}, '{template}', {found}; write {{}} where the name of the class goes.")
-    said = [_MARK.sub(lambda _, name=one: name, template) for one in classes for template in templates]
+    said = [_MARK.sub(one.replace("\\", r"\\"), template) for one in classes for template in templates]
     sums, cut = torch.zeros(len(classes), encoder.width), 0
     owners = torch.arange(len(classes)).repeat_interleave(len(templates))
     for rows, embedded, long in caption_batches(encoder, said, batch_size=batch_size):
