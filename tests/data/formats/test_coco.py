@@ -221,3 +221,17 @@ def test_a_folder_with_two_json_files_is_ambiguous(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"in several ways: one\.json \(json\), two\.json \(json\); pass one"):
         load_collection(tmp_path)
     assert load_collection(tmp_path / "two.json").ids == ["a.jpg"]
+
+
+def test_rococos_file_is_told_to_be_half_false(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.delenv("BORESIGHT_QUIET", raising=False)
+    put_pictures(tmp_path, ["val2014/a.jpg"])
+    for name, captions, told in (("danger", 10, True), ("same_concept", 11, True), ("danger", 5, False)):
+        file = tmp_path / f"{name}.json"
+        texts = [f"caption {number}" for number in range(captions)]
+        file.write_text(json.dumps([{"image": "val2014/a.jpg", "caption": texts}]))
+        assert len(load_collection(file).captions[0]) == captions
+        said = f"{name}.json: as RoCOCO publishes it, the last five captions of every image are altered"
+        assert (said in capsys.readouterr().err) == told

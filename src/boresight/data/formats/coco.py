@@ -17,9 +17,12 @@ from boresight.data.problems import Problem
 from boresight.data.rows import SourceRow
 from boresight.data.splits import normal_split, split_of_name
 from boresight.errors import InputError
+from boresight.progress import say
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+_HALF_FALSE = ("danger", "diff_concept", "same_concept", "rand_voca")  # RoCOCO's files, which look like Karpathy's
 
 
 def read_coco(
@@ -51,6 +54,12 @@ def read_karpathy(
     read from the file's name.
     """
     if isinstance(content, list):
+        if file.stem in _HALF_FALSE and any(isinstance(one, dict) and _is_long(one.get("caption")) for one in content):
+            say(
+                f"{file.name}: as RoCOCO publishes it, the last five captions of every image are altered so that they "
+                "are false of it, and they are read as its captions here. To measure with them, run 'boresight "
+                f"evaluate rococo-{file.stem.replace('_', '-')}'."
+            )
         rows = _list_rows(content, file, columns)
     elif isinstance(content, dict) and isinstance(content.get("images"), list):
         columns.check_none_named(f"The Karpathy json {file.name}")
@@ -58,6 +67,11 @@ def read_karpathy(
     else:
         raise InputError(f"{file} is no Karpathy json: neither a list of images nor an object with 'images'.")
     return assemble(rows, finder(image_folders(file, images)), name=name)
+
+
+def _is_long(captions: Any) -> bool:
+    """Whether these are RoCOCO's: five true captions or six, and five altered ones."""
+    return isinstance(captions, list) and len(captions) in (10, 11)
 
 
 def image_folders(file: Path, images: str | os.PathLike[str] | None) -> list[Path]:
