@@ -182,6 +182,20 @@ def test_the_box_that_a_model_sees(encoder, encoders: dict) -> None:
     assert seen_box(encoder, (1, 1)).tolist() == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [((200, 100), [0, -0.5, 1, 1.5]), ((100, 200), [-0.5, 0, 1.5, 1]), ((300, 100), [1 / 6, -0.5, 5 / 6, 1.5]),
+     ((50, 50), [-0.5, -0.5, 1.5, 1.5])],
+)  # fmt: skip
+def test_a_crop_larger_than_the_picture_sees_padding(
+    size: tuple[int, int], box: list[float], default, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(default.image_processor, "size", {"shortest_edge": 48})  # and the crop is 96
+    assert seen_box(default, size).tolist() == pytest.approx(box, abs=0.05)
+    found = explain(default, Image.new("RGB", size, "red"), "a cup", method="grad-cam")
+    assert found.boxes[0].tolist() == pytest.approx(box, abs=0.05)
+
+
 def test_normalised_maps() -> None:
     values = torch.tensor([[-2.0, 0.0], [1.0, 2.0]])
     torch.testing.assert_close(normalized(values, "minmax"), (values + 2) / 4)

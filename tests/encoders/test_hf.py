@@ -270,6 +270,11 @@ def another_preprocessor(folder):
     hf.CLIPImageProcessorPil(crop_size={"height": 40, "width": 40}).save_pretrained(folder)
 
 
+def no_centre_crop(folder):
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "do_center_crop": False}))
+
+
 def another_tokenizer(folder):
     tokenizer = clip_tokenizer()
     tokenizer.add_tokens([f"new{i}" for i in range(50)] + ["a</w>", "a"])
@@ -297,6 +302,10 @@ def another_tokenizer(folder):
         (tear_weights, r"The weights of .* are torn or do not fit its config\.json .* copy or download"),
         (drop_a_tensor, r"lack 1 tensors that its config\.json needs, visual_projection\.weight among them; copy"),
         (poison_weights, r"gives no finite embedding for caption 0"),
+        (
+            no_centre_crop,
+            r"The preprocessor of .* of several shapes \(.*48 x 32.*\).*; set do_center_crop to true in its",
+        ),
         (another_preprocessor, r"The parts of .* do not fit together .* check that its tokenizer and preprocessor"),
     ],
 )

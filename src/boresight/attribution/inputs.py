@@ -88,24 +88,39 @@ def opened(encoder: Any, *, scores_suffice: bool, what: str) -> tuple[Any, Tower
 
 
 def seen_box(encoder: Encoder, size: tuple[int, int]) -> Tensor:
-    """(4,) left, top, right, bottom in [0, 1]: the part of a picture of `size` (width, height) that the model sees.
+    """(4,) left, top, right, bottom: the part of a picture of `size` (width, height) that the model sees.
 
+    In parts of the picture, [0, 1]; below 0 and above 1 where the preprocessing pads the picture there.
     Found by sending ramps through the model's own preprocessing, since each crops in a way of its own.
     """
     width, height = size
     across = np.linspace(0, 255, width).round().astype(np.uint8)[None, :].repeat(height, 0)
     down = np.linspace(0, 255, height).round().astype(np.uint8)[:, None].repeat(width, 1)
     ramps = encoder.preprocess(Image.fromarray(np.stack([across, down, across], axis=-1)))
-    dark, light = (encoder.preprocess(Image.new("RGB", size, colour)).mean((1, 2)) for colour in ("black", "white"))
-    share = (ramps - dark[:, None, None]) / (light - dark)[:, None, None]
-    edges = []
-    for values, pixels in ((share[0].mean(0), width), (share[1].mean(1), height)):
-        if pixels == 1:  # no ramp to find the edges by
-            edges.append((0.0, 1.0))
-            continue
-        step = (values[-1] - values[0]) / max(1, len(values) - 1) / 2  # from the middle of a pixel to its edge
-        edges.append((float(values[0] - step), float(values[-1] + step)))
-    (left, right), (top, bottom) = edges
-    box = torch.tensor([left, top, right, bottom]).clamp(0, 1)
+    dark, light = (encoder.preprocess(Image.new("RGB", size, colour)) for colour in ("black", "white"))
+    reach = light - dark
+    inside = (reach > reach.max() / 2)[0]  # not the padding, which is the same in both
+    share = (ramps - dark) / reach
+    sides = (
+        (share[0][:, inside.any(0)][inside.any(1)].mean(0), inside.any(0), width),
+        (share[1][:, inside.any(0)][inside.any(1)].mean(1), inside.any(1), height),
+    )
+    (left, right), (top, bottom) = (_edges(*side) for side in sides)
+    box = torch.tensor([left, top, right, bottom])
     whole = torch.tensor([0.0, 0.0, 1.0, 1.0])
     return torch.where((box - whole).abs() < 0.02, whole, box)  # the ramps have 256 steps and blurred ends
+
+
+def _edges(values: Tensor, inside: Tensor, pixels: int) -> tuple[float, float]:
+    """Where the view begins and ends on one side of the picture.
+
+    values: where the pixels of the view that show the picture stand in it; inside: which of all pixels these are.
+    """
+    if pixels == 1 or len(values) == 1:  # no ramp to find the edges by
+        return 0.0, 1.0
+    step = float(values[-1] - values[0]) / (len(values) - 1)
+    shown = inside.nonzero()[:, 0]
+    before, behind = int(shown[0]), len(inside) - 1 - int(shown[-1])
+    edges = (float(values[0]) - step / 2, float(values[-1]) + step / 2)  # from the middle of a pixel to its edge
+    left, right = (min(max(edge, 0.0), 1.0) for edge in edges)
+    return left - before * step, right + behind * step

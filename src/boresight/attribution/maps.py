@@ -43,7 +43,8 @@ class Attribution(Brief):
         words: whole words of each pair's caption in order; empty without `text`.
         captions: of each pair.
         pairs: (P, 2) int64, the rows of the images and of the texts that were passed.
-        boxes: (P, 4) float32, the part of each picture that the model sees: left, top, right, bottom in [0, 1].
+        boxes: (P, 4) float32, the part of each picture that the model sees: left, top, right, bottom in [0, 1]; below 0
+            or above 1 where its preprocessing pads the picture.
         interaction: (P, T, gh, gw) float32, token by patch; None where it was not asked for.
         concepts: for each pair, what an editor keeps and drops; None without one.
         pictures: the pictures of the pairs, or the files they are in.

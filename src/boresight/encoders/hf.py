@@ -142,6 +142,13 @@ def load_transformers(name_or_path: str, device: torch.device, dtype: str | torc
             f"The parts of {label} do not fit together ({first_line(error)}); "
             "check that its tokenizer and preprocessor files belong to its weights."
         ) from error
+    shapes = {tuple(encoder.preprocess(Image.new("RGB", size)).shape[1:]) for size in ((32, 32), (48, 32), (32, 48))}
+    if len(shapes) > 1 and encoder.family != "siglip2":
+        made = ", ".join(f"{width} x {height}" for height, width in sorted(shapes))
+        raise InputError(
+            f"The preprocessor of {label} makes pictures of several shapes ({made} pixels) and its model reads one; "
+            "set do_center_crop to true in its preprocessor_config.json, or take that of the original model."
+        )
     if image_width != encoder.width:
         raise InputError(
             f"{label} gives image embeddings {image_width} wide and text embeddings {encoder.width} wide, "
