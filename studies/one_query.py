@@ -17,7 +17,7 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from boresight.data import load_collection
+from boresight.data import load_emoji
 from boresight.editing import CaptionEditor, PlainScorer, Scorer
 from boresight.embeddings import Embeddings
 from boresight.evaluation import evaluate_retrieval
@@ -54,7 +54,7 @@ def main(options: Options) -> None:
         f"after. From beyond the fifth place to the first: {len(mended):,}; the other way round: {harmed:,}."
     )
     print(f"'{test.captions[row]}'\n{counts}")
-    pictures = load_collection("emoji")
+    pictures = load_emoji()
     place = {name: number for number, name in enumerate(pictures.ids)}
     figure = Figure(figsize=(8, 4.3), layout="constrained")
     for line, (title, scorer) in zip(figure.subplots(2, SHOWN), ways.items(), strict=True):
