@@ -242,9 +242,13 @@ def test_bad_input(encoder, tmp_path: Path) -> None:
         ((image, "a"), {"bet": 1}, "no option 'bet'"), ((image, "a"), {"layer": 9}, "no hidden states 9"),
         ((image, "a"), {"pairs": "all"}, "'all' is unknown"), ((tmp_path / "no.png", "a"), {}, "no.png"),
         ((3, "a"), {}, "Image 0 is of type int"), ((image, [3]), {}, "not a string"),
+        ((torch.zeros(3, 9, 9), "a"), {}, "Image 0 is of type Tensor; pass a PIL picture"),
+        (("a dog", __file__), {}, r"test_explain\.py' is a file and 'a dog' is none; pass the images before"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=word):
             explain(encoder, *arguments, **options)
+    with pytest.raises(InputError, match="encoder is of type str, which embeds nothing"):
+        explain("a model", image, "a b")
     found = explain(encoder, image, "a b")
     for wrong, options in ((7, {}), (0, {"word": 0}), (-2, {})):
         with pytest.raises(InputError, match=r"no pair|no interaction"):

@@ -197,15 +197,34 @@ def test_lower_precision_stays_close(dtype, folders, encoders):
         assert ((got * exact).sum(1) > 0.999).all()
 
 
+def test_one_picture_a_file_and_one_caption_are_taken_as_they_are(encoders, tmp_path):
+    encoder, picture = encoders["clip"], pictures(1)[0]
+    picture.save(tmp_path / "a.png")
+    wanted = encoder.embed_images([picture])
+    pixels = encoder.preprocess(picture)
+    for one in (picture, tmp_path / "a.png", str(tmp_path / "a.png"), pixels):
+        torch.testing.assert_close(encoder.embed_images(one), wanted)
+    mixed = encoder.embed_images([picture, tmp_path / "a.png", pixels])
+    torch.testing.assert_close(mixed, wanted.expand(3, -1))
+    torch.testing.assert_close(encoder.preprocess(tmp_path / "a.png"), pixels)
+    torch.testing.assert_close(encoder.embed_texts("a dog"), encoder.embed_texts(["a dog"]))
+    assert encoder.token_counts("a dog") == encoder.token_counts(["a dog"])
+    assert encoder.tokenized("a dog").tokens == encoder.tokenized(["a dog"]).tokens
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
         (lambda e: e.embed_texts([]), r"The list of captions is empty; pass at least one\."),
-        (lambda e: e.embed_texts("a dog"), r"A single string was passed .* write \[caption\]\."),
+        (lambda e: e.embed_texts(None), r"Captions came as NoneType; pass a string or a list of strings\."),
+        (lambda e: e.embed_texts(pictures(1)[0]), r"Captions came as Image; pass a string or a list of strings\."),
         (lambda e: e.embed_texts(["a", None]), r"Caption 1 is of type NoneType, not a string; convert or drop it\."),
         (lambda e: e.embed_texts(["a", "\ud800"]), r"Caption 1 is no valid unicode .* repair or drop it\."),
         (lambda e: e.embed_images([]), r"The list of images is empty; pass at least one\."),
-        (lambda e: e.embed_images(["a.jpg"]), r"An image is of type str, not a PIL picture; open it"),
+        (lambda e: e.embed_images(["a.jpg"]), r"The file 'a\.jpg' is missing; check the path\."),
+        (lambda e: e.embed_images(torch.zeros(2, 3, 32).numpy()), r"Image 0 is of type ndarray; pass a PIL picture"),
+        (lambda e: e.embed_images(None), r"Image 0 is of type NoneType; pass a PIL picture"),
+        (lambda e: e.preprocess([pictures(1)[0]]), r"An image is of type list; pass a PIL picture"),
         (lambda e: e.embed_images(torch.zeros(2, 3, 32)), r"Image 0 is not a \(C, H, W\) float tensor; pass what"),
         (lambda e: e.embed_images([torch.zeros(3, 9, 9), torch.zeros(3, 8, 9)]), r"The batch holds images of shapes"),
         (lambda e: e.embed_images(torch.full((2, 3, 32, 32), torch.nan)), r"gives no finite embedding for image 0"),

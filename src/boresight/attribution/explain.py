@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -18,9 +18,8 @@ from boresight.attribution.maps import Attribution, Word
 from boresight.attribution.methods.base import Maps, Target, attribute_batch, joined_maps
 from boresight.attribution.methods.interaction import interaction as interaction_maps
 from boresight.attribution.methods.registry import SCORES_ONLY, make_method, options_of
-from boresight.data.images import open_picture
 from boresight.encoders import Encoder
-from boresight.encoders.protocol import check_texts
+from boresight.encoders.protocol import Picture, check_batch, check_encoder, check_image, check_texts, no_picture
 from boresight.encoders.tokens import Token, TokenizedTexts, grouped_words
 from boresight.encoders.towers.tower import Towers
 from boresight.errors import InputError, require_choice
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from boresight.embeddings import Embeddings
     from boresight.sae import LatentNames
 
-Picture = Image.Image | str | Path
 Pairing = Literal["zip", "product"]
 
 
@@ -83,8 +81,10 @@ def explain(
     Relations:
         Use `explain_csv` for a whole table that must survive a stop, the class of a method on a bare model's tensors.
     """
-    pictures = [images] if isinstance(images, str) or not isinstance(images, Iterable) else list(images)
+    check_encoder(encoder)
     captions = _captions(texts)
+    pictures = _pictures(images)
+    _refuse_swapped(pictures[:1], captions[0])
     rows = _pairs(len(pictures), len(captions), pairs)
     suffice = method in SCORES_ONLY and not interaction
     reader, towers = opened(encoder, scores_suffice=suffice, what=method)
@@ -147,8 +147,23 @@ class _Batch:
         return out
 
 
+def _pictures(images: Picture | Sequence[Picture]) -> list[Picture]:
+    pictures: list[Picture] = []
+    for row, image in enumerate(check_batch(images)):
+        if isinstance(image, Tensor):
+            raise no_picture(f"Image {row}", image)
+        pictures.append(image)
+    return pictures
+
+
+def _refuse_swapped(pictures: Sequence[Picture], caption: str) -> None:
+    for picture in pictures:
+        if isinstance(picture, str) and not os.path.exists(picture) and os.path.isfile(caption):
+            raise InputError(f"'{caption}' is a file and '{picture}' is none; pass the images before the texts.")
+
+
 def _captions(texts: str | Sequence[str]) -> list[str]:
-    captions = check_texts([texts] if isinstance(texts, str) else texts)
+    captions = check_texts(texts)
     for row, caption in enumerate(captions):
         if not caption.strip():
             raise InputError(f"Caption {row} is empty, and there is nothing in it to explain; drop the pair.")
@@ -175,7 +190,7 @@ def _batches(
     boxes: dict[tuple[int, int], Tensor] = {}
     for rows in pairs.split(max(1, size)):
         (images, image_rows), (texts, text_rows) = (rows[:, side].unique(return_inverse=True) for side in (0, 1))
-        open_pictures = [_opened(pictures[row], row) for row in images.tolist()]
+        open_pictures = [check_image(pictures[row]) for row in images.tolist()]
         for picture in open_pictures:
             if picture.size not in boxes:
                 boxes[picture.size] = seen_box(encoder, picture.size)
@@ -188,12 +203,6 @@ def _batches(
             torch.stack([image_rows, text_rows], dim=1),
             torch.stack([boxes[picture.size] for picture in open_pictures]),
         )
-
-
-def _opened(source: Picture, row: int) -> Image.Image:
-    if isinstance(source, (Image.Image, str, Path)):
-        return open_picture(source)
-    raise InputError(f"Image {row} is of type {type(source).__name__}; pass a PIL picture or the path of a file.")
 
 
 def _interaction(towers: Towers, batch: _Batch) -> Tensor:

@@ -78,7 +78,7 @@ def open_picture(source: Image.Image | str | os.PathLike[str]) -> Image.Image:
         with _explained("an opened image", getattr(source, "filename", "") or "memory"):
             return to_rgb(source)
     if not os.path.exists(source):
-        raise InputError(f"The file of '{source}' is missing: {source}; restore it or drop the row.")
+        raise InputError(f"The file '{source}' is missing; check the path.")
     return decode({"path": os.fspath(source)}, f"'{source}'")
 
 

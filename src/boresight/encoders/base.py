@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from boresight.brief import brief, spelled
 from boresight.encoders.long_text import warn_of_truncation
-from boresight.encoders.protocol import Encoder, check_batch, unit_rows
+from boresight.encoders.protocol import Encoder, Pictures, check_batch, check_texts, unit_rows
 from boresight.encoders.tokens import Token, TokenizedTexts
 from boresight.errors import InputError
 
@@ -61,27 +60,27 @@ class LibraryEncoder(Encoder):
         facts = {"name": brief(self.name), "width": str(self.width), "fingerprint": repr(self.fingerprint)}
         return spelled(self, {**facts, "device": repr(str(self.device)), "dtype": str(self.dtype).split(".")[-1]})
 
-    def collate(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
+    def collate(self, images: Pictures) -> dict[str, Tensor]:
         """The vision tower's inputs for a batch of pictures, or of what `preprocess` made of them."""
         tensors = [image if isinstance(image, Tensor) else self.preprocess(image) for image in check_batch(images)]
         return self._stacked(tensors)
 
-    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+    def tokenize(self, texts: str | Sequence[str]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask` (B, T) int64 as the model was trained on; the mask is 1 on real tokens."""
-        inputs, cut = self._tokenize(texts)
-        self._warn(cut, len(texts))
+        inputs, cut = self._tokenize(check_texts(texts))
+        self._warn(cut, len(inputs["input_ids"]))
         return inputs
 
-    def tokenized(self, texts: Sequence[str]) -> TokenizedTexts:
+    def tokenized(self, texts: str | Sequence[str]) -> TokenizedTexts:
         """The text tower's inputs as the model was trained, and where their tokens stand in the captions."""
-        inputs = self.tokenize(texts)
+        inputs = self.tokenize(texts := check_texts(texts))
         real = inputs["attention_mask"].bool()
         rows = [ids[mask].tolist() for ids, mask in zip(inputs["input_ids"], real, strict=True)]
         tokens = [self._tokens(caption, row) for caption, row in zip(texts, rows, strict=True)]
         return TokenizedTexts(self._as_trained(inputs), real, tokens)
 
     @torch.inference_mode()
-    def embed_images(self, images: Sequence[Image.Image] | Sequence[Tensor] | Tensor) -> Tensor:
+    def embed_images(self, images: Pictures) -> Tensor:
         """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
         inputs = self.collate(images)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
@@ -89,16 +88,16 @@ class LibraryEncoder(Encoder):
         return unit_rows(features, self.name, "image")
 
     @torch.inference_mode()
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+    def embed_texts(self, texts: str | Sequence[str]) -> Tensor:
         """(B, d) float32 on the CPU, unit length. Raises InputError as `Encoder` says."""
         rows, cut = self.embed_texts_counted(texts)
-        self._warn(cut, len(texts))
+        self._warn(cut, len(rows))
         return rows
 
     @torch.inference_mode()
     def embed_texts_counted(self, texts: Sequence[str]) -> tuple[Tensor, int]:
         """What `embed_texts` gives, and how many captions were cut, of which no warning is given."""
-        inputs, cut = self._tokenize(texts)
+        inputs, cut = self._tokenize(check_texts(texts))
         features = self._text_features({key: value.to(self.device) for key, value in self._as_trained(inputs).items()})
         return unit_rows(features, self.name, "caption"), cut
 

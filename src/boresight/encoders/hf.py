@@ -20,7 +20,7 @@ from boresight.encoders.base import LibraryEncoder
 from boresight.encoders.hf_tokenizer import FIXED_LENGTH, check_class, fit_tokenizer, reads_at_end, token_limit
 from boresight.encoders.long_text import cut_to_limit
 from boresight.encoders.model_files import check_folder, file_fingerprint, model_folder
-from boresight.encoders.protocol import check_image, check_texts
+from boresight.encoders.protocol import Picture, check_image, check_texts
 from boresight.encoders.tokens import Token, aligned_tokens, fast_tokens, plain_text, special_ids
 from boresight.encoders.towers.hf import hf_towers
 from boresight.encoders.towers.tower import Towers
@@ -47,7 +47,7 @@ class TransformersEncoder(LibraryEncoder):
         self.masked = self.family not in FIXED_LENGTH
         self.lower_case = not self.masked
 
-    def preprocess(self, image: Image.Image) -> Tensor:
+    def preprocess(self, image: Picture) -> Tensor:
         """The model's own preprocessing: (C, H, W) float32. Raises InputError for what is no usable picture."""
         inputs = self.image_processor(images=check_image(image), return_tensors="pt")
         if "spatial_shapes" in inputs:

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from boresight.device import pick_dtype
 from boresight.encoders.base import LibraryEncoder
-from boresight.encoders.protocol import check_image, check_texts
+from boresight.encoders.protocol import Picture, check_image, check_texts
 from boresight.encoders.tokens import Token, aligned_tokens, fast_tokens
 from boresight.encoders.towers.openclip import openclip_towers
 from boresight.encoders.towers.tower import Towers
@@ -37,7 +36,7 @@ class OpenClipEncoder(LibraryEncoder):
         if self._library is not None:
             self._library.split_special_tokens = True  # the name of an end token in a caption is text
 
-    def preprocess(self, image: Image.Image) -> Tensor:
+    def preprocess(self, image: Picture) -> Tensor:
         """The model's own evaluation transform: (C, H, W) float32. Raises InputError for what is no usable picture."""
         return self.image_processor(check_image(image)).float()
 

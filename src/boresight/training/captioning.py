@@ -55,7 +55,8 @@ def write_captions(
     """
     _check_options(captioner, batch_size, max_tokens)
     model = check_pair(encoder, captioner)
-    if web_captions is not None and len(check_texts(web_captions)) != len(images):
+    web_captions = None if web_captions is None else check_texts(web_captions)
+    if web_captions is not None and len(web_captions) != len(images):
         raise InputError(f"There are {len(web_captions)} web captions for {len(images)} images; pass one for each.")
     _, end = special_ends(model.tokenizer)
     device = captioner.head.weight.device
