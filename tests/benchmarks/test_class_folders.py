@@ -48,9 +48,8 @@ def test_numbered_folders_meet_their_names(tmp_path: Path, capsys: pytest.Captur
     put_pictures(tmp_path, [f"{number}/a.png" for number in range(12)])
     words = [f"word {number}" for number in range(12)]
     found = read_class_folders(tmp_path, words)
-    assert [found.classes[label] for label in found.labels] == [
-        f"word {key.split('/')[0]}" for key in found.pictures.ids
-    ]
+    own = [f"word {Path(key).parent}" for key in found.pictures.ids]
+    assert [found.classes[label] for label in found.labels] == own
     assert "class folder '0' is 'word 0', '1' is 'word 1', '2' is 'word 2', ..." in capsys.readouterr().err
     (tmp_path / "names.txt").write_text("\n".join(["one", "", *words[2:]]))
     with pytest.raises(InputError, match=r"Name 2 in .*names.txt is empty; every class needs one"):
@@ -68,12 +67,14 @@ def test_folders_with_numbers_in_their_names(tmp_path: Path) -> None:
     assert read_class_folders(tmp_path / "c", ["c1 a", "c2 b", "c10: c"]).classes == ["a", "c", "b"]
 
     put_pictures(tmp_path / "w", ["n01440764/a.png", "n01443537/a.png"])
-    with pytest.raises(
-        InputError, match=r"2 of the 2 class folders .* numbers of WordNet \('n01440764', 'n01443537'\)"
-    ):
+    with pytest.raises(InputError, match=r"2 of the 2 class folders .* WordNet \('n01440764', 'n01443537'\)"):
         read_class_folders(tmp_path / "w")
     (tmp_path / "list.txt").write_text("n01443537 goldfish\nn01440764 tench, Tinca tinca\nn01484850 shark\n")
     assert read_class_folders(tmp_path / "w", tmp_path / "list.txt").classes == ["tench, Tinca tinca", "goldfish"]
+
+    put_pictures(tmp_path / "t", ["cat/a.png", "dog/a.png"])
+    names = ["cat in a box", "dog with a box"]
+    assert read_class_folders(tmp_path / "t", names).classes == names
 
     put_pictures(tmp_path / "o", ["n02085620-Chihuahua/a.png", "001.Black_footed_Albatross/a.png", "7/a.png"])
     assert read_class_folders(tmp_path / "o").classes == ["Black footed Albatross", "7", "Chihuahua"]

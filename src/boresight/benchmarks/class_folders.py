@@ -53,9 +53,10 @@ def read_class_folders(folder: str | Path, names: Sequence[str] | str | Path | N
 
     Args:
         names: what to call the classes, or a file with one a line: a must where folders are called n01440764. Where
-            each folder's name begins a line ('n01440764 tench', as in ImageNet's own list), it is called by the rest
-            of that line, and lines of no folder are of no concern; else names are in the order of the folders. Left
-            out, the folders' names with spaces for underscores and without a number in front ('001.Albatross').
+            each folder's name has digits and begins a line ('n01440764 tench', as in ImageNet's own list), it is called
+            by the rest of that line, and lines of no folder are of no concern; else names are in the order of the
+            folders. Left out, the folders' names with spaces for underscores and without a number in front
+            ('001.Albatross').
 
     A class folder without pictures stays a class that can be mistaken for the true one. Files that are no pictures of a
     class are named in `pictures.problems`.
@@ -115,13 +116,12 @@ def _given_names(folders: Sequence[str], names: Sequence[str] | str | Path, root
     if "" in lines:
         raise InputError(f"Name {lines.index('') + 1} in {source} is empty; every class needs one.")
     begun = {match[1]: match[2] for match in map(_KEYED.fullmatch, lines) if match}
-    if folders and begun.keys() >= set(folders):
+    # A folder whose name is words may begin the longer name of its class.
+    if all(_DIGITS.search(name) for name in folders) and begun.keys() >= set(folders):
         return [begun[name] for name in folders]
     if len(lines) != len(folders):
         raise InputError(f"There are {len(lines)} names for the {len(folders)} class folders of {root}.")
-    in_order = sorted(
-        folders, key=lambda name: [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)]
-    )
+    in_order = sorted(folders, key=_with_numbers)
     if in_order != folders:
         raise InputError(
             f"The order of the class folders of {root} is not clear, {listed(folders[:3])} or {listed(in_order[:3])}; "
@@ -130,6 +130,11 @@ def _given_names(folders: Sequence[str], names: Sequence[str] | str | Path, root
     pairs = [f"'{name}' is '{line}'" for name, line in zip(folders[:3], lines, strict=False)]
     say(f"{root.name}: class folder {', '.join(pairs)}{', ...' if folders[3:] else ''}.")
     return lines
+
+
+def _with_numbers(name: str) -> list[int | str]:
+    """To sort by: 'c2' before 'c10'."""
+    return [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)]
 
 
 def read_lines(file: str | Path) -> list[str]:
