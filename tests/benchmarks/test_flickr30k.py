@@ -10,7 +10,7 @@ import pytest
 from boresight.benchmarks.registry import open_published
 from boresight.errors import InputError
 from collection_files import put_pictures
-from published_files import FLICKR, content, karpathy, put
+from published_files import FLICKR, content, karpathy, published, put
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +57,16 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "results_20130124.token").write_bytes(b"a.jpg#0\t\xff\xfe\n")
     with pytest.raises(InputError, match="token cannot be read as UTF-8"):
         open_published("flickr30k-all", tmp_path)
+
+
+def test_the_validation_split_of_flair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = published("flair/flickr30k-images")
+    rows = json.loads((folder / "flickr30k_val.json").read_text(encoding="utf-8"))
+    put(tmp_path / "flickr30k-images" / "flickr30k_val.json", json.dumps(rows))
+    put_pictures(tmp_path, [row["image"] for row in rows])
+    collection = open_published("flickr30k-val", tmp_path)
+    assert (len(collection), len(collection.texts)) == (1014, 5070)
+    assert collection.captions[0] == rows[0]["caption"]
+    assert "as published" not in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"Karpathy test 1k needs flickr30k_test.json"):
+        open_published("flickr30k-1k", tmp_path)

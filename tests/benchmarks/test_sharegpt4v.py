@@ -42,6 +42,8 @@ def test_sharegpt4v_takes_the_first_entries(tmp_path: Path, capsys) -> None:
     entries[7]["image"] = "sa_000048/images/sa_7.jpg"  # as the list says, and a folder less on disk
     put(tmp_path / "share4v_sam_10k.json", json.dumps(entries))
     assert content(open_published("sharegpt4v-10k", tmp_path, images=tmp_path / "moved")) == {"sa_7.jpg": ["A  b 7"]}
+    put_pictures(tmp_path / "sa_000020" / "images", ["sa_5.jpg"])  # as SA-1B's own archives unpack
+    assert content(open_published("sharegpt4v-10k", tmp_path))["sa_5.jpg"] == ["A  b 5"]
     (tmp_path / "share4v_sam_10k.json").unlink()
     put(tmp_path / "share-captioner_coco_lcs_sam_1246k_1107.json", json.dumps([{"image": "a.jpg"}]))
     with pytest.raises(InputError, match=r"entry 0 of .* lacks 'conversations'"):

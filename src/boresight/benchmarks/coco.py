@@ -7,8 +7,7 @@ from pathlib import Path
 
 from boresight.benchmarks.files import PublishedFiles, with_annotations
 from boresight.benchmarks.retrieval import Draft, PublishedRetrieval
-from boresight.data.columns import Columns
-from boresight.data.formats.coco import read_coco, read_karpathy
+from boresight.data.formats.coco import read_json_content
 
 SOURCE = "https://cocodataset.org/#download"
 KARPATHY_SOURCES = (
@@ -26,14 +25,14 @@ def read_karpathy_split(files: PublishedFiles) -> Draft:
 def read_val2017(files: PublishedFiles) -> Draft:
     """COCO's own captions of val2017."""
     file = files.find(*with_annotations("captions_val2017.json"))
-    return read_coco(files.read_json(file, dict), file, name=files.title, images=files.bases[0])
+    return read_json_content(files.read_json(file, dict), file, format="coco", name=files.title, images=files.bases[0])
 
 
 def read_captions_json(files: PublishedFiles, file: Path) -> Draft:
     """COCO captions json, Karpathy's original (only its test images) or BLIP's list of images."""
     content = files.read_json(file, (list, dict))
     if isinstance(content, dict) and "annotations" in content:
-        return read_coco(content, file, name=files.title, images=files.bases[0])
+        return read_json_content(content, file, name=files.title, images=files.bases[0])
     # Folders in the names are left out: many keep the pictures under another, and the files' names are unique.
     if isinstance(content, list):
         content = [
@@ -43,7 +42,7 @@ def read_captions_json(files: PublishedFiles, file: Path) -> Draft:
     elif isinstance(content.get("images"), list):
         rows = [row for row in content["images"] if isinstance(row, dict) and row.get("split") == "test"]
         content = {**content, "images": [{**row, "filepath": ""} for row in rows]}
-    return read_karpathy(content, file, Columns(), name=files.title, images=files.bases[0])
+    return read_json_content(content, file, name=files.title, images=files.bases[0])
 
 
 def _karpathy(name: str, title: str, folds: int) -> PublishedRetrieval:

@@ -1,4 +1,4 @@
-"""Flickr30k: Karpathy's test split of 1,000 images, and all 31,783, which nobody should take for it."""
+"""Flickr30k: Karpathy's test split of 1,000 images; his validation split, and all 31,783, which are not it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from boresight.benchmarks.retrieval import Draft, PublishedRetrieval, captioned,
 from boresight.data.rows import SourceRow
 
 SOURCE = "https://shannon.cs.illinois.edu/DenotationGraph"
-_PICTURES = ("flickr30k-images", "flickr30k_images", "Images", "images", "")
+_PICTURES = ("flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images", "Images", "images", "")
 
 
 def read_flickr_split(files: PublishedFiles) -> Draft:
@@ -22,6 +22,12 @@ def read_flickr_split(files: PublishedFiles) -> Draft:
         return read_captions_json(files, file)
 
     return _read_lines(files, file=file)
+
+
+def read_flickr_validation(files: PublishedFiles) -> Draft:
+    """Karpathy's validation split of Flickr30k, on which FLAIR reports too."""
+    names = with_annotations("flickr30k_val.json")
+    return read_captions_json(files, files.find(*names, "flickr30k-images/flickr30k_val.json"))
 
 
 @from_rows
@@ -55,6 +61,14 @@ KARPATHY_1K = PublishedRetrieval(
 )
 SETS = (
     KARPATHY_1K,
+    PublishedRetrieval(
+        "flickr30k-val",
+        "Flickr30k, Karpathy validation (not his test 1k)",
+        f"https://github.com/ExplainableML/flair and {KARPATHY_SOURCES}; pictures: {SOURCE}",
+        read_flickr_validation,
+        _PICTURES,
+        (1014, 5070),
+    ),
     PublishedRetrieval(
         "flickr30k-all",
         "Flickr30k, all 31k images (not Karpathy's 1k)",

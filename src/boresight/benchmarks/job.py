@@ -140,7 +140,9 @@ def count_facts(scores: Scores, unit: str, published: int | None, chance: str = 
 def size_facts(embeddings: Embeddings, problems: Sequence[Problem] = ()) -> dict[str, str]:
     """How many images and captions there were, how many captions were too long, and what was left out."""
     unread = [Problem("unreadable picture", "")] * len(embeddings.manifest.get("problems", ()))
-    facts = {"images": f"{len(embeddings):,}", "captions": f"{len(embeddings.owners):,}"}
+    bare = len(embeddings) - len(embeddings.owners.unique())
+    images = f"{len(embeddings):,}{f', {bare:,} without a caption' if bare else ''}"
+    facts = {"images": images, "captions": f"{len(embeddings.owners):,}"}
     facts |= long_captions(embeddings.manifest.get("truncated_captions", 0), "truncate")
     facts |= long_captions(embeddings.manifest.get("windowed_captions", 0), "windows")
     return facts | left_out([*problems, *unread])

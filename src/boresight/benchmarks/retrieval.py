@@ -23,7 +23,7 @@ from boresight.data.assemble import assemble, dataset_of
 from boresight.data.collection import Collection
 from boresight.data.files import finder, folder_of_images
 from boresight.data.images import thumbnail
-from boresight.data.problems import Problem, printable, summary
+from boresight.data.problems import Problem, counted, printable, summary
 from boresight.data.rows import SourceRow
 from boresight.device import pick_device
 from boresight.editing.scorer import PlainScorer, Scorer
@@ -51,8 +51,9 @@ class PublishedRetrieval:
         title: how tables name it, told apart from others of like name.
         source: where its files are published.
         read: from its files to a dataset and what was wrong.
-        pictures: folders, below the one that is passed, that may hold the pictures; "" is that one itself.
-        counts: images and captions where it is published; None for what is not known.
+        pictures: folders, below the one that is passed, that may hold the pictures; "" is that one itself, and '*'
+            stands for anything.
+        counts: images and captions where it is published, empty ones too; None for what is not known.
         folds: into how many galleries it is cut; a figure on it is their mean.
         more: further figures of a scorer, from its files and the embeddings of its collection.
     """
@@ -78,13 +79,15 @@ class PublishedRetrieval:
 
     def facts(self, embeddings: Embeddings) -> dict[str, str]:
         """Where there are not as many images or captions as published."""
-        differences = self.differs(len(embeddings), len(embeddings.owners)).items()
+        bare = len(embeddings) - len(embeddings.owners.unique())
+        differences = self.differs(len(embeddings), len(embeddings.owners) + bare).items()
         return {name: text for what, counts in differences for name, text in not_as_published(what, *counts).items()}
 
     def open(self, folder: str | Path, images: str | Path | None = None) -> Collection:
         """The benchmark as its files lie in `folder`; see `boresight.benchmarks.open_published`."""
         root = Path(folder) if images is None else folder_of_images(images)
-        bases = [root / below for below in self.pictures if (root / below).is_dir()] or [root]
+        folders = [base for below in self.pictures for base in (sorted(root.glob(below)) if below else [root])]
+        bases = [base for base in folders if base.is_dir()] or [root]
         dataset, problems = self.read(PublishedFiles(folder, self.title, self.source, bases))
         problems = [Problem(problem.what, printable(problem.where)) for problem in problems]
         missing = [problem.where for problem in problems if problem.what == "missing file"]
@@ -103,7 +106,10 @@ class PublishedRetrieval:
         if problems:
             fewer = "; figures over fewer images are not the published ones" if missing else ""
             say(f"{self.title}: skipped {summary(problems)}{fewer}.")
-        for what, (here, there) in self.differs(len(collection), len(collection.texts)).items():
+        bare = sum(not captions for captions in collection.captions)
+        if bare:
+            say(f"{self.title}: {counted(len(collection), 'image')}, {bare:,} of them without a caption.")
+        for what, (here, there) in self.differs(len(collection), len(collection.texts) + bare).items():
             say(f"{self.title}: {here:,} {what} here, {there:,} as published.")
         return collection
 
@@ -111,7 +117,8 @@ class PublishedRetrieval:
 def from_rows(rows: Callable[..., Iterator[SourceRow]]) -> Callable[..., Draft]:
     """A reader, of a function that gives the rows of a benchmark's files.
 
-    Pictures are also looked for without the last folder of their name, or by it alone.
+    Pictures are also looked for without the last folder of their name, or by it alone. One whose caption was published
+    empty stays in the gallery, and in the counts.
     """
 
     @wraps(rows)
@@ -122,7 +129,7 @@ def from_rows(rows: Callable[..., Iterator[SourceRow]]) -> Callable[..., Draft]:
             folders, file = os.path.split(name)
             return find(name) or find(os.path.join(os.path.dirname(folders), file)) or find(file)
 
-        return assemble(rows(files, **options), lenient, name=files.title)
+        return assemble(rows(files, **options), lenient, name=files.title, bare=True)
 
     return read
 

@@ -66,7 +66,7 @@ SETS = tuple(
         f"ShareGPT4V {count // 1000}k",
         SOURCE,
         partial(read_first, count=count),
-        ("", "sam/images", "images"),
+        ("", "sam/images", "images", "sa_*/images", "sam/sa_*/images", "sa_*"),
         (count, count),
     )
     for count in (1000, 10000)

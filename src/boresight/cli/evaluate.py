@@ -21,11 +21,12 @@ class Evaluate:
     In retrieval, on embeddings or on a benchmark of it, an editor stands beside plain less its hubness, and a verdict
     says whether it pays ('boresight compare' trains the other rivals too).
 
-    Benchmarks: coco-karpathy-5k, coco-karpathy-1k, coco-val2017, eccv-caption, flickr30k-1k, flickr30k-all, docci, iiw,
-    iiw-400, iiw-dci, iiw-docci, urban1k, sharegpt4v-1k, sharegpt4v-10k (docci and iiw also with -sentences);
-    rococo-danger, rococo-diff-concept, rococo-same-concept, rococo-rand-voca, rococo-mix, rococo-patch; sugarcrepe,
-    sugarcrepe-pp, winoground, aro-vg-relation, aro-vg-attribution, aro-coco-order, aro-flickr-order; zero-shot (a
-    folder for each class); and on any collection retrieval, swaps, mixes, composition, alignment.
+    Benchmarks: coco-karpathy-5k, coco-karpathy-1k, coco-val2017, eccv-caption, flickr30k-1k, flickr30k-val,
+    flickr30k-all, docci, iiw, iiw-400, iiw-dci, iiw-docci, urban1k, sharegpt4v-1k, sharegpt4v-10k (docci and iiw also
+    with -sentences); rococo-danger, rococo-diff-concept, rococo-same-concept, rococo-rand-voca, rococo-mix,
+    rococo-patch; sugarcrepe, sugarcrepe-pp, winoground, aro-vg-relation, aro-vg-attribution, aro-coco-order,
+    aro-flickr-order; zero-shot (a folder for each class); and on any collection retrieval, swaps, mixes, composition,
+    alignment.
     """
 
     what: Annotated[str, tyro.conf.Positional]

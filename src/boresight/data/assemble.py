@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from boresight.data.files import Find, walk_pictures
+from boresight.data.files import Find, Listing
+from boresight.data.images import is_picture
 from boresight.data.problems import Problem
 from boresight.data.rows import Join, SourceRow
 from boresight.progress import progress
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
 
 CHUNK = 10_000
 CAPTIONS_TYPE = pa.list_(pa.string())
-IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string(), "offset": pa.int64(), "size": pa.int64()})
+_WHERE = {"offset": pa.int64(), "size": pa.int64(), "orientation": pa.int8()}
+IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string(), **_WHERE})
 FIXED = {"id": pa.string(), "image": IMAGE_TYPE, "captions": CAPTIONS_TYPE, "split": pa.string()}
 
 
 def assemble(
-    rows: Iterable[SourceRow | Problem], find: Find, *, name: str, folder: str | os.PathLike[str] | None = None
+    rows: Iterable[SourceRow | Problem], find: Find, *, name: str, listing: Listing | None = None, bare: bool = False
 ) -> tuple[Dataset, list[Problem]]:
     """The dataset of a collection, one row an image, in the order of first mention; and all that was wrong.
 
@@ -40,9 +42,10 @@ def assemble(
         rows: rows, and problems that the reader itself met.
         find: from a picture's name in the source to its file, None when there is none.
         name: what is read, for the progress bar and for what `boresight.data.rows.Join` has to say.
-        folder: report the pictures below it that no row names.
+        listing: of a folder: report its pictures that no row names.
+        bare: keep images whose captions are all empty.
     """
-    join, table = Join(find), Table()
+    join, table = Join(find, bare=bare), Table()
     for row in progress(rows, what=f"reading {name}", unit="row", delay=1.0):
         if isinstance(row, Problem):
             join.problems.append(row)
@@ -50,13 +53,15 @@ def assemble(
             number, picture, texts = joined
             if number == len(table):
                 file = picture if row.offset is None else row.path
-                image = {"bytes": None, "path": file, "offset": row.offset, "size": row.size}
+                place = {"bytes": None, "path": file, "offset": row.offset, "size": row.size}
+                image = place | {"orientation": row.orientation}
                 table.add_image(row.identity, image, row.split, row.extras)
             table.add_captions(number, texts)
-    if folder is not None:
+    if listing is not None:
         named = join.pictures()
-        unnamed = (file for file in walk_pictures(folder) if file not in named)
-        join.problems += [Problem("image without captions", os.path.relpath(file, folder)) for file in unnamed]
+        unnamed = (file for file in listing.files if file not in named and is_picture(file))
+        below = [os.path.relpath(file, listing.folder) for file in unnamed]
+        join.problems += [Problem("image without captions", where) for where in below]
     join.say(name)
     return table.finish(splits_in_ids=join.ids_restart), join.problems
 

@@ -40,7 +40,8 @@ class Collection(Brief):
 
     Attributes:
         dataset: columns `id` (string), `image` (struct of `bytes` binary or null and `path` string or null, and,
-            for members of a tar file, `offset` and `size` integers), `captions` (list of string), `split` (string),
+            for members of a tar file, `offset` and `size` integers, and `orientation`, EXIF's number, where the file
+            lost it), `captions` (list of string), `split` (string),
             and any further columns the source had, e.g. `attributes`.
         name: what to call it.
         problems: what was skipped while reading, one entry each.

@@ -2,48 +2,51 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from boresight.data.files import expand, walk
-from boresight.data.formats.tables import holds_text_files
-from boresight.data.problems import Problem
-from boresight.data.splits import FOLDERS
+from boresight.data.files import Listing, expand
+from boresight.data.formats.tables import kind_of_text
+from boresight.data.formats.text_files import holds_text_files
+from boresight.data.images import is_picture
+from boresight.data.splits import FOLDERS, without_split
 from boresight.errors import InputError
 
-FORMATS = ("jsonl", "csv", "tsv", "coco", "karpathy", "webdataset", "parquet", "text-files", "saved", "hub")
-_SUFFIXES = {kind: kind for kind in ("jsonl", "csv", "tsv", "json", "parquet")}
+FORMATS = ("jsonl", "csv", "tsv", "token", "coco", "karpathy", "webdataset", "parquet", "text-files", "saved", "hub")
+_SUFFIXES = {kind: kind for kind in ("jsonl", "csv", "tsv", "json", "parquet", "token")}
 _SUFFIXES |= {"jsonlines": "jsonl", "ndjson": "jsonl", "tar": "webdataset"}
 _STEMS = FOLDERS | {"captions", "metadata"}
 _KINDS = {"coco": "json", "karpathy": "json"}
+_CAPTIONS_KEY = re.compile(rb'"(captions?|texts?|sentences?|descriptions?|raw)"')
 
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of source ('json' is COCO or Karpathy, told apart by content), its files, and the folder above them.
+    """A kind of source ('json' is told apart further by content), its files, and the folder above them.
 
     Attributes:
-        problems: what below a folder could not be walked or read, see `boresight.data.files.walk`.
+        listing: of the folder, where that is what the user named; None for a dataset saved by `save_to_disk`.
     """
 
     kind: str
     files: tuple[Path, ...]
     root: Path
     is_folder: bool = False
-    problems: tuple[Problem, ...] = ()
+    listing: Listing | None = None
 
 
 def detect(source: str | os.PathLike[str], format: str | None = None) -> Source:
     """What `source` is; with `format`, only that is looked for.
 
-    A file goes by its suffix, a pattern by the suffix of its files. A folder is, in this order: a dataset saved by
-    `save_to_disk`; what its one kind of caption files says (`captions`, `metadata` or the name of a split, as jsonl,
-    csv or tsv, also in folders named as splits; COCO or Karpathy json; tar shards; parquet); pictures with text
-    files. A name that is no path is a dataset of the hub.
+    A file goes by its suffix, a text file by its first line, a pattern by the suffix of its files. A folder is, in this
+    order: a dataset saved by `save_to_disk`; what its one kind of caption files says (`captions`, `metadata` or the
+    name of a split, as jsonl, csv or tsv, also in folders named as splits; json with captions; tar shards; parquet);
+    pictures with a text or json beside each; the one table in it or in a folder of it, whatever its name. A name that
+    is no path is a dataset of the hub.
 
     Raises InputError when nothing fits, or more than one thing does.
     """
@@ -68,6 +71,8 @@ def _suffix(path: Path) -> str:
 
 def _kind_of_file(file: Path) -> str:
     kind = _SUFFIXES.get(_suffix(file))
+    if kind is None and _suffix(file) in ("txt", "text"):
+        kind = kind_of_text(file)
     if kind is None:
         raise InputError(f"{file} has no suffix that says what it is; pass format, one of {', '.join(FORMATS)}.")
     return kind
@@ -79,53 +84,112 @@ def _in_pattern(pattern: str, kind: str | None) -> Source:
         raise InputError(f"No file matches {pattern}; check the pattern.")
     root = Path(os.path.commonpath([file.absolute().parent for file in files]))
     kinds = {kind} if kind else {_kind_of_file(file) for file in files}
-    if kinds not in ({"webdataset"}, {"parquet"}):
-        raise InputError(f"{pattern} matches files that are not all tar shards or all parquet; narrow the pattern.")
+    if kinds not in ({"webdataset"}, {"parquet"}, {"json"}):
+        raise InputError(
+            f"{pattern} matches files that are not all tar shards, all parquet or all json; narrow the pattern."
+        )
     return Source(kinds.pop(), files, root)
 
 
 def _in_folder(folder: Path, kind: str | None) -> Source:
     if kind in (None, "saved") and ((folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()):
         return Source("saved", (folder,), folder, True)
-    problems: list[Problem] = []
-    walked = list(walk(folder, problems))
-    readings = {key: files for key, files in _readings(folder, walked).items() if kind in (None, key[0])}
+    listing = Listing.of(folder)
+    readings = _of_kind(_readings(listing), kind)
+    if not readings and kind in (None, "text-files") and holds_text_files(listing.files):
+        return Source("text-files", (), folder, True, listing)
+    readings = _one_year(readings or _of_kind(_lone_tables(listing), kind), folder)
     if len(readings) > 1:
-        listed = ", ".join(f"{files[0].relative_to(folder)} ({one})" for (one, _), files in readings.items())
-        raise InputError(f"{folder} can be read in several ways: {listed}; pass one of the files, or a format.")
+        ways = [f"{os.path.relpath(name, listing.folder)} ({one})" for (one, name) in sorted(readings)]
+        listed = ", ".join(ways[:3]) + (f" and {len(ways) - 3} more" if ways[3:] else "")
+        or_format = ", or a format" if len({one for one, _ in readings}) > 1 else ""
+        raise InputError(f"{folder} can be read in several ways: {listed}; pass one of them{or_format}.")
     for (one, _), files in readings.items():
-        return Source(one, tuple(files), folder, True, tuple(problems))
-    if kind in (None, "text-files") and holds_text_files(walked):
-        return Source("text-files", (), folder, True, tuple(problems))
+        return Source(one, tuple(Path(file) for file in files), folder, True, listing)
     raise InputError(
         f"{folder} holds no captions{f' as {kind}' if kind else ''}: neither captions.jsonl, metadata.csv or their "
         "like, nor COCO or Karpathy json, tar shards, parquet, or a .txt beside each picture."
     )
 
 
-def _readings(folder: Path, walked: Sequence[str]) -> dict[tuple[str, str], list[Path]]:
-    """The ways to read a folder, by kind and what sets two of one kind apart, each with its files."""
-    readings: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    files = [Path(file) for file in walked if _suffix(Path(file)) in _SUFFIXES]
-    shards = {file.with_suffix("") for file in files if _suffix(file) == "tar"}
-    root = Path(os.path.abspath(folder))
-    for file in files:
-        kind, stem, inside = _SUFFIXES[_suffix(file)], file.stem.lower(), file.parent.relative_to(root)
-        at_top = inside == Path()
-        if kind == "webdataset" or (kind == "parquet" and file.with_suffix("") not in shards):
-            # A parquet file beside a shard of the same name is only the shard's index.
-            readings[kind, ""].append(folder / inside / file.name)
+# From a kind, and a name or pattern below the folder that the user can pass instead, to the files of one reading.
+_Readings = dict[tuple[str, str], list[str]]
+
+
+def _of_kind(readings: _Readings, kind: str | None) -> _Readings:
+    return {key: files for key, files in readings.items() if kind in (None, key[0])}
+
+
+def _readings(listing: Listing) -> _Readings:
+    """The ways to read a folder."""
+    tables: dict[tuple[str, str, bool], list[str]] = defaultdict(list)
+    readings: _Readings = defaultdict(list)
+    files = [(file, kind) for file in listing.files if (kind := _SUFFIXES.get(file.rpartition(".")[2].lower()))]
+    data = {os.path.splitext(file)[0] for file, kind in files if kind == "webdataset"}
+    data |= {os.path.dirname(file) for file in listing.files}  # img2dataset's 00000.parquet is the index of 00000/
+    pictures = {file.rpartition(".")[0] for file in listing.files if is_picture(file)} if files else set()
+    for file, kind in files:
+        path, (above, name) = os.path.splitext(file)[0], os.path.split(file)
+        inside, stem = os.path.relpath(above, listing.folder), os.path.basename(path).lower()
+        at_top = inside == "."
+        if kind == "webdataset" or (kind == "parquet" and path not in data):
+            readings[kind, listing.folder].append(file)
         elif kind == "json":
-            in_annotations = str(inside) == "annotations" and stem.startswith("captions")
-            if in_annotations or (at_top and _looks_like_captions(file)):
-                readings[kind, file.name].append(folder / inside / file.name)
-        elif kind != "parquet" and (at_top or str(inside).lower() in FOLDERS) and stem in _STEMS:
-            what = "split" if stem in FOLDERS else stem
-            readings[kind, f"{what} {'at top' if at_top else 'by folder'}"].append(folder / inside / file.name)
+            in_annotations = inside == "annotations" and stem.startswith("captions")
+            if in_annotations or (at_top and path not in pictures and _holds_captions(file)):
+                readings[kind, os.path.join(above, without_split(name))].append(file)
+        elif kind not in ("parquet", "token") and (at_top or inside.lower() in FOLDERS) and stem in _STEMS:
+            tables[kind, "split" if stem in FOLDERS else stem, at_top].append(file)
+    for (kind, _, _), some in tables.items():
+        readings[kind, some[0]] = some
     return readings
 
 
-def _looks_like_captions(file: Path) -> bool:
+def _one_year(readings: _Readings, folder: Path) -> _Readings:
+    """Of COCO's captions of 2014 and 2017 those whose pictures are there, where that tells."""
+
+    def is_there(pattern: str) -> bool:
+        end = re.split(r"[_\-.]", os.path.splitext(os.path.basename(pattern))[0])[-1]
+        return any(glob.glob(os.path.join(glob.escape(str(folder)), base, end)) for base in ("", "images"))
+
+    with_pictures = {key: files for key, files in readings.items() if "*" in key[1] and is_there(key[1])}
+    return with_pictures if len(with_pictures) == 1 and {kind for kind, _ in readings} == {"json"} else readings
+
+
+def _lone_tables(listing: Listing) -> _Readings:
+    """Tables by any name, at the top or one folder below: those that name columns, or else any."""
+    known: _Readings = {}
+    others: _Readings = {}
+    for file in listing.files:
+        suffix = file.rpartition(".")[2].lower()
+        if file.count(os.sep) - listing.folder.count(os.sep) > 2 or ".lemma." in os.path.basename(file):
+            continue
+        if suffix in ("csv", "tsv", "txt", "token"):
+            kind = kind_of_text(Path(file))
+            if kind is not None:
+                known[kind, file] = [file]
+            elif suffix in ("csv", "tsv"):
+                others[suffix, file] = [file]
+        elif suffix in ("jsonl", "jsonlines", "ndjson"):
+            others["jsonl", file] = [file]
+        elif suffix == "json" and _names_pictures(file):
+            others["json", file] = [file]
+    return known or others
+
+
+def _holds_captions(file: str) -> bool:
+    """Whether a json has a key of captions anywhere; it may be long, and its captions at its end."""
     with open(file, "rb") as handle:
-        head = handle.read(1 << 16)
-    return any(key in head for key in (b'"images"', b'"annotations"', b'"image"', b'"caption"'))
+        tail = b""
+        while block := handle.read(1 << 20):
+            if _CAPTIONS_KEY.search(tail + block):
+                return True
+            tail = block[-32:]
+    return False
+
+
+def _names_pictures(file: str) -> bool:
+    """Whether a json begins with an object whose first key is the name of a picture."""
+    with open(file, "rb") as handle:
+        first = re.match(rb'\s*\{\s*"([^"]+)"\s*:', handle.read(4096))
+    return first is not None and is_picture(first[1].decode("utf-8", "replace"))

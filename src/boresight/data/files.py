@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
@@ -14,10 +16,38 @@ from boresight.data.problems import Problem
 from boresight.errors import InputError
 
 Find = Callable[[str], str | None]
+_PLAIN = re.compile(r"(?:[^/.][^/]*/)*[^/.][^/]*")  # no empty part of a path, none that begins with a dot
 TEXT_SUFFIXES = (".txt", ".text", ".caption", ".captions")  # of files that hold the captions of one picture
 
 
-def walk(folder: str | os.PathLike[str], problems: list[Problem] | None = None) -> Iterator[str]:
+@dataclass(frozen=True)
+class Listing:
+    """The files below a folder, listed once for all who ask.
+
+    Attributes:
+        folder: its absolute path.
+        files: their absolute paths, in the order of `walk`.
+        broken: those of them that are links to nowhere.
+        problems: what `walk` does not give.
+    """
+
+    folder: str
+    files: list[str]
+    broken: frozenset[str]
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def of(cls, folder: str | os.PathLike[str]) -> Listing:
+        """The files below `folder` as they are now."""
+        problems: list[Problem] = []
+        broken: set[str] = set()
+        files = list(walk(folder, problems, broken))
+        return cls(os.path.abspath(folder), files, frozenset(broken), tuple(problems))
+
+
+def walk(
+    folder: str | os.PathLike[str], problems: list[Problem] | None = None, broken: set[str] | None = None
+) -> Iterator[str]:
     """Absolute paths of all files below `folder`, sorted within each folder; hidden files and folders are left out.
 
     Linked folders are walked too, under the name of the link, and each folder once, however many links lead to it.
@@ -26,10 +56,16 @@ def walk(folder: str | os.PathLike[str], problems: list[Problem] | None = None) 
         problems: takes what is there and is not given: folders without the right to list them, pictures of a format
             that Pillow does not draw, links to a folder above, and links to nowhere, but for those with the name of a
             picture, text or shard, which are given for the reader to name.
+        broken: takes these last.
     """
     top = os.path.abspath(folder)
     home = os.path.realpath(top)
-    seen, waiting, problems = {home}, [top], [] if problems is None else problems
+    seen, waiting = {home}, [top]
+    problems, broken = [] if problems is None else problems, set() if broken is None else broken
+
+    def note(what: str, path: str) -> None:
+        problems.append(Problem(what, os.path.relpath(path, top)))
+
     while waiting:
         here = waiting.pop()
         try:
@@ -39,30 +75,26 @@ def walk(folder: str | os.PathLike[str], problems: list[Problem] | None = None) 
             continue
         below = []
         for entry in entries:
-            what = None  # is wrong with it
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if entry.is_file():
+                if is_unread_picture(entry.name):
+                    note("picture of a format that is not read", entry.path)
+                else:
+                    yield entry.path
+            elif entry.is_dir():
                 target = os.path.realpath(entry.path)
                 if target not in seen and f"{home}{os.sep}".startswith(f"{target}{os.sep}"):
-                    what = "link to a folder above"
+                    note("link to a folder above", entry.path)
                 elif target not in seen and not (entry.is_symlink() and _is_walked(target, home)):
                     seen.add(target)
                     below.append(entry.path)
-            elif not entry.is_file() and not _is_named(entry.name):
-                what = "link to nowhere" if entry.is_symlink() else "special file"
-            elif is_unread_picture(entry.name):
-                what = "picture of a format that is not read"
-            else:
+            elif is_picture(entry.name) or entry.name.lower().endswith((*TEXT_SUFFIXES, ".tar")):
+                broken.add(entry.path)
                 yield entry.path
-            if what is not None:
-                problems.append(Problem(what, os.path.relpath(entry.path, top)))
+            else:
+                note("link to nowhere" if entry.is_symlink() else "special file", entry.path)
         waiting += reversed(below)
-
-
-def _is_named(name: str) -> bool:
-    """Whether readers themselves say what is wrong with a file of this name."""
-    return is_picture(name) or name.lower().endswith((*TEXT_SUFFIXES, ".tar"))
 
 
 def _is_walked(folder: str, home: str) -> bool:
@@ -107,27 +139,45 @@ def folder_of_images(images: str | os.PathLike[str]) -> Path:
     return Path(images)
 
 
-def finder(bases: Sequence[Path]) -> Find:
+def finder(bases: Sequence[Path], listing: Listing | None = None) -> Find:
     """A function from a picture's name in a source to its absolute path, tried below each base in turn; else None.
 
     Forgives what moving data between systems does: Windows separators, composed against decomposed accents, and a
     name that begins with the name of the base itself ('val2014/a.jpg' below '.../val2014').
+
+    Args:
+        listing: of the source's folder: a file that it lists need not be looked up, and a name without a folder that
+            is found below no base is that of the one picture of this name in it, at any depth.
     """
     roots = [os.path.abspath(base) for base in bases]
+    listed = frozenset() if listing is None else frozenset(listing.files) - listing.broken
+    by_name: dict[str, str] = {}
+
+    def there(root: str, name: str) -> str | None:
+        file = f"{root}/{name}"
+        if file in listed:
+            return file
+        file = os.path.normpath(os.path.join(root, name))
+        return file if file in listed or os.path.isfile(file) else None
+
+    def anywhere(name: str) -> str | None:
+        if not by_name:
+            for file in listed:  # a name that two files have names neither
+                base = os.path.basename(file)
+                by_name[base] = "" if base in by_name else file
+        return by_name.get(name) or None
 
     def find(name: str) -> str | None:
         if not name or "\0" in name:
             return None
         for spelling in _spellings(name):
             for root in roots:
-                file = os.path.normpath(os.path.join(root, spelling))
-                if os.path.isfile(file):
+                if file := there(root, spelling):
                     return file
-                if spelling.split("/")[0] == os.path.basename(root):
-                    file = os.path.normpath(os.path.join(os.path.dirname(root), spelling))
-                    if os.path.isfile(file):
-                        return file
-        return None
+                inside = spelling.partition("/")[0] == os.path.basename(root)
+                if inside and (file := there(os.path.dirname(root), spelling)):
+                    return file
+        return next((file for spelling in _spellings(name) if (file := anywhere(spelling))), None) if listed else None
 
     return find
 
@@ -143,6 +193,23 @@ def _spellings(name: str) -> Iterator[str]:
     yield from dict.fromkeys(other for other in others if other != name)
 
 
+def encoding_of(start: bytes) -> tuple[str, str]:
+    """The encoding of a text file that starts so, and what becomes of its errors.
+
+    Bytes that are not UTF-8 become lone surrogates, so that only the rows that hold them are set aside. UTF-16 knows no
+    such escape: of a file cut in the middle of a character the rest is a replacement character.
+    """
+    wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+
+
+def lines_of(data: bytes) -> list[str]:
+    """The lines of a text file that are not blank, as `encoding_of` says."""
+    text = data.decode(*encoding_of(data)).replace("\r\n", "\n").replace("\r", "\n")
+    return [line for line in text.split("\n") if line.strip()]
+
+
 def key_of(name: str) -> str:
     r"""One spelling for a relative path: './a//b.jpg' and 'a\b.jpg' are both 'a/b.jpg'."""
-    return os.path.normpath(name.replace("\\", "/"))
+    name = name.replace("\\", "/")
+    return name if _PLAIN.fullmatch(name) else os.path.normpath(name)

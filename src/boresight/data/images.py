@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -29,6 +30,15 @@ _NOT_PICTURES = {
 }  # named by Pillow, not drawn by it
 _UNREAD = {".heic", ".heif", ".jxl", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2"}
 _ORIENTATION = 0x0112  # of EXIF
+_IN_WORDS = {
+    "Mirrored horizontal": 2,
+    "Rotated 180": 3,
+    "Mirrored vertical": 4,
+    "Mirrored horizontal then rotated 90 CCW": 5,
+    "Rotated 90 CW": 6,
+    "Mirrored horizontal then rotated 90 CW": 7,
+    "Rotated 90 CCW": 8,
+}
 
 
 class UnusablePicture(InputError):
@@ -64,12 +74,32 @@ def decode(source: Mapping[str, Any], label: str) -> Image.Image:
     """
     data = _read(source, label)
     with _explained(label, source.get("path") or "memory"):
-        return decode_bytes(data)
+        return decode_bytes(data, source.get("orientation"))
 
 
-def decode_bytes(data: bytes) -> Image.Image:
-    """As `decode`, from the bytes of a file; raises whatever Pillow or pydicom raises on damaged ones."""
-    return to_rgb(dicom.draw_dicom(data) if dicom.is_dicom(data) else Image.open(io.BytesIO(data)))
+def decode_bytes(data: bytes, orientation: int | None = None) -> Image.Image:
+    """As `decode`, from the bytes of a file; raises whatever Pillow or pydicom raises on damaged ones.
+
+    `orientation` is EXIF's number, for a file that lost its own.
+    """
+    picture = dicom.draw_dicom(data) if dicom.is_dicom(data) else Image.open(io.BytesIO(data))
+    if orientation is not None:
+        with contextlib.suppress(Exception):  # broken EXIF, see `_upright`
+            picture.getexif().setdefault(_ORIENTATION, orientation)
+    return to_rgb(picture)
+
+
+def orientation_in(exif: object) -> int | None:
+    """EXIF's number for what img2dataset keeps of a picture's EXIF, a json of tags in words; None where it is upright.
+
+    img2dataset writes pictures as they lie on the sensor and without EXIF.
+    """
+    try:
+        tags = json.loads(exif) if isinstance(exif, str) else exif
+    except ValueError:
+        return None
+    words = tags.get("Image Orientation") if isinstance(tags, Mapping) else None
+    return _IN_WORDS.get(str(words))
 
 
 def open_picture(source: Image.Image | str | os.PathLike[str]) -> Image.Image:

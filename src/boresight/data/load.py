@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from datasets import Dataset, DatasetDict
 
@@ -15,10 +14,11 @@ from boresight.data.collection import Collection
 from boresight.data.columns import Columns, listed
 from boresight.data.detect import FORMATS, Source, detect
 from boresight.data.files import folder_of_images
-from boresight.data.formats.coco import read_coco, read_karpathy
+from boresight.data.formats.coco import read_jsons
 from boresight.data.formats.huggingface import load_hub, load_parquet, load_saved, read_datasets
-from boresight.data.formats.tables import read_tables, read_text_files
+from boresight.data.formats.tables import read_tables
 from boresight.data.formats.tar import read_webdataset
+from boresight.data.formats.text_files import read_text_files
 from boresight.data.images import UnusablePicture, decode
 from boresight.data.problems import Problem, counted, printable, summary
 from boresight.data.splits import normal_split
@@ -63,8 +63,8 @@ def load_collection(
     Args:
         source: a path, a glob or brace pattern of tar or parquet files, the name of a dataset on the hub, or a
             `datasets.Dataset` or `DatasetDict`.
-        format: one of 'jsonl', 'csv', 'tsv', 'coco', 'karpathy', 'webdataset', 'parquet', 'text-files', 'saved' and
-            'hub'; found from what is there if None (`detect` says in which order).
+        format: one of 'jsonl', 'csv', 'tsv', 'token', 'coco', 'karpathy', 'webdataset', 'parquet', 'text-files',
+            'saved' and 'hub'; found from what is there if None (`detect` says in which order).
         images: the folder of the pictures, where they do not lie beside their captions.
         image_column, caption_columns, id_column, split_column: names of columns or json keys; usual names are found.
         split: only the images of this split.
@@ -89,7 +89,7 @@ def load_collection(
         detected = detect(source, format)
         label = name or _name_of(source, detected)
         dataset, problems = _read(detected, format, columns, label, images)
-        problems = [*detected.problems, *problems]
+        problems = [*(detected.listing.problems if detected.listing else ()), *problems]
     else:
         raise InputError(
             f"A collection cannot be read from {type(source).__name__}; pass a path, the name of a dataset, or a "
@@ -115,22 +115,16 @@ def _read(
     source: Source, format: str | None, columns: Columns, name: str, images: str | os.PathLike[str] | None
 ) -> Draft:
     match source.kind:
-        case "jsonl" | "csv" | "tsv":
-            folder = source.root if source.is_folder else None
-            return read_tables(source.files, columns, kind=source.kind, name=name, images=images, folder=folder)
+        case "jsonl" | "csv" | "tsv" | "token" as kind:
+            return read_tables(source.files, columns, kind=kind, name=name, images=images, listing=source.listing)
         case "json":
-            file = source.files[0]
-            content = _read_json(file)
-            is_coco = isinstance(content, dict) and "annotations" in content
-            if format == "coco" or (format is None and is_coco):
-                columns.check_none_named(f"The COCO json {file.name}")
-                return read_coco(content, file, name=name, images=images)
-            return read_karpathy(content, file, columns, name=name, images=images)
+            listing = source.listing
+            return read_jsons(source.files, columns, format=format, name=name, images=images, listing=listing)
         case "webdataset":
             return read_webdataset(source.files, columns, name=name, root=source.root)
         case "text-files":
-            columns.check_none_named(f"{name} (a text file for each picture)")
-            return read_text_files(source.root, name=name)
+            assert source.listing is not None  # only a folder is read so
+            return read_text_files(source.listing, columns, name=name)
         case "parquet":
             parts, problems = load_parquet(source.files, source.root)
             bases = [source.root, *dict.fromkeys(file.parent for file in source.files), source.root / "images"]
@@ -140,13 +134,6 @@ def _read(
             return read_datasets(load_saved(source.root), columns, name=name, images=images)
         case _:
             return read_datasets(load_hub(str(source.root)), columns, name=name, images=images)
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} cannot be read as json ({error}); mend or fetch it again.") from error
 
 
 def _checked(dataset: Dataset) -> tuple[list[int], list[Problem]]:

@@ -27,6 +27,8 @@ class SourceRow:
             duplicate. A single caption may well stand twice.
         id: the image's id where the source gives one; else `key` serves.
         offset, size: start and length in bytes of the picture within a tar file.
+        file: the picture's file, where the reader has looked for it.
+        orientation: EXIF's number for how to turn the picture, where it was said elsewhere than in its file.
     """
 
     key: str
@@ -38,6 +40,8 @@ class SourceRow:
     split: str = NO_SPLIT
     offset: int | None = None
     size: int | None = None
+    file: str | None = None
+    orientation: int | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,8 +76,14 @@ class Join:
         in_several_splits: ids of images whose picture stands in an earlier split too.
     """
 
-    def __init__(self, find: Find) -> None:
-        """`find` gives the file of a picture's name in the source, None when there is none."""
+    def __init__(self, find: Find, *, bare: bool = False) -> None:
+        """Nothing is joined yet.
+
+        Args:
+            find: gives the file of a picture's name in the source, None when there is none.
+            bare: keep an image whose captions are all empty: it has none then, and is in the gallery.
+        """
+        self._bare = bare
         self.problems: list[Problem] = []
         self.ids_restart = False
         self.in_several_splits: list[str] = []
@@ -111,7 +121,7 @@ class Join:
         if not row.captions:
             wrong = [Problem("image without captions", f"{row.path}, {row.where}" if row.path else row.where)]
         self.problems += wrong
-        if not texts:
+        if not texts and not (self._bare and row.captions):
             return None
         if number is None:
             number = self._add(row, picture)
@@ -139,7 +149,7 @@ class Join:
         if row.offset is not None:
             return row.key
         if row.key not in self._pictures:
-            self._pictures[row.key] = self._find(row.path)
+            self._pictures[row.key] = row.file or self._find(row.path)
             if self._pictures[row.key] is None:
                 self.problems.append(Problem("missing file", row.path))
         return self._pictures[row.key]

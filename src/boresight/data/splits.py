@@ -38,6 +38,12 @@ def split_of_name(stem: str) -> str:
     return normal_split(match[1].lower()) if match else NO_SPLIT
 
 
+def without_split(name: str) -> str:
+    """A pattern for the files that differ from this one in the split in their name alone: 'captions_*2017.json'."""
+    match = _IN_NAME.search(name)
+    return f"{name[: match.start(1)]}*{name[match.end(1) :]}" if match else name
+
+
 def split_of_file(path: str) -> str:
     """The split that the first folder of a relative path names, or else the file's name; else 'all'."""
     split = split_of_path(path)

@@ -16,8 +16,7 @@ import numpy as np
 
 from boresight.data import Collection, Problem
 from boresight.data.columns import listed, texts_in
-from boresight.data.files import braced, expand
-from boresight.data.formats.tables import lines_of
+from boresight.data.files import braced, expand, lines_of
 from boresight.data.formats.tar import DAMAGE, DUPLICATE, members, open_stream, picture_in
 from boresight.data.images import is_picture
 from boresight.data.rows import clean

@@ -80,7 +80,7 @@ def test_trouble_in_coco_is_named(tmp_path: Path) -> None:
     assert (collection.ids, collection.captions) == (["5"], [["kept"]])
     assert sorted((problem.what, problem.where) for problem in collection.problems) == [
         ("caption for an unknown image", "10"),
-        ("duplicate row", "5, image 5"),
+        ("duplicate id", "5, image 5"),
         ("empty caption", "image 5"),
         ("empty caption", "image 5"),
         ("image without captions", "c.jpg, image 900"),

@@ -20,6 +20,7 @@ from boresight.data.assemble import FIXED, CaptionLists, assemble, dataset_of
 from boresight.data.columns import Columns, captions_of
 from boresight.data.files import finder, folder_of_images
 from boresight.data.formats.tables import row_of
+from boresight.data.images import orientation_in
 from boresight.data.problems import Problem
 from boresight.data.rows import Join, SourceRow
 from boresight.data.splits import normal_split, split_of_file
@@ -199,9 +200,24 @@ def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tupl
     if join.ids_restart:
         own = pc.binary_join_element_wise(pa.array(splits, pa.string()), own, "/")
     table = pa.table({"id": own, "captions": captions.finish(len(splits)), "split": pa.array(splits, pa.string())})
-    dataset = concatenate_datasets([concatenate_datasets(pictures), dataset_of(table)], axis=1)
+    dataset = _turned(concatenate_datasets([concatenate_datasets(pictures), dataset_of(table)], axis=1))
     dataset = dataset.select_columns([*FIXED, *(column for column in dataset.column_names if column not in FIXED)])
     return dataset if len(firsts) == len(dataset) else dataset.select(firsts), join.problems
+
+
+def _turned(dataset: Dataset) -> Dataset:
+    """With the orientation of its pictures in their cells, where img2dataset kept it in a column `exif`."""
+    kept = dataset.with_format("arrow")["exif"][:].to_pylist() if "exif" in dataset.column_names else []
+    turns = [orientation_in(exif) for exif in kept]
+    if not any(turns):
+        return dataset
+    table, start, chunks = dataset.data.table, 0, []
+    for chunk in table.column("image").chunks:
+        turn = pa.array(turns[start : start + len(chunk)], pa.int8())
+        fields = [pc.struct_field(chunk, "bytes"), pc.struct_field(chunk, "path"), turn]
+        chunks.append(pa.StructArray.from_arrays(fields, ["bytes", "path", "orientation"], mask=chunk.is_null()))
+        start += len(chunk)
+    return dataset_of(table.set_column(table.column_names.index("image"), "image", pa.chunked_array(chunks)))
 
 
 def _paths(part: Dataset, columns: Columns) -> list[str | None]:

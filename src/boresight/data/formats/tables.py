@@ -1,25 +1,25 @@
-"""Captions beside the pictures of a folder: in a table of json lines, csv or tsv, or in a text file a picture."""
+"""Tables of captions: json lines, csv, tsv, and the token files of Flickr8k and Flickr30k."""
 
 from __future__ import annotations
 
 import ast
-import codecs
 import contextlib
 import csv
 import json
 import os
-from collections import Counter, defaultdict
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from boresight.data.assemble import assemble
 from boresight.data.columns import Columns, captions_of
-from boresight.data.files import TEXT_SUFFIXES, finder, folder_of_images, key_of, walk
-from boresight.data.images import is_picture
+from boresight.data.files import TEXT_SUFFIXES, Listing, encoding_of, finder, folder_of_images, key_of
 from boresight.data.problems import Problem
 from boresight.data.rows import SourceRow
-from boresight.data.splits import normal_split, split_of_file, split_of_path
+from boresight.data.splits import NO_SPLIT, normal_split, split_of_file, split_of_path
 from boresight.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # One parsed row: where it stands, and its values by column, or in their place what is wrong with it.
 Parsed = tuple[str, Mapping[str, Any] | str]
+_TOKEN = re.compile(r"(.+\.\w+)#\d+\t(.*)")
 Cells = tuple[str, list[str] | str]  # likewise, of a row whose columns are not named yet
 
 
@@ -37,72 +38,76 @@ def read_tables(
     kind: str,
     name: str,
     images: str | os.PathLike[str] | None = None,
-    folder: Path | None = None,
+    listing: Listing | None = None,
 ) -> tuple[Dataset, list[Problem]]:
-    """Captions tables, `kind` 'jsonl', 'csv' or 'tsv'; pictures lie beside their table, or in `images/` of the source.
+    """Captions tables, `kind` 'jsonl', 'csv', 'tsv' or 'token'; pictures lie beside their table, or in its `images/`.
 
-    A row with one caption string adds it to its image; a row with a list of captions is its image's whole list.
+    A row with one caption string adds it to its image; so does a list, but for one that the image has already. A
+    'token' file is one of Flickr8k or Flickr30k, 'a.jpg#0' and a caption after a tab.
 
     Args:
         images: the folder of the pictures, when it is elsewhere.
-        folder: the folder that the user named as the source; its unmentioned pictures are reported.
+        listing: of the folder that the user named as the source: its pictures that no row names are reported.
     """
-    root = folder or files[0].parent
+    root = files[0].parent if listing is None else Path(listing.folder)
 
     def rows() -> Iterator[SourceRow | Problem]:
         for file in files:
             label = os.path.relpath(file, root)
             split = split_of_file(label)
+            above = "" if split_of_path(label) == NO_SPLIT else os.path.dirname(label)
             with _opened(file) as handle:
-                if kind == "jsonl":
-                    parsed = _json_lines(handle, label)
-                else:
-                    cells = _csv_cells(handle, label) if kind == "csv" else _tsv_cells(handle, label)
-                    parsed = _by_header(cells, label, columns)
-                for where, values in parsed:
+                for where, values in _parsed(handle, kind, label, columns):
                     if isinstance(values, str):
                         yield Problem("malformed row", f"{where}: {values}")
                     else:
-                        yield row_of(values, where, columns, above=os.path.dirname(label), split=split)
+                        yield row_of(values, where, columns, above=above, split=split)
         columns.check_named(name)
 
-    bases = [root, root / "images"] if images is None else [folder_of_images(images)]
-    return assemble(rows(), finder(bases), name=name, folder=None if images else folder)
+    if images is None:
+        tops = dict.fromkeys([root, *(file.parent for file in files)])
+        bases = [top / below for top in tops for below in ("", "images", "Images")]
+    else:
+        bases, listing = [folder_of_images(images)], None
+    return assemble(rows(), finder(bases, listing), name=name, listing=listing)
 
 
-def read_text_files(folder: Path, *, name: str) -> tuple[Dataset, list[Problem]]:
-    """`a.jpg` with `a.txt` beside it, at any depth; each line of the text that is not blank is a caption."""
-    return assemble(_text_rows(folder), lambda file: file, name=name)
+def kind_of_text(file: Path) -> str | None:
+    """Whether a text file is a table: 'csv' or 'tsv' where its first line names columns, 'token'; else None."""
+    with _opened(file) as handle:
+        first = handle.readline(10_000)
+    if _TOKEN.fullmatch(first.rstrip("\r\n")):
+        return "token"
+    columns = Columns()
+    cells = [cell.strip() for cell in first.split(_delimiter(first))]
+    if columns.column("image", cells) is None or not columns.captions_in(cells):
+        return None
+    return "tsv" if _delimiter(first) == "\t" else "csv"
 
 
-def lines_of(data: bytes) -> list[str]:
-    """The lines of a caption file that are not blank; bytes that are not UTF-8 become lone surrogates."""
-    text = data.decode(*_encoding(data)).replace("\r\n", "\n").replace("\r", "\n")
-    return [line for line in text.split("\n") if line.strip()]
+def _parsed(handle: TextIO, kind: str, label: str, columns: Columns) -> Iterator[Parsed]:
+    """The rows of a table, whatever its kind."""
+    if kind == "jsonl":
+        yield from _json_lines(handle, label)
+    elif kind == "token":
+        columns.check_none_named(f"{label} (lines 'a.jpg#0', a tab and a caption)")
+        yield from _token_lines(handle, label)
+    else:
+        first = handle.readline()
+        sign = "\t" if kind == "tsv" else _delimiter(first)
+        lines = chain([first] if first else [], handle)
+        if sign not in ",;":
+            cells = _line_cells(lines, label, sign)
+        elif label.lower().endswith(TEXT_SUFFIXES):
+            cells = _loose_cells(lines, label, sign)
+        else:
+            cells = _csv_cells(lines, label, sign)
+        yield from _by_header(cells, label, columns)
 
 
-def holds_text_files(files: Iterable[str]) -> bool:
-    """Whether any of the pictures among `files` has a text file beside it."""
-    texts, pictures = _texts_and_pictures(files)
-    return any(text for picture in pictures for text in _names_of_text(picture) if text in texts)
-
-
-def _names_of_text(picture: str) -> tuple[str, str]:
-    """What the text file of `a.jpg` is called, without its suffix: 'a', or 'a.jpg'."""
-    return os.path.splitext(picture)[0], picture
-
-
-def _texts_and_pictures(files: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Text files by their path without suffix, in the order of TEXT_SUFFIXES, and pictures."""
-    texts: dict[str, list[str]] = defaultdict(list)
-    pictures = []
-    for file in files:
-        stem, suffix = os.path.splitext(file)
-        if suffix.lower() in TEXT_SUFFIXES:
-            texts[stem].append(file)
-        elif is_picture(file):
-            pictures.append(file)
-    return texts, pictures
+def _delimiter(header: str) -> str:
+    """What stands between the names of columns."""
+    return "," if "," in header else next((sign for sign in "|;\t" if sign in header), ",")
 
 
 def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: str, split: str) -> SourceRow | Problem:
@@ -142,22 +147,12 @@ def _filled(values: Mapping[str, Any], candidates: Sequence[str]) -> str | None:
 def _opened(file: Path) -> Iterator[TextIO]:
     try:
         with open(file, "rb") as binary:
-            encoding, errors = _encoding(binary.read(2))
+            encoding, errors = encoding_of(binary.read(2))
         handle = open(file, encoding=encoding, errors=errors, newline="")  # noqa: SIM115
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); check the path and its permissions.") from error
     with handle:
         yield handle
-
-
-def _encoding(start: bytes) -> tuple[str, str]:
-    """The encoding of a file that starts so, and what becomes of its errors.
-
-    Bytes that are not UTF-8 become lone surrogates, so that only the rows that hold them are set aside. UTF-16 knows no
-    such escape: of a file cut in the middle of a character the rest is a replacement character.
-    """
-    wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
 
 
 def _json_lines(handle: TextIO, label: str) -> Iterator[Parsed]:
@@ -173,17 +168,40 @@ def _json_lines(handle: TextIO, label: str) -> Iterator[Parsed]:
         yield where, values if isinstance(values, dict) else "no json object"
 
 
-def _tsv_cells(handle: TextIO, label: str) -> Iterator[Cells]:
-    """One line a row. A cell in quotes with doubled quotes inside is unquoted; any other quote is a quote."""
+def _token_lines(handle: TextIO, label: str) -> Iterator[Parsed]:
     for number, line in enumerate(handle, 1):
         if line.strip():
-            yield f"line {number} of {label}", [_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")]
+            match = _TOKEN.fullmatch(line.rstrip("\r\n"))
+            values = {"image": match[1], "caption": match[2]} if match else "not of the form 'a.jpg#0<tab>caption'"
+            yield f"line {number} of {label}", values
 
 
-def _csv_cells(handle: TextIO, label: str) -> Iterator[Cells]:
+def _line_cells(lines: Iterable[str], label: str, sign: str) -> Iterator[Cells]:
+    """One line a row. A cell in quotes with doubled quotes inside is unquoted; any other quote is a quote."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            cells = line.rstrip("\r\n").split(sign)
+            # People set spaces around '|' as they do after a comma; a tab is no such sign.
+            yield f"line {number} of {label}", [_unquoted(cell if sign == "\t" else cell.strip()) for cell in cells]
+
+
+def _loose_cells(lines: Iterable[str], label: str, sign: str) -> Iterator[Cells]:
+    """One line a row, quoted or not: without quotes, what stands in the last column may have commas."""
+    columns = 0
+    for number, line in enumerate(lines, 1):
+        where, line = f"line {number} of {label}", line.rstrip("\r\n")
+        if '"' in line:
+            yield from ((where, cells) for _, cells in _csv_cells([line], label, sign))
+        elif line.strip():
+            cells = line.split(sign, columns - 1)
+            columns = columns or len(cells)
+            yield where, cells
+
+
+def _csv_cells(lines: Iterable[str], label: str, sign: str) -> Iterator[Cells]:
     limit = csv.field_size_limit(2**31 - 1)
     try:
-        reader = csv.reader(handle, strict=True, skipinitialspace=True)
+        reader = csv.reader(lines, strict=True, skipinitialspace=True, delimiter=sign)
         while True:
             where = f"line {reader.line_num + 1} of {label}"
             try:
@@ -203,6 +221,7 @@ def _by_header(rows: Iterable[Cells], label: str, columns: Columns) -> Iterator[
         if isinstance(cells, str):
             yield where, cells
         elif header is None:
+            cells = [cell.strip() for cell in cells]
             columns.check(cells, label)
             for name, count in Counter(cells).items():
                 if count > 1 and name:  # spreadsheets leave empty columns at the end, without a name
@@ -234,29 +253,3 @@ def _list_or_text(cell: str) -> list[str] | str:
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             return value
     return cell
-
-
-def _text_rows(folder: Path) -> Iterator[SourceRow | Problem]:
-    texts, pictures = _texts_and_pictures(walk(folder))
-    read: set[str] = set()
-    for file in pictures:
-        relative = os.path.relpath(file, folder)
-        names = _names_of_text(file)
-        beside = [text for name in names for text in texts.get(name, ())]
-        read.update(names)
-        if not beside:
-            yield Problem("image without captions", relative)
-        elif not os.path.isfile(file):  # a link to nowhere
-            yield Problem("missing file", relative)
-        else:
-            text, *others = sorted(beside, key=lambda one: (len(one), one))
-            yield from (Problem("second caption file", os.path.relpath(other, folder)) for other in others)
-            where = os.path.relpath(text, folder)
-            try:
-                captions = lines_of(Path(text).read_bytes()) or [""]
-            except OSError as error:
-                yield Problem("unreadable file", f"{where}: {error.strerror}")
-                continue
-            yield SourceRow(key=relative, path=file, captions=captions, where=where, split=split_of_path(relative))
-    for stem in sorted(texts.keys() - read):
-        yield from (Problem("caption for an unknown image", os.path.relpath(text, folder)) for text in texts[stem])

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self
 
 from boresight.data.assemble import assemble
-from boresight.data.columns import Columns, texts_in
-from boresight.data.formats.tables import lines_of
-from boresight.data.images import is_picture
+from boresight.data.columns import Columns
+from boresight.data.files import lines_of
+from boresight.data.formats.text_files import captions_beside
+from boresight.data.images import is_picture, orientation_in
 from boresight.data.problems import Problem
 from boresight.data.rows import SourceRow
 from boresight.data.splits import normal_split, split_of_file
@@ -207,12 +208,13 @@ def _row(sample: _Sample, columns: Columns, split: str) -> tuple[SourceRow | Pro
         picture = columns.column("image", sample.parts)
     else:
         picture, left_out = picture_in(sample.parts, sample.key, sample.label)
-    captions = _captions(sample, info, columns)
+    texts = _TEXTS if "captions" not in columns.named else [one for one in columns.captions if one not in info]
+    lines = {one: lines_of(sample.read(one)) or [""] for one in texts if one in sample.parts}
+    captions, used = captions_beside(info, lines, columns)
     if picture is None:
         what = "caption for an unknown image" if captions else "malformed row"
         return (None, left_out) if left_out else (Problem(what, f"{where} has no picture"), [])
     identity = info.get(columns.id[0]) if "id" in columns.named else None
-    used = columns.captions_in(info)
     own = columns.column("split", [name for name, value in info.items() if value])
     path = f"{os.path.splitext(sample.label)[0]}/{sample.key}"
     row = SourceRow(
@@ -224,26 +226,7 @@ def _row(sample: _Sample, columns: Columns, split: str) -> tuple[SourceRow | Pro
         split=split if own is None else normal_split(info[own]),
         offset=sample.parts[picture].offset_data,
         size=sample.parts[picture].size,
+        orientation=orientation_in(info.get("exif")),
         extras={name: value for name, value in info.items() if name not in used and name != own},
     )
     return row, left_out
-
-
-def _captions(sample: _Sample, info: Mapping[str, Any], columns: Columns) -> list[Any]:
-    used = columns.captions if "captions" in columns.named else columns.captions_in(info)
-    cells = [info[name] if name in info else _lines(sample, name) for name in used]
-    texts = [text for cell in cells for text in texts_in(cell)]
-    if "captions" in columns.named or len(cells) > 1 or any(isinstance(cell, list) for cell in cells):
-        columns.read.update(dict.fromkeys(used))
-        return texts
-    suffix = next((one for one in _TEXTS if one in sample.parts), None)
-    lines = [] if suffix is None else _lines(sample, suffix)
-    if not lines or lines == texts:
-        columns.read.update(dict.fromkeys(used))
-    if suffix is not None:
-        columns.read[suffix] = None
-    return lines or texts
-
-
-def _lines(sample: _Sample, suffix: str) -> list[str]:
-    return lines_of(sample.read(suffix)) or [""] if suffix in sample.parts else []
