@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from textwrap import shorten
 
 
@@ -36,4 +37,13 @@ def require_at_least(name: str, value: float, least: float) -> None:
 def require_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raises InputError unless `value` is one of `choices`."""
     if value not in (known := list(choices)):
-        raise InputError(f"{name}='{value}' is unknown; choose one of {', '.join(known)}.")
+        raise InputError(f"{name}='{value}' is unknown; {one_of(value, known)}.")
+
+
+def one_of(value: str, known: Iterable[str]) -> str:
+    """'choose one of a, b, c'; before it, what may have been meant by `value`: names that begin so, or are alike."""
+    names, typed = list(known), value.lower().replace("_", "-").strip()
+    alike = [name for name in names if typed and name.replace("_", "-").startswith(typed)]
+    alike = alike or get_close_matches(typed, names, 3, 0.7) or get_close_matches(value, names, 3, 0.7)
+    meant = f"did you mean {' or '.join(alike[:3])}? If not, " if alike else ""
+    return f"{meant}choose one of {', '.join(names)}"

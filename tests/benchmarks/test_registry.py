@@ -36,7 +36,7 @@ def test_every_benchmark_asks_for_its_file(published: PublishedRetrieval, tmp_pa
 def test_names_and_titles_are_apart() -> None:
     assert len({published.title for published in RETRIEVAL.values()}) == len(RETRIEVAL) == 20
     assert all(published.name == name for name, published in RETRIEVAL.items())
-    with pytest.raises(InputError, match="There is no benchmark 'coco'; choose one of coco-karpathy-5k"):
+    with pytest.raises(InputError, match="There is no benchmark 'coco'; did you mean coco-karpathy-5k or"):
         open_published("coco", ".")
 
 

@@ -253,7 +253,9 @@ def test_any_collection(scenes, tmp_path: Path) -> None:
 
 
 def test_bad_input(urban: Path, tmp_path: Path) -> None:
-    assert "nor a benchmark; choose one of coco-karpathy-5k" in refused("evaluate", "coco", cwd=tmp_path)
+    assert "nor a benchmark; did you mean coco-karpathy-5k or coco-karpathy-1k or" in refused(
+        "evaluate", "coco", cwd=tmp_path
+    )
     assert "urban1k needs --data: its folder" in refused("evaluate", "urban1k", cwd=tmp_path)
     assert "swaps needs --data: a collection" in refused("evaluate", "swaps", cwd=tmp_path)
     said = refused("evaluate", "docci", "--data", urban, cwd=tmp_path)

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from boresight.device import pick_device
-from boresight.errors import ArtefactError, BoresightError, InputError, first_line
+from boresight.errors import ArtefactError, BoresightError, InputError, first_line, one_of
 from boresight.progress import progress, say
 from boresight.seeds import generator
 from boresight.storage import (
@@ -278,3 +278,18 @@ def test_the_first_line_of_an_error_says_something_and_ends_with_a_word() -> Non
     long = first_line(ValueError("word " * 200))
     assert len(long) <= 400
     assert long.endswith("word ...")
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("coco", "did you mean coco-5k or coco-1k? If not, choose one of coco-5k, coco-1k, m2ib, grad-cam"),
+        ("gradcam", "did you mean grad-cam? If not, choose one of coco-5k, coco-1k, m2ib, grad-cam"),
+        ("GRAD_CAM", "did you mean grad-cam? If not, choose one of coco-5k, coco-1k, m2ib, grad-cam"),
+        ("mib2", "did you mean m2ib? If not, choose one of coco-5k, coco-1k, m2ib, grad-cam"),
+        ("magic", "choose one of coco-5k, coco-1k, m2ib, grad-cam"),
+        ("", "choose one of coco-5k, coco-1k, m2ib, grad-cam"),
+    ],
+)
+def test_what_may_have_been_meant(value: str, meant: str) -> None:
+    assert one_of(value, ["coco-5k", "coco-1k", "m2ib", "grad-cam"]) == meant

@@ -29,7 +29,7 @@ from boresight.benchmarks.record import FILE, BenchmarkRun, defined
 from boresight.benchmarks.retrieval import PublishedRetrieval, run_published
 from boresight.data import Collection
 from boresight.editing.scorer import check_batches
-from boresight.errors import ArtefactError, InputError, require_at_least
+from boresight.errors import ArtefactError, InputError, one_of, require_at_least
 from boresight.evaluation.alternatives import checked_bank
 from boresight.progress import say
 from boresight.storage import nearest
@@ -62,7 +62,7 @@ def open_published(name: str, folder: str | Path, *, images: str | Path | None =
         docci = open_published("docci", "docci/", images="/data/docci/images")
     """
     if name not in RETRIEVAL:
-        raise InputError(f"There is no benchmark '{name}'; choose one of {', '.join(RETRIEVAL)}.")
+        raise InputError(f"There is no benchmark '{name}'; {one_of(name, RETRIEVAL)}.")
     return RETRIEVAL[name].open(folder, images)
 
 
@@ -78,7 +78,7 @@ def run_benchmark(name: str, job: BenchmarkJob) -> BenchmarkRun:
         run_benchmark("coco-karpathy-5k", job).scores["plain"]["T2I R@1"]
     """
     if name not in BENCHMARKS:
-        raise InputError(f"There is no benchmark '{name}'; choose one of {', '.join(BENCHMARKS)}.")
+        raise InputError(f"There is no benchmark '{name}'; {one_of(name, BENCHMARKS)}.")
     benchmark = BENCHMARKS[name]
     require_options(name, {option: getattr(job, option) for option in OPTIONS})
     _require_bank(job)

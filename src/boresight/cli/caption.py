@@ -22,13 +22,15 @@ class Caption:
     out: Path = Path("captions.jsonl")
     """A line of json for each picture; those that cannot be read come last, with the problem."""
     split: str | None = None
-    """Only this split of a collection."""
+    """Only this split of a collection; left out: all of them."""
     web_captions: bool = False
     """Read the first caption of each picture of a collection as the captioner's web caption; else an empty one."""
     max_tokens: int | None = None
     """Longest caption, its end token included; left out: as long as the captioner was trained for."""
     batch_size: int = 16
+    """Pictures at once."""
     device: str | None = None
+    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the model; the captioner computes in its own."""
     workers: int = 2

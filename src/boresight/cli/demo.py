@@ -19,15 +19,19 @@ class Demo:
     collection: Annotated[str, tyro.conf.Positional] = "emoji"
     """Folder, captions file, shards, parquet or Hugging Face dataset; 'emoji' and 'scenes' are built in."""
     encoder: str | None = None
-    """Hub name or folder of a CLIP or SigLIP model; the one that ships with boresight if left out."""
+    """Hub name or folder of a CLIP or SigLIP model; left out: the one that ships with boresight."""
     out: Path = Path("runs/demo")
     """Folder for embeddings, autoencoder, editor and figures."""
     report: Path = Path("report.html")
     """The page to write."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    """The job is done once with each, and figures are means with their spread."""
     n_latents: int | None = None
+    """Latents of the autoencoder; left out: a third of the images as a power of two, between 128 and 4,096."""
     k: int = 32
+    """Active latents of an image."""
     device: str | None = None
+    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
     on_error: Literal["skip", "refuse"] = "skip"
     """What to do with a corrupt picture, a missing file, an empty caption or a duplicate id."""
 

@@ -28,6 +28,7 @@ class Editor:
     """Split to choose on."""
     options: Annotated[EditorOptions, tyro.conf.arg(name="")] = field(default_factory=EditorOptions)
     device: str | None = None
+    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
 
     def run(self) -> None:
         """Fit and save."""

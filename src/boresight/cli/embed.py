@@ -19,23 +19,30 @@ class Embed:
     out: Path
     """Folder for the embeddings."""
     encoder: str | None = None
-    """Hub name or folder of a CLIP or SigLIP model, 'open_clip:...'; left out: the one that ships with boresight."""
+    """Hub name or folder of a CLIP or SigLIP model, 'open_clip:...'; left out: the one that ships with boresight, which
+    knows emoji and simple scenes alone."""
     format: str | None = None
-    """Format of the collection, where it cannot be told from what is there."""
+    """Format of the collection, such as 'coco' or 'parquet'; left out: it is told from what is there."""
     images: Path | None = None
-    """Folder of the pictures, where a captions file does not lie beside them."""
+    """Folder of the pictures of a captions file; left out: they are looked for beside the file."""
     image_column: str | None = None
+    """Column or key of a table that names the picture; left out: the usual names, such as image and file_name."""
     caption_columns: tuple[str, ...] | None = None
+    """Columns that hold captions, all of them read; left out: the usual names, such as caption and text."""
     id_column: str | None = None
+    """Column of the image's id; left out: the usual names, such as image_id, else the picture's path."""
     split_column: str | None = None
+    """Column that says train, validation or test; left out: 'split', where there is one."""
     long_text: Literal["truncate", "windows"] = "truncate"
     """Captions longer than the model reads: 'truncate' cuts them, 'windows' reads them piece by piece and averages."""
     batch_size: int = 64
+    """Pictures, and captions, that the model sees at once."""
     workers: int = 2
     """Threads that decode and preprocess."""
     device: str | None = None
+    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the model."""
+    """Precision of the model; 'auto' is half precision on a GPU and float32 elsewhere."""
     on_error: Literal["skip", "refuse"] = "skip"
     """What to do with a corrupt picture, a missing file, an empty caption or a duplicate id."""
 

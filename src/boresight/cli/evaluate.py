@@ -33,40 +33,45 @@ class Evaluate:
     """Name of a benchmark, or a folder written by 'boresight embed'."""
     data: str | None = None
     """Folder of the benchmark's files as published; for retrieval, swaps, mixes, composition and alignment what
-    'boresight embed' takes."""
+    'boresight embed' takes. Left out where embeddings are evaluated."""
     model: str | None = None
     """Hub name or folder of a model, 'open_clip:...'; left out: the one that ships with boresight."""
     editor: Path | None = None
-    """Folder written by 'boresight editor'."""
+    """Folder written by 'boresight editor'; left out: plain figures alone."""
     bank: Path | None = None
     """Retrieval with an editor: folder of embeddings with the split 'validation', to choose how much hubness is taken
     off plain scores, and 'train', for an editor that remembers no pairs. Left out, what the editor remembers serves."""
     images: Path | None = None
-    """Folder of the pictures, where they do not lie where the benchmark's files say."""
+    """Folder of the pictures; left out: they lie where the benchmark's files say."""
     split: str = "test"
     """Of embeddings and of collections."""
     long_text: Literal["truncate", "windows"] = "truncate"
     """Captions longer than the model reads: cut, or read in windows whose embeddings are averaged."""
     classes: Path | None = None
-    """Zero-shot: a file with the names of the classes, one a line, in the order of their folders."""
+    """Zero-shot: a file with the names of the classes, one a line, in the order of their folders; left out: the
+    folders' names."""
     templates: Path | None = None
-    """Zero-shot: a file with sentences, one a line, {} or {c} where the name goes."""
+    """Zero-shot: a file with sentences, one a line, {} or {c} where the name goes; left out: seven of ours."""
     labels: tuple[str, ...] = ()
-    """Alignment: columns of the collection, the object first, keys of JSON after dots (class attributes.colour)."""
+    """Alignment: columns of the collection, the object first, keys of JSON after dots (class attributes.colour); left
+    out: none."""
     out: Path | None = None
-    """Of a benchmark: folder for its figures and embeddings, 'boresight report' reads it (default: runs/NAME). Of
-    embeddings: file for the figures, as json."""
+    """Of a benchmark: folder for its figures and embeddings, 'boresight report' reads it; left out: runs/NAME. Of
+    embeddings: file for the figures, as json; left out: they are only printed."""
     device: str | None = None
-    """Where the model runs and plain scores are taken; an editor scores on the CPU."""
+    """Where the model runs and plain scores are taken, such as 'cpu' or 'cuda:1'; left out: the best that is there. An
+    editor scores on the CPU."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the model; 'auto' is half precision on a GPU and float32 elsewhere."""
     workers: int = 2
     """Threads that read pictures."""
     seed: int = 0
+    """Of whatever is drawn."""
 
     def run(self) -> None:
         """Print the figures, and keep them."""
         from boresight.benchmarks.registry import BENCHMARKS, OPTIONS, require_options, run_benchmark
-        from boresight.errors import InputError
+        from boresight.errors import InputError, one_of
 
         if self.bank is not None and self.editor is None:
             raise InputError("--bank is for what could be done instead of an edit; pass --editor too, or leave it out.")
@@ -80,8 +85,7 @@ class Evaluate:
             self._on_embeddings()
         else:
             raise InputError(
-                f"'{self.what}' is neither a folder of embeddings nor a benchmark; choose one of "
-                f"{', '.join(BENCHMARKS)}."
+                f"'{self.what}' is neither a folder of embeddings nor a benchmark; {one_of(self.what, BENCHMARKS)}."
             )
 
     def _job(self, any_collection: bool, options: dict[str, Any]) -> BenchmarkJob:

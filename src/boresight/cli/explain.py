@@ -17,32 +17,40 @@ class Explain:
     """
 
     pair: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """IMAGE "CAPTION"; nothing with --csv."""
+    """IMAGE "CAPTION"; left out with --csv."""
     csv: Path | None = None
-    """Table with the columns 'image' (paths, relative to the table's folder) and 'caption'."""
+    """Table with the columns 'image' (paths, relative to the table's folder) and 'caption'; left out: one pair."""
     out: Path = Path("explanation.png")
     """The figure; with --csv a folder for the arrays and figures."""
     method: str = "m2ib"
-    """See docs/guide/attribution.md; 'm2ib', 'occlusion', 'chefer' and others."""
+    """One of m2ib, bottleneck-path, gradient-x-input, integrated-gradients, grad-cam, chefer, legrad and rollout, which
+    need a model that opens layer by layer; occlusion, rise and kernelshap, which need its scores alone; random and
+    uniform, to compare with."""
     encoder: str | None = None
     """Hub name or folder of a CLIP or SigLIP model, 'open_clip:...'; left out: the one that ships with boresight."""
     editor: Path | None = None
     """Folder of a caption editor of that encoder: its score is then printed beside the plain one, part by part, and the
-    figure tells which concepts it keeps and drops."""
+    figure tells which concepts it keeps and drops; left out: the plain score alone."""
     shown: bool = False
     """Explain the editor's form that shows, which keeps what the caption tells and drops the rest, in place of its form
     that scores."""
     names: Path | None = None
-    """Folder of names for the editor's latents, written by 'boresight names'."""
+    """Folder of names for the editor's latents, written by 'boresight names'; left out: latents go by numbers."""
     remembered: Path | None = None
-    """Folder of the embeddings that the editor was fitted on, to show the captions of the pairs it remembers."""
+    """Folder of the embeddings that the editor was fitted on, to show the captions of the pairs it remembers;
+    left out: pairs go by the ids of their images."""
     target: Literal["both", "image", "text"] = "both"
+    """What gets weights: the patches of the image, the words, or both."""
     layer: int | None = None
-    """Hidden states to work on, for methods that have a layer."""
+    """Hidden states to work on, for methods that have a layer; left out: the method's own choice."""
     batch_size: int = 8
+    """Pairs at once."""
     seed: int = 0
+    """Of methods that draw."""
     device: str | None = None
+    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model; 'auto' is half precision on a GPU and float32 elsewhere."""
     figures: bool = True
     """Whether a batch draws a figure for every row, beside the arrays."""
 

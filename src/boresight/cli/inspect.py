@@ -14,6 +14,7 @@ class Inspect:
     """Print what a folder written by boresight holds: kind, what made it, from what, settings."""
 
     folder: Annotated[Path, tyro.conf.Positional]
+    """Embeddings, an autoencoder, an editor, names or a trained model."""
 
     def run(self) -> None:
         """Print the manifest as yaml."""

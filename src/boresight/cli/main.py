@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import tyro
@@ -17,6 +18,7 @@ from boresight.cli.editor import Editor
 from boresight.cli.embed import Embed
 from boresight.cli.evaluate import Evaluate
 from boresight.cli.explain import Explain
+from boresight.cli.help import in_words
 from boresight.cli.inspect import Inspect
 from boresight.cli.names import Names
 from boresight.cli.pretrain import Pretrain
@@ -40,21 +42,27 @@ COMMANDS: dict[str, type] = {
     "pretrain": Pretrain,
     "report": Report,
 }
+for _command in COMMANDS.values():
+    in_words(_command)
 _CANNOT_WRITE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EEXIST)
 DESCRIPTION = (
     "Make image-text models line up with what people wrote, and show why. "
-    "Any command reads its options from a yaml file too: --config FILE."
+    "Any command reads its options from a yaml file too: --config FILE. --version says which boresight this is."
 )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command. Exit codes: 0 done, 2 the user's input cannot be used, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        print(f"boresight {version('boresight')}")
+        return
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="boresight",
             description=DESCRIPTION,
-            args=_expand_config(list(sys.argv[1:] if argv is None else argv)),
+            args=_expand_config(arguments),
         ).run()
     except BoresightError as error:
         _stop(str(error), 2)

@@ -20,6 +20,7 @@ class Names:
     out: Path
     """Folder for the names, for 'boresight explain --names'."""
     split: str = "train"
+    """Split whose captions name."""
     least_certainty: float = 0.3
     """Latents whose name is less sure stay without one: of a latent's activation, the share on images whose captions
     say the name, corrected for chance."""
@@ -27,11 +28,13 @@ class Names:
     """File of words, one a line, to choose names from; left out, all words of the captions."""
     model: str | None = None
     """Encoder of the embeddings, where they have no captions: a name is then the word of --vocabulary that points along
-    the latent."""
+    the latent. Left out: captions name."""
     shown: int = 20
     """How many latents are printed."""
     device: str | None = None
+    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model; 'auto' is half precision on a GPU and float32 elsewhere."""
 
     def run(self) -> None:
         """Name, save, print."""

@@ -37,23 +37,26 @@ class Pretrain:
     scratch: bool = False
     """Keep only the model's shape and tokenizer, and draw its weights anew."""
     web: str | None = None
-    """Web captions: a column (captions), or in shards a member or json key (txt)."""
+    """Web captions: a column (captions), or in shards a member or json key (txt); left out: those in brackets."""
     synthetic: str | None = None
-    """Long synthetic captions, likewise; where one is missing the web caption stands in."""
+    """Long synthetic captions, likewise; where one is missing the web caption stands in. Left out: there
+    are none."""
     split: str | None = None
     """Split of a collection to train on; left out: 'train'."""
-    validation: str | None = "auto"
-    """Split of a collection for retrieval as training goes on, of 5,000 pictures at most; 'auto': 'validation' where
-    there is one; None: none."""
+    validation: Annotated[str | None, tyro.conf.arg(metavar="STR")] = "auto"
+    """Split of a collection for retrieval as training goes on, of 5,000 pictures at most; 'auto' is 'validation' where
+    there is one, 'None' is none."""
     captioner: Literal["none", "queries"] = "none"
     """Train a captioner too: 'queries', as published."""
     captioner_from: Path | None = None
-    """Folder of a captioner that was trained with this model, to go on with; --model is then the one beside it."""
+    """Folder of a captioner that was trained with this model, to go on with; --model is then the one beside it.
+    Left out: one is made anew, where --captioner asks for it."""
     captioner_size: tuple[int, int, int] | None = None
     """Its width, layers and heads; left out: 384 12 6."""
     caption_length: int | None = None
     """Tokens of the captions it writes; left out: 128."""
     tensorboard: bool = True
+    """Write OUT/logs."""
     training: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
     stream: Annotated[StreamOptions, tyro.conf.arg(name="")] = field(default_factory=partial(StreamOptions, workers=2))
 

@@ -16,7 +16,9 @@ class Report:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders written by 'boresight evaluate BENCHMARK --out'."""
     out: Path = Path("report.html")
+    """The page to write."""
     title: str = "Benchmarks of the field"
+    """Its heading."""
 
     def run(self) -> None:
         """Write the page and print where it is."""

@@ -20,8 +20,10 @@ class Sae:
     out: Path
     """Folder for the autoencoder; until it is there, OUT.checkpoint beside it holds what was done."""
     split: str = "train"
+    """Split to fit on."""
     options: Annotated[SaeOptions, tyro.conf.arg(name="")] = field(default_factory=SaeOptions)
     device: str | None = None
+    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
 
     def run(self) -> None:
         """Fit, save, measure."""

@@ -26,8 +26,11 @@ class Similar:
     split: str = "train"
     """Of the captions whose words are known."""
     top: int = 10
+    """How many images are printed."""
     device: str | None = None
+    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model; 'auto' is half precision on a GPU and float32 elsewhere."""
 
     def run(self) -> None:
         """Compare and print."""

@@ -148,6 +148,7 @@ class EditorOptions:
     """How hubness is taken off the scores, by the pairs of the memory, as strongly as is best on validation; without a
     memory it is not. Left out, both ways are tried, for images and for captions."""
     seed: int = 0
+    """Of the first weights and the order of the pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)

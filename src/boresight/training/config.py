@@ -71,12 +71,13 @@ class PretrainConfig:
     """
 
     steps: int = 1000
+    """Batches to train on."""
     batch_size: int = 256
     """Images a step over all processes."""
     micro_batch: int | None = None
-    """Images at once in a process; the gradient is that of the whole batch."""
+    """Images at once in a process; the gradient is that of the whole batch. Left out: the whole batch."""
     loss_chunk: int | None = None
-    """Columns of the score matrix at once."""
+    """Columns of the score matrix at once; left out: all."""
     captions: Captions = "both"
     """What images are contrasted with."""
     loss: Loss = "softmax"
@@ -90,7 +91,9 @@ class PretrainConfig:
     learning_rate: float = 5e-4
     """Of AdamW, after a linear warm-up; then a cosine to zero."""
     warmup: int = 100
+    """Steps over which the learning rate rises."""
     weight_decay: float = 0.2
+    """Of AdamW, for matrices."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Of AdamW."""
     gradient_norm: float = 1.0
@@ -98,7 +101,7 @@ class PretrainConfig:
     layer_decay: float = 1.0
     """Factor of the learning rate from layer to layer downwards."""
     lock: tuple[Literal["image", "text"], ...] = ()
-    """Towers that do not learn."""
+    """Towers that do not learn; left out: both learn."""
     precision: Literal["no", "bf16"] = "no"
     """'bf16' computes under autocast; weights stay float32."""
     gradient_checkpointing: bool = False
@@ -114,6 +117,7 @@ class PretrainConfig:
     every: int = 100
     """Steps between checkpoints, evaluations and lines of the log."""
     seed: int = 0
+    """Of whatever is drawn: order, crops, captions, new weights."""
 
     def __post_init__(self) -> None:
         stages = tuple(Stage.parse(stage) if isinstance(stage, str) else stage for stage in self.stages)

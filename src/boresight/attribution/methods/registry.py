@@ -12,7 +12,7 @@ from boresight.attribution.methods.controls import RandomMap, UniformMap
 from boresight.attribution.methods.gradients import GradCam, GradientXInput, IntegratedGradients
 from boresight.attribution.methods.path import BottleneckPath
 from boresight.attribution.methods.perturbation import KernelShap, Occlusion, Rise
-from boresight.errors import InputError
+from boresight.errors import InputError, one_of
 
 METHODS: dict[str, type[Method]] = {
     "m2ib": M2IB,
@@ -36,7 +36,7 @@ SCORES_ONLY = ("occlusion", "rise", "kernelshap", "random", "uniform")
 def make_method(name: str, model: Any, **options: Any) -> Method:
     """The method of this name over a transformers model or its `Towers`. Raises InputError for what is unknown."""
     if name not in METHODS:
-        raise InputError(f"There is no method '{name}'; choose from {', '.join(METHODS)}.")
+        raise InputError(f"There is no method '{name}'; {one_of(name, METHODS)}.")
     known = [each.name for each in fields(METHODS[name]) if each.name != "model"]
     for option in options:
         if option not in known:
