@@ -1,9 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
+BROWSER ?= chromium
 
 STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attributes study-attribution study-clips study-imbalance study-ablations study-planted study-pairs
 
-.PHONY: demo test lint reference studies clean $(STUDIES)
+.PHONY: demo test lint reference studies page-picture clean $(STUDIES)
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("boresight needs Python 3.11 or newer; pass PYTHON=/path/to/it") if sys.version_info < (3, 11) else None'
@@ -35,6 +36,9 @@ study-photographs:
 
 study-emoji:
 	$(BIN)/boresight demo emoji --out runs/demo-emoji --report runs/demo-emoji.html
+
+page-picture: study-emoji  ## docs/guide/report.png anew, of the page of the demo; BROWSER=chromium
+	$(BROWSER) --headless --no-sandbox --hide-scrollbars --window-size=1200,1560 --screenshot=docs/guide/report.png "file://$(CURDIR)/runs/demo-emoji.html"
 
 study-scenes:
 	$(BIN)/boresight demo scenes --out runs/demo-scenes --report runs/demo-scenes.html

@@ -341,9 +341,14 @@ def test_figures_place_values_on_a_round_axis():
     assert chart.description == "Recall. a: 12.0 ± 1.0; b: 27.0."
 
 
-@pytest.mark.parametrize("value", [0.0, 0.04, 3.21, 55.5, 100.0])
-def test_figures_of_equal_values_still_have_an_axis(value):
-    chart = dot_figure("Recall", [("a", [("a", "ours", Spread(value, 0.0))])])
+@pytest.mark.parametrize("digits", [1, 2])
+@pytest.mark.parametrize("deviation", [None, 0.0, 0.0004])
+@pytest.mark.parametrize("value", [0.0, 0.04, 3.21, 55.5, 76.43, 100.0])
+def test_figures_of_equal_values_still_have_an_axis(value, deviation, digits):
+    """Of one plain run, say: no tick has more digits than the values are shown with."""
+    chart = dot_figure("Recall", [("a", [("a", "ours", Spread(value, deviation))])], digits=digits)
+    assert all(len(label.partition(".")[2]) <= digits for _, label in chart.ticks)
+    assert 3 <= len(chart.ticks) <= 7
     places = [place for place, _ in chart.ticks]
     assert places == sorted(set(places))
     assert len({label for _, label in chart.ticks}) == len(chart.ticks)

@@ -56,7 +56,7 @@ def dot_figure(
     """
     ends = [end for _, dots in tracks for *_, value in dots for end in _span(value)]
     ends += [] if reference is None else [reference]
-    ticks = _ticks(min(ends), max(ends))
+    ticks = _ticks(min(ends), max(ends), least=10 * 10**-digits)
     decimals = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
 
     def at(value: float) -> float:
@@ -79,10 +79,14 @@ def _span(value: Spread) -> tuple[float, float]:
     return value.mean - (value.deviation or 0), value.mean + (value.deviation or 0)
 
 
-def _ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Round numbers, evenly spaced, the first at or below `low` and the last at or above `high`."""
-    span = max(high - low, 1e-3)
-    low, high = low - 0.04 * span, high + 0.04 * span
+def _ticks(low: float, high: float, wanted: int = 5, least: float = 1.0) -> list[float]:
+    """Round numbers, evenly spaced, the first at or below `low` and the last at or above `high`.
+
+    least: how long the axis is at least; one value alone, or several nearly the same, stand in the middle of it.
+    """
+    span = max(high - low, least)
+    middle = (low + high) / 2
+    low, high = middle - 0.54 * span, middle + 0.54 * span
     power = 10 ** math.floor(math.log10((high - low) / wanted))
     step = next(power * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (power * factor) <= wanted)
     first, last = math.floor(low / step), math.ceil(high / step)
