@@ -159,14 +159,21 @@ def test_a_clean_source_passes_the_strictest_reading(tmp_path: Path, capsys: pyt
 
 def test_unusable_sources_are_refused_with_the_way_out(tmp_path: Path) -> None:
     put_pictures(tmp_path, ["only/a.png", "two/a.png"])
-    with pytest.raises(InputError, match=r"only holds no captions: neither captions\.jsonl"):
+    (tmp_path / "only" / "notes.txt").write_text("of none")
+    with pytest.raises(
+        InputError,
+        match=r"only holds no captions: neither captions\.jsonl.*; format='pictures' embeds its 1 picture without",
+    ):
         load_collection(tmp_path / "only")
     with pytest.raises(InputError, match="holds no captions as parquet"):
         load_collection(tmp_path / "only", format="parquet")
     with pytest.raises(InputError, match="gone does not exist; check the path"):
         load_collection(tmp_path / "gone")
-    with pytest.raises(InputError, match=r"a\.png has no suffix that says what it is; pass format, one of jsonl"):
+    with pytest.raises(InputError, match=r"a\.png is one picture; pass its folder, or a list of pictures' files"):
         load_collection(tmp_path / "only/a.png")
+    (tmp_path / "captions").write_text("a.png: a")
+    with pytest.raises(InputError, match=r"captions has no suffix that says what it is; pass format, one of jsonl"):
+        load_collection(tmp_path / "captions")
     with pytest.raises(InputError, match="format='excel' is unknown; choose one of jsonl"):
         load_collection(tmp_path / "only", format="excel")
     with pytest.raises(InputError, match="on_error='ignore' is unknown"):

@@ -10,8 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boresight.embeddings import Embeddings
+from boresight.editing import CaptionEditor, PlainScorer
+from boresight.embeddings import Embeddings, embed
 from boresight.errors import InputError
+from boresight.evaluation import compare, evaluate_editor, evaluate_retrieval
+from fake_encoder import FakeEncoder
+from tiny_editor import TINY_EDITOR
 
 SPLITS = ("train", "validation", "test", "other")
 
@@ -212,3 +216,62 @@ def test_the_manifest_says_whether_rows_have_unit_length(scale):
     images[-1] *= scale
     made = Embeddings.from_arrays(images, images[:1], [0], encoder="mine")
     assert made.manifest == {"encoder": "mine", "unit_length": scale == 1.0}
+
+
+def test_owners_may_be_left_out_where_each_image_has_one_caption():
+    images, texts = torch.eye(3), torch.eye(3).flip(0)
+    assert Embeddings.from_arrays(images, texts).owners.tolist() == [0, 1, 2]
+    alone = Embeddings.from_arrays(images)
+    assert (len(alone), tuple(alone.texts.shape), alone.owners.tolist()) == (3, (0, 3), [])
+    assert Embeddings.from_arrays(images, texts[:0]).owners.tolist() == []
+    with pytest.raises(
+        InputError, match=r"There are 3 images and 2 captions; with other than one caption an image pass"
+    ):
+        Embeddings.from_arrays(images, texts[:2])
+
+
+def test_rows_may_come_in_lists():
+    images = torch.eye(3)
+    for rows in (list(images), images.tolist(), [row.numpy() for row in images]):
+        assert torch.equal(Embeddings.from_arrays(rows, rows).images.float(), images)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda e: Embeddings.from_arrays(e, ["a dog"] * 3), r"texts cannot be read as numbers \(it holds text"),
+        (lambda e: Embeddings.from_arrays("a.jpg", e), r"images cannot be read as numbers \(it holds text"),
+        (lambda e: Embeddings.from_arrays(e, e, ["a", "b", "c"]), r"owners cannot be read as numbers \(it holds text"),
+        (
+            lambda e: Embeddings.from_arrays(e[0], e),
+            r"images has shape \(3,\); a matrix",
+        ),
+        (lambda e: Embeddings.from_arrays(e, e, captions="abc"), "captions is one string; pass a list of 3"),
+        (lambda e: Embeddings.from_arrays(e, e, ids="abc"), "ids is one string"),
+        (lambda e: Embeddings.from_arrays(e, e).select(["0"]), r"rows cannot be read as numbers \(it holds text"),
+        (lambda e: evaluate_retrieval(e, e), "embeddings is of type Tensor; pass Embeddings: embed"),
+        (
+            lambda e: evaluate_retrieval(*[Embeddings.from_arrays(e, e)] * 2),
+            "editor is of type Embeddings, which scores",
+        ),
+        (lambda e: compare(Embeddings.from_arrays(e, e), e, {}), "validation is of type Tensor"),
+        (lambda e: evaluate_editor(PlainScorer(), e), "embeddings is of type PlainScorer"),
+        (lambda e: CaptionEditor.fit(None, e), "train is of type Tensor"),
+        (lambda e: embed("a model", []), "encoder is of type str, which embeds nothing; pass what load_encoder gives"),
+        (lambda e: embed(FakeEncoder(), e), "A collection cannot be read from Tensor"),
+    ],
+)
+def test_what_stands_in_the_wrong_place_gets_a_sentence(call, sentence):
+    with pytest.raises(InputError, match=sentence):
+        call(torch.eye(3))
+
+
+def test_one_pair_at_a_time_is_explained():
+    editor = CaptionEditor.load(TINY_EDITOR)
+    row = torch.nn.functional.normalize(torch.ones(editor.width), dim=0)
+    alone = editor.explain_edit(row, row)
+    assert editor.explain_edit(row[None].numpy(), row.numpy()).edited_score == pytest.approx(alone.edited_score)
+    with pytest.raises(InputError, match=r"image has shape \(2, \d+\); one row \(d,\) is needed"):
+        editor.explain_edit(row.expand(2, -1), row)
+    with pytest.raises(InputError, match=r"text cannot be read as numbers \(it holds text"):
+        editor.explain_edit(row, "a dog")

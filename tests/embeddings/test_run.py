@@ -541,3 +541,14 @@ def test_what_is_left_out_is_counted_by_split_and_said_again(tmp_path, capsys, m
     capsys.readouterr()
     embed(FakeEncoder(), collection, tmp_path / "e", part_size=5)
     assert "nothing was computed. Left out: 3 x unreadable picture; 2 x missing file, in" in capsys.readouterr().err
+
+
+def test_a_folder_or_a_list_of_pictures_alone(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in (3, 5):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(picture(number))
+    encoder = FakeEncoder()
+    got = embed(encoder, tmp_path / "photos", tmp_path / "e")
+    assert (got.ids, encoder.images) == (["3.png", "5.png"], [3, 5])
+    assert (tuple(got.texts.shape), got.captions) == ((0, 6), [])
+    assert torch.equal(embed(encoder, [tmp_path / "photos" / "5.png"]).images, got.images[1:])

@@ -28,7 +28,7 @@ def open_collection(source: str, **options: Any) -> Collection:
     if source == "scenes":
         return load_scenes()
     collection = load_collection(source, **{name: value for name, value in options.items() if value is not None})
-    if set(collection.splits) == {"all"}:
+    if set(collection.splits) == {"all"} and any(collection.captions):
         collection = train_validation_test(collection)
         say(f"{collection.name} names no splits: 80 % train, 10 % validation, 10 % test, by a hash of each id.")
     return collection

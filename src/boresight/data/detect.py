@@ -9,16 +9,31 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from boresight.data.files import Listing, expand
+from boresight.data.files import TEXT_SUFFIXES, Listing, expand
 from boresight.data.formats.tables import kind_of_text
 from boresight.data.formats.text_files import holds_text_files
 from boresight.data.images import is_picture
+from boresight.data.problems import counted
 from boresight.data.splits import FOLDERS, without_split
 from boresight.errors import InputError
 
-FORMATS = ("jsonl", "csv", "tsv", "token", "coco", "karpathy", "webdataset", "parquet", "text-files", "saved", "hub")
+FORMATS = (
+    "jsonl",
+    "csv",
+    "tsv",
+    "token",
+    "coco",
+    "karpathy",
+    "webdataset",
+    "parquet",
+    "text-files",
+    "pictures",
+    "saved",
+    "hub",
+)
 _SUFFIXES = {kind: kind for kind in ("jsonl", "csv", "tsv", "json", "parquet", "token")}
 _SUFFIXES |= {"jsonlines": "jsonl", "ndjson": "jsonl", "tar": "webdataset"}
+_MAY_HOLD_CAPTIONS = (*TEXT_SUFFIXES, *(f".{one}" for one in _SUFFIXES), ".xml", ".xlsx", ".pkl", ".zip")
 _STEMS = FOLDERS | {"captions", "metadata"}
 _KINDS = {"coco": "json", "karpathy": "json"}
 _CAPTIONS_KEY = re.compile(rb'"(captions?|texts?|sentences?|descriptions?|raw)"')
@@ -45,8 +60,8 @@ def detect(source: str | os.PathLike[str], format: str | None = None) -> Source:
     A file goes by its suffix, a text file by its first line, a pattern by the suffix of its files. A folder is, in this
     order: a dataset saved by `save_to_disk`; what its one kind of caption files says (`captions`, `metadata` or the
     name of a split, as jsonl, csv or tsv, also in folders named as splits; json with captions; tar shards; parquet);
-    pictures with a text or json beside each; the one table in it or in a folder of it, whatever its name. A name that
-    is no path is a dataset of the hub.
+    pictures with a text or json beside each; the one table in it or in a folder of it, whatever its name;
+    pictures, where no other file could hold captions. A name that is no path is a dataset of the hub.
 
     Raises InputError when nothing fits, or more than one thing does.
     """
@@ -71,6 +86,8 @@ def _suffix(path: Path) -> str:
 
 def _kind_of_file(file: Path) -> str:
     kind = _SUFFIXES.get(_suffix(file))
+    if is_picture(file.name):
+        raise InputError(f"{file} is one picture; pass its folder, or a list of pictures' files.")
     if kind is None and _suffix(file) in ("txt", "text"):
         kind = kind_of_text(file)
     if kind is None:
@@ -106,9 +123,14 @@ def _in_folder(folder: Path, kind: str | None) -> Source:
         raise InputError(f"{folder} can be read in several ways: {listed}; pass one of them{or_format}.")
     for (one, _), files in readings.items():
         return Source(one, tuple(Path(file) for file in files), folder, True, listing)
+    pictures = tuple(Path(file) for file in listing.files if is_picture(file))
+    captions = any(file.lower().endswith(_MAY_HOLD_CAPTIONS) for file in listing.files)
+    if kind in (None, "pictures") and pictures and (kind or not captions):
+        return Source("pictures", pictures, folder, True, listing)
+    alone = f"; format='pictures' embeds its {counted(len(pictures), 'picture')} without any" if pictures else ""
     raise InputError(
         f"{folder} holds no captions{f' as {kind}' if kind else ''}: neither captions.jsonl, metadata.csv or their "
-        "like, nor COCO or Karpathy json, tar shards, parquet, or a .txt beside each picture."
+        f"like, nor COCO or Karpathy json, tar shards, parquet, or a .txt beside each picture{alone}."
     )
 
 

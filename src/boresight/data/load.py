@@ -16,6 +16,7 @@ from boresight.data.detect import FORMATS, Source, detect
 from boresight.data.files import folder_of_images
 from boresight.data.formats.coco import read_jsons
 from boresight.data.formats.huggingface import load_hub, load_parquet, load_saved, read_datasets
+from boresight.data.formats.pictures import read_pictures
 from boresight.data.formats.tables import read_tables
 from boresight.data.formats.tar import read_webdataset
 from boresight.data.formats.text_files import read_text_files
@@ -31,7 +32,7 @@ Draft = tuple[Dataset, list[Problem]]
 
 
 def load_collection(
-    source: str | os.PathLike[str] | Dataset | DatasetDict,
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Dataset | DatasetDict,
     *,
     format: str | None = None,
     images: str | os.PathLike[str] | None = None,
@@ -61,10 +62,11 @@ def load_collection(
         instead where figures are to be compared with a paper's. `train_validation_test` splits what has no splits.
 
     Args:
-        source: a path, a glob or brace pattern of tar or parquet files, the name of a dataset on the hub, or a
-            `datasets.Dataset` or `DatasetDict`.
+        source: a path, a glob or brace pattern of tar or parquet files, the name of a dataset on the hub, a
+            `datasets.Dataset` or `DatasetDict`, or a list of files of pictures. Pictures alone, in a folder or a list,
+            have no captions: they can be embedded, and neither fitted nor evaluated.
         format: one of 'jsonl', 'csv', 'tsv', 'token', 'coco', 'karpathy', 'webdataset', 'parquet', 'text-files',
-            'saved' and 'hub'; found from what is there if None (`detect` says in which order).
+            'pictures', 'saved' and 'hub'; found from what is there if None (`detect` says in which order).
         images: the folder of the pictures, where they do not lie beside their captions.
         image_column, caption_columns, id_column, split_column: names of columns or json keys; usual names are found.
         split: only the images of this split.
@@ -90,6 +92,9 @@ def load_collection(
         label = name or _name_of(source, detected)
         dataset, problems = _read(detected, format, columns, label, images)
         problems = [*(detected.listing.problems if detected.listing else ()), *problems]
+    elif _are_files(source):
+        label = name or "the pictures"
+        dataset, problems = read_pictures(source)
     else:
         raise InputError(
             f"A collection cannot be read from {type(source).__name__}; pass a path, the name of a dataset, or a "
@@ -104,7 +109,7 @@ def load_collection(
         dataset = dataset if len(kept) == len(dataset) else dataset.select(kept)
     if not len(dataset):
         raise InputError(f"Nothing of {label} can be used: {summary(problems) or 'it holds no rows'}; mend the source.")
-    collection = Collection(dataset, "" if label == "the dataset" else label, tuple(problems))
+    collection = Collection(dataset, "" if label in ("the dataset", "the pictures") else label, tuple(problems))
     say(f"{label}: {counted(len(collection), 'image')}, {counted(len(collection.texts), 'caption')}{_from(columns)}.")
     if problems:
         say(f"{label}: skipped {summary(problems)}")
@@ -125,6 +130,10 @@ def _read(
         case "text-files":
             assert source.listing is not None  # only a folder is read so
             return read_text_files(source.listing, columns, name=name)
+        case "pictures":
+            columns.check_none_named(f"{name} (pictures alone)")
+            say(f"{name} holds pictures and no captions: they can be embedded, and neither fitted nor evaluated.")
+            return read_pictures(source.files, root=source.root)
         case "parquet":
             parts, problems = load_parquet(source.files, source.root)
             bases = [source.root, *dict.fromkeys(file.parent for file in source.files), source.root / "images"]
@@ -134,6 +143,11 @@ def _read(
             return read_datasets(load_saved(source.root), columns, name=name, images=images)
         case _:
             return read_datasets(load_hub(str(source.root)), columns, name=name, images=images)
+
+
+def _are_files(source: object) -> bool:
+    files = isinstance(source, list | tuple) and all(isinstance(one, str | os.PathLike) for one in source)
+    return files and len(source) > 0  # type: ignore[arg-type]
 
 
 def _checked(dataset: Dataset) -> tuple[list[int], list[Problem]]:

@@ -22,8 +22,9 @@ from boresight.editing.masks import HardMask, OnesMask, RandomMask, log_odds, ma
 from boresight.editing.memory import Memory
 from boresight.editing.model import EditModel
 from boresight.editing.presence import taught_presence
-from boresight.embeddings.embeddings import Embeddings
+from boresight.embeddings.embeddings import Embeddings, require_embeddings
 from boresight.errors import InputError
+from boresight.indexing import as_row
 from boresight.sae import LatentNames, SparseAutoencoder
 from boresight.sae.autoencoder import encoder_of
 from boresight.sae.config import with_options
@@ -112,6 +113,7 @@ class CaptionEditor(EditModel):
         if mask is not None:
             options["mask"] = "own" if own is not None else mask
         config = with_options(config or EditorFit(), options)
+        require_embeddings(train=train, **({} if validation is None else {"validation": validation}))
         if validation is None:
             train, validation = train.train, train.validation
         sae.require_same_encoder(train)
@@ -162,8 +164,8 @@ class CaptionEditor(EditModel):
     @torch.no_grad()
     def explain_edit(
         self,
-        image: Tensor,
-        text: Tensor,
+        image: Tensor | np.ndarray,
+        text: Tensor | np.ndarray,
         *,
         names: Sequence[str] | LatentNames | None = None,
         remembered: Embeddings | None = None,
@@ -183,8 +185,9 @@ class CaptionEditor(EditModel):
         """
         if isinstance(names, LatentNames):
             names.require_same_autoencoder(self.sae)
-        pair = image.reshape(1, -1), text.reshape(1, -1)
-        return explain_edit(self, *pair, names=names, remembered=remembered, top=top)
+        return explain_edit(
+            self, as_row(image, "image"), as_row(text, "text"), names=names, remembered=remembered, top=top
+        )
 
     def edit(self, images: Tensor | np.ndarray, texts: Tensor | np.ndarray | str | Sequence[str]) -> Tensor:
         """(N, d) float32: image i edited by caption i, or all images by one attribute that words name.

@@ -33,6 +33,7 @@ from boresight.editing.memory import Memory, Neighbours
 from boresight.editing.scorer import PreparedImages, PreparedTexts, less_bias
 from boresight.embeddings.embeddings import check_rows
 from boresight.errors import InputError
+from boresight.indexing import as_tensor
 from boresight.sae.model import SaeModel
 
 _IMAGES_AT_ONCE = 16384
@@ -267,7 +268,7 @@ class EditModel(nn.Module):
 
     def checked(self, rows: Tensor | np.ndarray, label: str) -> Tensor:
         """The rows (M, d). Raises InputError for another width, NaN, infinity or rows without direction."""
-        rows = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
+        rows = rows if isinstance(rows, Tensor) else as_tensor(rows, label)
         self._require_width(rows)
         check_rows(rows, label)
         return rows

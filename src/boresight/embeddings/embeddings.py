@@ -49,8 +49,8 @@ class Embeddings(Brief):
     def from_arrays(
         cls,
         images: Tensor | np.ndarray,
-        texts: Tensor | np.ndarray,
-        owners: Tensor | np.ndarray | Sequence[int],
+        texts: Tensor | np.ndarray | None = None,
+        owners: Tensor | np.ndarray | Sequence[int] | None = None,
         *,
         ids: Sequence[str] | Sequence[int] | None = None,
         captions: Sequence[str] | None = None,
@@ -63,8 +63,9 @@ class Embeddings(Brief):
         Args:
             images: (N, d) numpy or torch, floating point, unit length or not (the manifest says which). float16 and
                 float32 are kept as they are, other types become float32.
-            texts: (M, d) likewise; M may be 0.
-            owners: (M,) integers, the row of the image that caption j belongs to.
+            texts: (M, d) likewise; M may be 0, as it is where they are left out.
+            owners: (M,) integers, the row of the image that caption j belongs to; left out, caption j belongs to image
+                j, and there must be as many of each.
             ids, captions, splits: N, M and N strings; ids may be integers too, which become strings. Ids default to
                 row numbers, splits to 'all'.
             encoder: a name for the model behind them; an editor fitted on one name refuses another.
@@ -74,7 +75,7 @@ class Embeddings(Brief):
                 range, wrong lengths, captions that are no strings.
         """
         image_rows = _matrix(images, "images")
-        text_rows = _matrix(texts, "texts")
+        text_rows = image_rows[:0] if texts is None else _matrix(texts, "texts")
         n, m = len(image_rows), len(text_rows)
         if not n:
             raise InputError("images has no rows; pass at least one image embedding.")
@@ -83,7 +84,12 @@ class Embeddings(Brief):
                 f"Image embeddings are {image_rows.shape[1]} wide and text embeddings {text_rows.shape[1]}; "
                 "both must come from the same shared space."
             )
-        owner_rows = as_tensor(owners, "owners")
+        if owners is None and m not in (0, n):
+            raise InputError(
+                f"There are {n} images and {m} captions; with other than one caption an image pass owners, the row of "
+                "the image of each caption."
+            )
+        owner_rows = torch.arange(m) if owners is None else as_tensor(owners, "owners")
         if not m and not owner_rows.numel():
             owner_rows = owner_rows.long()
         if owner_rows.is_floating_point() or owner_rows.is_complex() or owner_rows.dtype == torch.bool:
@@ -226,7 +232,17 @@ def _take(values: Tensor, rows: Tensor) -> Tensor:
     return values[int(rows[0]) : int(rows[-1]) + 1] if consecutive else values[rows]
 
 
-def _matrix(values: Tensor | np.ndarray, label: str) -> Tensor:
+def require_embeddings(**given: Any) -> None:
+    """Raises InputError, naming the argument, for what is no `Embeddings`."""
+    for name, value in given.items():
+        if not isinstance(value, Embeddings):
+            raise InputError(
+                f"{name} is of type {type(value).__name__}; pass Embeddings: embed() gives them, and "
+                "Embeddings.from_arrays() makes them of vectors."
+            )
+
+
+def _matrix(values: Tensor | np.ndarray | Sequence[Any], label: str) -> Tensor:
     rows = as_tensor(values, label)
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise InputError(f"{label} has shape {tuple(rows.shape)}; a matrix (rows, width) is needed.")
@@ -255,6 +271,8 @@ def check_rows(rows: Tensor, label: str, block: int = 65536, first: int = 0) -> 
 
 
 def _strings(values: Sequence[Any], label: str, length: int, *, numbers: bool = False) -> list[str]:
+    if isinstance(values, str):
+        raise InputError(f"{label} is one string; pass a list of {length}.")
     if len(values) != length:
         raise InputError(f"{label} has {len(values)} entries and {length} are needed.")
     for row, value in enumerate(values):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from boresight.embeddings.batches import caption_batches, pixels_ahead
 from boresight.embeddings.embeddings import Embeddings, left_out_words
 from boresight.embeddings.rowfile import RowFile
 from boresight.encoders.long_text import LongText, warn_of_truncation
-from boresight.encoders.protocol import Encoder
+from boresight.encoders.protocol import Encoder, check_encoder
 from boresight.errors import ArtefactError, InputError, require_at_least
 from boresight.progress import progress, say
 from boresight.runs import GO_ON, JOURNAL, Run, open_run, refuse_other_run
@@ -40,7 +41,7 @@ TEXT_WINDOW = 8  # batches of captions that are sorted by length together, so th
 
 def embed(
     encoder: Encoder,
-    collection: Collection,
+    collection: Collection | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     folder: str | Path | None = None,
     *,
     batch_size: int = 64,
@@ -56,6 +57,7 @@ def embed(
     finished part and computes nothing of it again. Memory does not grow with the collection.
 
     Args:
+        collection: or what `load_collection` makes one of: a folder, a list of pictures' files.
         folder: where to put them; None keeps them in memory only.
         batch_size: images, and captions, that the encoder sees at once.
         on_error: 'skip' leaves out images that cannot be read, with their captions, and names them in the
@@ -75,6 +77,11 @@ def embed(
         ArtefactError: the folder cannot be written, is being written, or was made from something else; or the place of
             the pictures went away, which is no fault of any picture: bring it back, and the same call goes on.
     """
+    check_encoder(encoder)
+    if not isinstance(collection, Collection):
+        from boresight.data.load import load_collection  # brings readers of many formats
+
+        collection = load_collection(collection)
     for label, value, least in (("batch_size", batch_size, 1), ("part_size", part_size, 1), ("workers", workers, 0)):
         require_at_least(label, value, least)
     if on_error not in ("skip", "refuse") or dtype not in ("float16", "float32"):

@@ -17,6 +17,7 @@ from boresight.device import pick_device
 from boresight.editing import CaptionEditor, CorrectedScorer, PlainScorer, Scorer
 from boresight.editing.config import Correction, CorrectionMethod
 from boresight.embeddings import Embeddings
+from boresight.embeddings.embeddings import require_embeddings
 from boresight.errors import InputError
 from boresight.evaluation.comparison_rows import EDITED, PLAIN, PLAIN_NNN, PLAIN_SINKHORN
 from boresight.evaluation.retrieval import RetrievalScores, evaluate_retrieval
@@ -166,6 +167,7 @@ def evaluate_editor(
         InputError: a split that is empty or has no captions, a bank without a split 'validation'.
         ArtefactError: an editor of another encoder or width.
     """
+    require_embeddings(embeddings=embeddings)
     test, known = embeddings.split(split), [embeddings] if bank is None else [embeddings, checked_bank(bank)]
     editor.require_same_encoder(test)
     alternatives = untrained_alternatives(editor, known[-1], device=device)

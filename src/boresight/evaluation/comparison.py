@@ -24,7 +24,7 @@ from boresight.editing import Scorer
 from boresight.editing.config import EditorFit
 from boresight.editing.training import require_apart
 from boresight.embeddings import Embeddings
-from boresight.embeddings.embeddings import left_out_words
+from boresight.embeddings.embeddings import left_out_words, require_embeddings
 from boresight.errors import InputError
 from boresight.evaluation.comparison_figures import ALL_KINDS, Comparison, HeldOut
 from boresight.evaluation.comparison_models import SCORERS, Finished, SeedModels
@@ -87,6 +87,7 @@ def compare(
         InputError: no seed or test set, a repeated seed, a row that is none, kinds of an unknown test set or of another
             length, or a test set that shares an image with training or validation.
     """
+    require_embeddings(train=train, validation=validation, **tests)
     kinds = dict(kinds or {})
     _check(tests, seeds, kinds)
     for name, held in tests.items():

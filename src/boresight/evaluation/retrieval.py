@@ -12,7 +12,7 @@ import torch
 from boresight.device import pick_device
 from boresight.editing import PlainScorer, Scorer
 from boresight.embeddings import Embeddings
-from boresight.embeddings.embeddings import left_out_words
+from boresight.embeddings.embeddings import left_out_words, require_embeddings
 from boresight.errors import InputError
 from boresight.evaluation.ranking import BLOCK_IMAGES, BLOCK_TEXTS, count_competitors
 from boresight.evaluation.results import Scores
@@ -175,6 +175,11 @@ def _measures(direction: str, counts: Counts) -> dict[str, float]:
 
 
 def _check(embeddings: Embeddings, editor: Scorer | None, kinds: Sequence[str] | None, *blocks: int) -> None:
+    require_embeddings(embeddings=embeddings)
+    if editor is not None and not hasattr(editor, "score_prepared"):
+        raise InputError(
+            f"editor is of type {type(editor).__name__}, which scores nothing; pass a CaptionEditor or None."
+        )
     if len(embeddings) == 0 or len(embeddings.owners) == 0:
         raise InputError(
             f"{embeddings.name or 'This collection'} has {len(embeddings)} images and {len(embeddings.owners)} "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from boresight.editing import PlainScorer, Scorer
 from boresight.editing.scorer import check_batches, ways
 from boresight.embeddings.batches import caption_batches, embed_pictures
 from boresight.encoders.long_text import warn_of_truncation
-from boresight.encoders.protocol import Encoder
+from boresight.encoders.protocol import Encoder, Picture, check_encoder
 from boresight.errors import InputError
 from boresight.evaluation.ranking import ScoreBlocks, Tally
 from boresight.evaluation.results import Scores
@@ -59,7 +59,7 @@ class ZeroShotScores(Scores):
 
 def evaluate_zero_shot(
     encoder: Encoder,
-    pictures: Collection | Sequence[Image.Image | str | Path],
+    pictures: Collection | Picture | Sequence[Picture],
     labels: Tensor | np.ndarray | Sequence[int],
     classes: Sequence[str],
     templates: Sequence[str] = TEMPLATES,
@@ -74,7 +74,7 @@ def evaluate_zero_shot(
     order of the tied, so a model that tells no classes apart gets chance.
 
     Args:
-        pictures: N pictures or files, or a collection, whose captions play no part.
+        pictures: N pictures or files, or one, or a collection, whose captions play no part.
         labels: (N,) integers in [0, C).
         classes: C names, at least two.
         templates: sentences with `{}` where the name goes, or another mark in braces, as CLIP_benchmark's `{c}`.
@@ -89,7 +89,10 @@ def evaluate_zero_shot(
         InputError: labels, classes or templates that make no sense, or no picture that can be read.
         ArtefactError: an editor of another encoder or width.
     """
+    check_encoder(encoder)
     check_batches(encoder, editor, batch_size)
+    if isinstance(pictures, Image.Image | str | os.PathLike):
+        pictures = [pictures]
     name, left_out = (pictures.name, pictures.problems) if isinstance(pictures, Collection) else ("", ())
 
     def open_row(row: int) -> Image.Image:
