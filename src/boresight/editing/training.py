@@ -310,16 +310,27 @@ class _Chooser:
 
     def __init__(self, editor: EditModel, validation: Embeddings, seed: int) -> None:
         self.editor, self.sample = editor, choosing_sample(validation, seed)
+        self.near_images: Neighbours | None = None
+        self.near_texts: Neighbours | None = None
+        if editor.memory is not None:  # what is remembered stays, and only how it is recalled is learnt
+            sides = self.sample.images, self.sample.texts
+            images, texts = (F.normalize(rows.to(editor.device).float(), dim=1) for rows in sides)
+            self.near_texts = editor.memory.near_texts(texts)
+            if editor.config.memory == "both":
+                self.near_images = editor.memory.near_images(images)
         self.images: PreparedImages | None = None
         if editor.config.memory != "both" and not editor.config.taught:  # which move the images as they learn
             self.images = editor.prepare_images(self.sample.images)
 
     @torch.no_grad()
     def recall_sum(self) -> float:
-        images = self.editor.prepare_images(self.sample.images) if self.images is None else self.images
+        images = self.images
+        if images is None:
+            images = self.editor.prepare_images(self.sample.images, near=self.near_images)
         columns = torch.arange(len(self.sample.owners))
         scores = []
         for block in columns.split(max(64, 2**22 // self.editor.sae.n_latents)):
-            texts = self.editor.prepare_texts(self.sample.texts[block])
+            near = None if self.near_texts is None else self.near_texts[block]
+            texts = self.editor.prepare_texts(self.sample.texts[block], near=near)
             scores.append(self.editor.score_prepared(images, texts))
         return recall_sum(torch.cat(scores, dim=1), self.sample.owners.to(self.editor.device))
