@@ -168,6 +168,15 @@ def test_a_class_that_reads_otherwise_than_the_tokenizer_file(family: str, name:
         load(changed(family, tokenizer_class=name))
 
 
+@pytest.mark.parametrize(
+    ("family", "token"),
+    [("clip", "bos_token"), ("vision_text", "cls_token"), ("vision_text", "sep_token"), ("siglip", "sep_token")],
+)
+def test_another_start_or_end_token_than_in_the_tokenizer_file(family: str, token: str, changed: Callable) -> None:
+    with pytest.raises(InputError, match=r"reads captions otherwise than its own tokenizer\.json .* special tokens to"):
+        load(changed(family, **{token: "a"}))
+
+
 @pytest.mark.parametrize("family", FIXED)
 @pytest.mark.parametrize("limit", [4, 12, 1_000])
 def test_a_siglip_is_padded_to_its_tower_whatever_its_tokenizer_allows(
@@ -213,6 +222,13 @@ def test_a_tokenizer_that_puts_no_end_token(family: str, changed: Callable) -> N
     folder = changed(family)
     without_ends(folder)
     with pytest.raises(InputError, match=r"puts no end token behind a caption, where the model reads it; take the"):
+        load(folder)
+
+
+def test_a_tokenizer_that_puts_no_start_token(changed: Callable) -> None:
+    folder = changed("vision_text")
+    without_ends(folder)
+    with pytest.raises(InputError, match=r"puts no start token before a caption, where the model reads it; take the"):
         load(folder)
 
 

@@ -18,7 +18,7 @@ from boresight.errors import InputError
 # The SigLIPs read a caption at its last position, padding and all, as they were trained: always padded, never masked.
 FIXED_LENGTH = ("siglip", "siglip2")
 _NO_LIMIT = 512  # tokens, for a text tower and tokenizer that name none
-_PROBE = "a photo of 2 red cups, left of it's lid."
+_PROBE = "photo of 2 red cups, left of a lid"
 _CONFIG = "tokenizer_config.json"
 
 
@@ -28,11 +28,16 @@ def fit_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
     Raises InputError where they do not fit: no end token behind a caption, or padding that a SigLIP was not trained on.
     """
     fixed = model.config.model_type in FIXED_LENGTH
-    ends = special_ids(tokenizer)[1]
+    starts, ends = special_ids(tokenizer)
     if not ends and (fixed or reads_at_end(model)):
         raise InputError(
             f"The tokenizer of {name} puts no end token behind a caption, where the model reads it; take the tokenizer "
             f"files of the original model, or set add_eos_token to true in {_CONFIG}."
+        )
+    if not starts and not fixed and not reads_at_end(model):
+        raise InputError(
+            f"The tokenizer of {name} puts no start token before a caption, where the model reads it; take the "
+            "tokenizer files of the original model."
         )
     if reads_at_end(model):
         _read_at(model, ends[-1])
@@ -65,18 +70,29 @@ def token_limit(model: Any, tokenizer: Any) -> int:
 
 
 def check_class(tokenizer: Any, folder: Path, label: str) -> None:
-    """Raises InputError for a tokenizer whose class reads captions otherwise than its own tokenizer.json does."""
+    """Raises InputError for a tokenizer that reads captions otherwise than its own tokenizer.json does.
+
+    So does one of another class, or with another name for its start or end token. Whether there are such tokens is
+    told by settings beside that file.
+    """
     file = folder / "tokenizer.json"
     if not (file.is_file() and tokenizer.is_fast):
         return
     written = tokenizers.Tokenizer.from_file(str(file))
     written.no_truncation()
     written.no_padding()
-    said = written.encode(_PROBE, add_special_tokens=False).ids
-    if said[1:] != content_ids(_PROBE, tokenizer)[1:]:  # the first may follow a setting on the space before it
+    alone = [written.encode(_PROBE, add_special_tokens=False).ids, content_ids(_PROBE, tokenizer)]
+    whole = [written.encode(_PROBE).ids, plain_text(tokenizer, _PROBE)["input_ids"]]
+    # The first may follow a setting on the space before it.
+    otherwise = alone[0][1:] != alone[1][1:] or any(
+        len({ids[at] for ids in whole}) > 1 and all(ids[at] != text[at] for ids, text in zip(whole, alone, strict=True))
+        for at in (0, -1)
+    )
+    if otherwise:
         raise InputError(
             f"As a {type(tokenizer).__name__}, the tokenizer of {label} reads captions otherwise than its own "
-            f"tokenizer.json says; set tokenizer_class in {_CONFIG} to the model's own, or to PreTrainedTokenizerFast."
+            f"tokenizer.json says; set tokenizer_class in {_CONFIG} to the model's own, or to PreTrainedTokenizerFast, "
+            "and its special tokens to those of that file."
         )
 
 
