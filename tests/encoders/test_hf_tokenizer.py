@@ -168,6 +168,25 @@ def test_a_class_that_reads_otherwise_than_the_tokenizer_file(family: str, name:
         load(changed(family, tokenizer_class=name))
 
 
+@pytest.mark.parametrize("family", MASKED)
+def test_a_rule_on_capitals_that_the_class_loses(family: str, changed: Callable) -> None:
+    folder = changed(family)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config.pop("do_lower_case", None)  # an older repository may not have it
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    file = folder / "tokenizer.json"
+    written = json.loads(file.read_text())
+    text = json.dumps(written["normalizer"]).replace('"lowercase": true', '"lowercase": false')
+    rewrite(file, normalizer=json.loads(text.replace('{"type": "Lowercase"}', '{"type": "NFC"}')))
+    with pytest.raises(
+        InputError, match=r"reads captions otherwise than its own tokenizer\.json says; set tokenizer_cl"
+    ):
+        load(folder)
+    rewrite(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    first, second = load(folder).embed_texts(["A CUP", "a cup"])
+    assert float(first @ second) < 0.999
+
+
 @pytest.mark.parametrize(
     ("family", "token"),
     [("clip", "bos_token"), ("vision_text", "cls_token"), ("vision_text", "sep_token"), ("siglip", "sep_token")],

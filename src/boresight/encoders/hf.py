@@ -121,7 +121,7 @@ def load_transformers(name_or_path: str, device: torch.device, dtype: str | torc
     chosen = pick_dtype(dtype, device)
     model = _load_model(folder, config, label)
     tokenizer = _load_part(AutoTokenizer, folder, label, "tokenizer")
-    check_class(tokenizer, folder, label)
+    check_class(model, tokenizer, folder, label)
     image_processor = _load_part(AutoImageProcessor, folder, label, "image processor", backend="pil")
     name = folder.resolve().name if local else name_or_path
     try:

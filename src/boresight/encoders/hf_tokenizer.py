@@ -19,6 +19,7 @@ from boresight.errors import InputError
 FIXED_LENGTH = ("siglip", "siglip2")
 _NO_LIMIT = 512  # tokens, for a text tower and tokenizer that name none
 _PROBE = "photo of 2 red cups, left of a lid"
+_CAPITALS = ", A Sign that says STOP"
 _CONFIG = "tokenizer_config.json"
 
 
@@ -69,11 +70,12 @@ def token_limit(model: Any, tokenizer: Any) -> int:
     return positions if whole else min(positions, tokenizer.model_max_length)
 
 
-def check_class(tokenizer: Any, folder: Path, label: str) -> None:
+def check_class(model: Any, tokenizer: Any, folder: Path, label: str) -> None:
     """Raises InputError for a tokenizer that reads captions otherwise than its own tokenizer.json does.
 
-    So does one of another class, or with another name for its start or end token. Whether there are such tokens is
-    told by settings beside that file.
+    So does one of another class, one that loses that file's rule on capitals, as classes of transformers with a rule of
+    their own do, or with another name for its start or end token. Whether there are such tokens is told by settings
+    beside that file, and captions for a SigLIP are lower-cased before they come here.
     """
     file = folder / "tokenizer.json"
     if not (file.is_file() and tokenizer.is_fast):
@@ -81,8 +83,9 @@ def check_class(tokenizer: Any, folder: Path, label: str) -> None:
     written = tokenizers.Tokenizer.from_file(str(file))
     written.no_truncation()
     written.no_padding()
-    alone = [written.encode(_PROBE, add_special_tokens=False).ids, content_ids(_PROBE, tokenizer)]
-    whole = [written.encode(_PROBE).ids, plain_text(tokenizer, _PROBE)["input_ids"]]
+    probe = _PROBE if model.config.model_type in FIXED_LENGTH else _PROBE + _CAPITALS
+    alone = [written.encode(probe, add_special_tokens=False).ids, content_ids(probe, tokenizer)]
+    whole = [written.encode(probe).ids, plain_text(tokenizer, probe)["input_ids"]]
     # The first may follow a setting on the space before it.
     otherwise = alone[0][1:] != alone[1][1:] or any(
         len({ids[at] for ids in whole}) > 1 and all(ids[at] != text[at] for ids, text in zip(whole, alone, strict=True))
