@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import runpy
 import sys
 import threading
@@ -17,6 +19,7 @@ import pytest
 from boresight import CaptionEditor, SparseAutoencoder, embed, load_encoder
 from boresight.data.worlds.scenes import make_scenes
 from boresight.models import default_model_path
+from snippet_world import fewer_steps
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -44,3 +47,39 @@ def test_search_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     best = scores.argsort(descending=True)[:5]
     assert [each["id"] for each in found] == [embeddings.ids[row] for row in best]
     assert [each["score"] for each in found] == pytest.approx(scores[best].tolist(), abs=1e-3)
+
+
+def test_the_notebook_runs_from_photographs_to_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell, on pictures that it draws and writes as a folder of one's own would be."""
+    notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text("utf-8"))
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BORESIGHT_QUIET", "1")
+    fewer_steps(monkeypatch)
+    names: dict[str, object] = {}
+    shown = []
+    for cell in cells:
+        *lines, last = ast.parse("".join(cell["source"]).replace("make_scenes(800)", "make_scenes(60)")).body
+        ends_in_value = isinstance(last, ast.Expr)
+        exec(compile(ast.Module([*lines, *([] if ends_in_value else [last])], []), "quickstart", "exec"), names)
+        if ends_in_value:
+            value = eval(compile(ast.Expression(last.value), "quickstart", "eval"), names)
+            shown.append(value._repr_html_() if hasattr(value, "_repr_html_") else repr(value))
+    assert all(page and "\nTraceback" not in page for page in shown)
+    assert shown[0].count("<img") == 5  # the collection
+    assert any("the best alternative" in page for page in shown)  # the verdict
+
+
+def test_links_of_the_notebook_are_there() -> None:
+    words = "".join((EXAMPLES / "quickstart.ipynb").read_text("utf-8"))
+    links = re.findall(r"\]\(([^)#]+)(?:#([\w-]+))?\)", words)
+    assert len(links) > 3
+    for path, anchor in links:
+        page = EXAMPLES / path
+        assert page.is_file(), path
+        titles = [line.lstrip("# ") for line in page.read_text("utf-8").splitlines() if line.startswith("#")]
+        headings = [title.lower().replace(" ", "-") for title in titles]
+        assert not anchor or anchor in headings, (path, anchor)

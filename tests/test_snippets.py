@@ -15,10 +15,7 @@ from typing import Any
 import pytest
 
 from boresight.cli.main import main
-from boresight.editing import presence
-from boresight.editing.config import EditorFit
-from boresight.sae import config as sae_config
-from snippet_world import names_given, put_world
+from snippet_world import fewer_steps, names_given, put_world
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -32,6 +29,7 @@ ELSEWHERE = {
     'source="mnist/"': "the same for MNIST",
     "--data scenes": "embeds a thousand pictures; tests/benchmarks/test_own.py has it on a dozen",
     "torchrun": "needs eight processes; tests/training starts two",
+    "pip install": "installs what this runs in",
     "make ": "makes the environment that this runs in",
 }
 """Lines that are not run, by a part of them, and why."""
@@ -88,12 +86,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
         folder = tmp_path_factory.mktemp("world")
         put_world(folder)
         return folder, names_given(folder)
-
-
-def fewer_steps(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(EditorFit, "steps_for", lambda self, images: min(self.steps or 10, 10))
-    patch.setattr(sae_config, "default_steps", lambda rows, batch_size: 30)
-    patch.setattr(presence, "STEPS", 20)
 
 
 @pytest.fixture

@@ -7,20 +7,30 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import boresight as bs
 from boresight.benchmarks import BenchmarkRun
 from boresight.benchmarks.registry import BENCHMARKS
 from boresight.data import Collection
-from boresight.editing import CaptionEditor
+from boresight.editing import CaptionEditor, presence
+from boresight.editing.config import EditorFit
 from boresight.evaluation import compare
 from boresight.models import default_model_path
+from boresight.sae import config as sae_config
 from boresight.sae import name_latents
 from published_files import write
 
 CHANGES = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 PHOTOS = 70
+
+
+def fewer_steps(patch: pytest.MonkeyPatch) -> None:
+    """Fits that take a moment, and so learn little."""
+    patch.setattr(EditorFit, "steps_for", lambda self, images: min(self.steps or 10, 10))
+    patch.setattr(sae_config, "default_steps", lambda rows, batch_size: 30)
+    patch.setattr(presence, "STEPS", 20)
 
 
 def put_world(folder: Path) -> None:
@@ -34,7 +44,7 @@ def put_world(folder: Path) -> None:
         labels = {"class": thing["shape"], "colour": thing["colour"]}
         rows.append({"file_name": f"{row}.jpg", "captions": texts[:2], "long": texts[-1], **labels})
     (folder / "photos" / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for row, name in enumerate(("photo.jpg", "a.jpg", "b.jpg", "17.jpg", "new/one.jpg")):
+    for row, name in enumerate(("photo.jpg", "another.jpg", "a.jpg", "b.jpg", "17.jpg", "new/one.jpg")):
         scenes.image(row).save(folder / name)
     (folder / "new" / "captions.jsonl").write_text(json.dumps({"file_name": "one.jpg", "captions": ["a ring"]}) + "\n")
     (folder / "pairs.csv").write_text("image,caption\na.jpg,a red ring\nb.jpg,a star\n")
