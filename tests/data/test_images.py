@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -182,8 +183,8 @@ def test_eight_bit_values_in_a_wider_type_stay_as_they_are(kind: type) -> None:
     ("values", "reason"),
     [
         (np.array([[0, 300.5]], np.float32), "floats from 0 to 300.5"),
-        (np.array([[-1000, 3071]], np.int32), "32-bit integers from -1000 to 3071"),
-        (np.array([[0, 1_000_000]], np.int32), "32-bit integers from 0 to 1e\\+06"),
+        (np.array([[-1000, 3071]], np.int32), "integers from -1000 to 3071"),
+        (np.array([[0, 1_000_000]], np.int32), "integers from 0 to 1e\\+06"),
         (np.array([[0, np.nan]], np.float32), "NaN or infinity"),
     ],
 )
@@ -274,3 +275,14 @@ def test_the_file_system_failing_is_no_fault_of_a_picture(tmp_path: Path, monkey
     monkeypatch.setattr("builtins.open", failing)
     with pytest.raises(ArtefactError, match=r"\(Input/output error\)"):
         decode(cell, "image 'x'")
+
+
+def test_integers_without_a_sign_reach_beyond_two_thousand_million() -> None:
+    """32 bits without a sign, written by hand: Pillow writes none."""
+    values = np.array([[0, 2**31, 2**32 - 1]], "<u4")
+    entries = [(256, 4, 1, 3), (257, 4, 1, 1), (258, 3, 1, 32), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 146)]
+    entries += [(277, 3, 1, 1), (278, 4, 1, 1), (279, 4, 1, 12), (340, 4, 1, 0), (341, 4, 1, 2**32 - 1)]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = struct.pack("<2sHI", b"II", 42, 8) + directory + bytes(4)
+    assert len(head) == 146
+    assert pixels({"bytes": head + values.tobytes(), "path": None})[0, :, 0].tolist() == [0, 128, 255]

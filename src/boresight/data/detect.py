@@ -33,7 +33,23 @@ FORMATS = (
 )
 _SUFFIXES = {kind: kind for kind in ("jsonl", "csv", "tsv", "json", "parquet", "token")}
 _SUFFIXES |= {"jsonlines": "jsonl", "ndjson": "jsonl", "tar": "webdataset"}
-_MAY_HOLD_CAPTIONS = (*TEXT_SUFFIXES, *(f".{one}" for one in _SUFFIXES), ".xml", ".xlsx", ".pkl", ".zip")
+_OTHERS = (
+    ".xml",
+    ".yaml",
+    ".yml",
+    ".xls",
+    ".xlsx",
+    ".ods",
+    ".arrow",
+    ".pkl",
+    ".gz",
+    ".bz2",
+    ".xz",
+    ".zst",
+    ".zip",
+    ".7z",
+)
+_MAY_HOLD_CAPTIONS = (*TEXT_SUFFIXES, *(f".{one}" for one in _SUFFIXES), *_OTHERS)
 _STEMS = FOLDERS | {"captions", "metadata"}
 _KINDS = {"coco": "json", "karpathy": "json"}
 _CAPTIONS_KEY = re.compile(rb'"(captions?|texts?|sentences?|descriptions?|raw)"')
@@ -123,11 +139,11 @@ def _in_folder(folder: Path, kind: str | None) -> Source:
         raise InputError(f"{folder} can be read in several ways: {listed}; pass one of them{or_format}.")
     for (one, _), files in readings.items():
         return Source(one, tuple(Path(file) for file in files), folder, True, listing)
-    pictures = tuple(Path(file) for file in listing.files if is_picture(file))
+    pictures = sum(is_picture(file) for file in listing.files)
     captions = any(file.lower().endswith(_MAY_HOLD_CAPTIONS) for file in listing.files)
     if kind in (None, "pictures") and pictures and (kind or not captions):
-        return Source("pictures", pictures, folder, True, listing)
-    alone = f"; format='pictures' embeds its {counted(len(pictures), 'picture')} without any" if pictures else ""
+        return Source("pictures", tuple(map(Path, listing.files)), folder, True, listing)
+    alone = f"; format='pictures' embeds its {counted(pictures, 'picture')} without any" if pictures else ""
     raise InputError(
         f"{folder} holds no captions{f' as {kind}' if kind else ''}: neither captions.jsonl, metadata.csv or their "
         f"like, nor COCO or Karpathy json, tar shards, parquet, or a .txt beside each picture{alone}."

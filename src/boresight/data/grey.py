@@ -36,7 +36,7 @@ def range_of(values: np.ndarray, tags: Mapping[int, Any], *, sixteen: bool) -> R
     elif least >= 0 and most <= 255 and (values == np.floor(values)).all():
         low, high = 0.0, 255.0
     else:
-        what = "floats" if floats else "32-bit integers"
+        what = "floats" if floats else "integers"
         raise InputError(
             f"its grey values are {what} from {least:g} to {most:g}, and nothing says which are black and white; "
             "save it with 8 or 16 bits, as floats in 0..1, or as a TIFF with SMinSampleValue and SMaxSampleValue."

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from boresight.data import dicom
 from boresight.data.grey import eight_bits, range_of
@@ -30,6 +30,7 @@ _NOT_PICTURES = {
 }  # named by Pillow, not drawn by it
 _UNREAD = {".heic", ".heif", ".jxl", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2"}
 _ORIENTATION = 0x0112  # of EXIF
+_BITS, _SAMPLES = 258, 339  # tags of TIFF: BitsPerSample, and SampleFormat, 1 for integers without a sign
 _IN_WORDS = {
     "Mirrored horizontal": 2,
     "Rotated 180": 3,
@@ -143,7 +144,8 @@ def _explained(label: str, origin: str) -> Iterator[None]:
         raise UnusablePicture(f"The picture of {label} cannot be used, from {origin}: {error}") from error
     # Decoders raise nearly anything on damaged bytes: struct.error, EOFError, IndexError, zlib.error and more.
     except Exception as error:
-        reason = str(error) or type(error).__name__
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "no kind of picture that Pillow reads" if unknown else str(error) or type(error).__name__
         raise InputError(f"The picture of {label} is corrupt ({reason}), from {origin}; drop or replace it.") from error
 
 
@@ -160,6 +162,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode[0] in "IF":
         # Pillow itself would clip at 255, which makes nearly every 16-bit picture white and those of 0 to 1 black.
         values = np.asarray(picture)
+        if tags.get(_BITS) == (32,) and tags.get(_SAMPLES, (1,)) == (1,):  # without a sign, which Pillow gives them
+            values = values.view(np.uint32)
         grey = eight_bits(values, range_of(values, tags, sixteen=sixteen and picture.mode != "F"))
         clear = picture.info.get("transparency")  # of a 16-bit PNG, the value that is none
         return Image.fromarray(grey if clear is None else np.where(values == clear, np.uint8(255), grey)).convert("RGB")

@@ -21,11 +21,14 @@ def test_a_folder_of_pictures_alone(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert collection.captions == [[], [], []]
     assert collection.texts == []
     assert collection.image(1).size == (4, 3)
-    assert list(collection.problems) == [Problem("picture of a format that is not read", "phone.heic")]
+    assert list(collection.problems) == [
+        Problem("picture of a format that is not read", "phone.heic"),
+        Problem("other file", "Thumbs.db"),
+    ]
     assert "pictures and no captions: they can be embedded, and neither fitted nor" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("other", ["captions.txt", "labels.xlsx", "README.txt", "data.json"])
+@pytest.mark.parametrize("other", ["captions.txt", "labels.xlsx", "README.txt", "data.json", "captions.csv.gz"])
 def test_what_may_hold_captions_must_be_waved_aside(other: str, tmp_path: Path) -> None:
     put_pictures(tmp_path, ["a.png"])
     (tmp_path / other).write_text("[]")
