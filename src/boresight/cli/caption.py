@@ -11,28 +11,29 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Caption:
-    """Write a caption for every picture of a folder or collection. Stopped at any moment, the same command goes on."""
+    """Caption every picture of a folder or collection. After a stop, the same command continues."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """A folder of pictures, told apart by 'file_name'; or what `boresight embed` takes, told apart by 'id'."""
+    """A folder of pictures (lines of OUT then have 'file_name'), or any collection that `boresight embed` takes
+    ('id')."""
     model: str
     """Hub name or folder of the CLIP or SigLIP model that the captioner was trained with."""
     captioner: Path
     """Folder of the captioner."""
     out: Path = Path("captions.jsonl")
-    """A line of json for each picture; those that cannot be read come last, with the problem."""
+    """File with a line of json per picture; pictures that cannot be read come last, with the problem."""
     split: str | None = None
-    """Only this split of a collection; left out: all of them."""
+    """Only this split of a collection; left out: all splits."""
     web_captions: bool = False
-    """Read the first caption of each picture of a collection as the captioner's web caption; else an empty one."""
+    """Give the captioner the first caption of each picture as its web caption; otherwise an empty one."""
     max_tokens: int | None = None
     """Longest caption, its end token included; left out: as long as the captioner was trained for."""
     batch_size: int = 16
-    """Pictures at once."""
+    """Pictures per batch."""
     device: str | None = None
-    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
+    """Device to compute on, such as 'cpu' or 'cuda:1'; left out: the best device of this machine."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the model; the captioner computes in its own."""
+    """Precision of the model; the captioner has its own."""
     workers: int = 2
     """Threads that read and preprocess pictures."""
 

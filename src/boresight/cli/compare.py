@@ -11,9 +11,10 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Does an edit pay on these embeddings? Fit editors and rivals over seeds, print every row and a verdict.
+    """Test whether an edit helps: fit editors and alternatives over seeds, print all rows and a verdict.
 
-    Fits on the split 'train', chooses on 'validation', reports on the test splits. Stopped, the same command goes on.
+    Fits on the split 'train', chooses on 'validation', reports on the test splits. After a stop, the same command
+    continues.
     """
 
     embeddings: Annotated[Path, tyro.conf.Positional]
@@ -21,17 +22,17 @@ class Compare:
     out: Path = Path("runs/compare")
     """Folder for autoencoders, editors and figures."""
     html: Path | None = None
-    """The page to write; left out, comparison.html in that folder."""
+    """The page to write; left out: comparison.html in that folder."""
     test: tuple[str, ...] = ()
-    """Splits to report on; left out, all whose names begin with 'test'."""
+    """Splits to report on; left out: all whose names begin with 'test'."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """The job is done once with each, and figures are means with their spread."""
+    """The job runs once per seed; figures are means with their spread."""
     n_latents: int | None = None
     """Latents of the autoencoder; left out: a third of the images as a power of two, between 128 and 4,096."""
     k: int = 32
     """Active latents of an image."""
     device: str | None = None
-    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
+    """Device to compute on, such as 'cpu' or 'cuda:1'; left out: the best device of this machine."""
 
     def run(self) -> None:
         """Compare, and say where figures and page are."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """The whole job: embed, fit an autoencoder and an editor, measure plain against edited, write a report."""
+    """The whole job: embed, fit an autoencoder and an editor, compare plain with edited, write a report."""
 
     collection: Annotated[str, tyro.conf.Positional] = "emoji"
     """Folder, captions file, shards, parquet or Hugging Face dataset; 'emoji' and 'scenes' are built in."""
@@ -25,13 +25,13 @@ class Demo:
     report: Path = Path("report.html")
     """The page to write."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """The job is done once with each, and figures are means with their spread."""
+    """The job runs once per seed; figures are means with their spread."""
     n_latents: int | None = None
     """Latents of the autoencoder; left out: a third of the images as a power of two, between 128 and 4,096."""
     k: int = 32
     """Active latents of an image."""
     device: str | None = None
-    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
+    """Device to compute on, such as 'cpu' or 'cuda:1'; left out: the best device of this machine."""
     on_error: Literal["skip", "refuse"] = "skip"
     """What to do with a corrupt picture, a missing file, an empty caption or a duplicate id."""
 

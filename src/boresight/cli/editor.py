@@ -14,7 +14,7 @@ from boresight.editing.config import EditorOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Editor:
-    """Fit a caption editor: what a caption keeps of the latents of an image."""
+    """Fit a caption editor: it learns which latents of an image a caption keeps."""
 
     embeddings: Annotated[Path, tyro.conf.Positional]
     """Folder written by 'boresight embed'."""
@@ -23,12 +23,12 @@ class Editor:
     out: Path
     """Folder for the editor."""
     train: str = "train"
-    """Split to fit on; never the images that the encoder was fitted on."""
+    """Split to fit on; its images must not be those that the encoder was fitted on."""
     validation: str = "validation"
     """Split to choose on."""
     options: Annotated[EditorOptions, tyro.conf.arg(name="")] = field(default_factory=EditorOptions)
     device: str | None = None
-    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
+    """Device to compute on, such as 'cpu' or 'cuda:1'; left out: the best device of this machine."""
 
     def run(self) -> None:
         """Fit and save."""

@@ -11,7 +11,7 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Embed:
-    """Embed a captioned collection with a dual encoder. Stopped at any moment, the same command goes on."""
+    """Embed a captioned collection with a dual encoder. After a stop, the same command continues."""
 
     collection: Annotated[str, tyro.conf.Positional]
     """Folder, captions json/csv/tsv/jsonl, tar shards, parquet, or the name of a Hugging Face dataset;
@@ -19,28 +19,28 @@ class Embed:
     out: Path
     """Folder for the embeddings."""
     encoder: str | None = None
-    """Hub name or folder of a CLIP or SigLIP model, 'open_clip:...'; left out: the one that ships with boresight, which
-    knows emoji and simple scenes alone."""
+    """Hub name or folder of a CLIP or SigLIP model, 'open_clip:...'; left out: the one that ships with
+    boresight, which knows only emoji and simple scenes."""
     format: str | None = None
-    """Format of the collection, such as 'coco' or 'parquet'; left out: it is told from what is there."""
+    """Format of the collection, such as 'coco' or 'parquet'; left out: it is found from the files."""
     images: Path | None = None
     """Folder of the pictures of a captions file; left out: they are looked for beside the file."""
     image_column: str | None = None
     """Column or key of a table that names the picture; left out: the usual names, such as image and file_name."""
     caption_columns: tuple[str, ...] | None = None
-    """Columns that hold captions, all of them read; left out: the usual names, such as caption and text."""
+    """Columns that hold captions; all of them are read; left out: the usual names, such as caption and text."""
     id_column: str | None = None
     """Column of the image's id; left out: the usual names, such as image_id, else the picture's path."""
     split_column: str | None = None
-    """Column that says train, validation or test; left out: 'split', where there is one."""
+    """Column that says train, validation or test; left out: 'split', if there is one."""
     long_text: Literal["truncate", "windows"] = "truncate"
     """Captions longer than the model reads: 'truncate' cuts them, 'windows' reads them piece by piece and averages."""
     batch_size: int = 64
-    """Pictures, and captions, that the model sees at once."""
+    """Pictures, and captions, per batch."""
     workers: int = 2
-    """Threads that decode and preprocess."""
+    """Threads that decode and preprocess pictures."""
     device: str | None = None
-    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
+    """Device to compute on, such as 'cpu' or 'cuda:1'; left out: the best device of this machine."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the model; 'auto' is half precision on a GPU and float32 elsewhere."""
     on_error: Literal["skip", "refuse"] = "skip"

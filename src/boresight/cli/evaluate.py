@@ -16,57 +16,58 @@ _OF_EMBEDDINGS = ("what", "editor", "bank", "split", "out", "device")
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """A benchmark of the field, or retrieval on embeddings; plain and, given an editor, edited.
+    """Run a benchmark, or retrieval on embeddings; plain and, with an editor, edited.
 
-    In retrieval, on embeddings or on a benchmark of it, an editor stands beside plain less its hubness, and a verdict
-    says whether it pays ('boresight compare' trains the other rivals too).
+    In retrieval, an editor is compared with plain scores less their hubness, and a verdict says whether the edit helps
+    ('boresight compare' trains the other alternatives too).
 
     Benchmarks: coco-karpathy-5k, coco-karpathy-1k, coco-val2017, eccv-caption, flickr30k-1k, flickr30k-val,
     flickr30k-all, docci, iiw, iiw-400, iiw-dci, iiw-docci, urban1k, sharegpt4v-1k, sharegpt4v-10k (docci and iiw also
     with -sentences); rococo-danger, rococo-diff-concept, rococo-same-concept, rococo-rand-voca, rococo-mix,
     rococo-patch; sugarcrepe, sugarcrepe-pp, winoground, aro-vg-relation, aro-vg-attribution, aro-coco-order,
-    aro-flickr-order; zero-shot (a folder for each class); and on any collection retrieval, swaps, mixes, composition,
+    aro-flickr-order; zero-shot (a folder for each class). On any collection: retrieval, swaps, mixes, composition,
     alignment.
     """
 
     what: Annotated[str, tyro.conf.Positional]
     """Name of a benchmark, or a folder written by 'boresight embed'."""
     data: str | None = None
-    """Folder of the benchmark's files as published; for retrieval, swaps, mixes, composition and alignment what
-    'boresight embed' takes. Left out where embeddings are evaluated."""
+    """Folder of the benchmark's published files; for retrieval, swaps, mixes, composition and alignment any collection
+    that 'boresight embed' takes. It is left out if embeddings are evaluated."""
     model: str | None = None
     """Hub name or folder of a model, 'open_clip:...'; left out: the one that ships with boresight."""
     editor: Path | None = None
-    """Folder written by 'boresight editor'; left out: plain figures alone."""
+    """Folder written by 'boresight editor'; left out: only plain figures."""
     bank: Path | None = None
-    """Retrieval with an editor: folder of embeddings with the split 'validation', to choose how much hubness is taken
-    off plain scores, and 'train', for an editor that remembers no pairs. Left out, what the editor remembers serves."""
+    """Retrieval with an editor: folder of embeddings with the split 'validation', to choose how much hubness is
+    subtracted from plain scores, and 'train', for an editor without a memory. Left out: the editor's memory is used."""
     images: Path | None = None
-    """Folder of the pictures; left out: they lie where the benchmark's files say."""
+    """Folder of the pictures; left out: where the benchmark's files say."""
     split: str = "test"
-    """Of embeddings and of collections."""
+    """Split of the embeddings or the collection."""
     long_text: Literal["truncate", "windows"] = "truncate"
     """Captions longer than the model reads: cut, or read in windows whose embeddings are averaged."""
     classes: Path | None = None
-    """Zero-shot: a file with the names of the classes, one a line, in the order of their folders; left out: the
+    """Zero-shot: a file with the names of the classes, one per line, in the order of their folders; left out: the
     folders' names."""
     templates: Path | None = None
-    """Zero-shot: a file with sentences, one a line, {} or {c} where the name goes; left out: seven of ours."""
+    """Zero-shot: a file with sentences, one per line, {} or {c} in place of the name; left out: seven default
+    sentences."""
     labels: tuple[str, ...] = ()
-    """Alignment: columns of the collection, the object first, keys of JSON after dots (class attributes.colour); left
-    out: none."""
+    """Alignment: columns of the collection, the object first, with keys of JSON after dots (class attributes.colour);
+    left out: none."""
     out: Path | None = None
-    """Of a benchmark: folder for its figures and embeddings, 'boresight report' reads it; left out: runs/NAME. Of
-    embeddings: file for the figures, as json; left out: they are only printed."""
+    """For a benchmark: folder for its figures and embeddings, for 'boresight report'; left out: runs/NAME. For
+    embeddings: json file for the figures; left out: they are only printed."""
     device: str | None = None
-    """Where the model runs and plain scores are taken, such as 'cpu' or 'cuda:1'; left out: the best that is there. An
-    editor scores on the CPU."""
+    """Device for the model and for plain scores, such as 'cpu' or 'cuda:1'; left out: the best device of this machine.
+    An editor scores on the CPU."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the model; 'auto' is half precision on a GPU and float32 elsewhere."""
     workers: int = 2
     """Threads that read pictures."""
     seed: int = 0
-    """Of whatever is drawn."""
+    """Seed of all random draws."""
 
     def run(self) -> None:
         """Print the figures, and keep them."""

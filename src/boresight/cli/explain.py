@@ -11,9 +11,9 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Explain:
-    """Draw why an image matches a sentence: a heat map over the image, weights on the words.
+    """Show why an image matches a sentence: a heat map over the image and weights of the words.
 
-    With --csv, a batch: arrays and a figure for every row. Stopped at any moment, the same command goes on.
+    With --csv, a batch: arrays and a figure for every row. After a stop, the same command continues.
     """
 
     pair: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
@@ -24,35 +24,35 @@ class Explain:
     """The figure; with --csv a folder for the arrays and figures."""
     method: str = "m2ib"
     """One of m2ib, bottleneck-path, gradient-x-input, integrated-gradients, grad-cam, chefer, legrad and rollout, which
-    need a model that opens layer by layer; occlusion, rise and kernelshap, which need its scores alone; random and
-    uniform, to compare with."""
+    need the layers of the model; occlusion, rise and kernelshap, which need only its scores; random and uniform, for
+    comparison."""
     encoder: str | None = None
     """Hub name or folder of a CLIP or SigLIP model, 'open_clip:...'; left out: the one that ships with boresight."""
     editor: Path | None = None
-    """Folder of a caption editor of that encoder: its score is then printed beside the plain one, part by part, and the
-    figure tells which concepts it keeps and drops; left out: the plain score alone."""
+    """Folder of a caption editor of that encoder: its score is printed beside the plain one, part by part, and the
+    figure shows which concepts it keeps and drops; left out: only the plain score."""
     shown: bool = False
-    """Explain the editor's form that shows, which keeps what the caption tells and drops the rest, in place of its form
+    """Explain the editor's form that shows, which keeps what the caption says and drops the rest, instead of the form
     that scores."""
     names: Path | None = None
-    """Folder of names for the editor's latents, written by 'boresight names'; left out: latents go by numbers."""
+    """Folder of names for the editor's latents, written by 'boresight names'; left out: numbers instead of names."""
     remembered: Path | None = None
     """Folder of the embeddings that the editor was fitted on, to show the captions of the pairs it remembers;
-    left out: pairs go by the ids of their images."""
+    left out: the ids of their images are shown."""
     target: Literal["both", "image", "text"] = "both"
     """What gets weights: the patches of the image, the words, or both."""
     layer: int | None = None
     """Hidden states to work on, for methods that have a layer; left out: the method's own choice."""
     batch_size: int = 8
-    """Pairs at once."""
+    """Pairs per batch."""
     seed: int = 0
-    """Of methods that draw."""
+    """Seed of methods that use random draws."""
     device: str | None = None
-    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
+    """Device to compute on, such as 'cpu' or 'cuda:1'; left out: the best device of this machine."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Precision of the model; 'auto' is half precision on a GPU and float32 elsewhere."""
     figures: bool = True
-    """Whether a batch draws a figure for every row, beside the arrays."""
+    """With --csv, draw a figure for every row, beside the arrays."""
 
     def run(self) -> None:
         """Draw, or go on drawing."""

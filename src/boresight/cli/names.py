@@ -11,7 +11,7 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """Name an autoencoder's latents by what captions say where they are active; print the most active ones."""
+    """Name an autoencoder's latents by the captions of the images that activate them; print the most active ones."""
 
     sae: Annotated[Path, tyro.conf.Positional]
     """Folder written by 'boresight sae'."""
@@ -20,19 +20,19 @@ class Names:
     out: Path
     """Folder for the names, for 'boresight explain --names'."""
     split: str = "train"
-    """Split whose captions name."""
+    """Split whose captions give the names."""
     least_certainty: float = 0.3
-    """Latents whose name is less sure stay without one: of a latent's activation, the share on images whose captions
-    say the name, corrected for chance."""
+    """A less certain name is not used. Certainty is the share of a latent's activation on images whose captions contain
+    the name, corrected for chance."""
     vocabulary: Path | None = None
-    """File of words, one a line, to choose names from; left out, all words of the captions."""
+    """File of words, one per line, to choose names from; left out: all words of the captions."""
     model: str | None = None
-    """Encoder of the embeddings, where they have no captions: a name is then the word of --vocabulary that points along
-    the latent. Left out: captions name."""
+    """Encoder of the embeddings, if they have no captions: a name is then the word of --vocabulary nearest to the
+    latent's direction. Left out: captions give the names."""
     shown: int = 20
-    """How many latents are printed."""
+    """Number of latents to print."""
     device: str | None = None
-    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
+    """Device to compute on, such as 'cpu' or 'cuda:1'; left out: the best device of this machine."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Precision of the model; 'auto' is half precision on a GPU and float32 elsewhere."""
 

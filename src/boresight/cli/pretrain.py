@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Pretrain:
     """Train or fine-tune a CLIP or SigLIP model on web and synthetic captions (CLIPS), with or without a captioner.
 
-    Stopped at any moment, the same command goes on. On several GPUs or hosts:
+    After a stop, the same command continues. On several GPUs or hosts:
     torchrun --nproc-per-node N -m boresight pretrain ...; OUT is then a folder that all hosts share.
     """
 
@@ -35,22 +35,21 @@ class Pretrain:
     model: str | None = None
     """Hub name or folder of a CLIP or SigLIP model; left out: the one that ships with boresight."""
     scratch: bool = False
-    """Keep only the model's shape and tokenizer, and draw its weights anew."""
+    """Keep only the model's shape and tokenizer, and start from new random weights."""
     web: str | None = None
     """Web captions: a column (captions), or in shards a member or json key (txt); left out: those in brackets."""
     synthetic: str | None = None
-    """Long synthetic captions, likewise; where one is missing the web caption stands in. Left out: there
-    are none."""
+    """Long synthetic captions, named in the same way; a missing one is replaced by the web caption. Left out: none."""
     split: str | None = None
     """Split of a collection to train on; left out: 'train'."""
     validation: Annotated[str | None, tyro.conf.arg(metavar="STR")] = "auto"
-    """Split of a collection for retrieval as training goes on, of 5,000 pictures at most; 'auto' is 'validation' where
-    there is one, 'None' is none."""
+    """Split of a collection to measure retrieval on during training, at most 5,000 pictures; 'auto' is 'validation' if
+    there is one, 'None' measures nothing."""
     captioner: Literal["none", "queries"] = "none"
     """Train a captioner too: 'queries', as published."""
     captioner_from: Path | None = None
-    """Folder of a captioner that was trained with this model, to go on with; --model is then the one beside it.
-    Left out: one is made anew, where --captioner asks for it."""
+    """Folder of a captioner to train further; --model must be the one beside it. Left out: a new one, if --captioner
+    asks for one."""
     captioner_size: tuple[int, int, int] | None = None
     """Its width, layers and heads; left out: 384 12 6."""
     caption_length: int | None = None

@@ -11,7 +11,7 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """One self-contained page of runs on benchmarks: tables beside published figures, plots, pictures."""
+    """Write one self-contained page of benchmark runs: tables beside published figures, plots, pictures."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders written by 'boresight evaluate BENCHMARK --out'."""

@@ -13,17 +13,17 @@ from boresight.sae.config import SaeOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Sae:
-    """Fit a sparse autoencoder on the images of one split, print its measures. Stopped, the same command goes on."""
+    """Fit a sparse autoencoder on one split and print its measures. After a stop, the same command continues."""
 
     embeddings: Annotated[Path, tyro.conf.Positional]
     """Folder written by 'boresight embed'."""
     out: Path
-    """Folder for the autoencoder; until it is there, OUT.checkpoint beside it holds what was done."""
+    """Folder for the autoencoder; during the fit, OUT.checkpoint beside it holds the state."""
     split: str = "train"
     """Split to fit on."""
     options: Annotated[SaeOptions, tyro.conf.arg(name="")] = field(default_factory=SaeOptions)
     device: str | None = None
-    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
+    """Device to compute on, such as 'cpu' or 'cuda:1'; left out: the best device of this machine."""
 
     def run(self) -> None:
         """Fit, save, measure."""

@@ -11,24 +11,24 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Similar:
-    """Print the images most like one image by what words name: 'the colour of the background'."""
+    """Print the images most similar to one image in what the words name, such as 'the colour of the background'."""
 
     embeddings: Annotated[Path, tyro.conf.Positional]
-    """Folder written by 'boresight embed', of the images to look among; its captions tell what words mean."""
+    """Folder written by 'boresight embed', with the images to search; its captions define the words."""
     editor: Path
     """Folder of a caption editor of these embeddings."""
     image: str
     """Id of the image, as the embeddings have it."""
     by: tuple[str, ...]
-    """A phrase that names an attribute; or two or more words or phrases, which are its values."""
+    """A phrase that names an attribute, or two or more words or phrases that are its values."""
     model: str | None = None
     """Encoder that knows what the words mean; left out: the one that ships with boresight, which knows few."""
     split: str = "train"
-    """Of the captions whose words are known."""
+    """Split whose captions define the words."""
     top: int = 10
-    """How many images are printed."""
+    """Number of images to print."""
     device: str | None = None
-    """Where it computes, such as 'cpu' or 'cuda:1'; left out: the best that is there."""
+    """Device to compute on, such as 'cpu' or 'cuda:1'; left out: the best device of this machine."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Precision of the model; 'auto' is half precision on a GPU and float32 elsewhere."""
 

@@ -132,23 +132,22 @@ class EditorOptions:
     """The options of a fit that `boresight editor` takes; `EditorFit` has all."""
 
     form: Form | None = None
-    """Form of the edit; 'raw' and 'plain' are the opponents without an autoencoder and without an edit. Left out, it
-    is 'gated'; without a memory 'residual' is trained too, and the better on validation is returned. The loop is the
-    same for all."""
+    """Form of the edit; 'raw' (no autoencoder) and 'plain' (no edit) are for comparison. Left out: 'gated'; without a
+    memory 'residual' is trained too, and the better one on validation is returned."""
     memory: MemoryKind | None = None
-    """Whether the editor keeps training pairs and moves captions ('text') or images too ('both') by them. Left out,
-    it is 'both' for the form 'gated' and 'none' for the others."""
+    """Whether remembered training pairs move only captions ('text'), captions and images ('both') or nothing ('none').
+    Left out: 'both' for the form 'gated' and 'none' for the others."""
     teacher: Teacher | None = None
-    """What the mask learns from, see `EditorConfig`. Left out, it is 'presence': what the caption tells stays and the
-    rest goes, by a strength that validation chooses. It is 'contrast' where 'gated' divides its score, for
-    'reconstruct' and with `sparsity`."""
+    """What the mask learns from, see `EditorConfig`. Left out: 'presence' (what the caption says is kept, the rest is
+    dropped, with a strength chosen on validation); 'contrast' for 'gated' with a divided score, for 'reconstruct' and
+    with `sparsity`."""
     text: TextKind = "finetuned"
     """Whether a linear head on the caption embedding is learnt."""
     correction: Literal["nnn", "sinkhorn", "none"] | None = None
-    """How hubness is taken off the scores, by the pairs of the memory, as strongly as is best on validation; without a
-    memory it is not. Left out, both ways are tried, for images and for captions."""
+    """How hubness is subtracted from the scores. It uses the pairs of the memory and the best strength on validation;
+    without a memory nothing is subtracted. Left out: both methods are tried, for images and for captions."""
     seed: int = 0
-    """Of the first weights and the order of the pairs."""
+    """Seed of the first weights and of the order of the pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,7 +79,7 @@ class SaeOptions:
     """Whether it is fitted on what captions say of the images too, see `boresight.sae.captioned`: then latents mix
     less, and the form that shows drops more of what is not told. It does not help search."""
     seed: int = 0
-    """Of the first weights and the order of the images."""
+    """Seed of the first weights and of the order of the images."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,13 +73,13 @@ class PretrainConfig:
     steps: int = 1000
     """Batches to train on."""
     batch_size: int = 256
-    """Images a step over all processes."""
+    """Images per step, over all processes together."""
     micro_batch: int | None = None
-    """Images at once in a process; the gradient is that of the whole batch. Left out: the whole batch."""
+    """Images at once in a process; the gradient stays that of the whole batch. Left out: the whole batch."""
     loss_chunk: int | None = None
     """Columns of the score matrix at once; left out: all."""
     captions: Captions = "both"
-    """What images are contrasted with."""
+    """Captions that images are contrasted with."""
     loss: Loss = "softmax"
     """A softmax each for web and synthetic captions (CLIPS); one for all captions of an image; or SigLIP's, pair by
     pair."""
@@ -87,27 +87,27 @@ class PretrainConfig:
     """Count a caption against a picture that has, word for word, the same one, as the published losses do; else such
     pairs count neither for nor against."""
     captioning_weight: float = 2.0
-    """Of the captioner's loss, beside 1 for the contrastive one."""
+    """Weight of the captioner's loss; the contrastive loss has weight 1."""
     learning_rate: float = 5e-4
-    """Of AdamW, after a linear warm-up; then a cosine to zero."""
+    """Learning rate of AdamW after a linear warm-up; then it falls to zero as a cosine."""
     warmup: int = 100
     """Steps over which the learning rate rises."""
     weight_decay: float = 0.2
-    """Of AdamW, for matrices."""
+    """Weight decay of AdamW, for matrices."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Of AdamW."""
+    """Betas of AdamW."""
     gradient_norm: float = 1.0
-    """Longest gradient; longer ones are cut to it."""
+    """Largest norm of the gradient; longer gradients are scaled down to it."""
     layer_decay: float = 1.0
-    """Factor of the learning rate from layer to layer downwards."""
+    """Factor of the learning rate from each layer to the one below."""
     lock: tuple[Literal["image", "text"], ...] = ()
-    """Towers that do not learn; left out: both learn."""
+    """Towers that are not trained; left out: both are trained."""
     precision: Literal["no", "bf16"] = "no"
     """'bf16' computes under autocast; weights stay float32."""
     gradient_checkpointing: bool = False
-    """Compute the activations of towers and captioner anew in the backward."""
+    """Compute activations of towers and captioner again in the backward pass, to save memory."""
     average: float = 0.0
-    """Decay of a moving average of the weights, which is then what is saved; 0 for none."""
+    """Decay of a moving average of the weights, which is then saved; 0 for none."""
     stages: Annotated[
         tuple[Annotated[Stage, _AS_TEXT], ...], tyro.conf.arg(help_behavior_hint="(default: no stages)")
     ] = (Stage(),)
@@ -117,7 +117,7 @@ class PretrainConfig:
     every: int = 100
     """Steps between checkpoints, evaluations and lines of the log."""
     seed: int = 0
-    """Of whatever is drawn: order, crops, captions, new weights."""
+    """Seed of all random draws: order, crops, captions, new weights."""
 
     def __post_init__(self) -> None:
         stages = tuple(Stage.parse(stage) if isinstance(stage, str) else stage for stage in self.stages)
@@ -164,17 +164,17 @@ class StreamOptions:
     strategy: Strategy = "sub-caption"
     """What is kept of a long synthetic caption."""
     budget: int = 32
-    """Tokens kept."""
+    """Number of tokens that are kept."""
     n_sentences: int = 1
-    """Sentences of a sub-caption."""
+    """Number of sentences in a sub-caption."""
     minimum_area: float = 0.4
-    """Least share of a picture that a random crop keeps."""
+    """Smallest share of a picture that a random crop keeps."""
     flip: bool = True
-    """Mirror every other picture; --no-flip where captions say left and right."""
+    """Mirror half of the pictures; use --no-flip if captions say left and right."""
     jitter: float = 0.0
     """Change of brightness, contrast and colour."""
     grey: float = 0.0
-    """Share of the pictures that lose their colours."""
+    """Share of the pictures that are turned grey."""
     workers: int = 0
     """Loader processes; 0 reads in the training process."""
 
