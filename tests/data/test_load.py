@@ -145,6 +145,10 @@ def test_pictures_are_checked_when_asked(tmp_path: Path) -> None:
     assert decoded.ids == ["a.png"]
     assert list(decoded.problems) == [Problem("corrupt image", "cut.bmp"), Problem("corrupt image", "text.jpg")]
     assert decoded.image(0).size == (4, 3)
+    opened = load_collection(tmp_path, check_images="open")
+    assert (opened.ids, list(opened.problems)) == (["cut.bmp", "a.png"], [Problem("corrupt image", "text.jpg")])
+    with pytest.raises(InputError, match="check_images='decode' is unknown"):
+        load_collection(tmp_path, check_images="decode")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"has 2 rows: 2 corrupt images \(cut.bmp, text.jpg\); mend them"):
         load_collection(tmp_path, check_images=True, on_error="refuse")
 

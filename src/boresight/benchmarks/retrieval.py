@@ -106,10 +106,10 @@ class PublishedRetrieval:
         if problems:
             fewer = "; figures over fewer images are not the published ones" if missing else ""
             say(f"{self.title}: skipped {summary(problems)}{fewer}.")
-        bare = sum(not captions for captions in collection.captions)
+        bare = int((collection.counts == 0).sum())
         if bare:
             say(f"{self.title}: {counted(len(collection), 'image')}, {bare:,} of them without a caption.")
-        for what, (here, there) in self.differs(len(collection), len(collection.texts) + bare).items():
+        for what, (here, there) in self.differs(len(collection), int(collection.counts.sum()) + bare).items():
             say(f"{self.title}: {here:,} {what} here, {there:,} as published.")
         return collection
 

@@ -6,11 +6,12 @@ The dataset is built row by row in Arrow, so that a million rows fit in memory.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import uuid
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,17 +47,20 @@ def assemble(
         bare: keep images whose captions are all empty.
     """
     join, table = Join(find, bare=bare), Table()
-    for row in progress(rows, what=f"reading {name}", unit="row", delay=1.0):
-        if isinstance(row, Problem):
-            join.problems.append(row)
-        elif joined := join(row):
-            number, picture, texts = joined
-            if number == len(table):
-                file = picture if row.offset is None else row.path
-                place = {"bytes": None, "path": file, "offset": row.offset, "size": row.size}
-                image = place | {"orientation": row.orientation}
-                table.add_image(row.identity, image, row.split, row.extras)
-            table.add_captions(number, texts)
+    with _uncollected():
+        for row in progress(rows, what=f"reading {name}", unit="row", delay=1.0):
+            if isinstance(row, Problem):
+                join.problems.append(row)
+            elif joined := join(row):
+                number, picture, texts = joined
+                if number == len(table):
+                    image: dict[str, Any] = {"path": picture}
+                    if row.offset is not None:
+                        image = {"path": row.path, "offset": row.offset, "size": row.size}
+                    if row.orientation is not None:
+                        image["orientation"] = row.orientation
+                    table.add_image(row.identity, image, row.split, row.extras)
+                table.add_captions(number, texts)
     if listing is not None:
         named = join.pictures()
         unnamed = (file for file in listing.files if file not in named and is_picture(file))
@@ -64,6 +68,18 @@ def assemble(
         join.problems += [Problem("image without captions", where) for where in below]
     join.say(name)
     return table.finish(splits_in_ids=join.ids_restart), join.problems
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's search for cycles: rows make none, and it would look at all of them again and again."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 class CaptionLists:
@@ -144,7 +160,14 @@ class Table:
 
     def _flush(self) -> None:
         ids, images, splits, extras = zip(*self._pending, strict=True) if self._pending else ((), (), (), ())
-        chunk = {"id": pa.array(ids, pa.string()), "image": pa.array(images, IMAGE_TYPE)}
+        filled = set().union(*images)
+        cells = [
+            pa.array([image.get(one.name) for image in images], one.type) if one.name in filled
+            else pa.nulls(len(images), one.type)
+            for one in IMAGE_TYPE
+        ]  # fmt: skip
+        image = pa.StructArray.from_arrays(cells, fields=list(IMAGE_TYPE))
+        chunk = {"id": pa.array(ids, pa.string()), "image": image}
         chunk["split"] = pa.array(splits, pa.string())
         for name in {name for values in extras for name in values} - FIXED.keys():
             chunk[name] = _typed([values.get(name) for values in extras])

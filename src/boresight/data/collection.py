@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow.compute as pc
 from PIL import Image
 from torch import Tensor
 
@@ -101,7 +102,12 @@ class Collection(Brief):
     @property
     def owners(self) -> np.ndarray:
         """(M,) int64, the row of the image of each of `texts`."""
-        return np.repeat(np.arange(len(self)), [len(captions) for captions in self.captions])
+        return np.repeat(np.arange(len(self)), self.counts)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(N,) int64, how many captions each image has."""
+        return pc.list_value_length(self.dataset.with_format("arrow")["captions"][:]).to_numpy().astype(np.int64)
 
     @cached_property
     def _pictures(self) -> Dataset:

@@ -29,12 +29,13 @@ _ABOUT = re.compile(r"ids?|num|number|index|count|len|length|kinds?|type|lang|la
 
 @dataclass(frozen=True)
 class Roles:
-    """The columns of a row: candidates for picture, id and split, best first; and all that its captions stand in."""
+    """The columns of a row: candidates for picture, id and split, best first; those of its captions; all others."""
 
     image: tuple[str, ...]
     captions: tuple[str, ...]
     id: tuple[str, ...]
     split: tuple[str, ...]
+    others: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,7 +74,9 @@ class Columns:
         if known is None:
             self.saw(names)
             image, id, split = (self._candidates(role, names) for role in ("image", "id", "split"))
-            known = self._roles[names] = Roles(image, self.captions_in(names), id, split)
+            captions = self.captions_in(names)
+            others = tuple(name for name in names if name not in captions)
+            known = self._roles[names] = Roles(image, captions, id, split, others)
         return known
 
     def saw(self, names: Iterable[str]) -> None:
@@ -155,10 +158,9 @@ def listed(names: Iterable[str]) -> str:
 def captions_of(values: Mapping[str, Any], used: Sequence[str]) -> tuple[list[Any], bool]:
     """The captions in the columns `used` of a row, and whether they are a list, not one caption of maybe more."""
     cells = [values[column] for column in used]
-    whole = len(cells) != 1 or not isinstance(cells[0], str)
-    if len(cells) > 1:
-        cells = [cell for cell in cells if cell is not None and cell != ""]
-    return [text for cell in cells for text in texts_in(cell)], whole
+    if len(cells) == 1:
+        return texts_in(cells[0]), not isinstance(cells[0], str)
+    return [text for cell in cells if cell is not None and cell != "" for text in texts_in(cell)], True
 
 
 def texts_in(cell: Any) -> list[Any]:
@@ -166,6 +168,8 @@ def texts_in(cell: Any) -> list[Any]:
     if isinstance(cell, str):
         return [cell]
     if isinstance(cell, (list, tuple)):
+        if set(map(type, cell)) == {str}:
+            return list(cell)
         return [text for part in cell for text in ([None] if part is None else texts_in(part))]
     if isinstance(cell, Mapping):
         return texts_in(next((cell[key] for key in ("raw", "caption", "text") if key in cell), None)) or [None]

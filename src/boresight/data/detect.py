@@ -129,7 +129,7 @@ def _in_folder(folder: Path, kind: str | None) -> Source:
         return Source("saved", (folder,), folder, True)
     listing = Listing.of(folder)
     readings = _of_kind(_readings(listing), kind)
-    if not readings and kind in (None, "text-files") and holds_text_files(listing.files):
+    if not readings and kind in (None, "text-files") and holds_text_files(listing):
         return Source("text-files", (), folder, True, listing)
     readings = _one_year(readings or _of_kind(_lone_tables(listing), kind), folder)
     if len(readings) > 1:
@@ -164,8 +164,10 @@ def _readings(listing: Listing) -> _Readings:
     readings: _Readings = defaultdict(list)
     files = [(file, kind) for file in listing.files if (kind := _SUFFIXES.get(file.rpartition(".")[2].lower()))]
     data = {os.path.splitext(file)[0] for file, kind in files if kind == "webdataset"}
-    data |= {os.path.dirname(file) for file in listing.files}  # img2dataset's 00000.parquet is the index of 00000/
-    pictures = {file.rpartition(".")[0] for file in listing.files if is_picture(file)} if files else set()
+    kinds = {kind for _, kind in files}
+    if "parquet" in kinds:  # img2dataset's 00000.parquet is the index of 00000/
+        data |= {os.path.dirname(file) for file in listing.files}
+    pictures = {file.rpartition(".")[0] for file in listing.beside.pictures} if "json" in kinds else set()
     for file, kind in files:
         path, (above, name) = os.path.splitext(file)[0], os.path.split(file)
         inside, stem = os.path.relpath(above, listing.folder), os.path.basename(path).lower()

@@ -6,21 +6,31 @@ import codecs
 import os
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from glob import glob
 from pathlib import Path
 
-from boresight.data.images import is_picture, is_unread_picture
+from boresight.data.images import is_picture, is_unread_picture, suffixes
 from boresight.data.problems import Problem
 from boresight.errors import InputError
 
 Find = Callable[[str], str | None]
-_PLAIN = re.compile(r"(?:[^/.][^/]*/)*[^/.][^/]*")  # no empty part of a path, none that begins with a dot
 TEXT_SUFFIXES = (".txt", ".text", ".caption", ".captions")  # of files that hold the captions of one picture
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Text files and jsons by their path without suffix, in the order of the listing; and pictures."""
+
+    texts: dict[str, list[str]]
+    infos: dict[str, str]
+    pictures: list[str]
+
+
+@dataclass(frozen=True, eq=False)
 class Listing:
     """The files below a folder, listed once for all who ask.
 
@@ -35,6 +45,21 @@ class Listing:
     files: list[str]
     broken: frozenset[str]
     problems: tuple[Problem, ...]
+
+    @cached_property
+    def beside(self) -> Beside:
+        """Pictures, and the files of captions that may lie beside them."""
+        beside, drawn = Beside(defaultdict(list), {}, []), suffixes()
+        for file in self.files:
+            stem, dot, suffix = file.rpartition(".")
+            suffix = dot + suffix.lower()
+            if suffix in drawn:
+                beside.pictures.append(file)
+            elif suffix in TEXT_SUFFIXES:
+                beside.texts[stem].append(file)
+            elif suffix == ".json":
+                beside.infos[stem] = file
+        return beside
 
     @classmethod
     def of(cls, folder: str | os.PathLike[str]) -> Listing:
@@ -151,12 +176,10 @@ def finder(bases: Sequence[Path], listing: Listing | None = None) -> Find:
     """
     roots = [os.path.abspath(base) for base in bases]
     listed = frozenset() if listing is None else frozenset(listing.files) - listing.broken
+    starts = [f"{root}{os.sep}" for root in roots]
     by_name: dict[str, str] = {}
 
     def there(root: str, name: str) -> str | None:
-        file = f"{root}/{name}"
-        if file in listed:
-            return file
         file = os.path.normpath(os.path.join(root, name))
         return file if file in listed or os.path.isfile(file) else None
 
@@ -168,6 +191,9 @@ def finder(bases: Sequence[Path], listing: Listing | None = None) -> Find:
         return by_name.get(name) or None
 
     def find(name: str) -> str | None:
+        for start in starts:  # most names are as the folder lists them
+            if (own := start + name) in listed:
+                return own
         if not name or "\0" in name:
             return None
         for spelling in _spellings(name):
@@ -205,11 +231,14 @@ def encoding_of(start: bytes) -> tuple[str, str]:
 
 def lines_of(data: bytes) -> list[str]:
     """The lines of a text file that are not blank, as `encoding_of` says."""
-    text = data.decode(*encoding_of(data)).replace("\r\n", "\n").replace("\r", "\n")
+    # For ASCII the codecs of Python would take longer than all the rest.
+    text = data.decode("ascii") if data.isascii() else data.decode(*encoding_of(data))
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     return [line for line in text.split("\n") if line.strip()]
 
 
 def key_of(name: str) -> str:
     r"""One spelling for a relative path: './a//b.jpg' and 'a\b.jpg' are both 'a/b.jpg'."""
     name = name.replace("\\", "/")
-    return name if _PLAIN.fullmatch(name) else os.path.normpath(name)
+    plain = "//" not in name and "./" not in name and not name.endswith(("/", "."))
+    return name if plain else os.path.normpath(name)

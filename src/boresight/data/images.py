@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -55,15 +55,16 @@ def suffixes() -> frozenset[str]:
 
 def is_picture(name: str) -> bool:
     """Whether a file of this name is taken for a picture."""
-    return _suffix(name) in suffixes()
+    return suffix_of(name) in suffixes()
 
 
 def is_unread_picture(name: str) -> bool:
     """Whether a file of this name holds a picture, and of a format that Pillow does not draw here."""
-    return _suffix(name) in _UNREAD and not is_picture(name)
+    return suffix_of(name) in _UNREAD and not is_picture(name)
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
+    """'.jpg' of 'A.JPG'."""
     return "." + name.rpartition(".")[2].lower()
 
 
@@ -76,6 +77,22 @@ def decode(source: Mapping[str, Any], label: str) -> Image.Image:
     data = _read(source, label)
     with _explained(label, source.get("path") or "memory"):
         return decode_bytes(data, source.get("orientation"))
+
+
+def check_header(source: Mapping[str, Any], label: str) -> None:
+    """Raises as `decode` does for what the header of a picture shows: that it is missing, or is none."""
+    path = source.get("path")
+    if not path or source.get("bytes") is not None or source.get("offset") is not None:
+        file: IO[bytes] = io.BytesIO(_read(source, label))
+    else:
+        try:
+            file = open(path, "rb")  # noqa: SIM115
+        except OSError as error:
+            raise _unread(error, path, label, alone=True) from error
+    with file, _explained(label, path or "memory"):
+        if not dicom.is_dicom(file.read(132)):
+            file.seek(0)
+            Image.open(file)
 
 
 def decode_bytes(data: bytes, orientation: int | None = None) -> Image.Image:
@@ -124,15 +141,20 @@ def _read(source: Mapping[str, Any], label: str) -> bytes:
             handle.seek(source["offset"])
             return handle.read(source["size"])
     except OSError as error:
-        folder = os.path.dirname(os.path.abspath(path))
-        alone = isinstance(error, FileNotFoundError) and source.get("offset") is None
-        if alone and os.path.isdir(folder) and os.listdir(folder):
-            raise InputError(f"The file of {label} is missing: {path}; restore it or drop the row.") from error
-        # A mount that dropped, a disk that fails, a right that was lost: the next picture fares no better.
-        gone = f"its folder {folder} is gone or empty" if alone else error.strerror
-        raise ArtefactError(
-            f"The file of {label} cannot be read now: {path} ({gone}); bring it back, then run the same again."
-        ) from error
+        raise _unread(error, path, label, alone=source.get("offset") is None) from error
+
+
+def _unread(error: OSError, path: str, label: str, *, alone: bool) -> InputError | ArtefactError:
+    """What to raise where a file cannot be read; `alone` where it holds one picture."""
+    folder = os.path.dirname(os.path.abspath(path))
+    alone = alone and isinstance(error, FileNotFoundError)
+    if alone and os.path.isdir(folder) and os.listdir(folder):
+        return InputError(f"The file of {label} is missing: {path}; restore it or drop the row.")
+    # A mount that dropped, a disk that fails, a right that was lost: the next picture fares no better.
+    gone = f"its folder {folder} is gone or empty" if alone else error.strerror
+    return ArtefactError(
+        f"The file of {label} cannot be read now: {path} ({gone}); bring it back, then run the same again."
+    )
 
 
 @contextlib.contextmanager

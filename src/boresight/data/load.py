@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from datasets import Dataset, DatasetDict
 
@@ -20,7 +20,7 @@ from boresight.data.formats.pictures import read_pictures
 from boresight.data.formats.tables import read_tables
 from boresight.data.formats.tar import read_webdataset
 from boresight.data.formats.text_files import read_text_files
-from boresight.data.images import UnusablePicture, decode
+from boresight.data.images import UnusablePicture, check_header, decode
 from boresight.data.problems import Problem, counted, printable, summary
 from boresight.data.splits import normal_split
 from boresight.errors import InputError, require_choice
@@ -28,6 +28,8 @@ from boresight.prefetch import ahead
 from boresight.progress import progress, say
 
 OnError = Literal["skip", "refuse"]
+CheckImages = bool | Literal["open"]
+_TOGETHER = 32  # pictures that a thread checks at a time
 Draft = tuple[Dataset, list[Problem]]
 
 
@@ -42,7 +44,7 @@ def load_collection(
     split_column: str | None = None,
     split: str | None = None,
     on_error: OnError = "skip",
-    check_images: bool = False,
+    check_images: CheckImages = False,
     name: str | None = None,
 ) -> Collection:
     """Captioned images from a folder, a captions file, tar shards, parquet, or a Hugging Face dataset.
@@ -71,7 +73,8 @@ def load_collection(
         image_column, caption_columns, id_column, split_column: names of columns or json keys; usual names are found.
         split: only the images of this split.
         on_error: 'skip' leaves bad rows out; 'refuse' raises on the first kind of trouble.
-        check_images: decode every picture, beyond looking whether its file is there.
+        check_images: beyond looking whether files are there, 'open' reads the header of every picture, which is quick
+            and finds files that are none; True decodes every pixel, which finds everything.
         name: what to call the collection; the source's own name by default.
 
     Raises:
@@ -79,6 +82,8 @@ def load_collection(
             'refuse', anything in it cannot be used.
     """
     require_choice("on_error", on_error, get_args(OnError))
+    if not isinstance(check_images, bool):
+        require_choice("check_images", check_images, ("open",))
     if format is not None:
         require_choice("format", format, FORMATS)
     if images is not None:
@@ -103,14 +108,15 @@ def load_collection(
     problems = [Problem(problem.what, printable(problem.where)) for problem in problems]
     _refuse_or_go_on(problems, on_error, label)
     if check_images and len(dataset):
-        kept, unreadable = _checked(dataset)
+        kept, unreadable = _checked(dataset, check_images)
         _refuse_or_go_on(unreadable, on_error, label)
         problems += unreadable
         dataset = dataset if len(kept) == len(dataset) else dataset.select(kept)
     if not len(dataset):
         raise InputError(f"Nothing of {label} can be used: {summary(problems) or 'it holds no rows'}; mend the source.")
     collection = Collection(dataset, "" if label in ("the dataset", "the pictures") else label, tuple(problems))
-    say(f"{label}: {counted(len(collection), 'image')}, {counted(len(collection.texts), 'caption')}{_from(columns)}.")
+    captions = counted(int(collection.counts.sum()), "caption")
+    say(f"{label}: {counted(len(collection), 'image')}, {captions}{_from(columns)}.")
     if problems:
         say(f"{label}: skipped {summary(problems)}")
     return collection if split is None else collection.split(normal_split(split))
@@ -150,23 +156,34 @@ def _are_files(source: object) -> bool:
     return files and len(source) > 0  # type: ignore[arg-type]
 
 
-def _checked(dataset: Dataset) -> tuple[list[int], list[Problem]]:
+def _checked(dataset: Dataset, how: CheckImages) -> tuple[list[int], list[Problem]]:
     """Rows whose pictures can be read, and a problem for each other one."""
     cells = dataset.select_columns(["id", "image"])
+    look = check_header if how == "open" else decode
 
-    def problem(row: int) -> Problem | None:
-        cell = cells[row]
+    def problems(start: int) -> list[Problem | None]:
+        some = cells[start : start + _TOGETHER]
+        return [problem(identity, cell) for identity, cell in zip(some["id"], some["image"], strict=True)]
+
+    def problem(identity: str, cell: Mapping[str, Any]) -> Problem | None:
         try:
-            decode(cell["image"], f"'{cell['id']}'")
+            look(cell, f"'{identity}'")
         except UnusablePicture as error:
             return Problem("unusable image", str(error))
         except InputError:
-            return Problem("corrupt image", cell["id"])
+            return Problem("corrupt image", identity)
         return None
 
-    with closing(ahead(problem, range(len(cells)), workers=min(32, (os.cpu_count() or 1) + 4), depth=64)) as found:
-        all_rows = list(progress(found, total=len(cells), what="checking images", unit="image", delay=1.0))
-    return [row for row, one in enumerate(all_rows) if one is None], [one for one in all_rows if one is not None]
+    found: list[Problem | None] = []
+    starts, workers = range(0, len(cells), _TOGETHER), min(32, (os.cpu_count() or 1) + 4)
+    with (
+        closing(ahead(problems, starts, workers=workers, depth=2 * workers)) as blocks,
+        progress(total=len(cells), what="checking images", unit="image", delay=1.0) as bar,
+    ):
+        for block in blocks:
+            found += block
+            bar.update(len(block))
+    return [row for row, one in enumerate(found) if one is None], [one for one in found if one is not None]
 
 
 def _refuse_or_go_on(problems: Sequence[Problem], on_error: OnError, label: str) -> None:

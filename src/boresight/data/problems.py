@@ -42,6 +42,8 @@ def is_unicode(text: str) -> bool:
     """
     if "\0" in text:
         return False
+    if text.isascii():
+        return True
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -11,8 +11,6 @@ from boresight.data.problems import Problem, counted, is_unicode
 from boresight.data.splits import NO_SPLIT
 from boresight.progress import say
 
-_SET_ASIDE = -1
-
 
 @dataclass(slots=True)
 class SourceRow:
@@ -55,12 +53,13 @@ def clean(captions: Sequence[Any], where: str) -> tuple[list[str], list[Problem]
     texts: list[str] = []
     problems: list[Problem] = []
     for caption in captions:
-        if caption is None or (isinstance(caption, str) and not caption.strip()):
+        text = caption.strip() if isinstance(caption, str) else ""
+        if text and is_unicode(text):
+            texts.append(text)
+        elif caption is None or (isinstance(caption, str) and not text):
             problems.append(Problem("empty caption", where))
-        elif not isinstance(caption, str) or not is_unicode(caption):
-            problems.append(Problem("malformed caption", f"{where}: {str(caption)[:40]}"))
         else:
-            texts.append(caption.strip())
+            problems.append(Problem("malformed caption", f"{where}: {str(caption)[:40]}"))
     return texts, problems
 
 
@@ -93,6 +92,7 @@ class Join:
         # From a picture or an id to its image; those of a further split under both.
         self._numbers: dict[str | tuple[str, str], int] = {}
         self._ids: dict[str | tuple[str, str], int] = {}
+        self._aside: set[tuple[str, str]] = set()  # split and picture
         self._lists: set[int] = set()
 
     def __call__(self, row: SourceRow) -> tuple[int, str, list[str]] | None:
@@ -100,23 +100,26 @@ class Join:
 
         None for a row that is set aside.
         """
-        picture = self._picture(row)
+        key, identity = row.key, row.id or row.key
+        picture = key if row.offset is not None else self._pictures.get(key)
         if picture is None:
-            return None
-        number = self._of(self._numbers, picture, row.split)
-        if number is None and row.split == NO_SPLIT:
-            number = self._numbers.get(picture)
+            picture = self._look(row)
+            if picture is None:
+                return None
+        number = self._numbers.get(picture)
+        if number is not None and row.split not in (NO_SPLIT, self._splits[number]):
+            number = self._numbers.get((row.split, picture))
         if number is None:
-            problem = self._wrong(row, picture)
+            if (row.split, picture) in self._aside:
+                return None
+            problem = self._wrong(row, identity, picture)
             if problem is not None:
                 self.problems.append(problem)
-                self._numbers.setdefault(picture, _SET_ASIDE)
+                self._aside.add((row.split, picture))
                 return None
-        elif number == _SET_ASIDE:
-            return None
         texts, wrong = clean(row.captions, row.where)
         if number is not None and row.whole and hash((number, *texts)) in self._lists:
-            self.problems.append(Problem("duplicate row", f"{row.identity}, {row.where}"))
+            self.problems.append(Problem("duplicate row", f"{identity}, {row.where}"))
             return None
         if not row.captions:
             wrong = [Problem("image without captions", f"{row.path}, {row.where}" if row.path else row.where)]
@@ -124,7 +127,7 @@ class Join:
         if not texts and not (self._bare and row.captions):
             return None
         if number is None:
-            number = self._add(row, picture)
+            number = self._add(row.split, identity, picture)
         if row.whole:
             self._lists.add(hash((number, *texts)))
         return number, picture, texts
@@ -145,40 +148,31 @@ class Join:
                 f"splits ({some}): what is fitted on one of these splits is not new in the other."
             )
 
-    def _picture(self, row: SourceRow) -> str | None:
-        if row.offset is not None:
-            return row.key
-        if row.key not in self._pictures:
-            self._pictures[row.key] = row.file or self._find(row.path)
-            if self._pictures[row.key] is None:
-                self.problems.append(Problem("missing file", row.path))
-        return self._pictures[row.key]
+    def _look(self, row: SourceRow) -> str | None:
+        """The file of a picture that was not found so far; that it is not there is said once."""
+        if row.key in self._pictures:
+            return None
+        picture = self._pictures[row.key] = row.file or self._find(row.path)
+        if picture is None:
+            self.problems.append(Problem("missing file", row.path))
+        return picture
 
-    def _of(self, numbers: Mapping[str | tuple[str, str], int], what: str, split: str) -> int | None:
-        number = numbers.get(what)
-        if number is None or number == _SET_ASIDE or self._splits[number] == split:
-            return number
-        return numbers.get((split, what))
-
-    def _wrong(self, row: SourceRow, picture: str) -> Problem | None:
+    def _wrong(self, row: SourceRow, identity: str, picture: str) -> Problem | None:
         """What keeps the image of this row, the first for it, out of the collection."""
-        if self._of(self._ids, row.identity, row.split) is not None:
-            return Problem("duplicate id", f"{row.identity}, {row.where}")
-        if not (is_unicode(row.identity) and is_unicode(picture)):
+        known = self._ids.get(identity)
+        if known is not None and (self._splits[known] == row.split or (row.split, identity) in self._ids):
+            return Problem("duplicate id", f"{identity}, {row.where}")
+        if not is_unicode(identity + picture):
             return Problem("malformed row", f"{row.where}: its id or file name is not Unicode")
         return None
 
-    def _add(self, row: SourceRow, picture: str) -> int:
+    def _add(self, split: str, identity: str, picture: str) -> int:
         number = len(self._splits)
-        self._splits.append(row.split)
-        if self._numbers.get(picture, _SET_ASIDE) != _SET_ASIDE:
-            self.in_several_splits.append(row.identity)
-            self._numbers[row.split, picture] = number
-        else:
-            self._numbers[picture] = number
-        if row.identity in self._ids:
+        self._splits.append(split)
+        if self._numbers.setdefault(picture, number) != number:
+            self.in_several_splits.append(identity)
+            self._numbers[split, picture] = number
+        if self._ids.setdefault(identity, number) != number:
             self.ids_restart = True
-            self._ids[row.split, row.identity] = number
-        else:
-            self._ids[row.identity] = number
+            self._ids[split, identity] = number
         return number

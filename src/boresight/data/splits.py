@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 import uuid
 from collections.abc import Sequence
@@ -28,8 +29,8 @@ def normal_split(name: object) -> str:
 
 def split_of_path(path: str) -> str:
     """The split that the first folder of a relative path names, else 'all'."""
-    parts = PurePath(path).parts
-    return normal_split(parts[0].lower()) if len(parts) > 1 and parts[0].lower() in FOLDERS else NO_SPLIT
+    folder, slash, _ = path.partition(os.sep)
+    return normal_split(folder.lower()) if slash and folder.lower() in FOLDERS else NO_SPLIT
 
 
 def split_of_name(stem: str) -> str:

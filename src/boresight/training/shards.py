@@ -18,7 +18,7 @@ from boresight.data import Collection, Problem
 from boresight.data.columns import listed, texts_in
 from boresight.data.files import braced, expand, lines_of
 from boresight.data.formats.tar import DAMAGE, DUPLICATE, members, open_stream, picture_in
-from boresight.data.images import is_picture
+from boresight.data.images import is_picture, orientation_in
 from boresight.data.rows import clean
 from boresight.errors import ArtefactError, InputError
 from boresight.training.download import is_address, open_shard
@@ -187,7 +187,8 @@ class Shards:
         picture, others = picture_in(fields, key)
         if picture is None:
             return others[0] if others else Problem(NO_PICTURE, key)
-        return _usable(key, {"bytes": fields[picture]}, web, synthetic, (*twice, *others))
+        image = {"bytes": fields[picture], "orientation": orientation_in(info.get("exif"))}
+        return _usable(key, image, web, synthetic, (*twice, *others))
 
 
 def open_shards(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # One parsed row: where it stands, and its values by column, or in their place what is wrong with it.
 Parsed = tuple[str, Mapping[str, Any] | str]
 _TOKEN = re.compile(r"(.+\.\w+)#\d+\t(.*)")
+_DECODER = json.JSONDecoder()  # `json.loads` looks at each line twice more
 Cells = tuple[str, list[str] | str]  # likewise, of a row whose columns are not named yet
 
 
@@ -117,11 +118,14 @@ def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: st
     name = None if image is None else values[image]
     if not isinstance(name, str) or not name.strip():
         return Problem("malformed row", f"{where} names no picture")
-    columns.read.update(dict.fromkeys(roles.captions))
+    for column in roles.captions:
+        columns.read[column] = None
     captions, whole = captions_of(values, roles.captions)
-    id_column, split_column = _filled(values, roles.id), _filled(values, roles.split)
+    id_column = _filled(values, roles.id) if roles.id else None
+    split_column = _filled(values, roles.split) if roles.split else None
     identity = None if id_column is None else values[id_column]
-    path = os.path.join(above, name)
+    path = os.path.join(above, name) if above else name
+    own = (image, id_column, split_column)
     return SourceRow(
         key=key_of(path),
         path=path,
@@ -130,17 +134,16 @@ def row_of(values: Mapping[str, Any], where: str, columns: Columns, *, above: st
         whole=whole,
         id=None if identity is None else str(identity),
         split=split if split_column is None else normal_split(values[split_column]),
-        extras={
-            name: value
-            for name, value in values.items()
-            if name not in roles.captions and name not in (image, id_column, split_column)
-        },
+        extras={name: values[name] for name in roles.others if name not in own},
     )
 
 
 def _filled(values: Mapping[str, Any], candidates: Sequence[str]) -> str | None:
     """The first of the columns that holds something."""
-    return next((name for name in candidates if values[name] not in (None, "")), None)
+    for name in candidates:
+        if values[name] not in (None, ""):
+            return name
+    return None
 
 
 @contextlib.contextmanager
@@ -157,11 +160,14 @@ def _opened(file: Path) -> Iterator[TextIO]:
 
 def _json_lines(handle: TextIO, label: str) -> Iterator[Parsed]:
     for number, line in enumerate(handle, 1):
-        if not line.strip():
+        line = line.strip()
+        if not line:
             continue
         where = f"line {number} of {label}"
         try:
-            values = json.loads(line)
+            values, end = _DECODER.raw_decode(line)
+            if end != len(line):
+                raise ValueError(f"more behind its end, in column {end + 1}")
         except (ValueError, RecursionError) as error:  # a ValueError of its own for a number of 4,301 digits
             yield where, f"no json ({error})"
             continue

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from boresight.data.assemble import assemble
 from boresight.data.columns import Columns, texts_in
-from boresight.data.files import TEXT_SUFFIXES, Listing, lines_of
-from boresight.data.images import is_picture, orientation_in
+from boresight.data.files import Listing, lines_of
+from boresight.data.images import orientation_in
 from boresight.data.problems import Problem
 from boresight.data.rows import SourceRow
 from boresight.data.splits import normal_split, split_of_path
@@ -27,18 +26,18 @@ def read_text_files(listing: Listing, columns: Columns, *, name: str) -> tuple[D
     A json beside the picture ('a.json') holds further columns, and the captions where it has a list of them or there is
     no text. Of img2dataset, which calls a picture by its key, the key is the id.
     """
-    texts, infos, pictures = _sorted_out(listing.files)
-    if not infos:
+    if not listing.beside.infos:
         columns.check_none_named(f"{name} (a text file for each picture)")
-    return assemble(_rows(listing, columns, texts, infos, pictures), lambda file: file, name=name)
+    return assemble(_rows(listing, columns), lambda file: file, name=name)
 
 
-def holds_text_files(files: Iterable[str]) -> bool:
-    """Whether any of the pictures among `files` has a text file, or a json with captions, beside it."""
-    texts, infos, pictures = _sorted_out(files)
-    if any(stem in texts for picture in pictures for stem in _stems(picture)):
+def holds_text_files(listing: Listing) -> bool:
+    """Whether any picture has a text file, or a json with captions, beside it."""
+    beside = listing.beside
+    if any(stem in beside.texts for picture in beside.pictures for stem in _stems(picture)):
         return True
-    first = next((infos[stem] for picture in pictures for stem in _stems(picture) if stem in infos), None)
+    jsons = (beside.infos[stem] for picture in beside.pictures for stem in _stems(picture) if stem in beside.infos)
+    first = next(jsons, None)
     return first is not None and bool(Columns().captions_in(_info(first)))
 
 
@@ -71,41 +70,19 @@ def captions_beside(
     return own or texts, used
 
 
-def _sorted_out(files: Iterable[str]) -> tuple[dict[str, list[str]], dict[str, str], list[str]]:
-    """Texts by their path without suffix, in the order of TEXT_SUFFIXES; jsons likewise; pictures."""
-    texts: dict[str, list[str]] = defaultdict(list)
-    infos: dict[str, str] = {}
-    pictures = []
-    for file in files:
-        stem, dot, suffix = file.rpartition(".")
-        suffix = dot + suffix.lower()
-        if suffix in TEXT_SUFFIXES:
-            texts[stem].append(file)
-        elif suffix == ".json":
-            infos[stem] = file
-        elif is_picture(file):
-            pictures.append(file)
-    return texts, infos, pictures
-
-
 def _stems(picture: str) -> tuple[str, str]:
     """What the files beside `a.jpg` are called, without their suffix: 'a', or 'a.jpg'."""
     return picture.rpartition(".")[0], picture
 
 
-def _rows(
-    listing: Listing,
-    columns: Columns,
-    texts: Mapping[str, Sequence[str]],
-    infos: Mapping[str, str],
-    pictures: Sequence[str],
-) -> Iterator[SourceRow | Problem]:
+def _rows(listing: Listing, columns: Columns) -> Iterator[SourceRow | Problem]:
     start = len(listing.folder) + 1
+    texts, infos = listing.beside.texts, listing.beside.infos
     read: set[str] = set()
-    for file in pictures:
+    for file in listing.beside.pictures:
         relative, stems = file[start:], _stems(file)
-        beside = [text for stem in stems for text in texts.get(stem, ())]
-        sidecar = next((infos[stem] for stem in stems if stem in infos), None)
+        beside = [text for stem in stems if stem in texts for text in texts[stem]]
+        sidecar = next((infos[stem] for stem in stems if stem in infos), None) if infos else None
         read.update(stems)
         if file in listing.broken:
             yield Problem("missing file", relative)
@@ -165,8 +142,14 @@ def _key_of_img2dataset(info: Mapping[str, Any], relative: str) -> str | None:
 
 
 def _bytes(file: str) -> bytes:
-    with open(file, "rb") as handle:
-        return handle.read()
+    # There is one for each picture, and `open` would take three times as long.
+    handle, parts = os.open(file, os.O_RDONLY), []
+    try:
+        while part := os.read(handle, 1 << 16):
+            parts.append(part)
+    finally:
+        os.close(handle)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _info(file: str) -> dict[str, Any]:
