@@ -66,7 +66,7 @@ def load_collection(
     Args:
         source: a path, a glob or brace pattern of tar or parquet files, the name of a dataset on the hub, a
             `datasets.Dataset` or `DatasetDict`, or a list of files of pictures. Pictures alone, in a folder or a list,
-            have no captions: they can be embedded, and neither fitted nor evaluated.
+            have no captions: they can be embedded; editors and figures of retrieval need captions.
         format: one of 'jsonl', 'csv', 'tsv', 'token', 'coco', 'karpathy', 'webdataset', 'parquet', 'text-files',
             'pictures', 'saved' and 'hub'; found from what is there if None (`detect` says in which order).
         images: the folder of the pictures, where they do not lie beside their captions.
@@ -138,7 +138,9 @@ def _read(
             return read_text_files(source.listing, columns, name=name)
         case "pictures":
             columns.check_none_named(f"{name} (pictures alone)")
-            say(f"{name} holds pictures and no captions: they can be embedded, and neither fitted nor evaluated.")
+            say(
+                f"{name} holds pictures and no captions: they can be embedded; editors and figures of retrieval need captions."
+            )
             return read_pictures(source.files, root=source.root)
         case "parquet":
             parts, problems = load_parquet(source.files, source.root)

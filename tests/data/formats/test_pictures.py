@@ -25,7 +25,7 @@ def test_a_folder_of_pictures_alone(tmp_path: Path, capsys: pytest.CaptureFixtur
         Problem("picture of a format that is not read", "phone.heic"),
         Problem("other file", "Thumbs.db"),
     ]
-    assert "pictures and no captions: they can be embedded, and neither fitted nor" in capsys.readouterr().err
+    assert "pictures and no captions: they can be embedded; editors and figures" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("other", ["captions.txt", "labels.xlsx", "README.txt", "data.json", "captions.csv.gz"])
