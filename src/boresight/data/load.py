@@ -138,9 +138,8 @@ def _read(
             return read_text_files(source.listing, columns, name=name)
         case "pictures":
             columns.check_none_named(f"{name} (pictures alone)")
-            say(
-                f"{name} holds pictures and no captions: they can be embedded; editors and figures of retrieval need captions."
-            )
+            need = "editors and figures of retrieval need captions"
+            say(f"{name} holds pictures and no captions: they can be embedded; {need}.")
             return read_pictures(source.files, root=source.root)
         case "parquet":
             parts, problems = load_parquet(source.files, source.root)
