@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,10 @@ def names_given(folder: Path) -> dict[str, Any]:
         embeddings.save(folder / f"{stem}.embeddings")
         editor.save(folder / f"{stem}.editor")
         sae.save(folder / f"{stem}.sae")
-    editor.save(folder / "editor")
+    for of_demo in ("editor", "runs/demo/seed-0/edited"):
+        editor.save(folder / of_demo)
+    splits = ["test-style" if split == "test" else split for split in embeddings.splits]
+    replace(embeddings, splits=splits).save(folder / "runs/demo/embeddings")
     for name, benchmark, edited in (
         ("coco", "coco-karpathy-5k", ""),
         ("coco-edited", "coco-karpathy-5k", editor.fingerprint),
