@@ -115,9 +115,20 @@ def test_text_behind_an_added_token_is_read(end: int | None, changed: Callable) 
     assert model.model.config.text_config.eos_token_id == model.tokenizer.eos_token_id
 
 
-def with_added_token(folder: Path, token: str, **settings: Any) -> None:
-    model, tokenizer = hf.CLIPModel.from_pretrained(folder), hf.AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens([token])
+@pytest.mark.parametrize("family", ["clip", "vision_text"])
+def test_an_added_special_token_reads_the_same_beside_the_name_of_another(family: str, changed: Callable) -> None:
+    folder = changed(family)
+    with_added_token(folder, "<sks>", special=True)
+    model = load(folder)
+    end = model.tokenizer.convert_ids_to_tokens(int(model.tokenize("a")["input_ids"][0, -1]))
+    texts = ["a <sks> cup", "a cup", f"a {end}"]
+    torch.testing.assert_close(model.embed_texts(texts)[:2], model.embed_texts(texts[:2]), atol=1e-5, rtol=0)
+    assert "<sks>" in [token.text for token in model.tokenized(texts).tokens[0]]
+
+
+def with_added_token(folder: Path, token: str, special: bool = False, **settings: Any) -> None:
+    model, tokenizer = hf.AutoModel.from_pretrained(folder), hf.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([token], special_tokens=special)
     for name, value in settings.items():
         setattr(tokenizer, name, value)
     torch.manual_seed(0)
@@ -196,6 +207,12 @@ def test_another_start_or_end_token_than_in_the_tokenizer_file(family: str, toke
         load(changed(family, **{token: "a"}))
 
 
+@pytest.mark.parametrize("setting", ["do_lower_case", "strip_accents"])
+def test_capitals_and_accents_read_otherwise_than_the_tokenizer_file_says(setting: str, changed: Callable) -> None:
+    with pytest.raises(InputError, match=r"reads captions otherwise than its own tokenizer\.json says; set"):
+        load(changed("vision_text", **{setting: False}))
+
+
 @pytest.mark.parametrize("family", FIXED)
 @pytest.mark.parametrize("limit", [4, 12, 1_000])
 def test_a_siglip_is_padded_to_its_tower_whatever_its_tokenizer_allows(
@@ -244,10 +261,21 @@ def test_a_tokenizer_that_puts_no_end_token(family: str, changed: Callable) -> N
         load(folder)
 
 
-def test_a_tokenizer_that_puts_no_start_token(changed: Callable) -> None:
-    folder = changed("vision_text")
-    without_ends(folder)
-    with pytest.raises(InputError, match=r"puts no start token before a caption, where the model reads it; take the"):
+@pytest.mark.parametrize("family", MASKED)
+def test_a_tokenizer_that_puts_no_start_token(family: str, changed: Callable) -> None:
+    """A BERT is read at its start token; a CLIP had one before every caption of its training."""
+    folder = changed(family)
+    ends = hf.AutoTokenizer.from_pretrained(folder).special_tokens_map
+    end = ends["sep_token" if family == "vision_text" else "eos_token"]
+    number = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"][end]
+    template = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": end, "type_id": 0}}]
+    tokens = {end: {"id": end, "ids": [number], "tokens": [end]}}
+    processor = {"type": "TemplateProcessing", "single": template, "pair": template, "special_tokens": tokens}
+    rewrite(folder / "tokenizer.json", post_processor=processor)
+    rewrite(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    with pytest.raises(
+        InputError, match=r"puts no start token before a caption, with which .*; take the tokenizer files"
+    ):
         load(folder)
 
 

@@ -19,14 +19,15 @@ from boresight.errors import InputError
 FIXED_LENGTH = ("siglip", "siglip2")
 _NO_LIMIT = 512  # tokens, for a text tower and tokenizer that name none
 _PROBE = "photo of 2 red cups, left of a lid"
-_CAPITALS = ", A Sign that says STOP"
+_CAPITALS = ", A Sign that says STOP; Édouard"
 _CONFIG = "tokenizer_config.json"
 
 
 def fit_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
     """Make `model` and its `tokenizer` agree on sides, padding and the end of a caption.
 
-    Raises InputError where they do not fit: no end token behind a caption, or padding that a SigLIP was not trained on.
+    Raises InputError where they do not fit: no start or end token around a caption, or padding that a SigLIP was not
+    trained on.
     """
     fixed = model.config.model_type in FIXED_LENGTH
     starts, ends = special_ids(tokenizer)
@@ -35,10 +36,10 @@ def fit_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
             f"The tokenizer of {name} puts no end token behind a caption, where the model reads it; take the tokenizer "
             f"files of the original model, or set add_eos_token to true in {_CONFIG}."
         )
-    if not starts and not fixed and not reads_at_end(model):
+    if not (fixed or starts):
         raise InputError(
-            f"The tokenizer of {name} puts no start token before a caption, where the model reads it; take the "
-            "tokenizer files of the original model."
+            f"The tokenizer of {name} puts no start token before a caption, with which its text tower was trained; "
+            "take the tokenizer files of the original model."
         )
     if reads_at_end(model):
         _read_at(model, ends[-1])

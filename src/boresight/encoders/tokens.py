@@ -141,12 +141,17 @@ def plain_text(tokenizer: Any, texts: str | list[str], **options: Any) -> Mappin
     """What the tokenizer makes of captions, uncut and unpadded.
 
     The name of a token of its own that a caption happens to hold ('</s>', '[SEP]') is text like any other: taken for
-    the token, it would end the caption there. Tokens that were added to the vocabulary stay tokens.
+    the token, it would end the caption there. Tokens that were added to the vocabulary stay tokens, those that were
+    added as special ones but for captions that hold such a name.
     """
     names = set(tokenizer.special_tokens_map.values())
-    rows = [texts] if isinstance(texts, str) else texts
-    spelt = any(name in text for name in names for text in rows)
-    return tokenizer(texts, truncation=False, padding=False, verbose=False, split_special_tokens=spelt, **options)
+    if isinstance(texts, str):
+        options["split_special_tokens"] = any(name in texts for name in names)
+    elif any(name in text for name in names for text in texts):
+        # One by one: what a caption becomes does not hang on those beside it.
+        rows = [plain_text(tokenizer, text, **options) for text in texts]
+        return {key: [row[key] for row in rows] for key in rows[0]}
+    return tokenizer(texts, truncation=False, padding=False, verbose=False, **options)
 
 
 def content_ids(text: str, tokenizer: Any, lower_case: bool = False) -> list[int]:
