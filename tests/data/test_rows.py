@@ -104,6 +104,23 @@ def test_equal_pictures_with_ids_of_their_own_stay_two_where_an_id_is_an_images(
     assert load_collection(single, id_column="id").ids == ["x", "y"]
 
 
+def test_one_caption_a_row_in_an_object() -> None:
+    """Ids that number such rows are of captions, as those of plain captions are."""
+    rows = [{"image": cell(n // 2), "id": n, "caption": {"raw": f"caption {n}"}} for n in range(6)]
+    collection = load_collection(Dataset.from_list(rows).cast_column("image", Image()))
+    assert collection.captions == [[f"caption {2 * n}", f"caption {2 * n + 1}"] for n in range(3)]
+
+
+def test_one_picture_under_several_ids_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"image": cell(n // 2), "id": n, "caption": [f"caption {n}"]} for n in range(6)]
+    dataset = Dataset.from_list(rows).cast_column("image", Image())
+    assert len(load_collection(dataset)) == 6
+    assert "3 pictures, the same byte for byte, under several ids are an image for each id" in capsys.readouterr().err
+    assert len(load_collection(dataset.remove_columns("id"))) == 3
+    load_collection(dataset, id_column="id")
+    assert "under several ids" not in capsys.readouterr().err
+
+
 def test_one_id_for_two_pictures_is_named() -> None:
     rows = {"image": [cell(1), cell(2)], "text": ["a", "b"], "id": [7, 7]}
     collection = load_collection(Dataset.from_dict(rows).cast_column("image", Image()))

@@ -159,7 +159,8 @@ def captions_of(values: Mapping[str, Any], used: Sequence[str]) -> tuple[list[An
     """The captions in the columns `used` of a row, and whether they are a list, not one caption of maybe more."""
     cells = [values[column] for column in used]
     if len(cells) == 1:
-        return texts_in(cells[0]), not isinstance(cells[0], str)
+        texts = texts_in(cells[0])
+        return texts, not (isinstance(cells[0], str) or (isinstance(cells[0], Mapping) and len(texts) == 1))
     return [text for cell in cells if cell is not None and cell != "" for text in texts_in(cell)], True
 
 

@@ -21,10 +21,11 @@ from boresight.data.columns import Columns, captions_of
 from boresight.data.files import finder, folder_of_images
 from boresight.data.formats.tables import row_of
 from boresight.data.images import orientation_in
-from boresight.data.problems import Problem
+from boresight.data.problems import Problem, counted
 from boresight.data.rows import Join, SourceRow
 from boresight.data.splits import normal_split, split_of_file
 from boresight.errors import InputError, first_line
+from boresight.progress import say
 
 Parts: TypeAlias = Mapping[str, Dataset] | Dataset
 _BATCH = 1000
@@ -169,6 +170,8 @@ def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tupl
     ids = _ids(flat, columns, keys)
     splits: list[str] = []  # of every row
     firsts: list[int] = []  # the first row of each image
+    numbers: dict[tuple[str, str], int] = {}  # of each picture's first image, where rows hold lists of captions
+    repeated: set[tuple[str, str]] = set()
     pictures = []
     for split, part in flat.items():
         columns.saw(part.column_names)
@@ -187,6 +190,7 @@ def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tupl
                 join.problems.append(Problem("missing file", f"{path or 'no picture'}, {where}"))
                 continue
             texts, whole = captions_of(values, used)
+            picture_key = (splits[-1], key)
             if own_id is not None and (whole or "id" in columns.named):
                 key = f"{key} {identity}"
             row = SourceRow(key, path or "", texts, where, whole, identity, splits[-1], offset=0)
@@ -195,7 +199,14 @@ def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tupl
                 if at == len(firsts):
                     firsts.append(len(splits) - 1)
                 captions.add(firsts[at], texts)
+                if whole and numbers.setdefault(picture_key, at) != at:
+                    repeated.add(picture_key)
     join.say(name)
+    if repeated and "id" not in columns.named:
+        say(
+            f"{name}: {counted(len(repeated), 'picture')}, the same byte for byte, under several ids are an image for "
+            "each id; where an id is a caption's, leave that column out."
+        )
     own = pa.array([identity for values in ids.values() for identity in values], pa.string())
     if join.ids_restart:
         own = pc.binary_join_element_wise(pa.array(splits, pa.string()), own, "/")
