@@ -78,6 +78,9 @@ def test_folders_with_numbers_in_their_names(tmp_path: Path) -> None:
 
     put_pictures(tmp_path / "o", ["n02085620-Chihuahua/a.png", "001.Black_footed_Albatross/a.png", "7/a.png"])
     assert read_class_folders(tmp_path / "o").classes == ["Black footed Albatross", "7", "Chihuahua"]
+    for place, names in (("f", ["707-320", "737-200", "A300B4"]), ("g", ["747-100", "747-200"])):
+        put_pictures(tmp_path / place, [f"{name}/a.png" for name in names])
+        assert read_class_folders(tmp_path / place).classes == names
 
 
 def test_bad_class_folders(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def read_class_folders(folder: str | Path, names: Sequence[str] | str | Path | N
         names: what to call the classes, or a file with one a line: a must where folders are called n01440764. Where
             each folder's name has digits and begins a line ('n01440764 tench', as in ImageNet's own list), it is called
             by the rest of that line, and lines of no folder are of no concern; else names are in the order of the
-            folders. Left out, the folders' names with spaces for underscores and without a number in front
-            ('001.Albatross').
+            folders. Left out, the folders' names with spaces for underscores; where each has a number of its own in
+            front ('001.Albatross'), without it.
 
     A class folder without pictures stays a class that can be mistaken for the true one. Files that are no pictures of a
     class are named in `pictures.problems`.
@@ -106,7 +106,10 @@ def _own_names(folders: Sequence[str], root: Path) -> list[str]:
             f"{len(bare)} of the {len(folders)} class folders of {root} are called by numbers of WordNet "
             f"({listed(bare[:3])}), which are no words; pass classes, a file with lines like '{bare[0]} tench'."
         )
-    return [_IN_FRONT.sub("", name).replace("_", " ") for name in folders]
+    numbers = [match[0] for match in map(_IN_FRONT.match, folders) if match]
+    # A number in front of some folders alone, or of several the same, is part of the name: the aircraft 707-320.
+    numbered = len(set(numbers)) == sum(not name.isdecimal() for name in folders)
+    return [(_IN_FRONT.sub("", name) if numbered else name).replace("_", " ") for name in folders]
 
 
 def _given_names(folders: Sequence[str], names: Sequence[str] | str | Path, root: Path) -> list[str]:
