@@ -46,6 +46,7 @@ def test_splits_by_hash_refuse_what_they_cannot_do() -> None:
 
 def test_names_of_splits() -> None:
     assert [normal_split(name) for name in ("val", "VALID", "dev", "validation", "Dev")] == ["validation"] * 5
+    assert [normal_split(name) for name in ("Train", "TEST", "Training")] == ["train", "test", "Training"]
     assert [normal_split(name) for name in ("train", "restval", "qual_test", None, "")] == [
         "train",
         "restval",

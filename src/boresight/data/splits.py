@@ -22,9 +22,10 @@ _IN_NAME = re.compile(r"(?:^|[^a-z])(train|validation|valid|val|dev|test)(?:\d{4
 
 
 def normal_split(name: object) -> str:
-    """'validation' for val, valid and dev in any case; any other name as it is; 'all' for none."""
+    """'validation' for val, valid and dev, 'train' and 'test', in any case; any other name as it is; 'all' for none."""
     text = "" if name is None else str(name).strip()
-    return "validation" if text.lower() in _VALIDATION else text or NO_SPLIT
+    usual = text.lower()
+    return "validation" if usual in _VALIDATION else usual if usual in FOLDERS else text or NO_SPLIT
 
 
 def split_of_path(path: str) -> str:
