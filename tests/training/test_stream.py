@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import GemmaTokenizer
 
-from boresight.data import Collection, Problem
+from boresight.data import Collection, Problem, load_collection
 from boresight.data.formats.tar import AMBIGUOUS, FURTHER
 from boresight.errors import ArtefactError, InputError
 from boresight.seeds import generator
@@ -383,6 +383,15 @@ def test_further_pictures_and_samples_in_two_places_are_counted(
     take(stream, 1)
     assert stream.problems[FURTHER] == 1
     assert "further picture of a sample (its name ends at the first dot): s/cat.1.png" in capsys.readouterr().err
+
+
+def test_a_shard_written_on_macos(tmp_path: Path) -> None:
+    members = [(f"{key}.{suffix}", data) for key in "ab" for suffix, data in (("png", picture()), ("txt", b"a cup"))]
+    shadowed = {name: data for whole, content in members for name, data in ((f"._{whole}", b"\0"), (whole, content))}
+    write_tar(tmp_path / "s.tar", shadowed)
+    samples = list(open_shards(tmp_path / "s.tar", synthetic=None).read(0))
+    assert [isinstance(sample, Sample) and sample.web for sample in samples] == [("a cup",)] * 2
+    assert load_collection(tmp_path / "s.tar", on_error="refuse").texts == ["a cup"] * 2
 
 
 def test_a_missing_caption_is_stood_in_for_and_counted() -> None:

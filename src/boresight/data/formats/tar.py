@@ -78,10 +78,15 @@ def members(tar: tarfile.TarFile) -> Iterator[tuple[int, str, str, tarfile.TarIn
     """The files of a tar, each with the number of its sample, its key and its suffix."""
     index, last = -1, None
     for member in tar:
-        if member.isfile():
+        if member.isfile() and not is_shadow(member.name):
             key, suffix = key_and_suffix(member.name)
             index, last = index + (key != last), key
             yield index, key, suffix, member
+
+
+def is_shadow(member: str) -> bool:
+    """Whether a member is what tar on macOS writes before each file of a disk ('._a.jpg' before 'a.jpg'): no data."""
+    return os.path.basename(member).startswith("._")
 
 
 def key_and_suffix(member: str) -> tuple[str, str]:
@@ -167,7 +172,7 @@ def _scan(shard: str) -> _Scan:
         with tarfile.open(shard, "r:", tarinfo=_Member) as tar:
             for member in tar:
                 last = member.name
-                if member.isfile() and not member.issparse():
+                if member.isfile() and not member.issparse() and not is_shadow(last):
                     if member.offset_data + member.size > size:
                         return whole, f"{last} is cut off", key_and_suffix(last)[0]
                     whole.append(member)
