@@ -74,7 +74,7 @@ def test_a_published_layout_to_a_page(urban: Path, tmp_path: Path) -> None:
     assert code == 0, err
     assert (tmp_path / "runs" / "urban1k" / "benchmark.json").is_file()
     again = (*command, "--editor", TINY_EDITOR, "--out", "runs/a", "--long-text", "windows")
-    assert "long_text" in refused(*again, cwd=tmp_path)
+    assert "--long-text" in refused(*again, cwd=tmp_path)
     assert "holds another run" in refused(*command, "--out", "runs/a", cwd=tmp_path)
     assert BenchmarkRun.load(tmp_path / "runs" / "urban1k").verdict is None
 

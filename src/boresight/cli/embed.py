@@ -33,6 +33,8 @@ class Embed:
     """Column of the image's id; left out: the usual names, such as image_id, else the picture's path."""
     split_column: str | None = None
     """Column that says train, validation or test; left out: 'split', if there is one."""
+    split_anew: bool = False
+    """Forget the splits of the source: 80 % train, 10 % validation, 10 % test, by a hash of each id."""
     long_text: Literal["truncate", "windows"] = "truncate"
     """Captions longer than the model reads: 'truncate' cuts them, 'windows' reads them piece by piece and averages."""
     batch_size: int = 64
@@ -60,6 +62,7 @@ class Embed:
             caption_columns=self.caption_columns,
             id_column=self.id_column,
             split_column=self.split_column,
+            split_anew=self.split_anew,
         )
         encoder = open_encoder(self.encoder, device=self.device, dtype=self.dtype, of=self.collection)
         embeddings = embed(

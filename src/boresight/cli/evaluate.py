@@ -44,7 +44,7 @@ class Evaluate:
     images: Path | None = None
     """Folder of the pictures; left out: where the benchmark's files say."""
     split: str = "test"
-    """Split of the embeddings or the collection."""
+    """Split of the embeddings or the collection; 'all' is every image."""
     long_text: Literal["truncate", "windows"] = "truncate"
     """Captions longer than the model reads: cut, or read in windows whose embeddings are averaged."""
     classes: Path | None = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args=_expand_config(arguments),
         ).run()
     except BoresightError as error:
-        _stop(str(error), 2)
+        _stop(_as_typed(str(error), arguments), 2)
     except KeyboardInterrupt:
         _stop("Interrupted; the same command goes on from what was kept (no editor, no item of composition is).", 130)
     except BrokenPipeError:
@@ -76,6 +78,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         where = f" {error.filename}" if error.filename else ""
         _stop(f"Cannot write{where} ({error.strerror}); free space or choose a folder you may write to.", 2)
+
+
+def _as_typed(sentence: str, arguments: list[str]) -> str:
+    """The sentence with the options of the command as they are typed: '--on-error skip' for "on_error='skip'"."""
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    for one in fields(command) if command is not None and is_dataclass(command) else ():
+        option = "--" + one.name.replace("_", "-")
+        sentence = re.sub(rf"(?<![\w.'-]){one.name}='([^']*)'", rf"{option} \1", sentence)
+        if "_" in one.name:
+            sentence = re.sub(rf"(?<![\w.'/-]){one.name}(?![\w'/=(]|\.\w)", option, sentence)
+    return sentence
 
 
 def _stop(sentence: str, code: int) -> None:

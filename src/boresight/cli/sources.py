@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,13 +15,17 @@ SHIPPED = "the small model that ships with boresight. It knows emoji and simple 
 COMMON = "openai/clip-vit-base-patch32"
 
 
-def open_collection(source: str, **options: Any) -> Collection:
-    """'emoji', 'scenes', or whatever `load_collection` reads; a collection without splits gets them by hash of id."""
+def open_collection(source: str, *, split_anew: bool = False, **options: Any) -> Collection:
+    """'emoji', 'scenes', or whatever `load_collection` reads; a collection without splits gets them by hash of id.
+
+    split_anew: so does one that has splits. Which splits there are, and why, is said.
+    """
     from boresight.data import load_collection, load_emoji, load_scenes, train_validation_test
     from boresight.errors import InputError
     from boresight.progress import say
 
     given = [name for name, value in options.items() if value is not None and name != "on_error"]
+    given += ["split_anew"] if split_anew else []
     if source in BUILT_IN and given:
         raise InputError(f"'{source}' comes with all that belongs to it; leave --{given[0].replace('_', '-')} out.")
     if source == "emoji":
@@ -28,9 +33,13 @@ def open_collection(source: str, **options: Any) -> Collection:
     if source == "scenes":
         return load_scenes()
     collection = load_collection(source, **{name: value for name, value in options.items() if value is not None})
-    if set(collection.splits) == {"all"} and any(collection.captions):
-        collection = train_validation_test(collection)
-        say(f"{collection.name} names no splits: 80 % train, 10 % validation, 10 % test, by a hash of each id.")
+    why = "as the source names them"
+    if split_anew or (set(collection.splits) == {"all"} and collection.counts.any()):
+        why = "by a hash of each id, " + ("anew" if split_anew else "since the source names none")
+        collection = train_validation_test(collection, anew=split_anew)
+    counts = Counter(collection.splits)
+    if counts.keys() != {"all"}:
+        say(f"Splits: {', '.join(f'{name} {count:,}' for name, count in counts.items())} images, {why}.")
     return collection
 
 

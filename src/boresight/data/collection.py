@@ -130,7 +130,9 @@ class Collection(Brief):
         return Collection(self.dataset.select(row_numbers(rows, len(self)).numpy()), self.name, self.problems)
 
     def split(self, name: str) -> Collection:
-        """The images of one split. Raises InputError when it is empty, naming the splits there are."""
+        """The images of one split, of 'all' every image. Raises InputError when it is empty, naming those there are."""
+        if name == "all":
+            return self
         splits = self.splits
         rows = [i for i, split in enumerate(splits) if split == name]
         if not rows:

@@ -53,7 +53,7 @@ def split_of_file(path: str) -> str:
 
 
 def train_validation_test(
-    collection: Collection, *, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0
+    collection: Collection, *, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0, anew: bool = False
 ) -> Collection:
     """Split a collection that has no splits into 'train', 'validation' and 'test', each image by a hash of its id.
 
@@ -69,18 +69,19 @@ def train_validation_test(
     Args:
         fractions: three shares that sum to 1.
         seed: another seed, another split.
+        anew: forget the splits that the collection has.
 
     Raises:
-        InputError: fractions that are no shares, or a collection that already has more than one split.
+        InputError: fractions that are no shares, or a collection that already has more than one split, unless `anew`.
     """
     shares_ok = len(fractions) == 3 and all(0 <= share <= 1 for share in fractions)
     if not shares_ok or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise InputError(f"fractions must be three shares that sum to 1, for example (0.8, 0.1, 0.1), not {fractions}.")
     present = sorted(set(collection.splits))
-    if len(present) > 1:
+    if len(present) > 1 and not anew:
         raise InputError(
             f"{collection.name or 'This collection'} already has the splits {', '.join(present)}; take one with "
-            "split() before splitting it anew."
+            "split(), or pass anew=True."
         )
     from datasets import Dataset
 

@@ -173,7 +173,9 @@ class Embeddings(Brief):
         )
 
     def split(self, name: str) -> Embeddings:
-        """The images of one split. Raises InputError when it is empty, naming the splits there are."""
+        """The images of one split, of 'all' every image. Raises InputError when it is empty, naming those there are."""
+        if name == "all":
+            return self
         rows = [i for i, split in enumerate(self.splits) if split == name]
         if not rows:
             present = ", ".join(sorted(set(self.splits))) or "none"
