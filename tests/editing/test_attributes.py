@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -136,8 +138,8 @@ def test_values_find_the_images_that_share_one(taught, kind):
     values, images, words = drawn[:, KINDS.index(kind)], test.images, [kind + value for value in VALUES]
     plain = precision(attributes.similarity(images, images), values)
     assert precision(editor.similarity(images, images, by=words), values) > 1.5 * plain
-    shuffled = editor.control("random")
-    assert precision(shuffled.similarity(images, images, by=words), values) < 1.1 * plain
+    shuffled = [editor.control("random", seed).similarity(images, images, by=words) for seed in range(4)]
+    assert fmean(precision(each, values) for each in shuffled) < 1.1 * plain  # of 24 latents one alone may hit
     for opened in (editor.control("ones"), constant(editor)):
         with pytest.raises(InputError, match="raise the same latents"):
             opened.similarity(images, images, by=words)

@@ -10,7 +10,6 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.compute as pc
 from PIL import Image
 from torch import Tensor
 
@@ -107,6 +106,8 @@ class Collection(Brief):
     @property
     def counts(self) -> np.ndarray:
         """(N,) int64, how many captions each image has."""
+        import pyarrow.compute as pc  # only here: a collection is named wherever embeddings are made
+
         return pc.list_value_length(self.dataset.with_format("arrow")["captions"][:]).to_numpy().astype(np.int64)
 
     @cached_property
