@@ -39,4 +39,5 @@ class Search(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    print("Ask http://localhost:8000/?q=", flush=True)
     HTTPServer(("localhost", 8000), Search).serve_forever()

@@ -66,3 +66,9 @@ def test_published_figures_are_shares_with_a_source() -> None:
     assert value["coco-karpathy-5k", "ViT-B/32 openai", "I2T R@1"] == 50.1
     assert value["flickr30k-1k", "ViT-L/14 openai", "T2I R@1"] == 65.0
     assert value["winoground", "ViT-B/32 openai", "group"] == 8.0
+
+
+def test_a_comparison_has_its_page_already(tmp_path: Path) -> None:
+    (tmp_path / "comparison.html").write_text("")
+    with pytest.raises(ArtefactError, match=r"holds a comparison, and its page is there already: .*comparison\.html"):
+        BenchmarkRun.load(tmp_path)

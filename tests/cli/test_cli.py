@@ -27,6 +27,7 @@ from boresight.cli.sources import shipped_warning
 from boresight.data import make_scenes
 from boresight.encoders.model_files import file_fingerprint
 from boresight.models import default_model_path
+from boresight.storage import save_artefact
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "BORESIGHT_QUIET": "1", "OMP_NUM_THREADS": "1"}
 
@@ -344,7 +345,8 @@ def test_explain_prints_the_edited_score_part_by_part(work: Path) -> None:
         done = boresight("editor", "emb", "--sae", "sae", "--out", "remembering", "--memory", "both", cwd=work)
     assert done.code == 0, done.err
     assert "Chosen on validation: gated, " in done.out
-    assert re.search(r"memory both\. Sum of six recalls there [\d.]+, before training [\d.]+; [\d.]+ above", done.out)
+    assert re.search(r"Warning: \d+ images to learn from\. Below some 750 an editor seldom beats", done.out)
+    assert re.search(r"memory both\. Sum of six recalls there [\d.]+, plain cosine [\d.]+; [\d.]+ above", done.out)
     words = ("explain", "photos/000.png", "a red square", "--editor", "remembering", "--method", "legrad")
     done = boresight(*words, cwd=work)
     assert done.code == 0, done.err
@@ -433,3 +435,20 @@ def test_explain_goes_through_a_table(tmp_path: Path) -> None:
         "why was made with the options method legrad, seed 0, target both and this run has method legrad, seed 1"
         in done.err
     )
+
+
+def test_inspect_counts_long_lists(tmp_path: Path) -> None:
+    ids = [f"picture{row}" for row in range(500)]
+    save_artefact(
+        tmp_path / "held", "editor", {"one": torch.ones(1)}, {"remembered": ids, "few": [1, 2], "in": {"ids": ids}}
+    )
+    done = boresight("inspect", tmp_path / "held")
+    assert done.code == 0, done.err
+    assert done.out.count("500 entries: picture0, picture1, picture2, ...") == 2
+    assert "picture3" not in done.out
+    assert "- 2" in done.out
+
+
+def test_evaluate_says_that_pictures_have_no_captions(tmp_path: Path) -> None:
+    Embeddings.from_arrays(torch.eye(4)).save(tmp_path / "bare")
+    assert "has pictures without captions, and retrieval asks with captions" in refused("evaluate", tmp_path / "bare")

@@ -80,3 +80,10 @@ def test_a_number_by_hash_depends_on_the_text_alone() -> None:
     assert values == [hashed(str(row)) for row in range(2000)]
     assert 0 <= min(values) < max(values) < 1
     assert abs(np.mean(values) - 0.5) < 0.03
+
+
+def test_only_collections_are_split() -> None:
+    with pytest.raises(
+        InputError, match="A list cannot be split here, only a collection; name the splits of embeddings"
+    ):
+        train_validation_test([1, 2, 3])  # type: ignore[arg-type]

@@ -259,3 +259,8 @@ def test_where_images_hold_more_than_captions_say_latents_are_masked_under_the_c
     assert (editor.config.form, editor.config.length_exponent) == ("residual", 1)
     opponent = CaptionEditor.fit(sae, train, validation, form="plain", batch_size=128)
     assert measured(editor, test) > 1.02 * measured(opponent, test)
+
+
+def test_a_fit_without_its_autoencoder_is_told_so(sae):
+    with pytest.raises(InputError, match="fit takes the autoencoder first, then the embeddings"):
+        CaptionEditor.fit(world(sae, 20, 0), world(sae, 10, 1))

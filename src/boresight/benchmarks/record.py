@@ -99,6 +99,8 @@ class BenchmarkRun(BenchmarkResult):
     def load(cls, folder: str | Path) -> BenchmarkRun:
         """Raises ArtefactError when the folder holds no run, or one of another format."""
         file = Path(folder) / FILE if Path(folder).is_dir() else Path(folder)
+        if (page := Path(folder) / "comparison.html").is_file() and not file.is_file():
+            raise ArtefactError(f"{folder} holds a comparison, and its page is there already: {page}.")
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             there = content.pop("format", 1)

@@ -11,6 +11,8 @@ import tyro
 
 from boresight.editing.config import EditorOptions
 
+FEW = 750  # see docs/results/how-many-pictures.md
+
 
 @dataclass(frozen=True, kw_only=True)
 class Editor:
@@ -48,6 +50,11 @@ class Editor:
         )
         editor.save(self.out)
         print(_chosen(editor.manifest["tried"], editor.manifest["history"][0]["recall_sum"]))
+        if (images := len(embeddings.split(self.train))) < FEW:
+            print(
+                f"Warning: {images:,} images to learn from. Below some {FEW} an editor seldom beats a correction of "
+                "hubness alone; 'boresight evaluate' on a test set says whether this one does."
+            )
         print(f"Editor: {self.out}")
 
 
@@ -57,6 +64,6 @@ def _chosen(tried: Mapping[str, float], before: float) -> str:
     form, exponent, memory = best.split()
     words = (
         f"Chosen on validation: {form}, {'undivided' if exponent == '0' else f'length exponent {exponent}'}, memory "
-        f"{memory}. Sum of six recalls there {reached:.1f}, before training {before:.1f}"
+        f"{memory}. Sum of six recalls there {reached:.1f}, plain cosine {before:.1f}"
     )
     return f"{words}; {reached - others[0][1]:.1f} above the next of {len(tried)} forms." if others else f"{words}."

@@ -129,6 +129,8 @@ class Evaluate:
                 option = each.name.replace("_", "-")
                 raise InputError(f"{self.what} is a folder of embeddings, which takes no --{option}; leave it out.")
         embeddings, verdict = Embeddings.load(self.what), None
+        if len(embeddings.owners) == 0:
+            raise InputError(f"{self.what} has pictures without captions, and retrieval asks with captions.")
         bank = None if self.bank is None else Embeddings.load(self.bank)
         if self.editor is None:
             results = {"plain": evaluate_retrieval(embeddings.split(self.split), device=self.device)}

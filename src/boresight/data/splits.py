@@ -74,6 +74,11 @@ def train_validation_test(
     Raises:
         InputError: fractions that are no shares, or a collection that already has more than one split, unless `anew`.
     """
+    if not isinstance(collection, Collection):
+        raise InputError(
+            f"A {type(collection).__name__} cannot be split here, only a collection; name the splits of embeddings by "
+            "`splits` in Embeddings.from_arrays."
+        )
     shares_ok = len(fractions) == 3 and all(0 <= share <= 1 for share in fractions)
     if not shares_ok or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise InputError(f"fractions must be three shares that sum to 1, for example (0.8, 0.1, 0.1), not {fractions}.")

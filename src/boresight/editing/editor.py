@@ -113,6 +113,8 @@ class CaptionEditor(EditModel):
         if mask is not None:
             options["mask"] = "own" if own is not None else mask
         config = with_options(config or EditorFit(), options)
+        if isinstance(sae, Embeddings):
+            raise InputError("fit takes the autoencoder first, then the embeddings; the first argument is embeddings.")
         require_embeddings(train=train, **({} if validation is None else {"validation": validation}))
         if validation is None:
             train, validation = train.train, train.validation
