@@ -4,7 +4,7 @@
 # One would expect: recall at 10 in a fold of 1,000 images says whether a right image is among the first 10 of that
 # fold, whatever further down the list is left out; or an error where the list is too short to tell.
 # What happens: `coco_1k_recalls` takes the given lists, over all 5,000 images, and keeps of each what lies in the fold.
-# A list of 50, as the package's own example cuts them ("50 is enough"), leaves about 10 of 1,000 images and often
+# A list of 50, as the example of the package cuts them, leaves about 10 of 1,000 images and often
 # fewer, so right answers are lost without a word and R@5 and R@10 come out too low. R@1 is the same.
 # Who is hurt: whoever prints COCO 1k R@5 or R@10 by the published example; beside figures from whole lists they look
 # worse than they are.
