@@ -21,7 +21,7 @@ import torch
 import yaml
 from PIL import Image
 
-from boresight import Embeddings
+from boresight import CaptionEditor, Embeddings
 from boresight.cli.main import main
 from boresight.cli.sources import shipped_warning
 from boresight.data import make_scenes
@@ -348,6 +348,9 @@ def test_explain_prints_the_edited_score_part_by_part(work: Path) -> None:
     assert re.search(r"Warning: \d+ images to learn from\. Below some 750 an editor seldom beats", done.out)
     assert re.search(r"memory both\. Sum of six recalls there [\d.]+, plain cosine [\d.]+; [\d.]+ above", done.out)
     words = ("explain", "photos/000.png", "a red square", "--editor", "remembering", "--method", "legrad")
+    editor = CaptionEditor.load(work / "remembering")
+    editor.memory.strengths.fill_(0.3)  # which so short a training may leave silent
+    editor.save(work / "remembering")
     done = boresight(*words, cwd=work)
     assert done.code == 0, done.err
     assert re.search(r"edited -?\d\.\d+, plain -?\d\.\d+", done.out)

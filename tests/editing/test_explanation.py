@@ -176,6 +176,11 @@ def test_it_prints_every_part_and_what_is_not_known(sae, tmp_path):
     editor = CaptionEditor.fit(sae, train, validation, form="gated", length_exponent=0.0, steps=5)
     editor.config = replace(editor.config, image_correction=Correction(reach=3, share=0.5))
     image, caption = validation.images[0], validation.texts[0]
+    editor.memory.strengths.fill_(0.0)
+    silent = editor.explain_edit(image, caption, remembered=train)
+    assert silent.image_memory == silent.text_memory == ()
+    assert "remembered pairs" not in str(silent)
+    editor.memory.strengths.fill_(0.3)
     names = ["", *(f"attribute {index}" for index in range(1, ATTRIBUTES))]
     found = editor.explain_edit(image, caption, names=names, remembered=train)
     shown = str(found)

@@ -102,7 +102,7 @@ class Explanation(Brief):
         length: l^p, by which the undivided score and so all of `grid` and `latents` was divided.
         latents: every active latent, the largest effect on the score first; empty where the form has no latents.
         image_memory, text_memory: the remembered pairs that moved the image and the caption vector, the largest effect
-            first; empty without a memory of that side.
+            first; empty without a memory of that side, and where it moves nothing.
         top: how many of each are printed.
     """
 
@@ -329,7 +329,9 @@ def _latents(
 
 
 def _pairs(memory: Memory, recall: Recall, query: Tensor, remembered: Embeddings | None) -> tuple[RememberedPair, ...]:
-    """The largest effect first. query: (d,), as for `_latents`."""
+    """The largest effect first; none where the memory is silent. query: (d,), as for `_latents`."""
+    if not recall.added.any():
+        return ()
     ids = [memory.ids[row] if row < len(memory.ids) else "" for row in recall.rows.tolist()]
     wanted, captions = set(ids), {}
     if remembered is not None and remembered.captions is not None:
