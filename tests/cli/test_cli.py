@@ -455,3 +455,15 @@ def test_inspect_counts_long_lists(tmp_path: Path) -> None:
 def test_evaluate_says_that_pictures_have_no_captions(tmp_path: Path) -> None:
     Embeddings.from_arrays(torch.eye(4)).save(tmp_path / "bare")
     assert "has pictures without captions, and retrieval asks with captions" in refused("evaluate", tmp_path / "bare")
+
+
+def test_names_say_why_there_are_none(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("submarine\n")
+    words = ("--vocabulary", tmp_path / "words.txt")
+    done = boresight("names", work / "sae", work / "emb", "--out", tmp_path / "names", *words)
+    assert done.code == 0, done.err
+    assert "No word stands so much more often where a latent is active" in done.out
+    bare = Embeddings.load(work / "emb")
+    Embeddings.from_arrays(bare.images, bare.texts, bare.owners, splits=bare.splits).save(tmp_path / "bare")
+    said = refused("names", work / "sae", tmp_path / "bare", "--out", tmp_path / "none")
+    assert "has no captions to name latents by; pass --vocabulary and --model" in said

@@ -47,6 +47,8 @@ class Names:
 
         check_place(self.out, "latent-names")
         sae, embeddings = SparseAutoencoder.load(self.sae), Embeddings.load(self.embeddings).split(self.split)
+        if not embeddings.captions and self.model is None:
+            raise InputError(f"{self.embeddings} has no captions to name latents by; pass --vocabulary and --model.")
         options: dict[str, Any] = {} if self.vocabulary is None else {"vocabulary": _lines(self.vocabulary)}
         if self.model is not None:
             if embeddings.captions or self.vocabulary is None:
@@ -64,6 +66,11 @@ class Names:
             share = f"{float(names.activity[latent]) / whole:.1%}"
             rows.append([names[latent] or f"latent {latent}", str(latent), share, sure, ", ".join(strongest)])
         print(table(["name", "latent", "of all activation", "certainty", "strongest images"], rows))
+        if not any(names.names):
+            print(
+                "No word stands so much more often where a latent is active that it is a sure name; take more "
+                "captioned images, fewer latents, or a lower --least-certainty."
+            )
         print(f"{names}: {self.out}")
 
 
