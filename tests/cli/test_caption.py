@@ -195,7 +195,7 @@ def test_a_file_of_other_making_is_left_alone(world: Path, tmp_path: Path) -> No
     assert boresight(*words(world), cwd=tmp_path)[0] == 0
     before = file.read_bytes()
     for more, captioner, differing in (
-        (("--max-tokens", "2"), "queries", "max_tokens = None and this run has 2; choose another file"),
+        (("--max-tokens", "2"), "queries", "--max-tokens = None and this run has 2; choose another file"),
         ((), "another", "a captioner of fingerprint"),
     ):
         assert differing in refused(*words(world, *more, captioner=captioner), cwd=tmp_path)
