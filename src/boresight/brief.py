@@ -51,7 +51,7 @@ def _fitting(said: str, values: Any) -> str:
     return f"{len(values):,} {kinds.pop() if len(kinds) == 1 else 'things'}"
 
 
-def counted(values: Sequence[str]) -> str:
+def frequencies(values: Sequence[str]) -> str:
     """How often each stands there, the first five: 'train 4,000, test 1,000'."""
     each = Counter(values)
     shown = [f"{name} {count:,}" for name, count in each.most_common(5)]

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boresight.brief import WIDEST, Brief, brief, counted
+from boresight.brief import WIDEST, Brief, brief, frequencies
 from boresight.tables import html_table
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(torch.zeros(2, 3))
@@ -70,9 +70,9 @@ def test_a_long_column_is_not_read_whole() -> None:
 
 
 def test_counted_names_five() -> None:
-    assert counted(["test", "train", "train"]) == "train 2, test 1"
-    assert counted([str(number) for number in range(7)]).endswith(", 2 more")
-    assert counted([]) == ""
+    assert frequencies(["test", "train", "train"]) == "train 2, test 1"
+    assert frequencies([str(number) for number in range(7)]).endswith(", 2 more")
+    assert frequencies([]) == ""
 
 
 @dataclass(frozen=True, repr=False)

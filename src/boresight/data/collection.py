@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from boresight.brief import Brief, brief, counted
+from boresight.brief import Brief, brief, frequencies
 from boresight.data.images import decode, thumbnail
 from boresight.data.problems import Problem
 from boresight.errors import InputError
@@ -56,7 +56,7 @@ class Collection(Brief):
 
     def _parts(self) -> dict[str, str]:
         captions = sum(map(len, self.captions))
-        sizes = {"images": f"{len(self):,}", "captions": f"{captions:,}", "splits": counted(self.splits)}
+        sizes = {"images": f"{len(self):,}", "captions": f"{captions:,}", "splits": frequencies(self.splits)}
         left_out = {"problems": f"{len(self.problems):,}"} if self.problems else {}
         return {"name": brief(self.name), **sizes, **left_out}
 

@@ -113,10 +113,8 @@ class Columns:
 
     def check_named(self, where: str) -> None:
         """Raises InputError when `where`, whose columns were seen, lacks one that the user named."""
-        for role in sorted(self.named) if self.seen else ():
-            for name in getattr(self, role):
-                if name not in self.seen:
-                    raise InputError(f"{where} has no column '{name}'; it has {listed(sorted(self.seen))}.")
+        if self.seen:
+            self._require_named(sorted(self.seen), where)
 
     def check_none_named(self, where: str) -> None:
         """Raises InputError when the user named a column of `where`, which has none to choose from."""
@@ -126,14 +124,17 @@ class Columns:
 
     def check(self, present: Sequence[str], where: str) -> None:
         """Raises InputError when `where`, whose columns are `present`, lacks one that is named or needed."""
-        for role in sorted(self.named):
-            for name in getattr(self, role):
-                if name not in present:
-                    raise InputError(f"{where} has no column '{name}'; it has {listed(present)}.")
+        self._require_named(present, where)
         if self.column("image", present) is None:
             raise InputError(f"{where} has no known image column; name it with image_column: {listed(present)}.")
         if not self.captions_in(present):
             raise InputError(f"{where} has no known caption column; name it with caption_columns: {listed(present)}.")
+
+    def _require_named(self, present: Sequence[str], where: str) -> None:
+        for role in sorted(self.named):
+            for name in getattr(self, role):
+                if name not in present:
+                    raise InputError(f"{where} has no column '{name}'; it has {listed(present)}.")
 
     def _candidates(self, role: str, present: Collection[str]) -> tuple[str, ...]:
         names = getattr(self, role)

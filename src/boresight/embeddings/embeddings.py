@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boresight.brief import Brief, brief, counted
+from boresight.brief import Brief, brief, frequencies
 from boresight.embeddings import store
 from boresight.errors import InputError
 from boresight.indexing import as_tensor, row_numbers
@@ -124,7 +124,7 @@ class Embeddings(Brief):
             "name": brief(self.name),
             "images": brief(self.images),
             "texts": brief(self.texts),
-            "splits": counted(self.splits),
+            "splits": frequencies(self.splits),
             "encoder": brief(self.manifest.get("encoder", "")),
         }
 

@@ -49,7 +49,7 @@ class CaptionedRows(Rows):
             rows = torch.arange(len(self))[rows]
         guessed = rows >= len(self.source)
         out = torch.empty(len(rows), self.width)
-        out[~guessed] = Rows(self.source)[rows[~guessed]]
+        out[~guessed] = super().__getitem__(rows[~guessed])
         out[guessed] = (
             self.image_mean + (_unit(self.texts, rows[guessed] - len(self.source)) - self.text_mean) @ self.guess
         )
