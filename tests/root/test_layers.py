@@ -19,6 +19,7 @@ FLOORS = (
     {"embeddings"},
     {"sae"},
     {"editing"},
+    {"search"},
     {"attribution", "training"},
     {"evaluation"},
     {"benchmarks"},
