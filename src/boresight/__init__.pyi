@@ -7,6 +7,7 @@ from . import encoders as encoders
 from . import evaluation as evaluation
 from . import reports as reports
 from . import sae as sae
+from . import search as search
 from . import training as training
 from .attribution import explain as explain
 from .data import Collection as Collection
@@ -22,3 +23,4 @@ from .errors import InputError as InputError
 from .evaluation import evaluate_retrieval as evaluate_retrieval
 from .sae import SparseAutoencoder as SparseAutoencoder
 from .sae import SparseCodes as SparseCodes
+from .search import SearchIndex as SearchIndex

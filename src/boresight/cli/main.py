@@ -21,11 +21,13 @@ from boresight.cli.embed import Embed
 from boresight.cli.evaluate import Evaluate
 from boresight.cli.explain import Explain
 from boresight.cli.help import in_words
+from boresight.cli.index import Index
 from boresight.cli.inspect import Inspect
 from boresight.cli.names import Names
 from boresight.cli.pretrain import Pretrain
 from boresight.cli.report import Report
 from boresight.cli.sae import Sae
+from boresight.cli.search import Search
 from boresight.cli.similar import Similar
 from boresight.errors import BoresightError, InputError, first_line
 
@@ -39,6 +41,8 @@ COMMANDS: dict[str, type] = {
     "compare": Compare,
     "explain": Explain,
     "similar": Similar,
+    "index": Index,
+    "search": Search,
     "caption": Caption,
     "inspect": Inspect,
     "pretrain": Pretrain,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from boresight.data import Collection
     from boresight.embeddings import Embeddings
     from boresight.encoders import Encoder
+    from boresight.search import SearchIndex
 
 BUILT_IN = ("emoji", "scenes")
 SHIPPED = "the small model that ships with boresight. It knows emoji and simple scenes; on photographs it is at chance."
@@ -58,6 +60,25 @@ def open_encoder(
     if name is None and of is not None and of not in BUILT_IN:
         say(f"No {option} was named for {of}, so it is seen through {SHIPPED} Name one: {option} {COMMON}.")
     return load_encoder(name or str(default_model_path()), device=device, dtype=dtype)
+
+
+def open_index(folder: Path, encoder: str | None, *, device: str | None, dtype: str) -> SearchIndex:
+    """An index and the encoder that asks it: the one named, that ships with boresight, or that the index names."""
+    from boresight.encoders import load_encoder
+    from boresight.encoders.model_files import file_fingerprint
+    from boresight.errors import InputError
+    from boresight.models import default_model_path
+    from boresight.search import SearchIndex
+
+    index = SearchIndex.open(folder, device=device)
+    said = index.made_by
+    name = encoder or said.get("encoder")
+    if encoder is None and said.get("encoder_fingerprint") == file_fingerprint(default_model_path()):
+        name = str(default_model_path())
+    if name is None:
+        raise InputError(f"{folder} does not know which encoder made its embeddings; name it: --encoder {COMMON}.")
+    index.use(load_encoder(name, device=device, dtype=dtype))
+    return index
 
 
 def shipped_warning(embeddings: Embeddings, split: str) -> str | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from boresight.errors import ArtefactError
 
 BLOCK = 1 << 24  # bytes read or written at once
+AGAIN = "make the embeddings again."
 
 
 def header(rows: int, width: int, dtype: str) -> bytes:
@@ -81,7 +82,7 @@ class RowFile:
             self._handle.close()
 
 
-def map_rows(file: Path, said: dict[str, Any]) -> Tensor:
+def map_rows(file: Path, said: dict[str, Any], again: str = AGAIN) -> Tensor:
     """The matrix in `file`, memory-mapped, after a check of its header and size against what the manifest `said`.
 
     Writing to the tensor changes memory, never the file. Raises ArtefactError when the file is missing or torn.
@@ -93,15 +94,15 @@ def map_rows(file: Path, said: dict[str, Any]) -> Tensor:
         with open(file, "rb") as handle:
             torn = handle.read(len(start)) != start or os.fstat(handle.fileno()).st_size != size
     except OSError as error:
-        raise ArtefactError(f"{file} cannot be read ({error.strerror}); make the embeddings again.") from error
+        raise ArtefactError(f"{file} cannot be read ({error.strerror}); {again}") from error
     if torn:
-        raise ArtefactError(f"{file} is torn or of another shape than its manifest says; make the embeddings again.")
+        raise ArtefactError(f"{file} is torn or of another shape than its manifest says; {again}")
     if not shape[0]:
         return torch.empty(shape, dtype=getattr(torch, said["dtype"]))
     return torch.from_numpy(np.memmap(file, dtype=dtype, mode="c", offset=len(start), shape=shape))
 
 
-def verify_rows(file: Path, said: dict[str, Any]) -> None:
+def verify_rows(file: Path, said: dict[str, Any], again: str = AGAIN) -> None:
     """Read the whole file and compare every part's hash. Raises ArtefactError naming the first that differs."""
     row_bytes = said["width"] * np.dtype(said["dtype"]).itemsize
     with open(file, "rb") as handle:
@@ -113,5 +114,5 @@ def verify_rows(file: Path, said: dict[str, Any]) -> None:
                 sha.update(data)
                 left -= len(data)
             if sha.hexdigest() != expected:
-                raise ArtefactError(f"Rows {done} to {rows - 1} of {file} were altered; make the embeddings again.")
+                raise ArtefactError(f"Rows {done} to {rows - 1} of {file} were altered; {again}")
             done = rows

@@ -1,0 +1,5 @@
+from .index import SearchIndex as SearchIndex
+from .query import Query as Query
+from .results import Reasons as Reasons
+from .results import Result as Result
+from .results import Results as Results

@@ -1,0 +1,148 @@
+"""Filters: which images may be answers, by their columns, as a short expression that runs no code."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from boresight.errors import InputError, first_line, one_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+LONGEST = 2000  # characters
+_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_HELP = "write such as: year > 2020 and place in ['Rome', 'Oslo'] and not (author is None)."
+
+
+def matching(table: pa.Table, where: str | pc.Expression) -> np.ndarray:
+    """(N,) bool, the rows of a table that a filter lets through. A row whose value is missing fails a comparison.
+
+    Args:
+        where: a pyarrow expression, or text: comparisons (== != < <= > >=, chained too) of column names with numbers,
+            strings and True or False; `in` and `not in` with a list; `is None`, `is not None`; joined by `and`, `or`,
+            `not` and brackets. Dates are compared with strings such as '2024-05-01'.
+
+    Raises:
+        InputError: text that is no such expression, a column that there is not, values that do not compare.
+
+    Example:
+        matching(table, "year > 2020 and split == 'test'")
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    expression = parsed(where, table.schema) if isinstance(where, str) else where
+    numbered = table.append_column("__row", pa.array(np.arange(table.num_rows)))
+    try:
+        rows = numbered.filter(expression)["__row"].to_numpy()
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"The filter '{where}' cannot be used ({first_line(error)}); {_HELP}") from error
+    chosen = np.zeros(table.num_rows, dtype=bool)
+    chosen[rows] = True
+    return chosen
+
+
+def parsed(where: str, schema: pa.Schema) -> pc.Expression:
+    """The text as a pyarrow expression. Raises InputError as `matching` does."""
+    if len(where) > LONGEST:
+        raise InputError(f"The filter has {len(where):,} characters; {LONGEST:,} at most are read.")
+    try:
+        return _Reader(where, schema).read(ast.parse(where.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"The filter '{where}' cannot be read; {_HELP}") from error
+
+
+class _Reader:
+    def __init__(self, where: str, schema: pa.Schema) -> None:
+        self.where, self.schema = where, schema
+
+    def read(self, node: ast.expr) -> Any:
+        import pyarrow.compute as pc
+
+        if isinstance(node, ast.BoolOp):
+            join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
+            joined = self.read(node.values[0])
+            for each in node.values[1:]:
+                joined = join(joined, self.read(each))
+            return joined
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return ~self.read(node.operand)
+        if isinstance(node, ast.Compare):
+            return self._compared(node)
+        if isinstance(node, ast.Name):
+            return pc.field(self._column(node.id))  # of booleans
+        raise self._unread(node)
+
+    def _compared(self, node: ast.Compare) -> Any:
+        result, left = None, node.left
+        for op, right in zip(node.ops, node.comparators, strict=True):
+            one = self._one(left, op, right)
+            result, left = one if result is None else result & one, right
+        return result
+
+    def _one(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Any:
+        import pyarrow.compute as pc
+
+        if isinstance(op, ast.Is | ast.IsNot) and isinstance(left, ast.Name) and self._literal(right) is None:
+            missing = pc.field(self._column(left.id)).is_null()
+            return missing if isinstance(op, ast.Is) else ~missing
+        if (
+            isinstance(op, ast.In | ast.NotIn)
+            and isinstance(left, ast.Name)
+            and isinstance(right, ast.List | ast.Tuple)
+        ):
+            column = self._column(left.id)
+            found = pc.field(column).isin([self._value(self._literal(each), column) for each in right.elts])
+            return found if isinstance(op, ast.In) else ~found
+        compare = _COMPARISONS.get(type(op))
+        names = [each.id for each in (left, right) if isinstance(each, ast.Name)]
+        if compare is None or not names:
+            raise self._unread(left)
+        sides = [
+            pc.field(self._column(each.id))
+            if isinstance(each, ast.Name)
+            else pc.scalar(self._value(self._literal(each), names[0]))
+            for each in (left, right)
+        ]
+        return compare(*sides)
+
+    def _literal(self, node: ast.expr) -> Any:
+        negative = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
+        inner = node.operand if isinstance(node, ast.UnaryOp) and negative else node
+        if not isinstance(inner, ast.Constant) or not isinstance(inner.value, str | int | float | bool | None):
+            raise self._unread(node)
+        return -inner.value if negative else inner.value  # type: ignore[operator]
+
+    def _value(self, value: Any, column: str) -> Any:
+        import pyarrow as pa
+
+        kind = self.schema.field(column).type
+        if pa.types.is_temporal(kind) and isinstance(value, str):
+            try:
+                return pa.scalar(value).cast(kind)
+            except pa.ArrowException as error:
+                raise InputError(f"'{value}' is no {kind} for the column '{column}'; {_HELP}") from error
+        return value
+
+    def _column(self, name: str) -> str:
+        if name not in self.schema.names:
+            raise InputError(f"The index has no column '{name}'; {one_of(name, self.schema.names)}.")
+        return name
+
+    def _unread(self, node: ast.expr) -> InputError:
+        part = ast.get_source_segment(self.where.strip(), node) or self.where
+        return InputError(f"'{part}' in the filter '{self.where}' is not read; {_HELP}")

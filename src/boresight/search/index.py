@@ -1,0 +1,354 @@
+"""The index as it is used: made of embeddings and an editor, changed, searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from boresight.brief import brief, spelled
+from boresight.data import Collection
+from boresight.editing import CaptionEditor
+from boresight.embeddings import Embeddings
+from boresight.encoders import Encoder
+from boresight.errors import ArtefactError, InputError, one_of
+from boresight.sae import LatentNames
+from boresight.sae.autoencoder import encoder_of
+from boresight.search.answers import answer
+from boresight.search.contents import Metadata, meta_table, opened, thumbnails
+from boresight.search.query import PreparedQuery, Query, prepare
+from boresight.search.results import Results
+from boresight.search.segments import KIND, THUMBNAIL, verify_segment
+from boresight.search.sides import layout_of
+from boresight.search.snapshot import Snapshot, stamp_of
+from boresight.search.writing import begin, changing
+from boresight.storage import replacing_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+EDITOR, NAMES = "editor", "names"
+THUMBNAIL_SIZE = 256
+
+
+class SearchIndex:
+    """Images on disk, found by a sentence, a picture or both, in the order of an editor's score or of the cosine.
+
+    Searching scores every image exactly. The folder is mapped into memory, not read, and holds all that a search needs
+    but the encoder. It may be searched while another process changes it; the next search sees the change.
+
+    Attributes:
+        folder: where it is.
+        editor: whose score orders the answers; None searches by the cosine.
+        names: of the editor's latents; None where there are none.
+
+    Example:
+        index = SearchIndex.create("photos.index", embeddings, editor=editor, collection=photos, encoder=encoder)
+        for result in index.search("a dog leaping over a hurdle", without="people", where="year > 2020"):
+            print(result.id, result.score, result.moved)
+
+        index = SearchIndex.open("photos.index", encoder=encoder)
+        print(index.search("a dog leaping over a hurdle").reasons(0))
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        snapshot: Snapshot,
+        editor: CaptionEditor | None,
+        names: LatentNames | None,
+        encoder: Encoder | None,
+    ) -> None:
+        self.folder, self.editor, self.names = folder, editor, names
+        self._snapshot, self._encoder = snapshot, encoder
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        embeddings: Embeddings,
+        *,
+        editor: CaptionEditor | None = None,
+        names: LatentNames | None = None,
+        collection: Collection | None = None,
+        metadata: Metadata | None = None,
+        encoder: Encoder | None = None,
+        dtype: str | None = None,
+    ) -> SearchIndex:
+        """Write an index of the images of `embeddings`, whole or not at all.
+
+        Args:
+            folder: new, empty, or an index, which is replaced.
+            embeddings: captions are not needed.
+            editor: of the same encoder; copied into the folder.
+            names: of the editor's latents, so that they can be switched by name; copied too.
+            collection: where the pictures are. Thumbnails are kept in the folder, the pictures stay where they are, and
+                further columns of the collection can be filtered by.
+            metadata: further columns: a table with a column `id`, or a csv, parquet or jsonl file.
+            encoder: for queries in words and pictures; left out, it is loaded by its name when it is needed.
+            dtype: 'float16' or 'float32', of what is stored; left out, that of the embeddings.
+
+        Raises:
+            InputError: ids that stand twice, metadata without ids, an editor that no index can hold.
+            ArtefactError: the folder cannot be written or holds something else, or the editor is of another encoder.
+        """
+        if editor is not None:
+            editor.require_same_encoder(embeddings)
+        if names is not None and editor is not None:
+            names.require_same_autoencoder(editor.sae)
+        stored = str(embeddings.images.dtype).removeprefix("torch.") if dtype is None else dtype
+        if stored not in ("float16", "float32"):
+            raise InputError(f"dtype is '{stored}'; choose float16 or float32.")
+        layout = layout_of(editor, embeddings.width, stored)
+        facts = {
+            **encoder_of(embeddings),
+            "name": embeddings.name,
+            "editor": None if editor is None else editor.fingerprint,
+            "names": names is not None,
+        }
+        meta = meta_table(embeddings, collection, metadata)
+        with replacing_folder(folder, KIND) as staging:
+            begin(staging, layout, facts)
+            if editor is not None:
+                editor.save(staging / EDITOR)
+            if names is not None:
+                names.save(staging / NAMES)
+            with changing(staging) as change:
+                change.append(embeddings, meta, _thumbnails(embeddings, collection), editor)
+        return cls.open(folder, encoder=encoder, editor=editor)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        encoder: Encoder | None = None,
+        editor: CaptionEditor | None = None,
+        device: str | torch.device | None = "cpu",
+        verify: bool = False,
+    ) -> SearchIndex:
+        """An index that `create` wrote. Its vectors are read when they are used.
+
+        Args:
+            encoder: that made the embeddings; left out, it is loaded by its name when it is needed.
+            editor: that it was made with; left out, it is read from the folder, which a mask of your own prevents.
+            device: of the editor.
+            verify: read all matrices once and compare hashes.
+
+        Raises ArtefactError where it is none, torn, altered, of another format, or the encoder or editor is another.
+        """
+        folder = Path(folder)
+        snapshot = Snapshot.read(folder)
+        wanted = snapshot.manifest.get("editor")
+        if wanted is None and editor is not None:
+            raise ArtefactError(f"{folder} was made without an editor; make it again with this one.")
+        if wanted is not None:
+            editor = CaptionEditor.load(folder / EDITOR, device) if editor is None else editor
+            if editor.fingerprint != wanted:
+                raise ArtefactError(
+                    f"{folder} was made with the editor {wanted} and this one is {editor.fingerprint}; make it again "
+                    "with this one."
+                )
+        names = LatentNames.load(folder / NAMES) if snapshot.manifest.get("names") else None
+        if verify:
+            for segment in snapshot.segments:
+                verify_segment(segment)
+        index = cls(folder, snapshot, editor, names, None)
+        if encoder is not None:
+            index.use(encoder)
+        return index
+
+    def __len__(self) -> int:
+        return len(self.snapshot())
+
+    def __repr__(self) -> str:
+        manifest = self._snapshot.manifest
+        parts = {"images": f"{len(self._snapshot):,}", "width": str(self._snapshot.layout.width)}
+        edited = {} if self.editor is None else {"editor": repr(self.editor.config.form)}
+        return spelled(
+            self, {"folder": repr(str(self.folder)), **parts, "encoder": brief(manifest.get("encoder", "")), **edited}
+        )
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that a filter may use."""
+        return self.snapshot().columns
+
+    @property
+    def made_by(self) -> dict[str, str]:
+        """What is known of the encoder of its embeddings: `encoder`, its name, and `encoder_fingerprint`."""
+        manifest = self._snapshot.manifest
+        return {key: manifest[key] for key in ("encoder", "encoder_fingerprint") if manifest.get(key)}
+
+    @property
+    def encoder(self) -> Encoder:
+        """That made the embeddings. Raises InputError or ArtefactError where it cannot be loaded by its name."""
+        if self._encoder is None:
+            from boresight.encoders import load_encoder
+
+            name = self._snapshot.manifest.get("encoder")
+            if not name:
+                raise InputError(
+                    f"{self.folder} does not know its encoder, since its vectors came from arrays; pass `encoder`, or "
+                    "search by embeddings."
+                )
+            self.use(load_encoder(name))
+        assert self._encoder is not None
+        return self._encoder
+
+    def use(self, encoder: Encoder) -> None:
+        """Read queries with this encoder. Raises ArtefactError where the embeddings are of another."""
+        self._require_same(encoder)
+        self._encoder = encoder
+
+    def snapshot(self) -> Snapshot:
+        """The index as it stands now, with what other processes changed."""
+        if stamp_of(self.folder) != self._snapshot.stamp:
+            self._snapshot = Snapshot.read(self.folder, self._snapshot)
+        return self._snapshot
+
+    def add(
+        self, embeddings: Embeddings, *, collection: Collection | None = None, metadata: Metadata | None = None
+    ) -> None:
+        """Add images; what is there is not touched. The arguments are as for `create`.
+
+        Raises InputError for ids that are there already, ArtefactError for embeddings of another encoder, while another
+        process writes, or where the disk is full: the index is then as it was.
+        """
+        self._write(embeddings, collection, metadata, replacing=False)
+
+    def update(
+        self, embeddings: Embeddings, *, collection: Collection | None = None, metadata: Metadata | None = None
+    ) -> None:
+        """Add images in place of those of the same ids, all at one stroke. Raises as `add`."""
+        self._write(embeddings, collection, metadata, replacing=True)
+
+    def remove(self, ids: str | Sequence[str]) -> None:
+        """Remove images by id; their room comes back with `compact`. Raises InputError where one is not there."""
+        with changing(self.folder) as change:
+            change.remove(change.before.find([ids] if isinstance(ids, str) else list(ids)))
+
+    def compact(self) -> None:
+        """Give back the room of removed images, and join small segments, which many small additions leave."""
+        with changing(self.folder) as change:
+            segments = change.before.segments
+            small = len(segments) > 1
+            numbers = [number for number, each in enumerate(segments) if small or len(each.removed)]
+            change.compact(numbers)
+
+    def search(self, text: Any = (), **options: Any) -> Results:
+        """The images that match best, by the editor's score. Options are the fields of `Query`, and `ranks`.
+
+        Args:
+            text: a sentence, several, or embeddings of texts.
+            ranks: whether the rank of each answer by the cosine is found too, which scans once more.
+
+        Raises:
+            InputError: nothing to search for, a filter that cannot be used, an id or latent that is not there.
+
+        Example:
+            index.search("a street", without="cars", where="year > 2020", k=20)
+            index.search("the same at night", image="street.jpg")
+        """
+        ranks = options.pop("ranks", True)
+        return self.search_batch([Query(text=text, **options)], ranks=ranks)[0]
+
+    def search_batch(self, queries: Sequence[Query], *, ranks: bool = True) -> list[Results]:
+        """The answers to several queries, in one scan for those with the same filter."""
+        snapshot = self.snapshot()
+        prepared = self.prepare(queries, snapshot)
+        groups: dict[str, list[int]] = {}
+        for number, query in enumerate(queries):
+            groups.setdefault(str(query.where), []).append(number)
+        answers: dict[int, Results] = {}
+        for numbers in groups.values():
+            allowed = snapshot.allowed(queries[numbers[0]].where)
+            own = answer([prepared[number] for number in numbers], snapshot, allowed, self.editor, self.names, ranks)
+            answers.update(zip(numbers, own, strict=True))
+        return [answers[number] for number in range(len(queries))]
+
+    def prepare(self, queries: Sequence[Query], snapshot: Snapshot | None = None) -> list[PreparedQuery]:
+        """Queries, embedded, as columns of a scan: what an engine of another make is asked with."""
+        now = snapshot or self.snapshot()
+        return prepare(
+            queries,
+            now.layout,
+            editor=self.editor,
+            embed_texts=lambda texts: self.encoder.embed_texts(texts),
+            embed_images=lambda images: self.encoder.embed_images(images),
+            vectors=lambda ids: now.plain(now.find(ids)),
+            latent=self.latent,
+        )
+
+    def latent(self, name: int | str) -> int:
+        """The number of a latent, from its number or name. Raises InputError where there is none of it."""
+        count = 0 if self.editor is None else self.editor.sae.n_latents
+        if isinstance(name, str) and not name.isdigit():
+            known = [] if self.names is None else [each for each in self.names.names if each]
+            if name not in known:
+                raise InputError(
+                    f"There is no latent named '{name}'; {one_of(name, sorted(known)[:20])}."
+                    if known
+                    else f"The latents of this index have no names, so '{name}' is none; use numbers."
+                )
+            assert self.names is not None
+            return list(self.names.names).index(name)
+        if not 0 <= int(name) < count:
+            raise InputError(f"There is no latent {name}; there are {count:,}, from 0 on.")
+        return int(name)
+
+    def image(self, image: str) -> Image.Image:
+        """The picture of an image by id, upright RGB, whole where its file is known. Raises InputError without one."""
+        snapshot = self.snapshot()
+        row = int(snapshot.find([image])[0])
+        source = snapshot.record(row)["picture"]
+        return opened(source, self._thumbnail(snapshot, row), image)
+
+    def thumbnail(self, image: str) -> bytes | None:
+        """The small picture of an image by id, as the bytes of a WebP file; None where the index has none."""
+        snapshot = self.snapshot()
+        return self._thumbnail(snapshot, int(snapshot.find([image])[0]))
+
+    def _thumbnail(self, snapshot: Snapshot, row: int) -> bytes | None:
+        segment, at = snapshot.place(row)
+        return None if segment.thumbnails is None else segment.thumbnails[THUMBNAIL][at].as_py()
+
+    def _write(
+        self, embeddings: Embeddings, collection: Collection | None, metadata: Metadata | None, replacing: bool
+    ) -> None:
+        self._require_same(embeddings)
+        meta = meta_table(embeddings, collection, metadata)
+        with changing(self.folder) as change:
+            there = change.before.present(embeddings.ids)
+            if there and not replacing:
+                raise InputError(
+                    f"The index has '{next(iter(there))}' already ({len(there)} of {len(embeddings)} are there); use "
+                    "update, which replaces them."
+                )
+            if there:
+                change.remove(np.array(sorted(there.values())))
+            change.append(embeddings, meta, _thumbnails(embeddings, collection), self.editor)
+
+    def _require_same(self, source: Embeddings | Encoder) -> None:
+        said, theirs = self._snapshot.manifest, encoder_of(source)
+        for key in ("encoder_fingerprint", "encoder"):
+            if said.get(key) and theirs.get(key):
+                if said[key] != theirs[key]:
+                    mine, other = (f"'{side.get('encoder') or side[key]}' ({side[key]})" for side in (said, theirs))
+                    raise ArtefactError(
+                        f"{self.folder} holds embeddings of {mine} and these are of {other}; use {mine}."
+                    )
+                break
+        if source.width != self._snapshot.layout.width:
+            raise ArtefactError(
+                f"{self.folder} is {self._snapshot.layout.width} wide and these embeddings are {source.width}; use the "
+                "encoder that it was made with."
+            )
+
+
+def _thumbnails(embeddings: Embeddings, collection: Collection | None) -> Iterable[bytes | None] | None:
+    return None if collection is None else thumbnails(embeddings, collection, THUMBNAIL_SIZE)

@@ -1,0 +1,259 @@
+"""What can be asked of an index, and how it becomes columns of one scan.
+
+score = mean over texts of s(i, t)                          s: the editor's score, or the cosine without one
++ image_weight * (mean cosine with the images - the texts' part)      where there are both
+- without_weight * (mean of s(i, t) over what it is to be without + mean cosine with `unlike`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from boresight.brief import Brief
+from boresight.editing import CaptionEditor
+from boresight.errors import InputError, require_at_least
+from boresight.search.scan import Columns, LinearQueries
+from boresight.search.segments import Layout
+from boresight.search.sides import Column, plain_column, text_columns
+
+if TYPE_CHECKING:
+    import pyarrow.compute as pc
+
+Texts: TypeAlias = str | Sequence[str] | Tensor | np.ndarray
+QueryImages: TypeAlias = Image.Image | str | Path | Tensor | np.ndarray | Sequence[Image.Image | str | Path]
+MOST = 10_000  # answers
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Query(Brief):
+    """What is searched for. At least one of `text`, `image` and `like` is needed.
+
+    Attributes:
+        text: a sentence, or several, whose scores are averaged; or embeddings of texts (T, d).
+        image: pictures, files or embeddings (I, d): images like these, or, with a text, like both.
+        like: ids of images of the index, as `image`.
+        without: texts that the answers are not to match.
+        unlike: ids of images that the answers are not to be like.
+        latents: latent, by number or name -> 0 switches it off, 1 takes it as the image has it, 2 twice, and so on,
+            whatever the text says of it.
+        where: which images may be answers (`boresight.search.filters.matching`).
+        k, offset: how many answers, from which on.
+        min_score: answers that score less are left out.
+        plain: by the cosine, without the edit.
+        image_weight: in [0, 1], the images' part where there is a text too.
+        without_weight: how much what is not wanted is taken off.
+    """
+
+    text: Texts = ()
+    image: QueryImages = ()
+    like: str | Sequence[str] = ()
+    without: Texts = ()
+    unlike: str | Sequence[str] = ()
+    latents: Mapping[int | str, float] = field(default_factory=dict)
+    where: str | pc.Expression | None = None
+    k: int = 10
+    offset: int = 0
+    min_score: float | None = None
+    plain: bool = False
+    image_weight: float = 0.5
+    without_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_at_least("k", self.k, 1)
+        require_at_least("offset", self.offset, 0)
+        if self.k + self.offset > MOST:
+            raise InputError(f"k and offset ask for {self.k + self.offset:,} answers; {MOST:,} at most are given.")
+        if not 0 <= self.image_weight <= 1:
+            raise InputError(f"image_weight is {self.image_weight}; choose between 0 and 1.")
+        require_at_least("without_weight", self.without_weight, 0)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One text or image of a query.
+
+    Attributes:
+        label: what a reader sees of it.
+        kind: 'text' or 'image'.
+        weight: of its score in the answer's, negative where it is not wanted.
+        vector: (d,) float32, its embedding.
+    """
+
+    label: str
+    kind: str
+    weight: float
+    vector: Tensor
+
+
+@dataclass(frozen=True)
+class PreparedQuery:
+    """A query, embedded: its parts, and the columns of a scan by the edited and by the plain score."""
+
+    query: Query
+    parts: tuple[Part, ...]
+    columns: tuple[Column, ...]
+    plain_columns: tuple[Column, ...]
+    switched: Mapping[int, float]
+
+
+def prepare(
+    queries: Sequence[Query],
+    layout: Layout,
+    *,
+    editor: CaptionEditor | None,
+    embed_texts: Any,
+    embed_images: Any,
+    vectors: Any,
+    latent: Any,
+) -> list[PreparedQuery]:
+    """Embed and prepare queries; all their texts, and all their pictures, in one call each.
+
+    Args:
+        embed_texts, embed_images: as of an `Encoder`.
+        vectors: ids -> (n, d) embeddings of images of the index.
+        latent: number or name -> latent.
+    """
+    parts = _parts(queries, layout.width, embed_texts, embed_images, vectors)
+    prepared = []
+    for query, own in zip(queries, parts, strict=True):
+        switched = {latent(name): float(weight) for name, weight in query.latents.items()}
+        if switched and (editor is None or not layout.n_latents or query.plain):
+            raise InputError("Latents are switched in an edited search; this one is without an edit that has latents.")
+        plain = _merged([plain_column(part.vector, layout) * part.weight for part in own])
+        columns = plain if editor is None or query.plain else _merged(_edited(own, layout, editor, switched))
+        prepared.append(PreparedQuery(query, tuple(own), columns, plain, switched))
+    return prepared
+
+
+def stacked(queries: Sequence[Sequence[Column]], layout: Layout) -> LinearQueries:
+    """The columns of several queries as one scan."""
+    groups: dict[tuple[int, bool, float], list[tuple[Column, int]]] = {}
+    for number, columns in enumerate(queries):
+        for column in columns:
+            groups.setdefault((column.matrix, column.gate is not None, column.exponent), []).append((column, number))
+    stacked_columns = []
+    for (matrix, gated, exponent), members in groups.items():
+        combine = np.zeros((len(members), len(queries)), dtype=np.float32)
+        for row, (_, number) in enumerate(members):
+            combine[row, number] = 1
+        latent: list[np.ndarray | None] = []
+        for slot in range(len(layout.values)):
+            each = [column.latent[slot] for column, _ in members]
+            zeros = np.zeros(layout.n_latents, dtype=np.float32)
+            known = any(one is not None for one in each)
+            latent.append(np.stack([zeros if one is None else one for one in each], axis=1) if known else None)
+        gates = [column.gate for column, _ in members if column.gate is not None]
+        stacked_columns.append(
+            Columns(
+                matrix,
+                np.stack([column.dense for column, _ in members]),
+                tuple(latent),
+                np.stack(gates) if gated else None,
+                exponent,
+                combine,
+            )
+        )
+    sums = [[sum(getattr(column, name) for column in columns) for columns in queries] for name in ("bias", "constant")]
+    bias, constant = (np.array(each, dtype=np.float32) for each in sums)
+    return LinearQueries(tuple(stacked_columns), bias, constant)
+
+
+def _edited(
+    parts: Sequence[Part], layout: Layout, editor: CaptionEditor, switched: Mapping[int, float]
+) -> list[Column]:
+    texts = [part for part in parts if part.kind == "text"]
+    columns = [plain_column(part.vector, layout) * part.weight for part in parts if part.kind == "image"]
+    if texts:
+        edited = text_columns(torch.stack([part.vector for part in texts]), layout, editor, switched)
+        columns += [column * part.weight for column, part in zip(edited, texts, strict=True)]
+    return columns
+
+
+def _merged(columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Undivided columns of one matrix become one."""
+    sums: dict[int, Column] = {}
+    divided = []
+    for column in columns:
+        if column.gate is not None and column.exponent:
+            divided.append(column)
+        else:
+            sums[column.matrix] = sums[column.matrix] + column if column.matrix in sums else column
+    return (*sums.values(), *divided)
+
+
+def _parts(queries: Sequence[Query], width: int, embed_texts: Any, embed_images: Any, vectors: Any) -> list[list[Part]]:
+    """The parts of each query; all texts are embedded in one call, and all pictures in one."""
+    plans: list[list[tuple[str, str, float, Any]]] = []
+    for query in queries:
+        text, without = _texts(query.text, "text", width), _texts(query.without, "without", width)
+        images = [*_images(query.image, width), *(("id", one) for one in _ids(query.like))]
+        unlike = [("id", one) for one in _ids(query.unlike)]
+        if not text and not images:
+            raise InputError("There is nothing to search for; pass a text, an image, or ids of images as `like`.")
+        share = 0.0 if not images else 1.0 if not text else query.image_weight
+        plan = [("text", label, (1 - share) / len(text), given) for label, given in text]
+        plan += [("text", label, -query.without_weight / len(without), given) for label, given in without]
+        plan += [(kind, _named(one), share / len(images), one) for kind, one in images]
+        plan += [("id", one, -query.without_weight / len(unlike), one) for _, one in unlike]
+        plans.append(plan)
+    words = [given for plan in plans for kind, _, _, given in plan if kind == "text" and isinstance(given, str)]
+    pictures = [given for plan in plans for kind, _, _, given in plan if kind == "picture"]
+    text_rows = iter(embed_texts(words)) if words else iter(())
+    image_rows = iter(embed_images(pictures)) if pictures else iter(())
+    parts = []
+    for plan in plans:
+        own = []
+        for kind, label, weight, given in plan:
+            if kind == "text":
+                vector = next(text_rows) if isinstance(given, str) else given
+            else:
+                vector = next(image_rows) if kind == "picture" else vectors([given])[0] if kind == "id" else given
+            own.append(Part(label, "text" if kind == "text" else "image", weight, F.normalize(vector.float(), dim=0)))
+        parts.append(own)
+    return parts
+
+
+def _texts(given: Texts, name: str, width: int) -> list[tuple[str, str | Tensor]]:
+    if isinstance(given, Tensor | np.ndarray):
+        return [(f"{name} {row}", vector) for row, vector in enumerate(_vectors(given, name, width))]
+    words = [given] if isinstance(given, str) else list(given)
+    for one in words:
+        if not isinstance(one, str):
+            raise InputError(f"{name} holds {type(one).__name__}; pass a string, strings, or embeddings (T, d).")
+        if not one.strip():
+            raise InputError(f"{name} is empty; say in words what is searched for, or leave it out.")
+    return [(one, one) for one in words]
+
+
+def _images(given: QueryImages, width: int) -> list[tuple[str, Any]]:
+    if isinstance(given, Tensor | np.ndarray):
+        return [("vector", vector) for vector in _vectors(given, "image", width)]
+    alone = isinstance(given, Image.Image | str | Path)
+    return [("picture", one) for one in ([given] if alone else given)]  # type: ignore[union-attr]
+
+
+def _ids(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _vectors(given: Tensor | np.ndarray, name: str, width: int) -> Tensor:
+    rows = torch.as_tensor(given).float()
+    rows = rows.unsqueeze(0) if rows.ndim == 1 else rows
+    if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
+        raise InputError(f"{name} has shape {tuple(rows.shape)}; embeddings of the index are {width} wide.")
+    if not torch.isfinite(rows).all() or (rows.abs().amax(1) == 0).any():
+        raise InputError(f"{name} holds NaN, infinity or a row of zeros; compute it again.")
+    return rows
+
+
+def _named(image: Any) -> str:
+    return image if isinstance(image, str) else image.name if isinstance(image, Path) else "image"

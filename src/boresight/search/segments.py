@@ -1,0 +1,233 @@
+"""An index on disk: segments of images that are written once, and the manifest that says which of them count.
+
+INDEX/manifest.json              put in place last, at one stroke: until then the index is as it was before
+INDEX/editor/, INDEX/names/      the caption editor and the names of its latents, where there are any
+INDEX/segment-000001/*.npy       matrices of its N images, memory-mapped
+INDEX/segment-000001/*.arrow     ids, splits, captions and columns of the images; thumbnails
+INDEX/segment-000001/removed-*   rows that count no more
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from boresight.embeddings.rowfile import RowFile, map_rows, verify_rows
+from boresight.errors import ArtefactError, first_line
+from boresight.search.scan import Rows
+from boresight.storage import sync, writing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KIND = "index"
+AGAIN = "make the index again."
+META, THUMBNAILS = "meta.arrow", "thumbnails.arrow"
+THUMBNAIL = "thumbnail"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Which matrices every segment of an index has.
+
+    Attributes:
+        width: d.
+        dtype: 'float16' or 'float32', of embeddings and codes.
+        based: 'base.npy' (N, d), the caption-free side of the edit over |x|, where it is not the unit embedding itself.
+        n_latents: of the editor's autoencoder; 0 without codes. With codes `indices.npy` (N, k) and `activations.npy`
+            (N, k), z over |x|, k as each segment needs.
+        levelled: 'values.npy' (N, k), the activations as the edit counts them, where that is not in proportion.
+        biased: 'bias.npy' (N,) float32, the hubness of the images.
+    """
+
+    width: int
+    dtype: str
+    based: bool = False
+    n_latents: int = 0
+    levelled: bool = False
+    biased: bool = False
+
+    @property
+    def index_dtype(self) -> str:
+        """Of `indices.npy`."""
+        return "uint16" if self.n_latents <= 2**16 else "int32"
+
+    @property
+    def dense(self) -> tuple[str, ...]:
+        """Names of the matrices of width d."""
+        return ("plain", "base") if self.based else ("plain",)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Names of the matrices of activations."""
+        if not self.n_latents:
+            return ()
+        return ("activations", "values") if self.levelled else ("activations",)
+
+    def dtype_of(self, name: str) -> str:
+        """Of one matrix."""
+        return {"indices": self.index_dtype, "norms": "float32", "bias": "float32"}.get(name, self.dtype)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """N images of an index, memory-mapped.
+
+    Attributes:
+        name: of its folder.
+        rows: what is scanned.
+        norms: (N,) float32, lengths of the embeddings.
+        meta: columns `id`, `split`, `captions` and those of the user.
+        thumbnails: one column of WebP files, null where there is no picture; None where it was made without pictures.
+        removed: (R,) int64, rows that count no more, ascending.
+        said: what the manifest says of it.
+    """
+
+    folder: Path
+    name: str
+    rows: Rows
+    norms: np.ndarray
+    meta: pa.Table
+    thumbnails: pa.Table | None
+    removed: np.ndarray
+    said: dict[str, Any] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.norms)
+
+    @cached_property
+    def live(self) -> np.ndarray | None:
+        """(N,) bool, rows that count; None where all do."""
+        if not len(self.removed):
+            return None
+        live = np.ones(len(self), dtype=bool)
+        live[self.removed] = False
+        return live
+
+
+def write_segment(
+    folder: Path,
+    name: str,
+    layout: Layout,
+    blocks: Iterable[Mapping[str, Tensor]],
+    meta: pa.Table,
+    thumbnails: Iterable[bytes | None] | None,
+) -> dict[str, Any]:
+    """Write `folder`/`name` and force it to the disk; returns what the manifest is to say of it.
+
+    blocks: of rows, matrix name -> (B, width), all of them of the names of the layout, codes with the same k.
+    """
+    target = folder / name
+    shutil.rmtree(target, ignore_errors=True)  # left by a writer that was killed
+    target.mkdir()
+    files: dict[str, RowFile] = {}
+    try:
+        for block in blocks:
+            for key, rows in block.items():
+                if key not in files:
+                    files[key] = RowFile(target / f"{key}.npy", rows.shape[1], layout.dtype_of(key))
+                files[key].append(rows)
+        for file in files.values():
+            file.seal()
+        said = {f"{key}.npy": file.finish() for key, file in files.items()}
+    finally:
+        for file in files.values():
+            file.__exit__(None, None, None)
+    _write_arrow(target / META, meta.to_batches(max_chunksize=2**16), meta.schema)
+    if thumbnails is not None:
+        _write_thumbnails(target / THUMBNAILS, thumbnails)
+    sync(target)
+    return {"name": name, "rows": meta.num_rows, "files": said, "thumbnails": thumbnails is not None, "removed": ""}
+
+
+def open_segment(folder: Path, layout: Layout, said: dict[str, Any]) -> Segment:
+    """Map a segment. Raises ArtefactError where a file is missing, torn or of another shape than the manifest says."""
+    try:
+        files, place = said["files"], folder / said["name"]
+        arrays = {
+            name.removesuffix(".npy"): map_rows(place / name, each, AGAIN).numpy() for name, each in files.items()
+        }
+        meta = read_arrow(place / META)
+        if any(each["rows"] != said["rows"] for each in files.values()) or meta.num_rows != said["rows"]:
+            raise ArtefactError(f"The files of {place} do not belong together; {AGAIN}")
+        removed = np.load(place / said["removed"]) if said["removed"] else np.empty(0, dtype=np.int64)
+        rows = Rows(
+            tuple(arrays[name] for name in layout.dense),
+            arrays["indices"] if layout.n_latents else None,
+            tuple(arrays[name] for name in layout.values),
+            arrays["bias"][:, 0] if layout.biased else None,
+        )
+        small = read_arrow(place / THUMBNAILS) if said["thumbnails"] else None
+        return Segment(folder, said["name"], rows, arrays["norms"][:, 0], meta, small, removed, said)
+    except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
+        raise ArtefactError(f"A segment of {folder} is missing or torn ({first_line(error)}); {AGAIN}") from error
+
+
+def verify_segment(segment: Segment) -> None:
+    """Read its matrices once and compare hashes. Raises ArtefactError naming the file and rows that were altered."""
+    for name, said in segment.said["files"].items():
+        verify_rows(segment.folder / segment.name / name, said, AGAIN)
+
+
+def write_removed(segment: Segment, removed: np.ndarray, generation: int) -> dict[str, Any]:
+    """Put down which rows count no more; returns what the manifest is to say of the segment."""
+    name = f"removed-{generation:06d}.npy"
+    file = segment.folder / segment.name / name
+    np.save(file, np.unique(removed))
+    sync(file)
+    return {**segment.said, "removed": name}
+
+
+def drop_unused(folder: Path, said: Sequence[dict[str, Any]]) -> None:
+    """Delete what the manifest names no more, or a killed writer never came to name."""
+    kept = {each["name"]: each["removed"] for each in said}
+    for place in folder.glob("segment-*"):
+        if place.name not in kept:
+            shutil.rmtree(place, ignore_errors=True)
+            continue
+        for file in place.glob("removed-*.npy"):
+            if file.name != kept[place.name]:
+                file.unlink(missing_ok=True)
+
+
+def read_arrow(file: Path) -> pa.Table:
+    """A table, memory-mapped. Raises ArtefactError where the file is missing or torn."""
+    import pyarrow as pa
+
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    except (OSError, pa.ArrowException) as error:
+        raise ArtefactError(f"{file} is missing or torn ({first_line(error)}); {AGAIN}") from error
+
+
+def _write_arrow(file: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+    import pyarrow as pa
+
+    with writing(file), pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
+        for batch in batches:
+            out.write_batch(batch)
+    sync(file)
+
+
+def _write_thumbnails(file: Path, thumbnails: Iterable[bytes | None]) -> None:
+    import pyarrow as pa
+
+    schema = pa.schema([(THUMBNAIL, pa.binary())])
+
+    def batches() -> Iterable[pa.RecordBatch]:
+        block: list[bytes | None] = []
+        for each in thumbnails:
+            block.append(each)
+            if len(block) == 1024:
+                yield pa.record_batch([pa.array(block, pa.binary())], schema=schema)
+                block = []
+        yield pa.record_batch([pa.array(block, pa.binary())], schema=schema)
+
+    _write_arrow(file, batches(), schema)

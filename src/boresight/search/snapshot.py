@@ -1,0 +1,143 @@
+"""An index as it stands at one moment: searches go on in it while another process writes the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boresight.errors import ArtefactError, InputError
+from boresight.search.filters import matching
+from boresight.search.scan import Rows
+from boresight.search.segments import KIND, Layout, Segment, open_segment
+from boresight.storage import MANIFEST, read_manifest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Segments of an index, rows numbered through.
+
+    Attributes:
+        manifest: as it was read.
+        stamp: of the file that it was read from, which changes with any change of the index.
+    """
+
+    manifest: dict[str, Any]
+    layout: Layout
+    segments: tuple[Segment, ...]
+    stamp: tuple[int, int]
+
+    @classmethod
+    def read(cls, folder: Path, before: Snapshot | None = None) -> Snapshot:
+        """The index in a folder; what `before` has mapped already is not opened again.
+
+        Raises ArtefactError where it is none, torn, or of another format.
+        """
+        while True:
+            stamp = stamp_of(folder)
+            manifest = read_manifest(folder, KIND)
+            try:
+                layout, said = Layout(**manifest["layout"]), manifest["segments"]
+                known = {} if before is None else {each.name: each for each in before.segments}
+                segments = tuple(
+                    known[one["name"]]
+                    if one["name"] in known and known[one["name"]].said == one
+                    else open_segment(folder, layout, one)
+                    for one in said
+                )
+                return cls(manifest, layout, segments, stamp)
+            except (KeyError, TypeError) as error:
+                raise ArtefactError(f"{folder / MANIFEST} lacks {error}; make the index again.") from error
+            except ArtefactError:
+                if stamp_of(folder) == stamp:  # else a writer replaced segments between the two
+                    raise
+
+    def __len__(self) -> int:
+        return sum(len(each) - len(each.removed) for each in self.segments)
+
+    @property
+    def rows(self) -> tuple[Rows, ...]:
+        """What is scanned."""
+        return tuple(each.rows for each in self.segments)
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(S + 1,) int64, the first row of each segment, and the end."""
+        return np.concatenate([[0], np.cumsum([len(each) for each in self.segments])]).astype(np.int64)
+
+    @cached_property
+    def meta(self) -> pa.Table:
+        """The columns of all rows, removed ones too, without a copy."""
+        import pyarrow as pa
+
+        return pa.concat_tables([each.meta for each in self.segments], promote_options="default")
+
+    @property
+    def columns(self) -> list[str]:
+        """Names that a filter may use."""
+        return [name for name in self.meta.column_names if name not in ("captions", "picture")]
+
+    def place(self, row: int) -> tuple[Segment, int]:
+        """The segment of a row, and the row in it."""
+        number = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return self.segments[number], row - int(self.starts[number])
+
+    def record(self, row: int) -> dict[str, Any]:
+        """The columns of one row."""
+        segment, at = self.place(row)
+        return segment.meta.slice(at, 1).to_pylist()[0]
+
+    def find(self, ids: Sequence[str]) -> np.ndarray:
+        """(n,) int64, the rows of images by id. Raises InputError naming the first that the index lacks."""
+        found = self.present(ids)
+        if missing := [one for one in ids if one not in found]:
+            raise InputError(f"The index has no image '{missing[0]}' ({len(missing)} of {len(ids)} are not there).")
+        return np.array([found[one] for one in ids], dtype=np.int64)
+
+    def present(self, ids: Sequence[str]) -> dict[str, int]:
+        """Those of the ids that the index has -> their rows."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        wanted = pa.array(list(ids), pa.string())
+        found: dict[str, int] = {}
+        for segment, start in zip(self.segments, self.starts, strict=False):
+            mask = pc.is_in(segment.meta["id"], value_set=wanted).to_numpy()
+            rows = np.flatnonzero(mask if segment.live is None else mask & segment.live)
+            names = segment.meta["id"].take(pa.array(rows)).to_pylist()
+            found.update(zip(names, (rows + int(start)).tolist(), strict=True))
+        return found
+
+    def plain(self, rows: np.ndarray) -> Tensor:
+        """(n, d) float32 unit embeddings of rows."""
+        parts = [np.asarray(segment.rows.dense[0][at]) for segment, at in map(self.place, rows.tolist())]
+        return torch.from_numpy(np.stack(parts).astype(np.float32))
+
+    def allowed(self, where: str | pc.Expression | None) -> list[np.ndarray | None]:
+        """For each segment (N,) bool, the rows that may be answers; None where all may."""
+        if where is None:
+            return [each.live for each in self.segments]
+        chosen = matching(self.meta.drop_columns(["captions", "picture"]), where)
+        parts = [chosen[start:stop] for start, stop in zip(self.starts, self.starts[1:], strict=False)]
+        return [
+            part if each.live is None else part & each.live for part, each in zip(parts, self.segments, strict=True)
+        ]
+
+
+def stamp_of(folder: Path) -> tuple[int, int]:
+    """Changes whenever the manifest is replaced. Raises ArtefactError where there is none."""
+    try:
+        stat = (folder / MANIFEST).stat()
+    except OSError as error:
+        raise ArtefactError(f"{folder} is no boresight index: it has no {MANIFEST}; check the path.") from error
+    return stat.st_mtime_ns, stat.st_ino
