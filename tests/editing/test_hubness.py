@@ -66,6 +66,24 @@ def test_nnn_against_sorting(seed, images, texts, size, data):
             assert float(scores[i, j]) == pytest.approx(expected, abs=1e-5)
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), rows=st.integers(0, 7), size=st.integers(1, 12), data=st.data())
+def test_means_of_the_largest_against_sorting(seed, rows, size, data):
+    counts = data.draw(st.lists(st.integers(1, size), min_size=1, max_size=3))
+    draw = torch.Generator().manual_seed(seed)
+    scores = torch.randint(0, 9, (size, rows), generator=draw).float().t()  # tied, and not row after row in memory
+    before = scores.clone()
+    got = hubness._means_of_largest(scores, counts)
+    expected = [[sum(sorted(row, reverse=True)[:count]) / count for count in counts] for row in scores.tolist()]
+    torch.testing.assert_close(got, torch.tensor(expected).view(rows, len(counts)))
+    torch.testing.assert_close(scores, before)
+    asking = scores.clone().requires_grad_(True)
+    torch.testing.assert_close(hubness._means_of_largest(asking, counts), got)
+    if rows:
+        hubness._means_of_largest(asking, counts[:1]).sum().backward()
+        torch.testing.assert_close(asking.grad.sum(1), torch.ones(rows))  # a share of 1 / count each
+
+
 def test_sinkhorn_balances_the_bank():
     bank = plain_bank(unit(12, 0), unit(12, 1))
     scores = bank.score(bank.images, bank.texts)
