@@ -16,6 +16,7 @@ from boresight.errors import InputError
 from boresight.search import scan_kernels
 from boresight.search.scan import Columns, LinearQueries, Rows, counts_above, reference_scores, scores_at, top_k
 
+SIZES, LOOPS = (scan_kernels.PRODUCT_ROWS, scan_kernels.LOOP_ROWS), scan_kernels.loops
 WIDTH, LATENTS, SLOTS = 6, 11, 3
 
 
@@ -25,6 +26,13 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+    use(*SIZES, True)
+
+
+def use(product_rows: int, loop_rows: int, compiled: bool) -> None:
+    """Blocks of so many rows, and compiled loops or not."""
+    scan_kernels.PRODUCT_ROWS, scan_kernels.LOOP_ROWS = product_rows, loop_rows
+    scan_kernels.loops = LOOPS if compiled else None
 
 
 def segment(draw: np.random.Generator, size: int, n_values: int, wide: bool, coarse: bool) -> Rows:
@@ -83,17 +91,18 @@ cases = st.fixed_dictionaries(
         "n_values": st.integers(0, 2),
         "coarse": st.booleans(),
         "block": st.sampled_from([4, 16]),
+        "compiled": st.sampled_from([True, False] if LOOPS else [False]),
         "masked": st.sampled_from([None, 0.05, 0.6, 1.0]),
     }
 )
 
 
 class Case:
-    def __init__(self, seed, sizes, n_queries, n_values, coarse, block, masked) -> None:
+    def __init__(self, seed, sizes, n_queries, n_values, coarse, block, compiled, masked) -> None:
+        use(block, block, compiled)
         self.draw = draw = np.random.default_rng(seed)
         self.rows = [segment(draw, size, n_values, draw.random() < 0.5, coarse) for size in sizes]
         self.queries = asked(draw, n_queries, n_values, coarse)
-        self.block, self.coarse = block, coarse
         self.scores = reference_scores(self.rows, self.queries)
         self.masks = None
         if masked is not None:
@@ -104,18 +113,10 @@ class Case:
         self.allowed = np.concatenate([np.zeros(0, bool), *each])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def restored() -> Iterator[None]:
-    before = scan_kernels.BLOCK
-    yield
-    scan_kernels.BLOCK = before
-
-
 @settings(max_examples=60, deadline=None)
 @given(cases)
 def test_scores_are_those_of_the_formula(case) -> None:
     case = Case(**case)
-    scan_kernels.BLOCK = case.block
     at = case.draw.integers(0, max(1, len(case.scores)), 50 if len(case.scores) else 0)
     np.testing.assert_allclose(scores_at(case.rows, case.queries, at), case.scores[at], rtol=1e-4, atol=1e-4)
 
@@ -125,7 +126,6 @@ def test_scores_are_those_of_the_formula(case) -> None:
 def test_the_best_rows_are_those_of_a_full_sort(case, k, minimum) -> None:
     """Of the scan's own scores, so that rounding decides nothing; `coarse` numbers tie exactly."""
     case = Case(**case)
-    scan_kernels.BLOCK = case.block
     own = scores_at(case.rows, case.queries, np.arange(len(case.scores)))
     scores, rows = top_k(case.rows, case.queries, k, allowed=case.masks, minimum=minimum)
     assert scores.dtype == np.float32
@@ -141,7 +141,6 @@ def test_the_best_rows_are_those_of_a_full_sort(case, k, minimum) -> None:
 @given(cases, st.sampled_from([0, 1, 20]))
 def test_counts_are_those_of_all_comparisons(case, n_thresholds) -> None:
     case = Case(**case)
-    scan_kernels.BLOCK = case.block
     own = scores_at(case.rows, case.queries, np.arange(len(case.scores)))
     thresholds = case.draw.standard_normal((n_thresholds, len(case.queries))).astype(np.float32)
     if len(own):
@@ -153,12 +152,14 @@ def test_counts_are_those_of_all_comparisons(case, n_thresholds) -> None:
     np.testing.assert_array_equal(counts, expected)
 
 
+@pytest.mark.parametrize("compiled", [True, False] if LOOPS else [False])
 @pytest.mark.parametrize("n_queries", [1, 3, 32])
 @pytest.mark.parametrize("floats", [np.float16, np.float32])
-def test_a_row_scores_the_same_wherever_it_stands(tmp_path: Path, n_queries: int, floats: type) -> None:
+def test_a_row_scores_the_same_wherever_it_stands(tmp_path: Path, n_queries: int, floats: type, compiled: bool) -> None:
     """At the real size of a block, from a file: the same row over and over ties with itself."""
+    use(*SIZES, compiled)
     draw = np.random.default_rng(3)
-    size = scan_kernels.BLOCK * 2 + 77
+    size = max(SIZES) + 77
     row = draw.standard_normal((1, 96)).astype(floats)
     np.save(tmp_path / "dense.npy", np.repeat(row, size, axis=0))
     codes = draw.integers(0, 50, (1, 8)).repeat(size, axis=0).astype(np.uint16)
@@ -174,11 +175,19 @@ def test_a_row_scores_the_same_wherever_it_stands(tmp_path: Path, n_queries: int
                 1.0,
                 np.eye(n_queries, dtype=np.float32),
             ),
+            Columns(
+                0,
+                draw.standard_normal((2, 96)).astype(np.float32),
+                (),
+                draw.random((2, 96)).astype(np.float32),
+                0.5,
+                draw.standard_normal((2, n_queries)).astype(np.float32),
+            ),
         ),
         np.zeros(n_queries, np.float32),
         np.zeros(n_queries, np.float32),
     )
-    at = np.array([5, size - 1, 5, scan_kernels.BLOCK + 3])
+    at = np.array([5, size - 1, 5, size // 2])
     scores = scores_at(rows, queries, at)
     assert (scores == scores[0]).all()
     assert not counts_above(rows, queries, scores).any()
@@ -212,6 +221,27 @@ def test_what_does_not_fit_is_said() -> None:
         top_k([rows], one_query(latent=(np.ones((2, 1), np.float32),)), 1)
     with pytest.raises(InputError, match="do not fit each other"):
         top_k([rows], one_query(combine=np.ones((2, 1), np.float32)), 1)
-    damaged = replace(rows, dense=(np.where(np.arange(5)[:, None] == 3, np.nan, rows.dense[0]),))
-    with pytest.raises(InputError, match="Row 3 has a score that is not finite"):
-        top_k([damaged], one_query(), 1)
+
+
+@pytest.mark.parametrize("compiled", [True, False] if LOOPS else [False])
+@pytest.mark.parametrize("floats", [np.float16, np.float32])
+def test_a_damaged_row_is_named(floats: type, compiled: bool) -> None:
+    use(*SIZES, compiled)
+    rows = segment(np.random.default_rng(0), 5, 1, floats is np.float32, False)
+    third = np.arange(5)[:, None] == 3
+    for bad in (np.nan, np.inf):
+        with pytest.raises(InputError, match="Row 3 has a score that is not finite"):
+            top_k([replace(rows, dense=(np.where(third, floats(bad), rows.dense[0]),))], one_query(), 1)
+        values = np.where(third, floats(bad), rows.values[0])
+        with pytest.raises(InputError, match="Row 3 has a score that is not finite"):
+            top_k([replace(rows, values=(values,))], one_query(latent=(np.ones((LATENTS, 1), np.float32),)), 1)
+
+
+@pytest.mark.skipif(LOOPS is None, reason="needs numba")
+def test_the_loops_read_every_float16() -> None:
+    """All finite ones, the smallest too."""
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    every = every[np.isfinite(every)][:, None].copy()
+    rows = [Rows((every,))]
+    scores = scores_at(rows, one_query(1), np.arange(len(every)))
+    np.testing.assert_array_equal(scores, every.astype(np.float32))

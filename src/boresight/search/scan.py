@@ -27,7 +27,7 @@ import torch
 from boresight.brief import Brief
 from boresight.editing.scoring import MIN_LENGTH, in_threads
 from boresight.errors import InputError, require_at_least
-from boresight.search import scan_kernels
+from boresight.search.scan_kernels import BlockScorer
 
 _GATHERED = 0.25
 """Below this share of allowed rows only these rows of a block are read."""
@@ -151,7 +151,7 @@ def scores_at(rows: Sequence[Rows], queries: LinearQueries, at: np.ndarray) -> n
     Raises:
         InputError: A row number that no segment has, or as `top_k`.
     """
-    prepared = scan_kernels.prepared_for(rows, queries)
+    scored = BlockScorer(rows, queries)
     at = np.asarray(at, dtype=np.int64)
     starts = [0, *accumulate(len(segment) for segment in rows)]
     outside = (at < 0) | (at >= starts[-1])
@@ -160,9 +160,9 @@ def scores_at(rows: Sequence[Rows], queries: LinearQueries, at: np.ndarray) -> n
     out = np.empty((len(at), len(queries)), dtype=np.float32)
     for segment, start in zip(rows, starts, strict=False):
         here = np.flatnonzero((at >= start) & (at < start + len(segment)))
-        for first in range(0, len(here), scan_kernels.BLOCK):
-            some = here[first : first + scan_kernels.BLOCK]
-            out[some] = scan_kernels.block_scores(segment[at[some] - start], prepared, at[some])
+        for first in range(0, len(here), scored.size):
+            some = here[first : first + scored.size]
+            out[some] = scored(segment[at[some] - start], at[some])
     return out
 
 
@@ -230,7 +230,7 @@ def _each_allowed(
     taker: Callable[[], Taker],
 ) -> list[Taker]:
     """Gives the scores of every allowed row to one taker a thread, to each in ascending order of rows."""
-    prepared = scan_kernels.prepared_for(rows, queries)
+    scored = BlockScorer(rows, queries)
     masks = [None] * len(rows) if allowed is None else list(allowed)
     if len(masks) != len(rows) or any(
         mask is not None and (mask.dtype != bool or mask.shape != (len(segment),))
@@ -238,23 +238,21 @@ def _each_allowed(
     ):
         raise InputError("`allowed` has for each segment None or a bool array with one entry for each of its rows.")
     starts = [0, *accumulate(len(segment) for segment in rows)]
-    blocks = [
-        (number, first) for number, segment in enumerate(rows) for first in range(0, len(segment), scan_kernels.BLOCK)
-    ]
+    blocks = [(number, first) for number, segment in enumerate(rows) for first in range(0, len(segment), scored.size)]
     waiting = iter(blocks)
 
     def work(mine: Taker) -> None:
         for number, first in waiting:  # threads draw blocks as they are ready for them
-            part, mask = rows[number][first : first + scan_kernels.BLOCK], masks[number]
+            part, mask = rows[number][first : first + scored.size], masks[number]
             ids = np.arange(starts[number] + first, starts[number] + first + len(part))
-            kept = None if mask is None else np.flatnonzero(mask[first : first + scan_kernels.BLOCK])
+            kept = None if mask is None else np.flatnonzero(mask[first : first + scored.size])
             if kept is None or len(kept) == len(part):
-                mine.take(scan_kernels.block_scores(part, prepared, ids), ids)
+                mine.take(scored(part, ids), ids)
             elif len(kept) < _GATHERED * len(part):
                 if len(kept):
-                    mine.take(scan_kernels.block_scores(part[kept], prepared, ids[kept]), ids[kept])
+                    mine.take(scored(part[kept], ids[kept]), ids[kept])
             else:
-                mine.take(scan_kernels.block_scores(part, prepared, ids)[kept], ids[kept])
+                mine.take(scored(part, ids)[kept], ids[kept])
 
     takers = [taker() for _ in range(max(1, min(torch.get_num_threads(), len(blocks))))]
     in_threads(work, takers)
@@ -278,8 +276,9 @@ class _Best:
         self.most = max(2 * k * n_queries, 2**14)
 
     def take(self, scores_BT: np.ndarray, rows_B: np.ndarray) -> None:
-        row, query = np.nonzero(scores_BT > self.threshold)
-        if len(row):
+        found = np.flatnonzero(scores_BT > self.threshold)
+        if len(found):
+            row, query = np.divmod(found, len(self.threshold))
             self.parts.append((scores_BT[row, query], rows_B[row], query))
             self.waiting += len(row)
             if self.waiting > self.most:

@@ -1,10 +1,13 @@
-"""Scores of one block of rows: matrix products, and sums over the latents of each row."""
+"""Scores of one block of rows: products with the columns, sums over latents, lengths.
+
+Up to four columns go through compiled loops where numba is installed (`boresight.search.scan_numba`), more of them, or
+all without numba, through matrix products. The results agree to rounding.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,108 +18,144 @@ from torch.nn import functional as F
 from boresight.editing.scoring import MIN_LENGTH
 from boresight.errors import InputError
 
+try:
+    from boresight.search import scan_numba as loops
+except ImportError:  # without the extra [search]
+    loops = None  # type: ignore[assignment]
 if TYPE_CHECKING:
-    from boresight.search.scan import LinearQueries, Rows
+    from boresight.search.scan import Columns, LinearQueries, Rows
 
-BLOCK = 1024
-"""Rows of a block; each matrix product has so many, because it may round each shape differently."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Columns as tensors, ready for products with rows."""
-
-    matrix: int
-    dense_DC: Tensor
-    latent_LC: tuple[Tensor | None, ...]
-    gate_DC: Tensor | None
-    exponent: float
-    combine_CT: Tensor | None
+PRODUCT_ROWS, LOOP_ROWS = 2048, 16384
+"""Rows of a block for matrix products, which should stay in the cache, and for compiled loops, which read once."""
 
 
-def prepared_for(rows: Sequence[Rows], queries: LinearQueries) -> tuple[list[Prepared], LinearQueries]:
-    """The queries as tensors, after a check that they fit every segment."""
-    for columns in queries.columns:
-        n_columns, width = columns.dense.shape
-        tables = [latent for latent in columns.latent if latent is not None]
-        for segment in rows:
-            if segment.dense[columns.matrix].shape[1] != width:
-                raise InputError(
-                    f"The index holds vectors of width {segment.dense[columns.matrix].shape[1]}, and the query of "
-                    f"width {width}; ask with the model that made the index."
-                )
-            if columns.latent and len(columns.latent) != len(segment.values):
-                raise InputError(
-                    f"The query has latent parts for {len(columns.latent)} kinds of values, and the index holds "
-                    f"{len(segment.values)}; ask with the model that made the index."
-                )
-        if columns.combine.shape != (n_columns, len(queries)) or any(each.shape[1] != n_columns for each in tables):
-            raise InputError(f"The parts of {n_columns} columns and {len(queries)} queries do not fit each other.")
-    return [
-        Prepared(
-            columns.matrix,
-            _tensor(np.ascontiguousarray(columns.dense.T, dtype=np.float32)),
-            tuple(None if latent is None else _tensor(np.ascontiguousarray(latent)) for latent in columns.latent),
-            _tensor(np.square(columns.gate.T, dtype=np.float32))
-            if columns.gate is not None and columns.exponent
-            else None,
-            columns.exponent,
-            None if _is_identity(columns.combine) else _tensor(columns.combine),
+class BlockScorer:
+    """Scores blocks of rows.
+
+    A row's score does not depend on its place in a block: matrix products always have `size` rows, because a library
+    may round each shape differently, and the rest is done row by row.
+
+    Args:
+        rows: The segments that will be scored.
+        queries: T queries.
+
+    Raises:
+        InputError: The queries do not fit the segments.
+    """
+
+    def __init__(self, rows: Sequence[Rows], queries: LinearQueries) -> None:
+        for columns in queries.columns:
+            _check(rows, columns, len(queries))
+        self.queries = queries
+        self.columns = [_Prepared(columns) for columns in queries.columns]
+        self.size = LOOP_ROWS if all(each.in_loops for each in self.columns) else PRODUCT_ROWS
+
+    def __call__(self, rows: Rows, ids: np.ndarray) -> np.ndarray:
+        """(B, T) float32 scores of at most `size` rows; `ids` are their numbers in the whole index."""
+        scores = np.zeros((len(rows), len(self.queries)), dtype=np.float32)
+        for each in self.columns:
+            product = np.zeros((self.size, each.n_columns), dtype=np.float32)
+            squares = np.zeros_like(product) if len(each.gate_CD) else None
+            (each.by_loops if each.in_loops else each.by_products)(rows, ids, product, squares)
+            if squares is not None:
+                lengths = np.sqrt(np.maximum(squares, MIN_LENGTH**2, out=squares), out=squares)
+                product /= lengths if each.exponent == 1 else lengths**each.exponent
+            if each.combine_CT is not None:
+                product = (torch.from_numpy(product) @ each.combine_CT).numpy()
+            scores += product[: len(rows)]
+        if rows.bias is not None and self.queries.bias.any():
+            scores -= rows.bias[:, None] * self.queries.bias
+        scores += self.queries.constant
+        if not np.isfinite(scores.sum()):
+            bad = ids[~np.isfinite(scores).all(axis=1)]
+            raise InputError(f"Row {bad[0]} has a score that is not finite; its vector is damaged, so index it again.")
+        return scores
+
+
+class _Prepared:
+    """Columns, laid out for the loops or the products that will read them."""
+
+    def __init__(self, columns: Columns) -> None:
+        self.n_columns, width = columns.dense.shape
+        self.in_loops = loops is not None and self.n_columns <= loops.MOST_COLUMNS
+        self.matrix, self.exponent = columns.matrix, columns.exponent
+        self.query_CD = _floats(columns.dense)
+        gate = None if columns.exponent == 0 else columns.gate
+        self.gate_CD = np.zeros((0, width), np.float32) if gate is None else np.square(_floats(gate))
+        self.latent = [
+            None if latent is None else _floats(latent.T if self.in_loops else latent) for latent in columns.latent
+        ]
+        identity = columns.combine.shape[0] == columns.combine.shape[1] and np.array_equal(
+            columns.combine, np.eye(self.n_columns)
         )
-        for columns in queries.columns
-    ], queries
+        self.combine_CT = None if identity else torch.from_numpy(_floats(columns.combine))
 
+    def by_loops(self, rows: Rows, ids: np.ndarray, product_BC: np.ndarray, squares_BC: np.ndarray | None) -> None:
+        """Adds the products of the rows to the zeros of `product`, and the squared lengths to those of `squares`."""
+        squares_BC = product_BC[:0] if squares_BC is None else squares_BC
+        loops.products(loops.plain(rows.dense[self.matrix]), self.query_CD, self.gate_CD, product_BC, squares_BC)
+        for latent_CL, values in zip(self.latent, rows.values, strict=bool(self.latent)):
+            if latent_CL is not None:
+                indices = _checked(rows, latent_CL.shape[1], ids)
+                loops.add_latents(loops.plain(indices), loops.plain(values), latent_CL, product_BC)
 
-def _is_identity(combine: np.ndarray) -> bool:
-    return combine.shape[0] == combine.shape[1] and np.array_equal(combine, np.eye(len(combine)))
-
-
-def block_scores(rows: Rows, prepared: tuple[list[Prepared], LinearQueries], ids: np.ndarray) -> np.ndarray:
-    """(B, T) float32 scores of at most BLOCK rows; `ids` are their numbers in the whole index."""
-    columns, queries = prepared
-    scores = np.zeros((len(rows), len(queries)), dtype=np.float32)
-    out = torch.from_numpy(scores)
-    matrices = {number: _filled(rows.dense[number]) for number in {each.matrix for each in columns}}
-    for each in columns:
-        dense = matrices[each.matrix]
-        product = (dense @ each.dense_DC)[: len(rows)]
-        for latent, values in zip(each.latent_LC, rows.values, strict=bool(each.latent_LC)):
-            if latent is not None:
-                product += F.embedding_bag(
-                    _slots(rows, len(latent), ids), latent, per_sample_weights=_tensor(values).float(), mode="sum"
+    def by_products(self, rows: Rows, ids: np.ndarray, product_BC: np.ndarray, squares_BC: np.ndarray | None) -> None:
+        """As `by_loops`."""
+        dense = rows.dense[self.matrix]
+        filled = _tensor(dense).float()
+        if len(dense) < len(product_BC):
+            filled = F.pad(filled, (0, 0, 0, len(product_BC) - len(dense)))
+        product = torch.from_numpy(product_BC)
+        # A query a row, turned: for few columns a library is far slower when they are laid out the other way.
+        torch.mm(filled, torch.from_numpy(self.query_CD).t(), out=product)
+        for latent_LC, values in zip(self.latent, rows.values, strict=bool(self.latent)):
+            if latent_LC is not None:
+                indices = torch.from_numpy(_checked(rows, len(latent_LC), ids).astype(np.int32))
+                weights = _tensor(values).float()
+                product[: len(rows)] += F.embedding_bag(
+                    indices, torch.from_numpy(latent_LC), per_sample_weights=weights, mode="sum"
                 )
-        if each.gate_DC is not None:
-            lengths = (dense.square() @ each.gate_DC)[: len(rows)].clamp_min_(MIN_LENGTH**2).sqrt_()
-            product /= lengths if each.exponent == 1 else lengths.pow_(each.exponent)
-        out += product if each.combine_CT is None else product @ each.combine_CT
-    if rows.bias is not None and queries.bias.any():
-        scores -= rows.bias[:, None] * queries.bias
-    scores += queries.constant
-    if not np.isfinite(scores.sum()):
-        bad = ids[~np.isfinite(scores).all(axis=1)]
-        raise InputError(f"Row {bad[0]} has a score that is not finite; its vector is damaged, so index it again.")
-    return scores
+        if squares_BC is not None:
+            torch.mm(filled.square(), torch.from_numpy(self.gate_CD).t(), out=torch.from_numpy(squares_BC))
 
 
-def _filled(block: np.ndarray) -> Tensor:
-    """(BLOCK, d) float32: a shorter block is filled up with zeros."""
-    if len(block) == BLOCK:
-        return _tensor(block).float()
-    out = torch.zeros(BLOCK, block.shape[1])
-    out[: len(block)] = _tensor(block)
-    return out
+def _check(rows: Sequence[Rows], columns: Columns, n_queries: int) -> None:
+    n_columns, width = columns.dense.shape
+    for segment in rows:
+        stored = segment.dense[columns.matrix].shape[1]
+        if stored != width:
+            raise InputError(
+                f"The index holds vectors of width {stored}, and the query of width {width}; ask with the model that "
+                "made the index."
+            )
+        if columns.latent and len(columns.latent) != len(segment.values):
+            raise InputError(
+                f"The query has latent parts for {len(columns.latent)} kinds of values, and the index holds "
+                f"{len(segment.values)}; ask with the model that made the index."
+            )
+    tables = [latent for latent in columns.latent if latent is not None]
+    gate_fits = columns.gate is None or columns.gate.shape == columns.dense.shape
+    if (
+        not gate_fits
+        or columns.combine.shape != (n_columns, n_queries)
+        or any(each.shape[1] != n_columns for each in tables)
+    ):
+        raise InputError(f"The parts of {n_columns} columns and {n_queries} queries do not fit each other.")
 
 
-def _slots(rows: Rows, n_latents: int, ids: np.ndarray) -> Tensor:
-    """(B, K) int32 latents of a block, each one that there is."""
+def _checked(rows: Rows, n_latents: int, ids: np.ndarray) -> np.ndarray:
+    """The (B, K) latents of a block, each one that there is: the loops read whatever they are told to."""
     if rows.indices is None:
         raise InputError("The query has latent parts, and the index holds no latents.")
-    indices = rows.indices.astype(np.int32)
-    outside = (indices < 0) | (indices >= n_latents)
-    if outside.any():
-        bad = ids[outside.any(axis=1)][0]
-        raise InputError(f"Row {bad} has a latent outside the {n_latents:,} of the query's model.")
-    return torch.from_numpy(indices)
+    indices = rows.indices
+    if indices.size and not 0 <= indices.min() <= indices.max() < n_latents:
+        bad = ids[((indices < 0) | (indices >= n_latents)).any(axis=1)]
+        raise InputError(f"Row {bad[0]} has a latent outside the {n_latents:,} of the query's model.")
+    return indices
+
+
+def _floats(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def _tensor(array: np.ndarray) -> Tensor:
