@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin, TiffTags
 
-from boresight.data.images import decode, is_picture, open_picture
+from boresight.data.images import check_header, decode, is_picture, open_picture
 from boresight.encoders.protocol import check_image
 from boresight.errors import ArtefactError, InputError
 
@@ -277,12 +279,126 @@ def test_the_file_system_failing_is_no_fault_of_a_picture(tmp_path: Path, monkey
         decode(cell, "image 'x'")
 
 
+def _tiff(values: np.ndarray, bits: int, kind: int, tags: dict[int, int] | None = None) -> dict[str, object]:
+    """A TIFF of one row, written by hand: (W,) or (W, samples), of any `kind` of values; Pillow writes few of them."""
+    samples = 1 if values.ndim == 1 else values.shape[1]
+    plain = {256: len(values), 257: 1, 259: 1, 262: 1 if samples == 1 else 2, 277: samples, 278: 1, **(tags or {})}
+    place = 8 + 2 + 12 * (len(plain) + 4) + 4  # of what is behind the directory
+    many = b"".join(struct.pack(f"<{samples}H", *[one] * samples) for one in (bits, kind)) if samples > 1 else b""
+    first = [(258, 3, samples, bits if samples == 1 else place), (339, 3, samples, kind if samples == 1 else 0)]
+    if samples > 1:
+        first[1] = (339, 3, samples, place + 2 * samples)
+    data = values.tobytes()
+    entries = [(tag, 8 if value < 0 else 4, 1, value & 0xFFFFFFFF) for tag, value in plain.items()]
+    entries += [*first, (273, 4, 1, place + len(many)), (279, 4, 1, len(data))]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *one) for one in sorted(entries))
+    return {"bytes": struct.pack("<2sHI", b"II", 42, 8) + directory + bytes(4) + many + data, "path": None}
+
+
 def test_integers_without_a_sign_reach_beyond_two_thousand_million() -> None:
-    """32 bits without a sign, written by hand: Pillow writes none."""
-    values = np.array([[0, 2**31, 2**32 - 1]], "<u4")
-    entries = [(256, 4, 1, 3), (257, 4, 1, 1), (258, 3, 1, 32), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 146)]
-    entries += [(277, 3, 1, 1), (278, 4, 1, 1), (279, 4, 1, 12), (340, 4, 1, 0), (341, 4, 1, 2**32 - 1)]
-    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
-    head = struct.pack("<2sHI", b"II", 42, 8) + directory + bytes(4)
-    assert len(head) == 146
-    assert pixels({"bytes": head + values.tobytes(), "path": None})[0, :, 0].tolist() == [0, 128, 255]
+    values = np.array([0, 2**31, 2**32 - 1], "<u4")
+    cell = _tiff(values, 32, 1, {340: 0, 341: 2**32 - 1})
+    assert pixels(cell)[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_eight_bits_with_a_sign_are_scaled_by_what_the_file_says_or_refused() -> None:
+    values = np.array([-128, 0, 127], np.int8)
+    assert pixels(_tiff(values, 8, 2, {340: -128, 341: 127}))[0, :, 0].tolist() == [0, 128, 255]
+    assert pixels(_tiff(np.array([0, 7, 127], np.int8), 8, 2))[0, :, 0].tolist() == [0, 7, 127]
+    with pytest.raises(InputError, match=r"cannot be used, .*integers from -128 to 127"):
+        decode(_tiff(values, 8, 2), "it")
+
+
+def test_twelve_bits_are_scaled_whole() -> None:
+    assert pixels(_tiff(np.array([0x80, 0x00], np.uint8), 12, 1, {256: 1}))[0, 0].tolist() == [128] * 3
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("values", "bits", "kind", "said"),
+    [
+        (np.zeros((2, 3), "<f4"), 32, 3, "floats of 32 bits, 3 a pixel"),
+        (np.zeros((2, 3), np.int8), 8, 2, "integers with a sign of 8 bits, 3 a pixel"),
+        (np.zeros(2, "<f8"), 64, 3, "floats of 64 bits, 1 a pixel"),
+    ],
+)
+def test_a_tiff_that_pillow_does_not_read_is_refused_by_what_it_holds(
+    values: np.ndarray, bits: int, kind: int, said: str
+) -> None:
+    cell = _tiff(values, bits, kind)
+    for look in (decode, check_header):
+        with pytest.raises(InputError, match=f"picture of it cannot be used, .*a TIFF of {said}, which Pillow"):
+            look(cell, "it")
+    with pytest.raises(InputError, match="is corrupt"):  # of a cut one nobody knows
+        decode({**cell, "bytes": cell["bytes"][:40]}, "it")
+
+
+def _png(values: list[int], bits: int, clear: int | None, colour: int = 0) -> bytes:
+    """A PNG of one row, written by hand: Pillow writes no grey of 2 and 4 bits."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    samples = 3 if colour else 1
+    row = "".join(f"{value:0{bits}b}" for value in values)
+    row += "0" * (-len(row) % 8)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", len(values) // samples, 1, bits, colour, 0, 0, 0))]
+    parts += [] if clear is None else [(b"tRNS", struct.pack(">H", clear) * samples)]
+    parts += [(b"IDAT", zlib.compress(b"\0" + int(row, 2).to_bytes(len(row) // 8, "big"))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_clear_value_of_grey_is_clear_at_any_depth(bits: int, tmp_path: Path) -> None:
+    values = list(range(2**bits))
+    for clear in (None, 0, 1, 2**bits - 1):
+        data = _png(values, bits, clear)
+        wanted = [255 if value == clear else value * 255 // (2**bits - 1) for value in values]
+        assert pixels({"bytes": data, "path": None})[0, :, 0].tolist() == wanted
+        opened = Image.open(io.BytesIO(data))
+        for _ in range(2):  # once it is loaded, too
+            assert np.asarray(open_picture(opened))[0, :, 0].tolist() == wanted
+
+
+def test_a_clear_colour_of_sixteen_bits_is_refused() -> None:
+    values = [0, 0, 0, 257, 257, 257]
+    assert pixels({"bytes": _png(values, 16, None, colour=2)})[0, :, 0].tolist() == [0, 1]
+    with pytest.raises(InputError, match=r"cannot be used, .*its clear colour has 16 bits"):
+        decode({"bytes": _png(values, 16, 257, colour=2)}, "it")
+
+
+def _is_none(cell: dict[str, object]) -> str:
+    try:
+        check_header(cell, "it")
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(_SAMPLES), st.data())
+def test_the_first_bytes_of_a_picture_say_what_pillow_says_of_the_whole(sample: bytes, data: st.DataObject) -> None:
+    """In memory, in a file of its own and within another, damaged or behind a long header."""
+    damaged = bytearray(sample)
+    for place, value in data.draw(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=3)):
+        damaged[place] = value
+    whole = bytes(damaged[: data.draw(st.integers(0, len(sample)))])
+    if data.draw(st.booleans()) and whole.startswith(b"\xff\xd8"):
+        comment = b"\xff\xfe\xea\x60" + bytes(0xEA5E)
+        whole = whole[:2] + comment + whole[2:]
+    try:
+        Image.open(io.BytesIO(whole))
+        wanted = True
+    except Exception:
+        wanted = False
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"before" + whole + b"after")
+        file.flush()
+        cells = [{"bytes": whole}, {"path": file.name, "offset": 6, "size": len(whole)}]
+        assert [not _is_none(cell) for cell in cells] == [wanted, wanted]
+        file.seek(0)
+        file.truncate()
+        file.write(whole)
+        file.flush()
+        assert (not _is_none({"path": file.name})) == wanted

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from boresight.data.tiff import BITS
 from boresight.errors import InputError
 
 Range = tuple[float, float]
@@ -16,9 +17,10 @@ _MEANING, _LEAST, _MOST = 262, 340, 341  # tags of TIFF: PhotometricInterpretati
 def range_of(values: np.ndarray, tags: Mapping[int, Any], *, sixteen: bool) -> Range:
     """The values that are black and white, in this order.
 
-    values: (H, W) of 16 bits without a sign where `sixteen`, else floats or 32-bit integers.
-    tags: of the TIFF it comes from. SMinSampleValue and SMaxSampleValue give the range of floats and 32-bit integers;
-        without them floats must lie in 0..1, and either in 0..255 where all are whole: 8-bit values in a wider type.
+    values: (H, W) of 16 bits without a sign where `sixteen`, else floats, 32-bit integers or any with a sign.
+    tags: of the TIFF it comes from. BitsPerSample says how many of 16 bits are used. SMinSampleValue and
+        SMaxSampleValue give the range of all others; without them floats must lie in 0..1, and either in 0..255
+        where all are whole: 8-bit values in a wider type.
         PhotometricInterpretation 0 makes the least value white, which Pillow itself sees to in 8 bits only.
 
     Raises InputError for values that are not finite, and for those of which none of this tells the range.
@@ -28,7 +30,7 @@ def range_of(values: np.ndarray, tags: Mapping[int, Any], *, sixteen: bool) -> R
     least, most = float(values.min()), float(values.max())
     floats = values.dtype.kind == "f"
     if sixteen:
-        low, high = 0.0, 65535.0
+        low, high = 0.0, 2.0 ** min(tags.get(BITS, (16,))) - 1
     elif _LEAST in tags and _MOST in tags:
         low, high = (float(np.ravel(tags[tag])[0]) for tag in (_LEAST, _MOST))
     elif floats and least >= 0 and most <= 1:

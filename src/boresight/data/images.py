@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from boresight.data import dicom
 from boresight.data.grey import eight_bits, range_of
+from boresight.data.tiff import BITS, SAMPLES, unread_tiff
 from boresight.errors import ArtefactError, InputError
 
 _NOT_PICTURES = {
@@ -30,7 +31,10 @@ _NOT_PICTURES = {
 }  # named by Pillow, not drawn by it
 _UNREAD = {".heic", ".heif", ".jxl", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2"}
 _ORIENTATION = 0x0112  # of EXIF
-_BITS, _SAMPLES = 258, 339  # tags of TIFF: BitsPerSample, and SampleFormat, 1 for integers without a sign
+# Most pictures begin so. Pillow reads their headers from the front and nothing behind them.
+_MAGIC = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
+_SCALED = {"L;2": 85, "L;4": 17}  # of PNG: grey of 2 and 4 bits, and what makes 8 of them
+_HEAD = 1 << 14  # bytes that most headers are within, profile of colours and all
 _IN_WORDS = {
     "Mirrored horizontal": 2,
     "Rotated 180": 3,
@@ -81,6 +85,12 @@ def decode(source: Mapping[str, Any], label: str) -> Image.Image:
 
 def check_header(source: Mapping[str, Any], label: str) -> None:
     """Raises as `decode` does for what the header of a picture shows: that it is missing, or is none."""
+    with contextlib.suppress(Exception):  # nearly anything, as in `_explained`; the whole file shows what is wrong
+        head = _head(source)
+        kind = next((name for name, magic in _MAGIC.items() if head.startswith(magic)), None)
+        if kind is not None:
+            Image.open(io.BytesIO(head), formats=[kind])
+            return
     path = source.get("path")
     if not path or source.get("bytes") is not None or source.get("offset") is not None:
         file: IO[bytes] = io.BytesIO(_read(source, label))
@@ -92,7 +102,31 @@ def check_header(source: Mapping[str, Any], label: str) -> None:
     with file, _explained(label, path or "memory"):
         if not dicom.is_dicom(file.read(132)):
             file.seek(0)
-            Image.open(file)
+            _opened(file)
+
+
+def _head(source: Mapping[str, Any]) -> bytes:
+    """The first bytes of a picture, of one in memory all; in one read, since each waits for the other threads."""
+    if (data := source.get("bytes")) is not None:
+        return data
+    most = _HEAD if source.get("offset") is None else min(_HEAD, source["size"])
+    handle = os.open(source["path"], os.O_RDONLY)
+    try:
+        return os.pread(handle, most, source.get("offset") or 0)
+    finally:
+        os.close(handle)
+
+
+def _opened(file: IO[bytes]) -> Image.Image:
+    """What Pillow opens. Raises InputError for a whole TIFF of values that it does not read, naming them."""
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError:
+        file.seek(0)
+        what = unread_tiff(file)
+        if what is None:
+            raise
+    raise InputError(f"it is a TIFF of {what}, which Pillow does not read; save it with 8 bits without a sign.")
 
 
 def decode_bytes(data: bytes, orientation: int | None = None) -> Image.Image:
@@ -100,7 +134,7 @@ def decode_bytes(data: bytes, orientation: int | None = None) -> Image.Image:
 
     `orientation` is EXIF's number, for a file that lost its own.
     """
-    picture = dicom.draw_dicom(data) if dicom.is_dicom(data) else Image.open(io.BytesIO(data))
+    picture = dicom.draw_dicom(data) if dicom.is_dicom(data) else _opened(io.BytesIO(data))
     if orientation is not None:
         with contextlib.suppress(Exception):  # broken EXIF, see `_upright`
             picture.getexif().setdefault(_ORIENTATION, orientation)
@@ -175,19 +209,29 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     """An RGB picture: the one treatment that every picture gets, from a file or in hand, before a model sees it.
 
     It is turned upright as its EXIF says and transparency is laid over white. Grey values of more than 8 bits are
-    scaled: 16 bits whole, floats and 32-bit integers by the range that a TIFF gives (`boresight.data.grey.range_of`).
-    Raises InputError for values whose range is not known, and whatever Pillow raises on damaged pictures.
+    scaled: 16 bits whole, floats, 32-bit integers and those with a sign by the range that a TIFF gives
+    (`boresight.data.grey.range_of`). Raises InputError for values whose range is not known, for a clear colour that
+    Pillow loses, and whatever Pillow raises on damaged pictures.
     """
     tags = getattr(picture, "tag_v2", {})  # of a TIFF; like the format, they do not outlast being turned
     sixteen = picture.mode.startswith("I;16") or picture.format in ("PNG", "PPM")  # these in mode 'I' too
+    tiles = getattr(picture, "tile", ())  # empty once it is loaded
+    stored = tiles[0].args if picture.format == "PNG" and tiles else ""
     picture = _upright(picture)
-    if picture.mode[0] in "IF":
+    clear = picture.info.get("transparency")
+    if clear is not None and stored in _SCALED:  # Pillow scales the values and not the one that is clear
+        clear = picture.info["transparency"] = clear * _SCALED[stored]
+    elif clear is not None and stored == "RGB;16B":
+        raise InputError("its clear colour has 16 bits, of which Pillow reads 8; save it with 8 bits or with alpha.")
+    signed = picture.mode == "L" and tags.get(SAMPLES) == (2,)
+    if picture.mode[0] in "IF" or signed:
         # Pillow itself would clip at 255, which makes nearly every 16-bit picture white and those of 0 to 1 black.
         values = np.asarray(picture)
-        if tags.get(_BITS) == (32,) and tags.get(_SAMPLES, (1,)) == (1,):  # without a sign, which Pillow gives them
+        if signed:  # which Pillow takes away
+            values = values.view(np.int8)
+        elif tags.get(BITS) == (32,) and tags.get(SAMPLES, (1,)) == (1,):  # without a sign, which Pillow gives them
             values = values.view(np.uint32)
         grey = eight_bits(values, range_of(values, tags, sixteen=sixteen and picture.mode != "F"))
-        clear = picture.info.get("transparency")  # of a 16-bit PNG, the value that is none
         return Image.fromarray(grey if clear is None else np.where(values == clear, np.uint8(255), grey)).convert("RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")

@@ -29,7 +29,7 @@ from boresight.progress import progress, say
 
 OnError = Literal["skip", "refuse"]
 CheckImages = bool | Literal["open"]
-_TOGETHER = 32  # pictures that a thread checks at a time
+_TOGETHER = 128  # pictures that a thread checks at a time
 Draft = tuple[Dataset, list[Problem]]
 
 
