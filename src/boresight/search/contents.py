@@ -63,7 +63,14 @@ def read_metadata(metadata: Metadata) -> pa.Table:
         raise InputError(f"The metadata has no column 'id'; it has {', '.join(table.column_names)}. Name one 'id'.")
     if taken := [name for name in table.column_names if name in OWN[1:]]:
         raise InputError(f"The metadata has a column '{taken[0]}', which every index has of its own; rename it.")
-    return table.set_column(table.column_names.index("id"), "id", table["id"].cast(pa.string()))
+    table = table.set_column(table.column_names.index("id"), "id", table["id"].cast(pa.string()))
+    usable = _usable(table)
+    if lost := [name for name in table.column_names if name not in usable.column_names]:
+        kind = table.schema.field(lost[0]).type
+        raise InputError(
+            f"The column '{lost[0]}' of the metadata is of type {kind}, which no filter compares; drop it."
+        )
+    return usable
 
 
 def thumbnails(embeddings: Embeddings, collection: Collection, size: int) -> Iterator[bytes | None]:
@@ -133,11 +140,32 @@ def _sources(images: pa.Array, found: pa.Array) -> pa.Array:
 
 def _usable(table: pa.Table) -> pa.Table:
     """Without columns that no filter compares: structs, lists, bytes."""
+    import pyarrow as pa
     import pyarrow.types as types
 
-    simple = (types.is_string, types.is_large_string, types.is_boolean, types.is_integer, types.is_floating)
-    simple += (types.is_temporal, types.is_dictionary)  # type: ignore[assignment]
-    return table.select([field.name for field in table.schema if any(test(field.type) for test in simple)])
+    for number, field in enumerate(table.schema):
+        coded = types.is_dictionary(field.type) and types.is_string(field.type.value_type)
+        if coded or types.is_large_string(field.type):
+            table = table.set_column(number, field.name, table[field.name].cast(pa.string()))
+    simple = (types.is_string, types.is_boolean, types.is_integer, types.is_floating, types.is_temporal)
+    table = table.select([field.name for field in table.schema if any(test(field.type) for test in simple)])
+    for number, name in enumerate(table.column_names):
+        if name != "id":
+            table = table.set_column(number, name, _numbers(table[name]))
+    return table
+
+
+def _numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of text that holds whole numbers alone, as a csv has them, as numbers; '007' stays text."""
+    import pyarrow as pa
+
+    if not pa.types.is_string(column.type) or column.null_count == len(column):
+        return column
+    try:
+        numbers = column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return column
+    return numbers if numbers.cast(pa.string()).equals(column) else column
 
 
 def _joined(table: pa.Table, further: pa.Table, what: str) -> tuple[pa.Table, pa.Array]:

@@ -131,6 +131,9 @@ class _Reader:
         import pyarrow as pa
 
         kind = self.schema.field(column).type
+        if pa.types.is_string(kind) != isinstance(value, str) and not (pa.types.is_temporal(kind) or value is None):
+            wanted = f"text, such as {column} == '{value}'" if pa.types.is_string(kind) else f"{kind}, not text"
+            raise InputError(f"The column '{column}' holds {wanted}; change the filter '{self.where}'.")
         if pa.types.is_temporal(kind) and isinstance(value, str):
             try:
                 return pa.scalar(value).cast(kind)

@@ -125,9 +125,9 @@ def prepare(
     parts = _parts(queries, layout.width, embed_texts, embed_images, vectors)
     prepared = []
     for query, own in zip(queries, parts, strict=True):
-        switched = {latent(name): float(weight) for name, weight in query.latents.items()}
-        if switched and (editor is None or not layout.n_latents or query.plain):
+        if query.latents and (editor is None or not layout.n_latents or query.plain):
             raise InputError("Latents are switched in an edited search; this one is without an edit that has latents.")
+        switched = {latent(name): float(weight) for name, weight in query.latents.items()}
         plain = _merged([plain_column(part.vector, layout) * part.weight for part in own])
         columns = plain if editor is None or query.plain else _merged(_edited(own, layout, editor, switched))
         prepared.append(PreparedQuery(query, tuple(own), columns, plain, switched))

@@ -1,0 +1,102 @@
+"""boresight index and search, as they are typed, with the model and an editor of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import boresight as bs
+from boresight.models import default_model_path
+from boresight.sae import name_latents
+from command_line import boresight
+from tiny_editor import TINY_EDITOR
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection of pictures with captions and years, embedded, with names of the editor's latents."""
+    folder = tmp_path_factory.mktemp("search")
+    scenes = bs.data.make_scenes(24, size=64, split="test")
+    (folder / "pictures").mkdir()
+    rows = ["file_name,caption,year"]
+    for row in range(24):
+        scenes.image(row).save(folder / "pictures" / f"{row:02}.png")
+        rows.append(f'{row:02}.png,"{scenes.captions[row][0]}",{2000 + row}')
+    (folder / "pictures" / "captions.csv").write_text("\n".join(rows) + "\n")
+    encoder = bs.load_encoder(str(default_model_path()))
+    embeddings = bs.embed(encoder, bs.load_collection(folder / "pictures"), folder / "embeddings")
+    name_latents(bs.CaptionEditor.load(TINY_EDITOR).sae, embeddings=embeddings).save(folder / "names")
+    return folder
+
+
+def answers(out: str) -> list[str]:
+    return [line.split()[1] for line in out.splitlines()[1:] if line[:1].isdigit()]
+
+
+def test_from_embeddings_to_answers(folder: Path) -> None:
+    made = ["index", "embeddings", "--out", "index", "--editor", TINY_EDITOR, "--names", "names"]
+    code, out, err = boresight(*made, "--collection", "pictures", cwd=folder)
+    assert (code, err) == (0, "")
+    assert "24 images, searched by the editor's score" in out
+    assert "year" in out
+
+    index = bs.SearchIndex.open(folder / "index", encoder=bs.load_encoder(str(default_model_path())))
+    code, out, err = boresight("search", "index", "a red square", "--k", 5, cwd=folder)
+    assert (code, err) == (0, "")
+    assert answers(out) == [one.id for one in index.search("a red square", k=5)]
+    assert out.splitlines()[0].split()[:5] == ["rank", "image", "score", "plain", "plain"]
+
+    asked = ["a red square", "--without", "a circle", "--where", "year >= 2012", "--like", "13.png", "--reasons", 1]
+    code, out, _ = boresight("search", "index", *asked, cwd=folder)
+    found = index.search("a red square", without="a circle", where="year >= 2012", like="13.png")
+    assert code == 0
+    assert answers(out)[:10] == [one.id for one in found]
+    assert "part of the score" in out
+    code, out, _ = boresight("search", "index", "--image", "pictures/07.png", "--k", 1, "--plain", cwd=folder)
+    assert answers(out) == ["07.png"]
+    latent = found.reasons(0).terms[0].explanation.latents[0].index
+    code, out, _ = boresight("search", "index", "a red square", "--off", latent, cwd=folder)
+    assert answers(out) == [one.id for one in index.search("a red square", latents={latent: 0.0})]
+    assert index.image("03.png").size == (64, 64)
+    assert index.thumbnail("03.png")[:4] == b"RIFF"
+
+
+def test_an_index_is_changed(folder: Path) -> None:
+    boresight("index", "embeddings", "--out", "changed", cwd=folder)
+    code, out, _ = boresight("index", "--out", "changed", "--remove", "03.png", "04.png", "--compact", cwd=folder)
+    assert code == 0
+    assert "22 images, searched by the plain cosine" in out
+    code, _, err = boresight("index", "embeddings", "--out", "changed", "--add", cwd=folder)
+    assert code == 2
+    assert "already (22 of 24 are there)" in err
+    code, out, _ = boresight("index", "embeddings", "--out", "changed", "--update", cwd=folder)
+    assert code == 0
+    assert "24 images" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["index", "--out", "x"], "Name a folder of embeddings"),
+        (["index", "embeddings", "--out", "pictures"], "holds files that boresight did not write"),
+        (["index", "embeddings", "--out", "x", "--compact"], "pass --add or --update"),
+        (["index", "embeddings", "--out", "embeddings", "--add"], "kind 'embeddings', not 'index'"),
+        (["index", "embeddings", "--out", "x", "--add", "--editor", "names"], "stay as it was made"),
+        (["search", "nothing", "a dog"], "no boresight index"),
+        (["search", "embeddings", "a dog"], "kind 'embeddings', not 'index'"),
+        (["search", "small"], "nothing to search for"),
+        (["search", "small", "a dog", "--where", "yaer > 3"], "no column 'yaer'"),
+        (["search", "small", "a dog", "--off", "red"], "no edit|without an edit"),
+        (["search", "small", "--like", "nobody"], "no image 'nobody'"),
+        (["search", "small", "--image", "nothing.png"], "nothing.png"),
+    ],
+)
+def test_bad_words_get_one_sentence(words: list, sentence: str, folder: Path) -> None:
+    if not (folder / "small").exists():
+        boresight("index", "embeddings", "--out", "small", cwd=folder)
+    words = [TINY_EDITOR if word == "names" and "--editor" in words else word for word in words]
+    code, _, err = boresight(*words, cwd=folder)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert any(part in err for part in sentence.split("|")), err
