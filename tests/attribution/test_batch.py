@@ -87,3 +87,30 @@ def test_csv_bad_input(encoder, tmp_path: Path) -> None:
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(ArtefactError, match="did not write"):
         explain_csv(encoder, table(tmp_path, [("no.png", "a")]), tmp_path / "full")
+
+
+def test_the_folder_of_pictures_going_away_stops_the_run_and_it_goes_on(
+    encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for place, picture in enumerate(pictures(4)):
+        picture.save(photos / f"{place}.png")
+    file = table(tmp_path, [(f"photos/{place}.png", f"star number {place}") for place in range(4)])
+    calls: list[int] = []
+
+    def unmounted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            photos.rename(tmp_path / "elsewhere")
+        return explain(*arguments, **options)
+
+    monkeypatch.setattr("boresight.attribution.batch.explain", unmounted)
+    with pytest.raises(ArtefactError, match=r"2\.png.* cannot be read now: .*photos is gone or empty"):
+        explain_csv(encoder, file, out, batch_size=2, figures=False)
+    assert f"Stopped: 2 of 4 rows are safe in {out}; run the same to go on." in capsys.readouterr().err
+    assert not (out / "explanations.csv").exists()
+    (tmp_path / "elsewhere").rename(photos)
+    assert explain_csv(encoder, file, out, batch_size=2, figures=False) == 4
+    (photos / "3.png").unlink()  # a file that went alone is its row's fault
+    assert explain_csv(encoder, file, tmp_path / "again", batch_size=2, figures=False) == 3

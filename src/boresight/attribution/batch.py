@@ -15,7 +15,7 @@ import numpy as np
 from boresight.attribution.explain import explain
 from boresight.attribution.maps import Attribution
 from boresight.encoders import Encoder
-from boresight.errors import InputError
+from boresight.errors import ArtefactError, InputError
 from boresight.progress import progress, say
 from boresight.runs import open_run
 from boresight.storage import replace_file
@@ -51,7 +51,8 @@ def explain_csv(
     Raises:
         InputError: no such table, a column is missing, no rows, or an option that `explain` refuses.
         ArtefactError: the folder holds explanations of another table, model or of other options, is being written by
-            another run, or is not writable.
+            another run, or is not writable; or the place of the pictures went away, which is no fault of any row: bring
+            it back, and the same call goes on.
 
     Relations:
         For pictures and captions at hand, and maps in memory, use `explain`.
@@ -87,6 +88,9 @@ def explain_csv(
                     for row, answer, index in explained(chosen):
                         run.add(_save(answer, index, row, folder, figures))
                     bar.update(len(chosen))
+        except (KeyboardInterrupt, ArtefactError):
+            say(f"Stopped: {len(run.parts)} of {len(rows)} rows are safe in {folder}; run the same to go on.")
+            raise
         finally:
             if not run.parts:  # a mistyped option must not claim the folder
                 run.finish()

@@ -159,9 +159,10 @@ def open_picture(source: Image.Image | str | os.PathLike[str]) -> Image.Image:
     if isinstance(source, Image.Image):
         with _explained("an opened image", getattr(source, "filename", "") or "memory"):
             return to_rgb(source)
-    if not os.path.exists(source):
-        raise InputError(f"The file '{source}' is missing; check the path.")
-    return decode({"path": os.fspath(source)}, f"'{source}'")
+    path = os.fspath(source)
+    if not os.path.exists(path) and _is_filled(os.path.dirname(os.path.abspath(path))):
+        raise InputError(f"The file '{path}' is missing; check the path.")
+    return decode({"path": path}, f"'{path}'")
 
 
 def _read(source: Mapping[str, Any], label: str) -> bytes:
@@ -182,13 +183,21 @@ def _unread(error: OSError, path: str, label: str, *, alone: bool) -> InputError
     """What to raise where a file cannot be read; `alone` where it holds one picture."""
     folder = os.path.dirname(os.path.abspath(path))
     alone = alone and isinstance(error, FileNotFoundError)
-    if alone and os.path.isdir(folder) and os.listdir(folder):
+    if alone and _is_filled(folder):
         return InputError(f"The file of {label} is missing: {path}; restore it or drop the row.")
     # A mount that dropped, a disk that fails, a right that was lost: the next picture fares no better.
     gone = f"its folder {folder} is gone or empty" if alone else error.strerror
     return ArtefactError(
         f"The file of {label} cannot be read now: {path} ({gone}); bring it back, then run the same again."
     )
+
+
+def _is_filled(folder: str) -> bool:
+    """False for a folder that is gone or empty, as the place of a mount is once it drops."""
+    try:
+        return bool(os.listdir(folder))
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
