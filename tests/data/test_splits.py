@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
-from boresight.data import Collection, train_validation_test
+from boresight.data import Collection, load_collection, train_validation_test
 from boresight.data.splits import hashed, normal_split, split_of_file, split_of_name, split_of_path
 from boresight.errors import InputError
+from collection_files import picture, put_pictures
 
 
 def collection_of(ids: list[str], split: str = "all") -> Collection:
@@ -42,6 +46,48 @@ def test_splits_by_hash_refuse_what_they_cannot_do() -> None:
     split = train_validation_test(collection_of([str(number) for number in range(100)]))
     with pytest.raises(InputError, match="mine already has the splits test, train, validation"):
         train_validation_test(split)
+
+
+def in_two_splits(where: str, folder: Path) -> Collection:
+    """Pictures 0 and 1 in train and test, 2 in train alone, as files or as bytes in rows."""
+    rows = [("train", 0, "a"), ("train", 1, "b"), ("train", 2, "c"), ("test", 1, "b"), ("test", 0, "d")]
+    if where == "files":
+        put_pictures(folder, ["0.png", "1.png", "2.png"])
+        with open(folder / "captions.csv", "w", newline="") as handle:
+            csv.writer(handle).writerows(
+                [("file_name", "caption", "split"), *((f"{n}.png", said, split) for split, n, said in rows)]
+            )
+        return load_collection(folder)
+    parts = {}
+    for name in ("train", "test"):
+        some = [(number, said) for split, number, said in rows if split == name]
+        cells = [{"bytes": picture((number, 0, 0)), "path": None} for number, _ in some]
+        parts[name] = Dataset.from_dict({"image": cells, "caption": [[said] for _, said in some]})
+    return load_collection(DatasetDict(parts))
+
+
+@pytest.mark.parametrize("where", ["files", "bytes"])
+def test_a_picture_of_two_splits_is_one_image_where_they_are_drawn_anew(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collection = in_two_splits(where, tmp_path)
+    assert len(collection) == 5
+    anew = train_validation_test(collection, anew=True)
+    assert anew.captions == [["a", "d"], ["b"], ["c"]]  # the same list of captions in both counts once
+    assert anew.ids == collection.ids[:3]
+    assert [anew.image(row).getpixel((0, 0)) for row in range(3)] == [(0, 0, 0), (1, 0, 0), (2, 0, 0)]
+    assert "2 pictures of several splits: one image each" in capsys.readouterr().err
+    assert collection.captions[0] == ["a"]
+    few = train_validation_test(collection.select([4, 2, 0]), anew=True)
+    assert few.captions == [["d", "a"], ["c"]]
+    assert few.ids == [collection.ids[4], collection.ids[2]]
+
+
+def test_pictures_that_stand_twice_in_a_split_stay_apart() -> None:
+    same = [{"bytes": picture(), "path": None}] * 3
+    columns = {"id": ["x", "y", "z"], "image": same, "captions": [["a"], ["b"], ["c"]]}
+    collection = Collection(Dataset.from_dict({**columns, "split": ["train", "train", "test"]}))
+    assert train_validation_test(collection, anew=True).ids == ["x", "y", "z"]
 
 
 def test_names_of_splits() -> None:

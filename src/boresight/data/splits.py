@@ -9,11 +9,18 @@ import re
 import uuid
 from collections.abc import Sequence
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from boresight.data.collection import Collection
+from boresight.data.picture_keys import picture_keys
+from boresight.data.problems import counted
 from boresight.errors import InputError
+from boresight.progress import say
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 NO_SPLIT = "all"
 _VALIDATION = frozenset({"val", "valid", "dev", "validation"})
@@ -69,7 +76,8 @@ def train_validation_test(
     Args:
         fractions: three shares that sum to 1.
         seed: another seed, another split.
-        anew: forget the splits that the collection has.
+        anew: forget the splits that the collection has. A picture that stands in several of them, an image in each,
+            is one image then, at the place and under the id of its first, with the captions of all.
 
     Raises:
         InputError: fractions that are no shares, or a collection that already has more than one split, unless `anew`.
@@ -90,13 +98,44 @@ def train_validation_test(
         )
     from datasets import Dataset
 
-    dataset = collection.dataset
+    dataset = _joined(collection) if len(present) > 1 else collection.dataset
     table = dataset.data.table
     splits = pa.array([_drawn(identity, fractions, seed) for identity in table.column("id").to_pylist()], pa.string())
     table = table.set_column(table.column_names.index("split"), pa.field("split", pa.string()), splits)
     # The whole table below a selection is relabelled, so that no picture has to be copied.
     relabelled = Dataset(table, info=dataset.info, indices_table=dataset._indices, fingerprint=uuid.uuid4().hex)
     return Collection(relabelled, collection.name, collection.problems)
+
+
+def _joined(collection: Collection) -> Dataset:
+    """The dataset with one image for each picture that stands in several splits, once in each.
+
+    One that stands twice in a split is left as it is: there its ids tell images apart on purpose.
+    """
+    from datasets import Dataset
+
+    dataset = collection.dataset
+    table, indices, splits = dataset.data.table, dataset._indices, collection.splits
+    rows = list(range(len(dataset))) if indices is None else indices.column(0).to_pylist()
+    keys = picture_keys([table.column("image")])[0]
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        if (key := keys[row]) is not None:
+            places.setdefault(key, []).append(place)
+    several = [some for some in places.values() if 1 < len(some) == len({splits[place] for place in some})]
+    if not several:
+        return dataset
+    captions = table.column("captions").to_pylist()
+    for first, *others in several:
+        lists = dict.fromkeys(tuple(captions[rows[place]]) for place in (first, *others))  # the same list counts once
+        captions[rows[first]] = [caption for texts in lists for caption in texts]
+    column = table.column_names.index("captions")
+    table = table.set_column(column, table.field(column), pa.chunked_array([captions], table.field(column).type))
+    name = collection.name or "the collection"
+    say(f"{name}: {counted(len(several), 'picture')} of several splits: one image each, with all captions.")
+    left_out = {place for _, *others in several for place in others}
+    joined = Dataset(table, info=dataset.info, indices_table=indices, fingerprint=uuid.uuid4().hex)
+    return joined.select([place for place in range(len(rows)) if place not in left_out])
 
 
 def _drawn(identity: str, fractions: Sequence[float], seed: int) -> str:

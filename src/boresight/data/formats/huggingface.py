@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +20,7 @@ from boresight.data.columns import Columns, captions_of
 from boresight.data.files import finder, folder_of_images
 from boresight.data.formats.tables import row_of
 from boresight.data.images import orientation_in
+from boresight.data.picture_keys import picture_keys
 from boresight.data.problems import Problem, counted
 from boresight.data.rows import Join, SourceRow
 from boresight.data.splits import normal_split, split_of_file
@@ -166,7 +166,9 @@ def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tupl
     flat = {split: part.flatten_indices() if part._indices is not None else part for split, part in parts.items()}
     first, *others = (part.features for part in flat.values())
     common = [column for column, feature in first.items() if all(other.get(column) == feature for other in others)]
-    join, captions, keys = Join(lambda path: path), CaptionLists(), _keys(flat, columns)
+    join, captions = Join(lambda path: path), CaptionLists()
+    images = [part.data.column(_image(part, columns)) for part in flat.values()]
+    keys = dict(zip(flat, picture_keys(images), strict=True))
     ids = _ids(flat, columns, keys)
     splits: list[str] = []  # of every row
     firsts: list[int] = []  # the first row of each image
@@ -233,29 +235,6 @@ def _turned(dataset: Dataset) -> Dataset:
 
 def _paths(part: Dataset, columns: Columns) -> list[str | None]:
     return _cells(part, columns, "path").to_pylist()
-
-
-def _keys(parts: Mapping[str, Dataset], columns: Columns) -> dict[str, list[str | None]]:
-    """For each row what tells its picture from others, the same for equal bytes; None for one that is not there.
-
-    Length and end tell most pictures apart, so that only those which agree in both have to be read whole.
-    """
-    keys: dict[str, list[str | None]] = {}
-    for split, part in parts.items():
-        data = _cells(part, columns, "bytes")
-        ends = pc.binary_slice(data, -32, None).to_pylist()
-        lengths = pc.fill_null(pc.binary_length(data), 0).to_pylist()
-        keys[split] = [
-            f"{length} {end.hex()}" if length else path if path and os.path.isfile(path) else None
-            for length, end, path in zip(lengths, ends, _paths(part, columns), strict=True)
-        ]
-    counts = Counter(key for values in keys.values() for key in values)
-    for split, part in parts.items():
-        for row, cell in enumerate(_cells(part, columns, "bytes")):
-            key = keys[split][row]
-            if key is not None and counts[key] > 1 and cell.is_valid:
-                keys[split][row] = f"{key} {hashlib.sha256(cell.as_buffer()).hexdigest()}"
-    return keys
 
 
 def _ids(
