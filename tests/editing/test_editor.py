@@ -156,6 +156,7 @@ def test_controls():
     head = editor.text(texts)
     expected = torch.nn.functional.cosine_similarity(images.unsqueeze(1), head.unsqueeze(0), dim=2)
     torch.testing.assert_close(editor.control("ones").score(images, texts), expected, atol=1e-6, rtol=1e-5)
+    assert torch.equal(editor.mask(texts), mask)  # which no control has touched
     with pytest.raises(InputError, match="A control is not saved"):
         random.save("never")
 

@@ -306,11 +306,11 @@ class CaptionEditor(EditModel):
         self.usual = usual
 
     def _twin(self, config: EditorConfig) -> CaptionEditor:
-        twin = CaptionEditor(self.sae, replace(config, mask="ones"), self.manifest)
-        twin.config = config
-        for name in ("head_map", "head_bias", "memory", "mask_network", "taught_network", "gate_network"):
-            setattr(twin, name, getattr(self, name))
-        twin.dials, twin.usual, twin.words = self.dials, self.usual, self.words
+        """Has the weights of this editor, and tables of its own: to set a part of the twin leaves this one as it is."""
+        twin = copy.copy(self)
+        for table in ("_parameters", "_buffers", "_modules"):
+            twin.__dict__[table] = dict(self.__dict__[table])
+        twin.config, twin.manifest, twin._bank = config, dict(self.manifest), None
         return twin
 
     def save(self, folder: str | Path) -> None:
