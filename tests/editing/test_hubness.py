@@ -145,9 +145,10 @@ def test_either_method_is_chosen_where_it_finds_more():
     bank = plain_bank(train.images, train.texts)
     sums = {}
     for methods in (["nnn"], ["sinkhorn"], ["nnn", "sinkhorn"]):
-        rules = choose_corrections(PlainScorer(), bank, validation, methods)
-        scores = evaluate_retrieval(validation, CorrectedScorer(PlainScorer(), bank, *rules))
+        chosen = choose_corrections(PlainScorer(), bank, validation, methods)
+        scores = evaluate_retrieval(validation, CorrectedScorer(PlainScorer(), bank, chosen.images, chosen.texts))
         sums[tuple(methods)] = [sum(scores[f"{side} R@{k}"] for k in (1, 5, 10)) for side in ("T2I", "I2T")]
+        assert chosen.recall_sum == pytest.approx(sum(sums[tuple(methods)]))
     assert sums["nnn", "sinkhorn"] == [max(both) for both in zip(sums["nnn",], sums["sinkhorn",], strict=True)]
 
 
@@ -155,7 +156,8 @@ def test_where_nothing_helps_nothing_is_taken_off():
     exact = Embeddings.from_arrays(torch.eye(8), torch.eye(8), range(8), ids=[f"v{row}" for row in range(8)])
     for method in ("nnn", "sinkhorn"):
         bank = plain_bank(unit(30, 0, 8), unit(30, 1, 8))
-        assert [rule.share for rule in choose_corrections(PlainScorer(), bank, exact, [method])] == [0, 0]
+        chosen = choose_corrections(PlainScorer(), bank, exact, [method])
+        assert (chosen.images.share, chosen.texts.share) == (0, 0)
 
 
 def test_an_editor_corrects_by_its_memory(sae, tmp_path):

@@ -137,10 +137,19 @@ def _means_of_largest(scores: Tensor, counts: Sequence[int]) -> Tensor:
     return out
 
 
+@dataclass(frozen=True)
+class Corrections:
+    """The rules of images and of captions, and the `boresight.editing.choosing.recall_sum` that they reach together."""
+
+    images: Correction
+    texts: Correction
+    recall_sum: float
+
+
 @torch.no_grad()
 def choose_corrections(
     scorer: PairScorer, bank: Bank, validation: Embeddings, methods: Sequence[CorrectionMethod] = METHODS
-) -> tuple[Correction, Correction]:
+) -> Corrections:
     """The rules of images and of captions that find most on validation: sums of R@1, R@5, R@10 of T2I and of I2T.
 
     No correction (share 0) is among what is tried and wins where others are level, so neither is ever below it there;
@@ -159,20 +168,22 @@ def choose_corrections(
     whole = torch.cat(scores, dim=1)
     of_captions = {method: torch.cat([block[method] for block in of_texts]) for method in methods}
 
-    def best(count: Callable[[Tensor], Counts], corrections: dict[CorrectionMethod, Tensor], dim: int) -> Correction:
+    def best(
+        count: Callable[[Tensor], Counts], corrections: dict[CorrectionMethod, Tensor], dim: int
+    ) -> tuple[Correction, list[float]]:
         plain = Correction(method=methods[0], reach=reaches[methods[0]][0], share=0.0)
-        reached = {plain: sum(recalls(count(whole)))}
+        reached = {plain: recalls(count(whole))}
         for method in methods:
             for column, reach in enumerate(reaches[method]):
                 for share in SHARES[method]:
                     counts = count(whole - share * corrections[method][:, column].unsqueeze(dim))
-                    reached[Correction(method=method, reach=reach, share=share)] = sum(recalls(counts))
-        return max(reached, key=lambda rule: reached[rule])
+                    reached[Correction(method=method, reach=reach, share=share)] = recalls(counts)
+        return max(reached.items(), key=lambda found: sum(found[1]))
 
-    return (
-        best(lambda one: count_text_to_image(one, owners), of_images, 1),
-        best(lambda one: count_image_to_text(one, owners), of_captions, 0),
-    )
+    image_rule, text_to_image = best(lambda one: count_text_to_image(one, owners), of_images, 1)
+    text_rule, image_to_text = best(lambda one: count_image_to_text(one, owners), of_captions, 0)
+    # Neither side changes what the other finds, so the recalls of both together are those of each.
+    return Corrections(image_rule, text_rule, sum(100 * recall for recall in (*text_to_image, *image_to_text)))
 
 
 def _reaches(method: CorrectionMethod, size: int) -> list[float]:
@@ -217,7 +228,8 @@ class CorrectedScorer:
                 scorer.prepare_images(pairs.images[rows].float()),
                 scorer.prepare_texts(pairs.texts[rows].float()),
             )
-            return cls(scorer, bank, *choose_corrections(scorer, bank, choosing_sample(validation, seed), [method]))
+            chosen = choose_corrections(scorer, bank, choosing_sample(validation, seed), [method])
+            return cls(scorer, bank, chosen.images, chosen.texts)
 
     @property
     def device(self) -> torch.device:

@@ -100,10 +100,9 @@ def train_editor(
         reached = _choose_dials(editor, chooser)
     if editor.memory is not None and options.correction != "none":
         methods = METHODS if options.correction is None else (options.correction,)
-        images, texts = choose_corrections(editor, editor.bank, chooser.sample, methods)
-        editor.config = replace(editor.config, image_correction=images, text_correction=texts)
-        chooser.images = None  # which were prepared without
-        reached = chooser.recall_sum()
+        chosen = choose_corrections(editor, editor.bank, chooser.sample, methods)
+        editor.config = replace(editor.config, image_correction=chosen.images, text_correction=chosen.texts)
+        reached = chosen.recall_sum
     return history, reached
 
 
