@@ -75,6 +75,15 @@ def test_an_index_is_changed(folder: Path) -> None:
     assert "24 images" in out
 
 
+def test_captions_of_a_picture(folder: Path) -> None:
+    boresight("index", "embeddings", "--out", "captions", "--texts", cwd=folder)
+    for which in (["--like", "07.png"], ["--image", "pictures/07.png"]):
+        code, out, _ = boresight("search", "captions", *which, "--captions", "--k", 3, cwd=folder)
+        assert code == 0
+        assert len(out.splitlines()) == 4
+        assert "of image" in out.splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -88,6 +97,8 @@ def test_an_index_is_changed(folder: Path) -> None:
         (["search", "small"], "nothing to search for"),
         (["search", "small", "a dog", "--where", "yaer > 3"], "no column 'yaer'"),
         (["search", "small", "a dog", "--off", "red"], "no edit|without an edit"),
+        (["search", "small", "--captions"], "for one picture"),
+        (["search", "small", "--captions", "--like", "07.png"], "--texts"),
         (["search", "small", "--like", "nobody"], "no image 'nobody'"),
         (["search", "small", "--image", "nothing.png"], "nothing.png"),
     ],

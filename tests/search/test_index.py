@@ -184,6 +184,36 @@ def test_changes_are_seen_by_open_indexes_and_leave_the_rest_alone(
     assert len(index.search(images.texts[0], k=50)) == 25
 
 
+@pytest.mark.parametrize("name", [None, "gated, both memories", "residual, taught"])
+def test_captions_of_an_image(
+    name: str | None, images: Embeddings, more: Embeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing_module, "SEGMENT", 16)
+    editor = None if name is None else editor_of(name)
+    index = SearchIndex.create(tmp_path / "index", images, editor=editor, texts=True, dtype="float32")
+    index.add(more)
+    index.remove([images.ids[4], more.ids[1]])
+    index.compact()
+    kept = dict.fromkeys([*images.ids, *more.ids], True) | {images.ids[4]: False, more.ids[1]: False}
+    texts, words = torch.cat([images.texts, more.texts]), [*images.captions, *more.captions]
+    owners = [images.ids[row] for row in images.owners] + [more.ids[row] for row in more.owners]
+    here = [row for row, owner in enumerate(owners) if kept[owner]]
+    scorer = PlainScorer() if editor is None else editor
+    image = images.images[9]
+    prepared = scorer.prepare_images(image[None]), scorer.prepare_texts(texts[here])
+    wanted = scorer.score_prepared(*prepared)[0]
+    best = wanted.argsort(descending=True)[:12].tolist()
+    found = index.search_captions(like=images.ids[9], k=12, candidates=None)
+    assert found.exact
+    assert [one.score for one in found] == pytest.approx(wanted[best].tolist(), abs=2e-5)
+    assert [(one.caption, one.image_id) for one in found] == [(words[here[row]], owners[here[row]]) for row in best]
+    few = index.search_captions(like=images.ids[9], k=2, candidates=2)
+    assert few.exact is (editor is None)
+    assert {one.plain_rank for one in few} == {1, 2}
+    with pytest.raises(InputError, match="texts=True"):
+        SearchIndex.create(tmp_path / "without", images).search_captions(images.images[0])
+
+
 def test_large_additions_become_several_segments(
     images: Embeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,8 @@ class Index:
     """Table (csv, parquet or jsonl) with the column 'id' and further columns to filter by; left out: none."""
     dtype: Literal["float16", "float32"] | None = None
     """Precision of what is stored; left out: that of the embeddings."""
+    texts: bool = False
+    """Keep the embeddings of the captions too, so that captions are found for a picture."""
     add: bool = False
     """Add the images to the index that is there, instead of making a new one."""
     update: bool = False
@@ -56,8 +58,10 @@ class Index:
             raise InputError("--update adds too; leave --add out.")
         if self.embeddings is not None and (self.remove or self.compact) and not (self.add or self.update):
             raise InputError("--remove and --compact change an index; with embeddings pass --add or --update too.")
-        if changes and (self.editor or self.names or self.dtype):
-            raise InputError("The editor, the names and the dtype of an index stay as it was made; leave them out.")
+        if changes and (self.editor or self.names or self.dtype or self.texts):
+            raise InputError(
+                "Editor, names, dtype and texts of an index stay as they were when it was made; leave them out."
+            )
         embeddings = None if self.embeddings is None else Embeddings.load(self.embeddings)
         collection = None
         if self.collection is not None:
@@ -81,6 +85,7 @@ class Index:
                 collection=collection,
                 metadata=self.metadata,
                 dtype=self.dtype,
+                texts=self.texts,
             )
         ordered = "by the plain cosine" if index.editor is None else "by the editor's score"
         print(f"{self.out}: {len(index):,} images, searched {ordered}; columns: {', '.join(index.columns)}")

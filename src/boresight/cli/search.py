@@ -40,6 +40,8 @@ class Search:
     """Leave out answers that score less; left out: none."""
     plain: bool = False
     """Order by the plain cosine instead of the editor's score."""
+    captions: bool = False
+    """Find captions for the one picture of --image or --like, instead of images."""
     reasons: int = 0
     """Number of answers whose score is explained, from the first on."""
     encoder: str | None = None
@@ -52,9 +54,15 @@ class Search:
     def run(self) -> None:
         """Search and print."""
         from boresight.cli.sources import open_index
+        from boresight.errors import InputError
         from boresight.search import Query
 
         index = open_index(self.index, self.encoder, device=self.device, dtype=self.dtype)
+        if self.captions:
+            if len(self.image) + len(self.like) != 1:
+                raise InputError("--captions are found for one picture; pass one of --image and --like.")
+            print(index.search_captions(self.image, like="".join(self.like), k=self.k))
+            return
         query = Query(
             text=self.text,
             image=self.image,

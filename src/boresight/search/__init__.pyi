@@ -1,3 +1,5 @@
+from .captions import CaptionResult as CaptionResult
+from .captions import CaptionResults as CaptionResults
 from .index import SearchIndex as SearchIndex
 from .query import Query as Query
 from .results import Reasons as Reasons

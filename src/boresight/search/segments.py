@@ -45,6 +45,7 @@ class Layout:
             (N, k), z over |x|, k as each segment needs.
         levelled: 'values.npy' (N, k), the activations as the edit counts them, where that is not in proportion.
         biased: 'bias.npy' (N,) float32, the hubness of the images.
+        texts: 'texts.npy' (M, d), the unit embeddings of the captions, those of each image behind one another.
     """
 
     width: int
@@ -53,6 +54,7 @@ class Layout:
     n_latents: int = 0
     levelled: bool = False
     biased: bool = False
+    texts: bool = False
 
     @property
     def index_dtype(self) -> str:
@@ -87,6 +89,7 @@ class Segment:
         meta: columns `id`, `split`, `captions` and those of the user.
         thumbnails: one column of WebP files, null where there is no picture; None where it was made without pictures.
         removed: (R,) int64, rows that count no more, ascending.
+        texts: (M, d) unit embeddings of the captions in `meta`; None where the index was made without.
         said: what the manifest says of it.
     """
 
@@ -97,6 +100,7 @@ class Segment:
     meta: pa.Table
     thumbnails: pa.Table | None
     removed: np.ndarray
+    texts: np.ndarray | None
     said: dict[str, Any] = field(repr=False)
 
     def __len__(self) -> int:
@@ -111,6 +115,11 @@ class Segment:
         live[self.removed] = False
         return live
 
+    @cached_property
+    def caption_owners(self) -> np.ndarray:
+        """(M,) int64, the row here of the image of each caption."""
+        return np.repeat(np.arange(len(self)), caption_counts(self.meta))
+
 
 def write_segment(
     folder: Path,
@@ -122,7 +131,8 @@ def write_segment(
 ) -> dict[str, Any]:
     """Write `folder`/`name` and force it to the disk; returns what the manifest is to say of it.
 
-    blocks: of rows, matrix name -> (B, width), all of them of the names of the layout, codes with the same k.
+    blocks: of rows, matrix name -> (B, width), all of them of the names of the layout, codes with the same k; rows of
+        'texts' are captions.
     """
     target = folder / name
     shutil.rmtree(target, ignore_errors=True)  # left by a writer that was killed
@@ -155,7 +165,10 @@ def open_segment(folder: Path, layout: Layout, said: dict[str, Any]) -> Segment:
             name.removesuffix(".npy"): map_rows(place / name, each, AGAIN).numpy() for name, each in files.items()
         }
         meta = read_arrow(place / META)
-        if any(each["rows"] != said["rows"] for each in files.values()) or meta.num_rows != said["rows"]:
+        expected = dict.fromkeys(files, said["rows"])
+        if layout.texts:
+            expected["texts.npy"] = int(caption_counts(meta).sum())
+        if any(each["rows"] != expected[name] for name, each in files.items()) or meta.num_rows != said["rows"]:
             raise ArtefactError(f"The files of {place} do not belong together; {AGAIN}")
         removed = np.load(place / said["removed"]) if said["removed"] else np.empty(0, dtype=np.int64)
         rows = Rows(
@@ -165,7 +178,9 @@ def open_segment(folder: Path, layout: Layout, said: dict[str, Any]) -> Segment:
             arrays["bias"][:, 0] if layout.biased else None,
         )
         small = read_arrow(place / THUMBNAILS) if said["thumbnails"] else None
-        return Segment(folder, said["name"], rows, arrays["norms"][:, 0], meta, small, removed, said)
+        return Segment(
+            folder, said["name"], rows, arrays["norms"][:, 0], meta, small, removed, arrays.get("texts"), said
+        )
     except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
         raise ArtefactError(f"A segment of {folder} is missing or torn ({first_line(error)}); {AGAIN}") from error
 
@@ -195,6 +210,13 @@ def drop_unused(folder: Path, said: Sequence[dict[str, Any]]) -> None:
         for file in place.glob("removed-*.npy"):
             if file.name != kept[place.name]:
                 file.unlink(missing_ok=True)
+
+
+def caption_counts(meta: pa.Table) -> np.ndarray:
+    """(N,) int64, how many captions each image has."""
+    import pyarrow.compute as pc
+
+    return pc.fill_null(pc.list_value_length(meta["captions"]), 0).to_numpy().astype(np.int64)
 
 
 def read_arrow(file: Path) -> pa.Table:

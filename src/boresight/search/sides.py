@@ -25,13 +25,13 @@ from boresight.search.segments import Layout
 MOST_AT_ONCE = 4096  # images prepared at once
 
 
-def layout_of(editor: CaptionEditor | None, width: int, dtype: str) -> Layout:
+def layout_of(editor: CaptionEditor | None, width: int, dtype: str, texts: bool) -> Layout:
     """What an index for this editor stores.
 
     Raises InputError for an editor whose length is another for every pair, which no index can hold.
     """
     if editor is None:
-        return Layout(width=width, dtype=dtype)
+        return Layout(width=width, dtype=dtype, texts=texts)
     if editor.config.needs_terms:
         raise InputError(
             f"The form '{editor.config.form}' divides by the length of each pair's edit, which no index holds; take "
@@ -44,6 +44,7 @@ def layout_of(editor: CaptionEditor | None, width: int, dtype: str) -> Layout:
         n_latents=editor.sae.n_latents if editor.config.has_latents else 0,
         levelled=editor.config.levels and float(editor.strength_and_level[1]) > 0,
         biased=editor.config.image_correction is not None and editor.config.image_correction.share != 0,
+        texts=texts,
     )
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import normalize, pad
 
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
@@ -72,6 +73,8 @@ class Change:
                 images = embeddings.images[start : start + SEGMENT]
                 own = None if pictures is None else (next(pictures) for _ in range(len(images)))
                 blocks = _blocks(images, layout, editor, bar)
+                if layout.texts:
+                    blocks = chain(blocks, _texts(embeddings, start, start + len(images)))
                 self._add(blocks, meta.slice(start, len(images)), own)
 
     def remove(self, rows: np.ndarray) -> None:
@@ -145,6 +148,14 @@ def _blocks(images: Tensor, layout: Layout, editor: CaptionEditor | None, bar: A
         yield {name: torch.cat([_padded(part, slots) for part in parts]).cpu() for name, parts in codes.items()}
 
 
+def _texts(embeddings: Embeddings, start: int, stop: int) -> Iterator[dict[str, Tensor]]:
+    """Captions of some images, in the order of the images; one empty block where they have none."""
+    order = torch.argsort(embeddings.owners, stable=True)
+    mine = order[(embeddings.owners[order] >= start) & (embeddings.owners[order] < stop)]
+    for rows in mine.split(MOST_AT_ONCE):  # of none, one empty piece
+        yield {"texts": normalize(embeddings.texts[rows].float(), dim=1)}
+
+
 def _padded(rows: Tensor, slots: int) -> Tensor:
     """(B, slots), 0 behind what is there. Torch pads no unsigned integers, so numpy does."""
     if rows.shape[1] == slots:
@@ -183,6 +194,11 @@ def _old_blocks(
             if segment.rows.indices is not None:
                 codes = {"indices": segment.rows.indices, **dict(zip(layout.values, segment.rows.values, strict=True))}
                 block |= {name: _padded(torch.from_numpy(rows[at]), slots) for name, rows in codes.items()}
+            if segment.texts is not None:
+                of_these = (segment.caption_owners >= at[0]) & (segment.caption_owners <= at[-1])
+                captions = np.flatnonzero(of_these)
+                captions = captions[np.isin(segment.caption_owners[captions], at)]
+                block["texts"] = torch.from_numpy(segment.texts[captions])
             yield block
             bar.update(len(at))
 
