@@ -44,7 +44,8 @@ class Columns:
 
     Attributes:
         image, id, split: candidate names of one column each.
-        captions: candidate names; where the user named them, all of them are read, in that order.
+        captions: candidate names; where the user named them, all of them are read, in that order, also those of keys
+            within a column: 'caption.en'.
         named: the roles that the user named, so that a missing column is an error.
         seen: the names of the source so far.
         read: those of them that captions were read from.
@@ -103,13 +104,13 @@ class Columns:
 
     def unread(self) -> list[str]:
         """Columns that look as if they held captions, by their names, and were not read."""
-        known = {*CAPTIONS, "txt"}
+        known, read = {*CAPTIONS, "txt"}, {column_of(name, self.seen) for name in self.read}
 
         def may_hold_captions(name: str) -> bool:
             parts = [part for part in _PARTS.split(name.lower()) if part]
             return bool(known & set(parts)) and not _ABOUT.fullmatch(parts[-1])
 
-        return [name for name in self.seen if name not in self.read and may_hold_captions(name)]
+        return [name for name in self.seen if name not in read and may_hold_captions(name)]
 
     def check_named(self, where: str) -> None:
         """Raises InputError when `where`, whose columns were seen, lacks one that the user named."""
@@ -133,13 +134,14 @@ class Columns:
     def _require_named(self, present: Sequence[str], where: str) -> None:
         for role in sorted(self.named):
             for name in getattr(self, role):
-                if name not in present:
+                if (column_of(name, present) if role == "captions" else name) not in present:
                     raise InputError(f"{where} has no column '{name}'; it has {listed(present)}.")
 
     def _candidates(self, role: str, present: Collection[str]) -> tuple[str, ...]:
         names = getattr(self, role)
         if role in self.named:
-            return tuple(name for name in names if name in present)
+            looked = ((name, column_of(name, present) if role == "captions" else name) for name in names)
+            return tuple(name for name, column in looked if column in present)
         by_spelling = {name.strip().lower(): name for name in reversed(list(present))}
         return tuple(by_spelling[name] for name in names if name in by_spelling)
 
@@ -158,21 +160,60 @@ def listed(names: Iterable[str]) -> str:
 
 def captions_of(values: Mapping[str, Any], used: Sequence[str]) -> tuple[list[Any], bool]:
     """The captions in the columns `used` of a row, and whether they are a list, not one caption of maybe more."""
-    cells = [values[column] for column in used]
+    cells = [cell_of(values, column) for column in used]
     if len(cells) == 1:
-        texts = texts_in(cells[0])
+        texts = texts_in(cells[0], used[0])
         return texts, not (isinstance(cells[0], str) or (isinstance(cells[0], Mapping) and len(texts) == 1))
-    return [text for cell in cells if cell is not None and cell != "" for text in texts_in(cell)], True
+    filled = [(cell, column) for cell, column in zip(cells, used, strict=True) if cell is not None and cell != ""]
+    return [text for cell, column in filled for text in texts_in(cell, column)], True
 
 
-def texts_in(cell: Any) -> list[Any]:
-    """The captions of a cell in order: a string, a list of them, or objects with `raw`, `caption` or `text`."""
+def column_of(name: str, present: Collection[str]) -> str:
+    """The column that a name of captions stands in: 'caption' for 'caption.en', unless there is one called so."""
+    return name if name in present else name.partition(".")[0]
+
+
+def cell_of(values: Mapping[str, Any], name: str) -> Any:
+    """What stands under a name: for 'caption.en' under the key 'en' in the column 'caption', lists looked into."""
+    column = column_of(name, values)
+    return _under(values.get(column), name[len(column) + 1 :].split(".") if column != name else [])
+
+
+def _under(cell: Any, keys: Sequence[str]) -> Any:
+    if not keys:
+        return cell
+    if isinstance(cell, (list, tuple)):
+        return [_under(part, keys) for part in cell]
+    return _under(cell.get(keys[0]), keys[1:]) if isinstance(cell, Mapping) else None
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """In place of a caption, the keys of an object of which none is known to hold one: languages, for example."""
+
+    keys: tuple[str, ...]
+    column: str
+
+    def __str__(self) -> str:
+        """What is wrong, as the kind of a problem."""
+        some = listed(self.keys[:6]) + (", ..." if self.keys[6:] else "")
+        return f"caption for each of the keys {some}, to be chosen as in caption_columns='{self.column}.{self.keys[0]}'"
+
+
+def texts_in(cell: Any, column: str | None = None) -> list[Any]:
+    """The captions of a cell in order: a string, a list of them, or objects with `raw`, `caption` or `text`.
+
+    An object with other keys is `Keyed` where there is a choice: `column` is how the user would name the cell.
+    """
     if isinstance(cell, str):
         return [cell]
     if isinstance(cell, (list, tuple)):
         if set(map(type, cell)) == {str}:
             return list(cell)
-        return [text for part in cell for text in ([None] if part is None else texts_in(part))]
+        return [text for part in cell for text in ([None] if part is None else texts_in(part, column))]
     if isinstance(cell, Mapping):
-        return texts_in(next((cell[key] for key in ("raw", "caption", "text") if key in cell), None)) or [None]
+        key = next((key for key in ("raw", "caption", "text") if key in cell), None)
+        if key is None:
+            return [Keyed(tuple(map(str, cell)), column)] if cell and column else [None]
+        return texts_in(cell[key], column and f"{column}.{key}") or [None]
     return [] if cell is None else [cell]

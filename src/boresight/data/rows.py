@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from boresight.data.columns import Keyed
 from boresight.data.files import Find
 from boresight.data.problems import Problem, counted, is_unicode
 from boresight.data.splits import NO_SPLIT
@@ -58,6 +59,8 @@ def clean(captions: Sequence[Any], where: str) -> tuple[list[str], list[Problem]
             texts.append(text)
         elif caption is None or (isinstance(caption, str) and not text):
             problems.append(Problem("empty caption", where))
+        elif isinstance(caption, Keyed):
+            problems.append(Problem(str(caption), where))
         else:
             problems.append(Problem("malformed caption", f"{where}: {str(caption)[:40]}"))
     return texts, problems

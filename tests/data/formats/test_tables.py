@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
 from boresight.data import Collection, Problem, load_collection
 from boresight.errors import InputError
-from collection_files import put_pictures
+from collection_files import put_pictures, write_tar
 
 
 def by_id(collection: Collection) -> dict[str, list[str]]:
@@ -210,10 +212,74 @@ def test_csv_with_lists_and_with_numbered_columns(tmp_path: Path) -> None:
     assert by_id(load_collection(tmp_path)) == {"x": ["two", "ten"], "y": ["only"], "z": ["z", "z"]}
 
 
+LANGUAGES = {"en": "a dog", "de": "ein Hund"}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "text-files", "webdataset", "parquet"])
+def test_captions_by_language_are_chosen_by_their_key_or_refused_by_name(kind: str, tmp_path: Path) -> None:
+    put_pictures(tmp_path, ["a.png", "b.png"])
+    rows = [{"image": "a.png", "caption": LANGUAGES}, {"image": "b.png", "caption": {"en": "a cat"}}]
+    if kind == "jsonl":
+        (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif kind == "json":
+        (tmp_path / "captions.json").write_text(json.dumps(rows))
+    elif kind == "csv":
+        with open(tmp_path / "captions.csv", "w", newline="") as handle:
+            named = [("image", "caption"), *((row["image"], json.dumps(row["caption"])) for row in rows)]
+            csv.writer(handle).writerows(named)
+    elif kind == "text-files":
+        for row in rows:
+            (tmp_path / row["image"]).with_suffix(".json").write_text(json.dumps({"caption": row["caption"]}))
+    elif kind == "webdataset":
+        samples = {row["image"]: (tmp_path / row["image"]).read_bytes() for row in rows}
+        samples |= {row["image"].replace("png", "json"): json.dumps(row).encode() for row in rows}
+        write_tar(tmp_path / "0.tar", dict(sorted(samples.items())))
+    else:
+        Dataset.from_list(rows).to_parquet(tmp_path / "0.parquet")
+    collection = load_collection(tmp_path, caption_columns="caption.en")
+    assert collection.captions == [["a dog"], ["a cat"]]
+    both = load_collection(tmp_path, caption_columns=["caption.de", "caption.en"])
+    assert both.captions == [["ein Hund", "a dog"], ["a cat"]]
+    with pytest.raises(InputError, match=r"keys '(en', 'de|de', 'en)', .* caption_columns='caption\.(en|de)' \("):
+        load_collection(tmp_path)
+    with pytest.raises(InputError, match=r"no column 'label\.en'"):
+        load_collection(tmp_path, caption_columns="label.en")
+
+
+def test_lists_of_captions_by_language_and_a_column_with_a_dot(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    put_pictures(tmp_path, ["a.png", "b.png"])
+    rows = [
+        {"image": "a.png", "captions": [LANGUAGES, {"en": "two"}]},
+        {"image": "b.png", "captions": {"en": ["x", "y"]}},
+    ]
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert load_collection(tmp_path, caption_columns="captions.en").captions == [["a dog", "two"], ["x", "y"]]
+    assert "from the column 'captions.en'." in capsys.readouterr().err
+    (tmp_path / "captions.jsonl").write_text('{"image": "a.png", "text.en": "a", "text": {"en": "b"}}\n')
+    assert load_collection(tmp_path, caption_columns="text.en").captions == [["a"]]
+
+
+def test_a_quote_that_is_not_closed_is_refused_where_it_opens(tmp_path: Path) -> None:
+    put_pictures(tmp_path, ["a.png", "b.png", "c.png"])
+    file = tmp_path / "captions.csv"
+    file.write_text('image,caption\na.png,good\nb.png,"never closed\nc.png,swallowed\n')
+    with pytest.raises(InputError, match=r"line 3 of captions\.csv is not closed .* line 4, its end; close it"):
+        load_collection(tmp_path)
+    file.write_text('image,caption\na.png,"Big dog\nb.png,a cat\nc.png,a screen of 27"\n')
+    with pytest.raises(InputError, match=r"line 2 of captions\.csv swallows the rows from 'b\.png' on; close it"):
+        load_collection(tmp_path)
+    file.write_text('image,caption\na.png,"two lines\nand a comma, b.png"\nb.png,"cut')
+    collection = load_collection(tmp_path)
+    assert by_id(collection) == {"a.png": ["two lines\nand a comma, b.png"]}
+    assert collection.problems[0] == Problem(
+        "malformed row", "line 4 of captions.csv: unexpected end of data, up to line 4"
+    )
+
+
 def test_malformed_csv_rows_are_named(tmp_path: Path) -> None:
     put_pictures(tmp_path, ["a.png", "b.png"])
     (tmp_path / "captions.csv").write_bytes(
-        b'image,caption\na.png,good\nb.png,a dog, a cat\nb.png\nb.png,caf\xe9\nb.png,"never closed\na.png,swallowed\n'
+        b'image,caption\na.png,good\nb.png,a dog, a cat\nb.png\nb.png,caf\xe9\nb.png,"never" closed\nb.png,"cut'
     )
     collection = load_collection(tmp_path)
     assert by_id(collection) == {"a.png": ["good"]}
@@ -221,7 +287,8 @@ def test_malformed_csv_rows_are_named(tmp_path: Path) -> None:
         "line 3 of captions.csv: 3 cells for 2 columns, starting 'b.png'",
         "line 4 of captions.csv: 1 cells for 2 columns, starting 'b.png'",
         "line 5 of captions.csv: caf\\udce9",
-        "line 6 of captions.csv: unexpected end of data, up to line 7",
+        "line 6 of captions.csv: ',' expected after '\"', up to line 6",
+        "line 7 of captions.csv: unexpected end of data, up to line 7",
     ]
 
 

@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, Image, concatenate_datasets, load_data
 from datasets.exceptions import DatasetsError
 
 from boresight.data.assemble import FIXED, CaptionLists, assemble, dataset_of
-from boresight.data.columns import Columns, captions_of
+from boresight.data.columns import Columns, captions_of, column_of
 from boresight.data.files import finder, folder_of_images
 from boresight.data.formats.tables import row_of
 from boresight.data.images import orientation_in
@@ -183,7 +183,8 @@ def _embedded(parts: Mapping[str, Dataset], columns: Columns, name: str) -> tupl
         extras = [column for column in common if column not in (image, *used, own_id, own_split, *FIXED)]
         picture = part.select_columns([image, *extras])
         pictures.append(picture if image == "image" else picture.rename_column(image, "image"))
-        small = part.select_columns([*used, *([own_split] if own_split else [])])
+        holders = dict.fromkeys(column_of(name, part.column_names) for name in used)
+        small = part.select_columns([*holders, *([own_split] if own_split else [])])
         rows = zip(_dictionaries(small), keys[split], ids[split], _paths(part, columns), strict=True)
         for number, (values, key, identity, path) in enumerate(rows):
             where = f"row {number} of {_label(name, split)}"

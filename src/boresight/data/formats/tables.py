@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from boresight.data.assemble import assemble
-from boresight.data.columns import Columns, captions_of
+from boresight.data.columns import Columns, captions_of, column_of
 from boresight.data.files import TEXT_SUFFIXES, Listing, encoding_of, finder, folder_of_images, key_of
+from boresight.data.images import is_picture
 from boresight.data.problems import Problem
 from boresight.data.rows import SourceRow
 from boresight.data.splits import NO_SPLIT, normal_split, split_of_file, split_of_path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Parsed = tuple[str, Mapping[str, Any] | str]
 _TOKEN = re.compile(r"(.+\.\w+)#\d+\t(.*)")
 _DECODER = json.JSONDecoder()  # `json.loads` looks at each line twice more
+_CLOSE = "close it, or write it twice where it is part of a caption that stands in quotes"
 Cells = tuple[str, list[str] | str]  # likewise, of a row whose columns are not named yet
 
 
@@ -103,7 +105,7 @@ def _parsed(handle: TextIO, kind: str, label: str, columns: Columns) -> Iterator
             cells = _loose_cells(lines, label, sign)
         else:
             cells = _csv_cells(lines, label, sign)
-        yield from _by_header(cells, label, columns)
+        yield from _by_header(cells, label, columns, sign)
 
 
 def _delimiter(header: str) -> str:
@@ -215,13 +217,21 @@ def _csv_cells(lines: Iterable[str], label: str, sign: str) -> Iterator[Cells]:
             except StopIteration:
                 break
             except csv.Error as error:
+                if "end of data" in str(error) and f"line {reader.line_num} of {label}" != where:
+                    raise InputError(
+                        f"The quote that opens in {where} is not closed and swallows all rows up to line "
+                        f"{reader.line_num}, its end; {_CLOSE}."
+                    ) from error
                 yield where, f"{error}, up to line {reader.line_num}"
     finally:
         csv.field_size_limit(limit)
 
 
-def _by_header(rows: Iterable[Cells], label: str, columns: Columns) -> Iterator[Parsed]:
-    """Rows of cells as values by column; the first row of cells names the columns."""
+def _by_header(rows: Iterable[Cells], label: str, columns: Columns, sign: str) -> Iterator[Parsed]:
+    """Rows of cells as values by column; the first row of cells names the columns.
+
+    Raises InputError for a cell of several lines of which one is a row of a picture: its quote was closed too late.
+    """
     header: list[str] | None = None
     for where, cells in rows:
         if isinstance(cells, str):
@@ -233,11 +243,22 @@ def _by_header(rows: Iterable[Cells], label: str, columns: Columns) -> Iterator[
                 if count > 1 and name:  # spreadsheets leave empty columns at the end, without a name
                     raise InputError(f"{label} has {count} columns called '{name}'; rename all but one.")
             header = cells
+            place = header.index(columns.column("image", header) or "")
+        elif (swallowed := _picture_within(cells, place, sign)) is not None:
+            raise InputError(f"A quote that opens in {where} swallows the rows from '{swallowed}' on; {_CLOSE}.")
         elif cells and len(cells) != len(header):
             yield where, f"{len(cells)} cells for {len(header)} columns, starting '{cells[0]}'"
         elif cells:
             values: dict[str, Any] = dict(zip(header, cells, strict=True))
-            yield where, values | {name: _list_or_text(values[name]) for name in columns.captions_in(header)}
+            holders = [column_of(name, header) for name in columns.captions_in(header)]
+            yield where, values | {name: _parsed_cell(values[name]) for name in holders}
+
+
+def _picture_within(cells: Sequence[str], place: int, sign: str) -> str | None:
+    """The first picture that a line of a cell, but for its first, names at the place of the column of pictures."""
+    lines = (line.split(sign) for cell in cells if "\n" in cell for line in cell.split("\n")[1:])
+    names = (parts[place].strip() for parts in lines if len(parts) > max(1, place))
+    return next((name for name in names if is_picture(name)), None)
 
 
 def _unquoted(cell: str) -> str:
@@ -247,15 +268,18 @@ def _unquoted(cell: str) -> str:
     return cell
 
 
-def _list_or_text(cell: str) -> list[str] | str:
-    """A json or Python list of strings as that list, any other cell as it is."""
-    if not (cell.startswith("[") and cell.endswith("]")):
+def _parsed_cell(cell: str) -> Any:
+    """A json or Python list of strings as that list, a json object as that, any other cell as it is."""
+    ends = cell[:1] + cell[-1:]
+    if ends not in ("[]", "{}"):
         return cell
     for parse in (json.loads, ast.literal_eval):
         try:
             value = parse(cell)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        if (isinstance(value, dict) and value) or (
+            isinstance(value, list) and all(isinstance(part, str) for part in value)
+        ):
             return value
     return cell

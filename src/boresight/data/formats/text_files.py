@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from boresight.data.assemble import assemble
-from boresight.data.columns import Columns, texts_in
+from boresight.data.columns import Columns, cell_of, texts_in
 from boresight.data.files import Listing, lines_of
 from boresight.data.images import orientation_in
 from boresight.data.problems import Problem
@@ -56,8 +56,8 @@ def captions_beside(
     """
     named = "captions" in columns.named
     used = tuple(columns.captions) if named else columns.captions_in(info)
-    cells = [info[one] if one in info else lines.get(one, []) for one in used]
-    texts = [text for cell in cells for text in texts_in(cell)]
+    cells = [lines[one] if one in lines and one not in info else cell_of(info, one) for one in used]
+    texts = [text for one, cell in zip(used, cells, strict=True) for text in texts_in(cell, one)]
     if named or len(cells) > 1 or any(isinstance(cell, list) for cell in cells):
         columns.read.update(dict.fromkeys(used))
         return texts, used
