@@ -277,6 +277,12 @@ class _Best:
 
     def take(self, scores_BT: np.ndarray, rows_B: np.ndarray) -> None:
         found = np.flatnonzero(scores_BT > self.threshold)
+        if len(found) > 4 * self.k * len(self.threshold) and len(scores_BT) >= self.k:
+            # At the start nearly all would be collected: not what is below the k best of this block alone.
+            place = len(scores_BT) - self.k
+            least = np.nextafter(np.partition(scores_BT, place, axis=0)[place], np.float32(-np.inf))
+            self.threshold = np.maximum(self.threshold, least)
+            found = np.flatnonzero(scores_BT > self.threshold)
         if len(found):
             row, query = np.divmod(found, len(self.threshold))
             self.parts.append((scores_BT[row, query], rows_B[row], query))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from boresight.editing.scoring import MIN_LENGTH
@@ -28,12 +27,21 @@ if TYPE_CHECKING:
 PRODUCT_ROWS, LOOP_ROWS = 2048, 16384
 """Rows of a block for matrix products, which should stay in the cache, and for compiled loops, which read once."""
 
+_WHOLE = 16
+"""Widths are filled up to a multiple of this for matrix products: MKL rounds odd and even rows apart at others."""
+
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message=".*not writable")
+    # torch warns once a process of memory it must not write to, such as a mapped file; nothing here writes to it.
+    torch.from_numpy(np.frombuffer(b"0", dtype=np.uint8))
+
 
 class BlockScorer:
     """Scores blocks of rows.
 
-    A row's score does not depend on its place in a block: matrix products always have `size` rows, because a library
-    may round each shape differently, and the rest is done row by row.
+    A row's score does not depend on its place in a block: matrix products always have `size` rows, and a width
+    that fills registers, because a library may round each shape differently; the rest is done row by row.
 
     Args:
         rows: The segments that will be scored.
@@ -52,7 +60,7 @@ class BlockScorer:
 
     def __call__(self, rows: Rows, ids: np.ndarray) -> np.ndarray:
         """(B, T) float32 scores of at most `size` rows; `ids` are their numbers in the whole index."""
-        scores = np.zeros((len(rows), len(self.queries)), dtype=np.float32)
+        scores: np.ndarray | None = None
         for each in self.columns:
             product = np.zeros((self.size, each.n_columns), dtype=np.float32)
             squares = np.zeros_like(product) if len(each.gate_CD) else None
@@ -60,12 +68,18 @@ class BlockScorer:
             if squares is not None:
                 lengths = np.sqrt(np.maximum(squares, MIN_LENGTH**2, out=squares), out=squares)
                 product /= lengths if each.exponent == 1 else lengths**each.exponent
-            if each.combine_CT is not None:
-                product = (torch.from_numpy(product) @ each.combine_CT).numpy()
-            scores += product[: len(rows)]
+            mine = product[: len(rows)]
+            if each.combine is not None:
+                mine = np.zeros((len(rows), len(self.queries)), dtype=np.float32)
+                for column, (reached, weights) in enumerate(each.combine):
+                    mine[:, reached] += product[: len(rows), column, None] * weights
+            scores = mine if scores is None else scores + mine
+        if scores is None:
+            scores = np.zeros((len(rows), len(self.queries)), dtype=np.float32)
         if rows.bias is not None and self.queries.bias.any():
             scores -= rows.bias[:, None] * self.queries.bias
-        scores += self.queries.constant
+        if self.queries.constant.any():
+            scores += self.queries.constant
         if not np.isfinite(scores.sum()):
             bad = ids[~np.isfinite(scores).all(axis=1)]
             raise InputError(f"Row {bad[0]} has a score that is not finite; its vector is damaged, so index it again.")
@@ -88,7 +102,10 @@ class _Prepared:
         identity = columns.combine.shape[0] == columns.combine.shape[1] and np.array_equal(
             columns.combine, np.eye(self.n_columns)
         )
-        self.combine_CT = None if identity else torch.from_numpy(_floats(columns.combine))
+        # Sums of few columns one after the other: a product with so short an inner side may round each row differently.
+        reached = [np.flatnonzero(weights) for weights in columns.combine]
+        weights = [row[some].astype(np.float32) for row, some in zip(columns.combine, reached, strict=True)]
+        self.combine = None if identity else list(zip(reached, weights, strict=True))
 
     def by_loops(self, rows: Rows, ids: np.ndarray, product_BC: np.ndarray, squares_BC: np.ndarray | None) -> None:
         """Adds the products of the rows to the zeros of `product`, and the squared lengths to those of `squares`."""
@@ -102,21 +119,22 @@ class _Prepared:
     def by_products(self, rows: Rows, ids: np.ndarray, product_BC: np.ndarray, squares_BC: np.ndarray | None) -> None:
         """As `by_loops`."""
         dense = rows.dense[self.matrix]
-        filled = _tensor(dense).float()
-        if len(dense) < len(product_BC):
-            filled = F.pad(filled, (0, 0, 0, len(product_BC) - len(dense)))
-        product = torch.from_numpy(product_BC)
+        filled = torch.from_numpy(dense).float()
+        missing, widened = len(product_BC) - len(dense), -dense.shape[1] % _WHOLE
+        if missing or widened:
+            filled = F.pad(filled, (0, widened, 0, missing))
         # A query a row, turned: for few columns a library is far slower when they are laid out the other way.
-        torch.mm(filled, torch.from_numpy(self.query_CD).t(), out=product)
+        query_DC, gate_DC = (F.pad(torch.from_numpy(each), (0, widened)).t() for each in (self.query_CD, self.gate_CD))
+        product = torch.mm(filled, query_DC, out=torch.from_numpy(product_BC))
         for latent_LC, values in zip(self.latent, rows.values, strict=bool(self.latent)):
             if latent_LC is not None:
                 indices = torch.from_numpy(_checked(rows, len(latent_LC), ids).astype(np.int32))
-                weights = _tensor(values).float()
+                weights = torch.from_numpy(values).float()
                 product[: len(rows)] += F.embedding_bag(
                     indices, torch.from_numpy(latent_LC), per_sample_weights=weights, mode="sum"
                 )
         if squares_BC is not None:
-            torch.mm(filled.square(), torch.from_numpy(self.gate_CD).t(), out=torch.from_numpy(squares_BC))
+            torch.mm(filled.square(), gate_DC, out=torch.from_numpy(squares_BC))
 
 
 def _check(rows: Sequence[Rows], columns: Columns, n_queries: int) -> None:
@@ -156,10 +174,3 @@ def _checked(rows: Rows, n_latents: int, ids: np.ndarray) -> np.ndarray:
 
 def _floats(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    """The array as a tensor on the same memory; nothing here writes to it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*not writable")
-        return torch.from_numpy(array)

@@ -18,7 +18,6 @@ from numba.extending import overload
 MOST_COLUMNS = 4
 """With more columns a matrix product is faster."""
 _FAST = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order; a NaN stays a NaN
-_INFINITE = 0x7C00
 _SHIFTED = np.int32(-0x70002000)  # 0x8fffe000: a float16 moved 13 bits up, without the copies of its sign
 _TO_FLOAT32 = np.float32(2.0**112)  # 2 ** (127 - 15), between the offsets of the two exponents
 
@@ -27,8 +26,8 @@ def _wide(number: Any) -> Any:
     """float32 of a float32, or of the bits of a float16."""
 
 
-def _bits(number: Any) -> Any:
-    """The bits of a float16 without its sign, from `_INFINITE` up where it is not finite; 0 of a float32."""
+def _damaged(array: Any, row: Any) -> Any:
+    """Whether a row of float16 holds a number that is not finite, which `_wide` does not keep."""
 
 
 @overload(_wide, strict=False)
@@ -38,43 +37,49 @@ def _wide_of(number: Any) -> Any:
     return lambda number: np.int32((np.int32(number) << np.int32(13)) & _SHIFTED).view(np.float32) * _TO_FLOAT32
 
 
-@overload(_bits, strict=False)
-def _bits_of(number: Any) -> Any:
-    if isinstance(number, types.Float):
-        return lambda number: np.int32(0)
-    return lambda number: np.int32(number) & np.int32(0x7FFF)
+@overload(_damaged, strict=False)
+def _damaged_of(array: Any, row: Any) -> Any:
+    if isinstance(array.dtype, types.Float):
+        return lambda array, row: False
+
+    def some(array, row):  # type: ignore[no-untyped-def]
+        sign = np.int16(0)
+        for i in range(array.shape[1]):  # an exponent of ones carries into the sign
+            sign = np.int16(sign | np.int16((array[row, i] & np.int16(0x7FFF)) + np.int16(0x0400)))
+        return sign < 0
+
+    return some
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
 def products(dense_BD, query_CD, gate_CD, out_BC, squares_BC):  # type: ignore[no-untyped-def]
     """Fills `out` with inner products and `squares` with sums of gate * row ** 2; the gate may have no rows."""
     for row in range(dense_BD.shape[0]):
+        damaged = _damaged(dense_BD, row)
         for column in range(query_CD.shape[0]):
-            product, square, most = np.float32(0), np.float32(0), np.int32(0)
+            product, square = np.float32(0), np.float32(0)
             if len(gate_CD):
                 for i in range(dense_BD.shape[1]):
                     number = _wide(dense_BD[row, i])
-                    most = max(most, _bits(dense_BD[row, i]))
                     product += number * query_CD[column, i]
                     square += number * number * gate_CD[column, i]
                 squares_BC[row, column] = square
             else:
                 for i in range(dense_BD.shape[1]):
-                    most = max(most, _bits(dense_BD[row, i]))
                     product += _wide(dense_BD[row, i]) * query_CD[column, i]
-            out_BC[row, column] = product if most < _INFINITE else np.float32(np.nan)
+            out_BC[row, column] = np.float32(np.nan) if damaged else product
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
 def add_latents(indices_BK, values_BK, latent_CL, out_BC):  # type: ignore[no-untyped-def]
     """Adds the sums of values * latent[index] to `out`; every index must be one of the L."""
     for row in range(indices_BK.shape[0]):
+        damaged = _damaged(values_BK, row)
         for column in range(latent_CL.shape[0]):
-            total, most = np.float32(0), np.int32(0)
+            total = np.float32(0)
             for slot in range(indices_BK.shape[1]):
-                most = max(most, _bits(values_BK[row, slot]))
                 total += _wide(values_BK[row, slot]) * latent_CL[column, indices_BK[row, slot]]
-            out_BC[row, column] += total if most < _INFINITE else np.float32(np.nan)
+            out_BC[row, column] += np.float32(np.nan) if damaged else total
 
 
 def plain(array: np.ndarray) -> np.ndarray:
