@@ -1,25 +1,18 @@
-"""A small index of drawn scenes, with pictures, captions, columns and an editor, made once for all tests of the app."""
+"""A small index of drawn scenes and the service of it, made once for all tests of the app."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from fastapi.testclient import TestClient
 
-from boresight.data import load_collection, make_scenes
-from boresight.editing import CaptionEditor
-from boresight.embeddings import embed
+from boresight.app import Limits, Service, create_app
 from boresight.encoders import Encoder, load_encoder
 from boresight.models import default_model_path
-from boresight.sae import name_latents
 from boresight.search import SearchIndex
-from tiny_editor import TINY_EDITOR
-
-SCENES = 60
-ODD_IDS = ("../x", "%2e%2e", "a b?c=d&e#f", "Käfer/grün ☂", "..", "/etc/hosts", "a\\b'c\"d", "<b>bold</b>")
-"""Ids of the first scenes: what an address would take for a path, a sign of its own, or another name."""
+from scenes_index import make_scenes_index
 
 
 @pytest.fixture(scope="session")
@@ -30,32 +23,21 @@ def encoder() -> Encoder:
 
 @pytest.fixture(scope="session")
 def scenes_index(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of an index of 60 scenes; columns: year (int), place (string, null in every fifth)."""
-    folder = tmp_path_factory.mktemp("scenes")
-    drawn = make_scenes(SCENES, seed=1, split="test")
-    lines = []
-    for row, captions in enumerate(drawn.captions):
-        drawn.image(row).save(folder / f"{row}.png")
-        name = ODD_IDS[row] if row < len(ODD_IDS) else f"scene-{row:02d}"
-        lines.append({"id": name, "image": f"{row}.png", "captions": captions, "split": "test"})
-    file = folder / "captions.jsonl"
-    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    collection = load_collection(file)
-    embeddings = embed(encoder, collection, workers=0, dtype="float32")
-    editor = CaptionEditor.load(TINY_EDITOR)
-    index = SearchIndex.create(
-        folder / "scenes.index",
-        embeddings,
-        editor=editor,
-        names=name_latents(editor.sae, embeddings=embeddings),
-        collection=collection,
-        metadata=pa.table(
-            {
-                "id": embeddings.ids,
-                "year": [2000 + row % 25 for row in range(SCENES)],
-                "place": [None if row % 5 == 0 else ("Oslo", "Rome")[row % 2] for row in range(SCENES)],
-            }
-        ),
-        encoder=encoder,
+    """Folder of the index of `make_scenes_index`."""
+    return make_scenes_index(tmp_path_factory.mktemp("scenes"), encoder)
+
+
+@pytest.fixture(scope="session")
+def service(scenes_index: Path, encoder: Encoder) -> Iterator[Service]:
+    """Of the small index."""
+    own = Service(
+        SearchIndex.open(scenes_index, encoder=encoder), Limits(k=50, batch=8, body_bytes=300_000, pixels=250_000)
     )
-    return index.folder
+    yield own
+    own.close()
+
+
+@pytest.fixture(scope="session")
+def client(service: Service) -> TestClient:
+    """Asks the app of the small index in this process."""
+    return TestClient(create_app(service), base_url="http://localhost")

@@ -24,7 +24,7 @@ FLOORS = (
     {"evaluation"},
     {"benchmarks"},
     {"reports"},
-    {"demo"},
+    {"demo", "app"},
     {"cli"},
 )
 """From the ground up. A room may import what lies below it; rooms of one floor do not import each other."""

@@ -28,6 +28,7 @@ from boresight.cli.pretrain import Pretrain
 from boresight.cli.report import Report
 from boresight.cli.sae import Sae
 from boresight.cli.search import Search
+from boresight.cli.serve import Serve
 from boresight.cli.similar import Similar
 from boresight.errors import BoresightError, InputError, first_line
 
@@ -43,6 +44,7 @@ COMMANDS: dict[str, type] = {
     "similar": Similar,
     "index": Index,
     "search": Search,
+    "serve": Serve,
     "caption": Caption,
     "inspect": Inspect,
     "pretrain": Pretrain,

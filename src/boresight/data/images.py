@@ -30,6 +30,8 @@ _NOT_PICTURES = {
     "WMF",
 }  # named by Pillow, not drawn by it
 _UNREAD = {".heic", ".heif", ".jxl", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2"}
+UPLOADS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+"""Formats of Pillow that are read of a stranger: those that browsers send."""
 _ORIENTATION = 0x0112  # of EXIF
 # Most pictures begin so. Pillow reads their headers from the front and nothing behind them.
 _MAGIC = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
@@ -72,15 +74,25 @@ def suffix_of(name: str) -> str:
     return "." + name.rpartition(".")[2].lower()
 
 
-def decode(source: Mapping[str, Any], label: str) -> Image.Image:
+def decode(source: Mapping[str, Any], label: str, most_pixels: int | None = None) -> Image.Image:
     """An RGB picture from an `image` cell, as `to_rgb` makes it; of an animation the first frame is taken.
 
-    Raises InputError naming `label` when the file is missing, corrupt or does not say what its values mean;
-    ArtefactError when the file system fails, since what cannot be read now is not a bad picture.
+    Raises InputError naming `label` when the file is missing, corrupt, does not say what its values mean, or says in
+    its header that it has more than `most_pixels`; ArtefactError when the file system fails, since what cannot be read
+    now is not a bad picture.
     """
     data = _read(source, label)
     with _explained(label, source.get("path") or "memory"):
-        return decode_bytes(data, source.get("orientation"))
+        return decode_bytes(data, source.get("orientation"), most_pixels)
+
+
+def decode_upload(data: bytes, most_pixels: int) -> Image.Image:
+    """As `decode`, of a stranger's file: of the formats in `UPLOADS` alone, its size read before it is decoded.
+
+    Raises InputError, too, where it is of another format.
+    """
+    with _explained("the upload", "memory"):
+        return to_rgb(_small_enough(Image.open(io.BytesIO(data), formats=UPLOADS), most_pixels))
 
 
 def check_header(source: Mapping[str, Any], label: str) -> None:
@@ -129,16 +141,25 @@ def _opened(file: IO[bytes]) -> Image.Image:
     raise InputError(f"it is a TIFF of {what}, which Pillow does not read; save it with 8 bits without a sign.")
 
 
-def decode_bytes(data: bytes, orientation: int | None = None) -> Image.Image:
+def decode_bytes(data: bytes, orientation: int | None = None, most_pixels: int | None = None) -> Image.Image:
     """As `decode`, from the bytes of a file; raises whatever Pillow or pydicom raises on damaged ones.
 
     `orientation` is EXIF's number, for a file that lost its own.
     """
     picture = dicom.draw_dicom(data) if dicom.is_dicom(data) else _opened(io.BytesIO(data))
+    if most_pixels is not None:
+        _small_enough(picture, most_pixels)
     if orientation is not None:
         with contextlib.suppress(Exception):  # broken EXIF, see `_upright`
             picture.getexif().setdefault(_ORIENTATION, orientation)
     return to_rgb(picture)
+
+
+def _small_enough(picture: Image.Image, most_pixels: int) -> Image.Image:
+    width, height = picture.size
+    if width * height > most_pixels:
+        raise InputError(f"it has {width:,} x {height:,} pixels; {most_pixels:,} at most are read")
+    return picture
 
 
 def orientation_in(exif: object) -> int | None:

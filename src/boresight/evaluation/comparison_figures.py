@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from boresight.brief import Brief, brief
+from boresight.errors import ArtefactError, first_line
 from boresight.evaluation.comparison_rows import Row
 from boresight.evaluation.retrieval import DIRECTIONS, METRICS, RECALLS
 from boresight.evaluation.verdict import Verdict
-from boresight.storage import replace_json, replace_text
+from boresight.storage import as_said, replace_json, replace_text
 from boresight.tables import Spread, csv_text, table
 
 ALL_KINDS = "all"
@@ -96,6 +98,21 @@ class Comparison(Brief):
     def save_json(self, file: str | Path) -> None:
         """Write everything, by the names of the attributes."""
         replace_json(Path(file), asdict(self))
+
+    @classmethod
+    def load_json(cls, file: str | Path) -> Comparison:
+        """Read what `save_json` wrote. Raises ArtefactError where it is missing or something else."""
+        try:
+            said = json.loads(Path(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ArtefactError(f"{file} cannot be read ({first_line(error)}); run the comparison again.") from error
+        with as_said(file, "make"):
+            parts = {"rows": Row, "tests": HeldOut}
+            lists = {name: [kind(**one) for one in said[name]] for name, kind in parts.items()}
+            verdicts = {
+                name: Verdict(**{**one, "warnings": tuple(one["warnings"])}) for name, one in said["verdicts"].items()
+            }
+            return cls(**{**said, **lists, "verdicts": verdicts})
 
     def save_csv(self, file: str | Path) -> None:
         """One line a figure: test set, row, seed, kind, measure, value."""

@@ -64,6 +64,13 @@ def results(
     return answers
 
 
+def reasons(
+    prepared: PreparedQuery, snapshot: Snapshot, row: int, editor: CaptionEditor | None, names: LatentNames | None
+) -> Reasons:
+    """Why one row has its score, whether or not it is among the answers."""
+    return _Reader(snapshot, prepared, None if prepared.query.plain else editor, names).reasons_of(row)
+
+
 def _plain(
     prepared: Sequence[PreparedQuery],
     found: Sequence[np.ndarray],
@@ -110,19 +117,20 @@ class _Reader:
         )
 
     def reasons(self, result: Result) -> Reasons:
-        segment, at = self.snapshot.place(result.row)
-        plain = self.snapshot.plain(np.array([result.row]))
+        return self.reasons_of(result.row)
+
+    def reasons_of(self, row: int) -> Reasons:
+        segment, at = self.snapshot.place(row)
+        plain = self.snapshot.plain(np.array([row]))
         image = plain * float(segment.norms[at])
         terms = []
         for part in self.prepared.parts:
             explanation = self._explanation(image, part.vector) if part.kind == "text" else None
             score = explanation.edited_score if explanation else float((plain @ part.vector)[0])
             terms.append(Term(part.label, part.kind, part.weight, score, explanation))
-        switched = {
-            latent: self._switch(result.row, latent, weight) for latent, weight in self.prepared.switched.items()
-        }
+        switched = {latent: self._switch(row, latent, weight) for latent, weight in self.prepared.switched.items()}
         total = sum(term.weight * term.score for term in terms) + sum(switched.values())
-        return Reasons(result.id, total, tuple(terms), switched)
+        return Reasons(self.snapshot.record(row)["id"], total, tuple(terms), switched)
 
     def _switch(self, row: int, latent: int, weight: float) -> float:
         """What switching one latent changes of the score."""

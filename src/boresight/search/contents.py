@@ -92,13 +92,15 @@ def thumbnails(embeddings: Embeddings, collection: Collection, size: int) -> Ite
         )
 
 
-def opened(source: Mapping[str, Any] | None, small: bytes | None, image: str) -> Image.Image:
+def opened(
+    source: Mapping[str, Any] | None, small: bytes | None, image: str, most_pixels: int | None = None
+) -> Image.Image:
     """The picture of an image, whole where its file is known, else its thumbnail.
 
-    Raises InputError where there is neither, or the file cannot be read.
+    Raises InputError where there is neither, or the file cannot be read or has more than `most_pixels`.
     """
     if source is not None:
-        return decode(source, f"image '{image}'")
+        return decode(source, f"image '{image}'", most_pixels)
     if small is None:
         raise InputError(f"The index has no picture of '{image}'; make it with the collection, to have pictures.")
     return decode({"bytes": small}, f"the thumbnail of '{image}'")

@@ -18,11 +18,11 @@ from boresight.encoders import Encoder
 from boresight.errors import ArtefactError, InputError, one_of
 from boresight.sae import LatentNames
 from boresight.sae.autoencoder import encoder_of
-from boresight.search.answers import answer
+from boresight.search.answers import answer, reasons
 from boresight.search.captions import CaptionResults, caption_answers
 from boresight.search.contents import Metadata, meta_table, opened, thumbnails
 from boresight.search.query import PreparedQuery, Query, prepare
-from boresight.search.results import Results
+from boresight.search.results import Reasons, Results
 from boresight.search.segments import KIND, THUMBNAIL, verify_segment
 from boresight.search.sides import layout_of
 from boresight.search.snapshot import Snapshot, stamp_of
@@ -296,6 +296,15 @@ class SearchIndex:
             vector = vector * float(segment.norms[at])
         return caption_answers(vector, snapshot, self.editor, k, candidates)
 
+    def explain(self, query: Query, image: str) -> Reasons:
+        """Why an image of the index, by id, has the score it has under a query; it need not be among the answers.
+
+        Raises InputError as `search` does, and where the index lacks the image.
+        """
+        snapshot = self.snapshot()
+        row = int(snapshot.find([image])[0])
+        return reasons(self.prepare([query], snapshot)[0], snapshot, row, self.editor, self.names)
+
     def prepare(self, queries: Sequence[Query], snapshot: Snapshot | None = None) -> list[PreparedQuery]:
         """Queries, embedded, as columns of a scan: what an engine of another make is asked with."""
         now = snapshot or self.snapshot()
@@ -312,7 +321,7 @@ class SearchIndex:
     def latent(self, name: int | str) -> int:
         """The number of a latent, from its number or name. Raises InputError where there is none of it."""
         count = 0 if self.editor is None else self.editor.sae.n_latents
-        if isinstance(name, str) and not name.isdigit():
+        if isinstance(name, str) and not name.isdecimal():
             known = [] if self.names is None else [each for each in self.names.names if each]
             if name not in known:
                 raise InputError(
@@ -326,12 +335,15 @@ class SearchIndex:
             raise InputError(f"There is no latent {name}; there are {count:,}, from 0 on.")
         return int(name)
 
-    def image(self, image: str) -> Image.Image:
-        """The picture of an image by id, upright RGB, whole where its file is known. Raises InputError without one."""
+    def image(self, image: str, *, most_pixels: int | None = None) -> Image.Image:
+        """The picture of an image by id, upright RGB, whole where its file is known.
+
+        Raises InputError without one, and where its header says that it has more than `most_pixels`.
+        """
         snapshot = self.snapshot()
         row = int(snapshot.find([image])[0])
         source = snapshot.record(row)["picture"]
-        return opened(source, self._thumbnail(snapshot, row), image)
+        return opened(source, self._thumbnail(snapshot, row), image, most_pixels)
 
     def thumbnail(self, image: str) -> bytes | None:
         """The small picture of an image by id, as the bytes of a WebP file; None where the index has none."""

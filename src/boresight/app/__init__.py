@@ -1,0 +1,5 @@
+"""The search service: one index over HTTP and for agents, with its page."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
