@@ -20,7 +20,6 @@ ODD_IDS = ("../x", "%2e%2e", "a b?c=d&e#f", "Käfer/grün ☂", "..", "/etc/host
 """Ids of the first scenes: what an address would take for a path, a sign of its own, or another name."""
 
 
-
 def make_scenes_index(folder: Path, encoder: Encoder) -> Path:
     """Folder of an index of 60 scenes; columns: year (int), place (string, null in every fifth)."""
     drawn = make_scenes(SCENES, seed=1, split="test")
