@@ -148,7 +148,10 @@ def held_out_splits(splits: Sequence[str], tests: Sequence[str] = ()) -> list[st
     for needed in ("train", "validation", *(tests or ["test"])):
         if needed not in splits:
             present = ", ".join(sorted(set(splits))) or "none"
-            raise InputError(f"The job needs a split '{needed}' and the collection has: {present}; name the splits so.")
+            raise InputError(
+                f"The job needs a split '{needed}' and the collection has: {present}; name the splits so, or draw them "
+                "anew ('boresight embed --split-anew', in Python train_validation_test with anew=True)."
+            )
     return tests
 
 

@@ -64,7 +64,9 @@ def work(sae, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_no_validation_set(sae, work: Path) -> None:
     bare = replace(three_sets(sae).train, splits=["train"] * 60)
-    way_out = "present: train. Choose one of these, or name images 'validation' in `splits`"
+    way_out = (
+        "present: train. Choose one of these, name images 'validation' in `splits`, or embed with splits drawn anew"
+    )
     with pytest.raises(InputError, match=f"The split 'validation' of photos is empty; {way_out}"):
         CaptionEditor.fit(sae, bare)
     with pytest.raises(InputError, match="validation set has 0 images and 1 are needed; check the splits"):

@@ -130,6 +130,6 @@ def test_a_number_by_hash_depends_on_the_text_alone() -> None:
 
 def test_only_collections_are_split() -> None:
     with pytest.raises(
-        InputError, match="A list cannot be split here, only a collection; name the splits of embeddings"
+        InputError, match=r"list cannot be split here, only a collection: split it before .* --split-anew.* `splits`"
     ):
         train_validation_test([1, 2, 3])  # type: ignore[arg-type]

@@ -84,8 +84,8 @@ def train_validation_test(
     """
     if not isinstance(collection, Collection):
         raise InputError(
-            f"A {type(collection).__name__} cannot be split here, only a collection; name the splits of embeddings by "
-            "`splits` in Embeddings.from_arrays."
+            f"{type(collection).__name__} cannot be split here, only a collection: split it before it is embedded "
+            "('boresight embed --split-anew'), or name the splits by `splits` in Embeddings.from_arrays."
         )
     shares_ok = len(fractions) == 3 and all(0 <= share <= 1 for share in fractions)
     if not shares_ok or not math.isclose(sum(fractions), 1, abs_tol=1e-6):

@@ -181,7 +181,8 @@ class Embeddings(Brief):
             present = ", ".join(sorted(set(self.splits))) or "none"
             raise InputError(
                 f"The split '{name}' of {self.name or 'these embeddings'} is empty; present: {present}. Choose one of "
-                f"these, or name images '{name}' in `splits`."
+                f"these, name images '{name}' in `splits`, or embed with splits drawn anew "
+                "('boresight embed --split-anew')."
             )
         return self.select(rows)
 
