@@ -1,22 +1,17 @@
 """Losses and gradients over several processes against one process, one line for each check.
 
-Run with `python distributed_losses.py FOLDER 1 2 4`: as many processes each, all at once. Each world leaves the names
-of what it passed in the file of its number; printed is how its processes ended. The same global batch is first taken
-whole by every process before it knows of the others, then split over them.
+distributed.py starts it in worlds of some processes. Each world leaves the names of what it passed in the file of its
+number. The same global batch is first taken whole by every process before it knows of the others, then split over them.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import torch._dynamo  # sharded tensors import it at their first use, which would be once in every process
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
@@ -30,7 +25,6 @@ from boresight.seeds import generator
 from boresight.training.collectives import average, gather_rows, rank, row_counts, world_size
 from boresight.training.contrastive import clips_loss, infonce_loss, multi_positive_loss, same_words, sigmoid_loss
 from boresight.training.gradient_cache import Encoded, cached_backward
-from processes import exit_codes, start_together
 
 IMAGES = 16
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # pixels, web, synthetic, all captions, their owners
@@ -267,10 +261,3 @@ def main(world: int, out: Path) -> None:
     if rank() == 0:
         (out / str(world)).write_text("\n".join(passed))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    folder, *worlds = sys.argv[1:]
-    started = {world: start_together(int(world), partial(main, int(world), Path(folder))) for world in worlds}
-    print(json.dumps({world: exit_codes(processes) for world, processes in started.items()}))

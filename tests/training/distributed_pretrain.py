@@ -1,18 +1,15 @@
-"""What test_loop.py starts: the same training, shared by two processes, with whole weights and with sharded ones."""
+"""One training shared by two processes, with whole weights or with sharded ones; distributed.py starts it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # sharded tensors import it at their first use, which would be once in every process
 import torch.distributed as dist
 
 from boresight.errors import InputError
@@ -20,7 +17,6 @@ from boresight.training.collectives import gather_objects, join_processes, rank,
 from boresight.training.config import Stage
 from boresight.training.loop import Batches, pretrain
 from pretraining_world import CONFIG, batches, tiny_trainee, weights
-from processes import exit_codes, start_together
 
 
 def main(out: Path, shard: bool) -> None:
@@ -57,9 +53,3 @@ def main(out: Path, shard: bool) -> None:
         out.with_suffix(".json").write_text(
             json.dumps({"world": world_size(), "loss": trained.loss, "refusals": refusals, "timeout": timeout})
         )
-
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    started = [start_together(2, partial(main, folder / name, name == "shard")) for name in ("whole", "shard")]
-    print(json.dumps([exit_codes(processes) for processes in started]))

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -408,47 +404,6 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be trained here"):
         Trainee(vision, tiny_tokenizer())
     assert SHAPE.context == 12
-
-
-@pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of what two processes trained, whole and sharded."""
-    folder = tmp_path_factory.mktemp("together")
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "BORESIGHT_QUIET": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    script = Path(__file__).with_name("distributed_pretrain.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == [[0, 0], [0, 0]], done.stderr[-3000:]
-    return folder
-
-
-@pytest.mark.parametrize("shard", [False, True])
-def test_two_processes_train_as_one(together: Path, tmp_path: Path, shard: bool) -> None:
-    """Stopped twice and gone on, the second time sharded otherwise; with sharded weights there is an average, too."""
-    settings = replace(CONFIG, shard=shard, micro_batch=2, average=0.9 if shard else 0.0)
-    alone = run(tmp_path / "alone", config=replace(settings, shard=False))
-    name = "shard" if shard else "whole"
-    told = json.loads((together / f"{name}.json").read_text())
-    assert told["world"] == 2
-    assert told["timeout"] == 7200
-    assert all("do not see the same checkpoint" in refusal for refusal in told["refusals"])
-    assert len(told["refusals"]) == 2
-    assert told["loss"] == pytest.approx(alone.loss, rel=1e-4)
-    shared = torch.load(together / f"{name}.pt", weights_only=True)
-    torch.testing.assert_close(shared, weights(alone), atol=5e-4, rtol=1e-2)
 
 
 @pytest.mark.parametrize("captioner", [True, False])
