@@ -65,11 +65,12 @@ def boresight(*words: object, cwd: Path | None = None) -> Done:
 
 
 @contextlib.contextmanager
-def quick_fits(sae: int = 200, editor: int = 20) -> Iterator[None]:
+def quick_fits(sae: int = 200, editor: int = 20, mask: int = 20) -> Iterator[None]:
     """Few steps where none are asked for: nothing here needs good fits."""
     with (
         mock.patch("boresight.sae.config.default_steps", return_value=sae),
         mock.patch("boresight.editing.config.EditorFit.steps_for", return_value=editor),
+        mock.patch("boresight.editing.presence.STEPS", mask),
     ):
         yield
 
@@ -341,7 +342,7 @@ def test_explain_draws_a_pair(tmp_path: Path) -> None:
 
 
 def test_explain_prints_the_edited_score_part_by_part(work: Path) -> None:
-    with quick_fits():
+    with quick_fits(mask=300):
         done = boresight("editor", "emb", "--sae", "sae", "--out", "remembering", "--memory", "both", cwd=work)
     assert done.code == 0, done.err
     assert "Chosen on validation: gated, " in done.out

@@ -28,6 +28,12 @@ def sets(sae):
     return world(sae, 400, 1), world(sae, 100, 2), world(sae, 250, 3)
 
 
+@pytest.fixture
+def quick_mask(monkeypatch):
+    """A mask that is taught for a moment, where it is not asked what it learnt."""
+    monkeypatch.setattr("boresight.editing.presence.STEPS", 20)
+
+
 @pytest.fixture(scope="module")
 def frozen_editor(sae, sets):
     return CaptionEditor.fit(
@@ -134,6 +140,7 @@ def test_shuffled_images_are_at_chance(frozen_editor, sets):
     assert measured(frozen_editor, test, test.images[order]) < chance + 10
 
 
+@pytest.mark.usefixtures("quick_mask")
 def test_the_result_is_never_below_plain_on_validation(sae, sets):
     train, validation, _ = sets
     nonsense = replace(train, texts=F.normalize(torch.randn_like(train.texts), dim=1))
@@ -141,6 +148,7 @@ def test_the_result_is_never_below_plain_on_validation(sae, sets):
     assert measured(editor, validation) >= measured(PlainScorer(), validation) - 1e-3
 
 
+@pytest.mark.usefixtures("quick_mask")
 def test_history_and_best_state_agree(sae, sets):
     train, validation, _ = sets
     editor = CaptionEditor.fit(sae, train, validation, length_exponent=0.0, **QUICK)
@@ -153,6 +161,7 @@ def test_history_and_best_state_agree(sae, sets):
     assert all(math.isfinite(entry["loss"]) for entry in history[1:])
 
 
+@pytest.mark.usefixtures("quick_mask")
 def test_a_seed_fixes_everything_and_global_state_is_left_alone(sae, sets):
     train, validation, _ = sets
     torch.manual_seed(5)
@@ -178,6 +187,7 @@ def test_a_seed_fixes_everything_and_global_state_is_left_alone(sae, sets):
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("quick_mask")
 def test_every_form_and_mask_trains(sae, sets, options, tmp_path):
     train, validation, test = sets
     editor = CaptionEditor.fit(sae, train, validation, steps=12, batch_size=64, **options)
@@ -197,6 +207,7 @@ def test_sparsity_lowers_the_mask(sae, sets):
     assert float(sparse.mask(test.texts).mean()) < float(dense.mask(test.texts).mean())
 
 
+@pytest.mark.usefixtures("quick_mask")
 def test_one_set_with_two_splits(sae, sets):
     train, _, _ = sets
     splits = ["train"] * 300 + ["validation"] * 100

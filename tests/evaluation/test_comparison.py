@@ -47,6 +47,13 @@ def world(n, seed, name="world") -> Embeddings:
     return Embeddings.from_arrays(*as_floats, np.repeat(np.arange(n), 2), ids=ids, captions=captions, name=name)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_masks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("boresight.editing.presence.STEPS", 60)
+        yield
+
+
 @pytest.fixture(scope="module")
 def sets():
     return world(240, 0), world(60, 1), {"first": world(80, 2), "second": world(50, 3)}

@@ -31,8 +31,9 @@ TINY = ablations.Options(
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch):
+def quiet_and_quick(monkeypatch):
     monkeypatch.setenv("BORESIGHT_QUIET", "1")
+    monkeypatch.setattr("boresight.editing.presence.STEPS", 2)
 
 
 def test_every_factor_has_the_default_and_what_fits_together():

@@ -146,6 +146,7 @@ def small(monkeypatch):
     monkeypatch.setattr(imbalance.CaptionEditor, "fit", lambda *parts, **options: fit(*parts, **(once | options)))
     sae = SparseAutoencoder.fit
     monkeypatch.setattr(SparseAutoencoder, "fit", lambda images, **options: sae(images, **options, steps=5))
+    monkeypatch.setattr("boresight.editing.presence.STEPS", 2)
     yield
     imbalance.world.cache_clear()
     imbalance._stamp.cache_clear()
