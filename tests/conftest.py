@@ -9,3 +9,4 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+os.environ["TOKENIZERS_PARALLELISM"] = "false"

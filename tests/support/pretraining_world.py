@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ def synthetic(row: int) -> str:
     return f"a picture of a {COLOURS[row % 8]} thing on paper"
 
 
+@cache
 def tiny_tokenizer():
     return train_tokenizer([text(row) for row in range(8) for text in (web, synthetic)], SHAPE)
 
