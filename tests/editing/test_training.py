@@ -148,7 +148,6 @@ def test_the_result_is_never_below_plain_on_validation(sae, sets):
     assert measured(editor, validation) >= measured(PlainScorer(), validation) - 1e-3
 
 
-@pytest.mark.usefixtures("quick_mask")
 def test_history_and_best_state_agree(sae, sets):
     train, validation, _ = sets
     editor = CaptionEditor.fit(sae, train, validation, length_exponent=0.0, **QUICK)
