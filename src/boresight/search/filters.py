@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boresight.errors import InputError, first_line, one_of
@@ -54,71 +55,108 @@ def matching(table: pa.Table, where: str | pc.Expression) -> np.ndarray:
     return chosen
 
 
-def parsed(where: str, schema: pa.Schema) -> pc.Expression:
-    """The text as a pyarrow expression. Raises InputError as `matching` does."""
+def parsed(where: str, schema: pa.Schema, reader: type[Reader] | None = None) -> Any:
+    """The text as a pyarrow expression, or as what another `reader` makes of it. Raises InputError as `matching`."""
     if len(where) > LONGEST:
         raise InputError(f"The filter has {len(where):,} characters; {LONGEST:,} at most are read.")
     try:
-        return _Reader(where, schema).read(ast.parse(where.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return (reader or Reader)(where, schema).read(ast.parse(where.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"The filter '{where}' cannot be read; {_HELP}") from error
 
 
-class _Reader:
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: a column by its name, or a value."""
+
+    column: str = ""
+    value: Any = None
+
+
+class Reader:
+    """Reads the text of a filter. What it makes of each part is a pyarrow expression; engines make their own of it.
+
+    A subclass overrides `joined`, `negated`, `flag`, `missing`, `contained` and `compared`. Columns go by their names
+    and values as they are written, those of dates as scalars of pyarrow.
+    """
+
     def __init__(self, where: str, schema: pa.Schema) -> None:
         self.where, self.schema = where, schema
 
-    def read(self, node: ast.expr) -> Any:
+    def joined(self, every: bool, parts: list[Any]) -> Any:
+        """All of the parts hold, or any of them."""
+        joined = parts[0]
+        for each in parts[1:]:
+            joined = joined & each if every else joined | each
+        return joined
+
+    def negated(self, part: Any) -> Any:
+        """The part is false; it is neither true nor false where a value is missing."""
+        return ~part
+
+    def flag(self, column: str) -> Any:
+        """A column of True and False is True."""
         import pyarrow.compute as pc
 
+        return pc.field(column)
+
+    def missing(self, column: str) -> Any:
+        """A column has no value."""
+        import pyarrow.compute as pc
+
+        return pc.field(column).is_null()
+
+    def contained(self, column: str, values: list[Any]) -> Any:
+        """A column has one of the values; false where it has none."""
+        import pyarrow.compute as pc
+
+        return pc.field(column).isin(values)
+
+    def compared(self, compare: Callable[[Any, Any], Any], left: Side, right: Side) -> Any:
+        """compare: of the module `operator`. One side at least is a column."""
+        import pyarrow.compute as pc
+
+        sides = [pc.field(one.column) if one.column else pc.scalar(one.value) for one in (left, right)]
+        return compare(*sides)
+
+    def read(self, node: ast.expr) -> Any:
+        """What is made of a part of the text. Raises InputError where it is not in the grammar."""
         if isinstance(node, ast.BoolOp):
-            join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
-            joined = self.read(node.values[0])
-            for each in node.values[1:]:
-                joined = join(joined, self.read(each))
-            return joined
+            return self.joined(isinstance(node.op, ast.And), [self.read(each) for each in node.values])
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            return ~self.read(node.operand)
+            return self.negated(self.read(node.operand))
         if isinstance(node, ast.Compare):
-            return self._compared(node)
+            pairs = zip([node.left, *node.comparators], node.ops, node.comparators, strict=False)
+            return self.joined(True, [self._one(left, op, right) for left, op, right in pairs])
         if isinstance(node, ast.Name):
-            return pc.field(self._column(node.id))  # of booleans
+            return self.flag(self._column(node.id))
         raise self._unread(node)
 
-    def _compared(self, node: ast.Compare) -> Any:
-        result, left = None, node.left
-        for op, right in zip(node.ops, node.comparators, strict=True):
-            one = self._one(left, op, right)
-            result, left = one if result is None else result & one, right
-        return result
-
     def _one(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Any:
-        import pyarrow.compute as pc
-
         if isinstance(op, ast.Is | ast.IsNot) and isinstance(left, ast.Name) and self._literal(right) is None:
-            missing = pc.field(self._column(left.id)).is_null()
-            return missing if isinstance(op, ast.Is) else ~missing
+            missing = self.missing(self._column(left.id))
+            return missing if isinstance(op, ast.Is) else self.negated(missing)
         if (
             isinstance(op, ast.In | ast.NotIn)
             and isinstance(left, ast.Name)
             and isinstance(right, ast.List | ast.Tuple)
         ):
             column = self._column(left.id)
-            found = pc.field(column).isin([self._value(self._literal(each), column) for each in right.elts])
-            return found if isinstance(op, ast.In) else ~found
+            found = self.contained(column, [self._value(self._literal(each), column) for each in right.elts])
+            return found if isinstance(op, ast.In) else self.negated(found)
         compare = _COMPARISONS.get(type(op))
         names = [each.id for each in (left, right) if isinstance(each, ast.Name)]
         if compare is None or not names:
             raise self._unread(left)
         sides = [
-            pc.field(self._column(each.id))
+            Side(column=self._column(each.id))
             if isinstance(each, ast.Name)
-            else pc.scalar(self._value(self._literal(each), names[0]))
+            else Side(value=self._value(self._literal(each), names[0]))
             for each in (left, right)
         ]
-        return compare(*sides)
+        return self.compared(compare, *sides)
 
     def _literal(self, node: ast.expr) -> Any:
         negative = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)

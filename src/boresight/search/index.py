@@ -15,10 +15,11 @@ from boresight.data import Collection
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
 from boresight.encoders import Encoder
-from boresight.errors import ArtefactError, InputError, one_of
+from boresight.errors import InputError
 from boresight.sae import LatentNames
 from boresight.sae.autoencoder import encoder_of
 from boresight.search.answers import answer, reasons
+from boresight.search.belonging import latent_number, named_encoder, require_same_editor, require_same_encoder
 from boresight.search.captions import CaptionResults, caption_answers
 from boresight.search.contents import Metadata, meta_table, opened, thumbnails
 from boresight.search.query import PreparedQuery, Query, prepare
@@ -148,16 +149,9 @@ class SearchIndex:
         """
         folder = Path(folder)
         snapshot = Snapshot.read(folder)
-        wanted = snapshot.manifest.get("editor")
-        if wanted is None and editor is not None:
-            raise ArtefactError(f"{folder} was made without an editor; make it again with this one.")
-        if wanted is not None:
-            editor = CaptionEditor.load(folder / EDITOR, device) if editor is None else editor
-            if editor.fingerprint != wanted:
-                raise ArtefactError(
-                    f"{folder} was made with the editor {wanted} and this one is {editor.fingerprint}; make it again "
-                    "with this one."
-                )
+        if snapshot.manifest.get("editor") is not None and editor is None:
+            editor = CaptionEditor.load(folder / EDITOR, device)
+        require_same_editor(str(folder), snapshot.manifest, editor)
         names = LatentNames.load(folder / NAMES) if snapshot.manifest.get("names") else None
         if verify:
             for segment in snapshot.segments:
@@ -193,15 +187,7 @@ class SearchIndex:
     def encoder(self) -> Encoder:
         """That made the embeddings. Raises InputError or ArtefactError where it cannot be loaded by its name."""
         if self._encoder is None:
-            from boresight.encoders import load_encoder
-
-            name = self._snapshot.manifest.get("encoder")
-            if not name:
-                raise InputError(
-                    f"{self.folder} does not know its encoder, since its vectors came from arrays; pass `encoder`, or "
-                    "search by embeddings."
-                )
-            self.use(load_encoder(name))
+            self.use(named_encoder(str(self.folder), self._snapshot.manifest))
         assert self._encoder is not None
         return self._encoder
 
@@ -320,20 +306,7 @@ class SearchIndex:
 
     def latent(self, name: int | str) -> int:
         """The number of a latent, from its number or name. Raises InputError where there is none of it."""
-        count = 0 if self.editor is None else self.editor.sae.n_latents
-        if isinstance(name, str) and not name.isdecimal():
-            known = [] if self.names is None else [each for each in self.names.names if each]
-            if name not in known:
-                raise InputError(
-                    f"There is no latent named '{name}'; {one_of(name, sorted(known)[:20])}."
-                    if known
-                    else f"The latents of this index have no names, so '{name}' is none; use numbers."
-                )
-            assert self.names is not None
-            return list(self.names.names).index(name)
-        if not 0 <= int(name) < count:
-            raise InputError(f"There is no latent {name}; there are {count:,}, from 0 on.")
-        return int(name)
+        return latent_number(name, self.editor, self.names)
 
     def image(self, image: str, *, most_pixels: int | None = None) -> Image.Image:
         """The picture of an image by id, upright RGB, whole where its file is known.
@@ -372,20 +345,7 @@ class SearchIndex:
             change.append(embeddings, meta, _thumbnails(embeddings, collection), self.editor)
 
     def _require_same(self, source: Embeddings | Encoder) -> None:
-        said, theirs = self._snapshot.manifest, encoder_of(source)
-        for key in ("encoder_fingerprint", "encoder"):
-            if said.get(key) and theirs.get(key):
-                if said[key] != theirs[key]:
-                    mine, other = (f"'{side.get('encoder') or side[key]}' ({side[key]})" for side in (said, theirs))
-                    raise ArtefactError(
-                        f"{self.folder} holds embeddings of {mine} and these are of {other}; use {mine}."
-                    )
-                break
-        if source.width != self._snapshot.layout.width:
-            raise ArtefactError(
-                f"{self.folder} is {self._snapshot.layout.width} wide and these embeddings are {source.width}; use the "
-                "encoder that it was made with."
-            )
+        require_same_encoder(str(self.folder), self._snapshot.manifest, self._snapshot.layout.width, source)
 
 
 def _require_words(embeddings: Embeddings, texts: bool) -> None:

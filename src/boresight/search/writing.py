@@ -107,7 +107,7 @@ class Change:
                     [each.meta.take(pa.array(own)) for each, own in group], promote_options="default"
                 )
                 small = _old_thumbnails(group) if pictured else None
-                self._add(_old_blocks(group, layout, widest, bar), meta, small)
+                self._add(old_blocks(group, layout, widest, bar), meta, small)
 
     def commit(self) -> None:
         """Put the manifest in place."""
@@ -180,9 +180,10 @@ def _groups(rows: Sequence[tuple[Any, np.ndarray]]) -> Iterator[list[tuple[Any, 
         yield group
 
 
-def _old_blocks(
+def old_blocks(
     group: Sequence[tuple[Any, np.ndarray]], layout: Layout, slots: int, bar: Any
 ) -> Iterator[dict[str, Tensor]]:
+    """Rows of segments as they are stored, in blocks; codes with so many slots."""
     for segment, own in group:
         for start in range(0, len(own), MOST_AT_ONCE):
             at = own[start : start + MOST_AT_ONCE]
