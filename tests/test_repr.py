@@ -57,13 +57,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     held, figures = HeldOut(EVIL, 12, 24), {EVIL: {PLAIN.name: {"-": scores.to_dict()}}}
     words = Words.of(embeddings, encoder, size=20)
     shape = CaptionerConfig(image_width=8, text_width=8, vocabulary=16, width=8, layers=2, heads=2)
-    index = bs.SearchIndex.create(folder / "index", embeddings, editor=editor, names=names, encoder=encoder)
+    index = bs.SearchIndex.create(folder / "index", embeddings, editor=editor, names=names, encoder=encoder, texts=True)
     found = index.search("red")
     made = [
         index,
         found,
         found[0],
         found.reasons(0),
+        index.search_captions(like=f"{EVIL}3"),
+        index.search_captions(like=f"{EVIL}3")[0],
         bs.search.Query(text=EVIL),
         encoder,
         collection,

@@ -91,7 +91,7 @@ def test_captions_of_a_picture(folder: Path) -> None:
         (["index", "embeddings", "--out", "pictures"], "holds files that boresight did not write"),
         (["index", "embeddings", "--out", "x", "--compact"], "pass --add or --update"),
         (["index", "embeddings", "--out", "embeddings", "--add"], "kind 'embeddings', not 'index'"),
-        (["index", "embeddings", "--out", "x", "--add", "--editor", "names"], "stay as it was made"),
+        (["index", "embeddings", "--out", "x", "--add", "--editor", "names"], "stay as they were"),
         (["search", "nothing", "a dog"], "no boresight index"),
         (["search", "embeddings", "a dog"], "kind 'embeddings', not 'index'"),
         (["search", "small"], "nothing to search for"),
