@@ -43,11 +43,13 @@ def matching(table: pa.Table, where: str | pc.Expression) -> np.ndarray:
     """
     import numpy as np
     import pyarrow as pa
+    from pyarrow import dataset
 
     expression = parsed(where, table.schema) if isinstance(where, str) else where
     numbered = table.append_column("__row", pa.array(np.arange(table.num_rows)))
     try:
-        rows = numbered.filter(expression)["__row"].to_numpy()
+        # A dataset reads the columns that the expression names, and no others.
+        rows = dataset.dataset(numbered).to_table(columns=["__row"], filter=expression)["__row"].to_numpy()
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise InputError(f"The filter '{where}' cannot be used ({first_line(error)}); {_HELP}") from error
     chosen = np.zeros(table.num_rows, dtype=bool)
