@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -116,3 +119,196 @@ def test_what_the_index_does_not_name_is_not_there(client: TestClient, name: str
 )
 def test_no_address_is_a_path(client: TestClient, address: str) -> None:
     assert client.get(address).status_code == 404
+
+
+@pytest.mark.parametrize("latents", [{}, {"7": 0.0, "784": 2}])
+@pytest.mark.parametrize(
+    "asked", [{"text": ["a red circle", "a ring"], "without": "a heart"}, {"text": "x", "plain": True}]
+)
+def test_reasons_sum_to_the_score_that_the_search_showed(client: TestClient, asked: dict, latents: dict) -> None:
+    if "plain" not in asked:
+        asked = {**asked, "latents": latents}
+    for shown in found(client, **asked, k=3):
+        said = client.post("/api/explain", json={**asked, "id": shown["id"]})
+        reasons = schemas.ReasonsShown.model_validate(said.json())
+        assert reasons.id == shown["id"]
+        total = sum(term.weight * term.score for term in reasons.terms) + sum(one.effect for one in reasons.switched)
+        assert total == pytest.approx(reasons.score, abs=1e-6)
+        assert reasons.score == pytest.approx(shown["score"], abs=1e-4)
+        assert [one.latent for one in reasons.switched] == ([] if "plain" in asked else [int(one) for one in latents])
+        plain = sum(term.weight * term.plain_score for term in reasons.terms)
+        assert plain == pytest.approx(shown["plain_score"], abs=1e-4)
+        for term in reasons.terms:
+            assert (term.explanation is None) == ("plain" in asked)
+            if term.explanation is None:
+                continue
+            cells = sum(sum(row.values()) for row in term.explanation.grid.values())
+            assert cells - sum(term.explanation.hubness.values()) == pytest.approx(term.score, abs=1e-5)
+            assert sum(term.explanation.parts.values()) == pytest.approx(term.score, abs=1e-5)
+            assert term.explanation.latents_kept
+            assert term.explanation.image_memory[0].image_id is not None
+
+
+def test_reasons_of_a_picture_that_is_sent(client: TestClient, scenes_index: Path) -> None:
+    sent = [("image", ("a.png", (scenes_index.parent / f"{row}.png").read_bytes(), "image/png")) for row in (12, 13)]
+    query = {"text": "a ring", "image_weight": 0.4}
+    (shown,) = client.post("/api/search/image", files=sent, data={"query": json.dumps({**query, "k": 1})}).json()[
+        "results"
+    ]
+    said = client.post(
+        "/api/explain/image", files=sent, data={"query": json.dumps({**query, "id": shown["id"]})}
+    ).json()
+    assert [(term["kind"], term["weight"]) for term in said["terms"]] == [("text", 0.6), ("image", 0.2), ("image", 0.2)]
+    assert said["score"] == pytest.approx(shown["score"], abs=1e-4)
+
+
+@pytest.mark.parametrize("method", ["m2ib", "bottleneck-path", "occlusion"])
+def test_a_heatmap_lies_over_its_picture(client: TestClient, method: str) -> None:
+    said = client.post("/api/heatmap", json={"text": "a red circle", "id": "scene-28", "method": method}).json()
+    drawn = schemas.Heatmap.model_validate(said)
+    assert [word.text for word in drawn.words] == ["a", "red", "circle"]
+    pictures = [Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) for uri in (drawn.overlay, drawn.image)]
+    assert [(one.size, one.mode) for one in pictures] == [
+        ((drawn.width, drawn.height), mode) for mode in ("RGBA", "RGB")
+    ]
+    assert pictures[0].getextrema()[3] == (0, pytest.approx(191, abs=2))  # of a map that says something
+
+
+def test_concepts_are_those_of_the_codes(client: TestClient, service: Service) -> None:
+    editor, names = service.index.editor, service.index.names
+    assert editor is not None
+    assert names is not None
+    snapshot = service.index.snapshot()
+    codes = editor.sae.encode(snapshot.plain(np.arange(60)) * torch.tensor(snapshot.segments[0].norms)[:, None])
+    dense = np.zeros((60, editor.sae.n_latents), np.float32)
+    np.put_along_axis(dense, codes.indices.numpy(), codes.values.numpy(), axis=1)
+    counts = (dense > 0).sum(0)
+    said = client.get("/api/concepts", params={"offset": 3, "k": 5}).json()
+    assert said["total"] == (counts > 0).sum()
+    order = np.argsort(-counts, kind="stable")[3:8]
+    assert [one["latent"] for one in said["concepts"]] == order.tolist()
+    for one in said["concepts"]:
+        latent = one["latent"]
+        assert (one["images"], one["name"]) == (counts[latent], names[latent])
+        strongest = np.argsort(-dense[:, latent], kind="stable")[:8]
+        assert one["top"] == [snapshot.record(row)["id"] for row in strongest if dense[row, latent] > 0]
+    points = client.get("/api/concepts/map").json()["points"]
+    assert {one["latent"] for one in points} == {row for row, name in enumerate(names.names) if name and counts[row]}
+    assert max(abs(one[axis]) for one in points for axis in "xy") == pytest.approx(1)
+
+
+def test_without_a_comparison_there_is_no_verdict(client: TestClient) -> None:
+    assert client.get("/api/verdict").json() is None
+
+
+def test_what_is_served(client: TestClient) -> None:
+    said = schemas.Info.model_validate(client.get("/api/info").json())
+    assert (said.images, said.edited, said.pictures) == (60, True, True)
+    columns = {one.name: one.type for one in said.columns}
+    assert columns == {"id": "text", "split": "text", "year": "number", "place": "text"}
+    assert client.get("/api/health").json() == {"status": "ok", "images": 60}
+
+
+def test_a_picture_is_asked_for_once(client: TestClient) -> None:
+    address = "/api/images/thumbnail?id=scene-20"
+    first = client.get(address)
+    assert first.headers["cache-control"] == "private, max-age=300"
+    again = client.get(address, headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    other = client.get("/api/images/thumbnail?id=scene-21", headers={"If-None-Match": first.headers["etag"]})
+    assert other.status_code == 200
+
+
+REFUSED = [
+    ({}, 422, "There is nothing to search for"),
+    ({"text": " "}, 422, "text is empty"),
+    ({"text": "a", "txt": "b"}, 422, "There is no field 'txt'"),
+    ({"text": 7}, 422, "'text"),
+    ({"text": "a", "k": 51}, 422, "k is 51; 50 answers at most"),
+    ({"text": "a", "k": 0}, 422, "'k' cannot be used"),
+    ({"text": "a", "offset": 9_999}, 422, "k and offset ask for"),
+    ({"text": "a", "like": "nobody"}, 422, "The index has no image 'nobody'"),
+    ({"text": "a", "where": "yeer > 3"}, 422, "did you mean year"),
+    ({"text": "a", "where": "__import__('os')"}, 422, "is not read"),
+    ({"text": "a", "where": f"year > {10**30}"}, 422, "The filter"),
+    ({"text": "a", "latents": {"nothing": 0}}, 422, "There is no latent named 'nothing'"),
+    ({"text": "a", "latents": {"²": 0}}, 422, "There is no latent named '²'"),
+    ({"text": "a", "latents": {"99999": 0}}, 422, "There is no latent 99999"),
+    ({"text": "a", "latents": {"3": 0}, "plain": True}, 422, "Latents are switched"),
+    ({"text": "\ud800"}, 422, "'text"),
+    ({"image": "/etc/hosts"}, 422, "There is no field 'image'"),
+]
+
+
+@pytest.mark.parametrize(("asked", "status", "sentence"), REFUSED)
+def test_what_cannot_be_asked_is_a_sentence(client: TestClient, asked: dict, status: int, sentence: str) -> None:
+    answer = client.post("/api/search", content=json.dumps(asked), headers={"Content-Type": "application/json"})
+    assert answer.status_code == status
+    assert sentence in error(answer)
+    answer = client.post(
+        "/api/search/batch",
+        content=json.dumps({"queries": [asked, {"text": "a"}]}),
+        headers={"Content-Type": "application/json"},
+    )
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "sentence"),
+    [
+        ({"content": "{"}, 422, "The body is no JSON"),
+        ({"content": "[" * 5000}, 400, "The request cannot be read"),
+        ({"content": '{"text": "a", "min_score": NaN}'}, 422, "'min_score"),
+        ({"content": b'{"text": "\xff"}'}, 400, "The request cannot be read"),
+        ({"content": b"text=a", "headers": {"Content-Type": "text/plain"}}, 422, "The body cannot be used"),
+        ({"content": b"x" * 400_000}, 413, "300,000 bytes at most"),
+        ({"content": (b"x" * 10_000 for _ in range(40))}, 413, "The body is too large"),
+    ],
+)
+def test_bodies_that_are_none(client: TestClient, sent: dict, status: int, sentence: str) -> None:
+    answer = client.post("/api/search", **{"headers": {"Content-Type": "application/json"}, **sent})
+    assert answer.status_code == status
+    assert sentence in error(answer)
+
+
+@pytest.mark.parametrize(
+    ("data", "query", "sentence"),
+    [
+        (b"", "{}", "no kind of picture"),
+        (b"%PDF-1.4 no picture", "{}", "no kind of picture"),
+        (picture()[:60], "{}", "corrupt"),
+        (picture(kind="TIFF"), "{}", "no kind of picture"),  # which browsers do not send
+        (picture(501), "{}", "it has 501 x 501 pixels; 250,000 at most are read"),
+        (picture(), "{", "The query is no JSON"),
+        (picture(), '{"like": 3}', "'query.like"),
+    ],
+)
+def test_uploads_that_are_none(client: TestClient, data: bytes, query: str, sentence: str) -> None:
+    answer = client.post("/api/search/image", files={"image": ("a.png", data)}, data={"query": query})
+    assert answer.status_code == 422
+    assert sentence in error(answer)
+
+
+def test_pictures_share_the_pixels_of_a_request(client: TestClient) -> None:
+    sent = [("image", ("a.png", picture(400))) for _ in range(2)]
+    answer = client.post("/api/search/image", files=sent, data={"query": "{}"})
+    assert "it has 400 x 400 pixels; 90,000 at most are read" in error(answer)
+
+
+def test_a_batch_has_a_limit(client: TestClient) -> None:
+    answer = client.post("/api/search/batch", json={"queries": [{"text": "a"}] * 9})
+    assert (answer.status_code, error(answer)) == (422, "There are 9 queries; 8 at most are answered at once.")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "sentence"),
+    [
+        ({"text": "a ring", "id": "nobody"}, 404, "The index has no image of this id."),
+        ({"text": "a ring", "id": "scene-20", "method": "magic"}, 422, "There is no method 'magic'"),
+        ({"text": " ", "id": "scene-20"}, 422, "empty"),
+    ],
+)
+def test_heatmaps_that_cannot_be(client: TestClient, asked: dict, status: int, sentence: str) -> None:
+    answer = client.post("/api/heatmap", json=asked)
+    assert answer.status_code == status
+    assert sentence in error(answer)

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from boresight.app.config import Access, Limits
-from boresight.app.problems import problem
+from boresight.app.problems import ANSWERS, log, problem
 
 OPEN = ("/", "/docs", "/openapi.json", "/api/health")
 """Needs no token, nor does what is below /static/: the page, which holds nothing of the index."""
@@ -28,7 +28,7 @@ HEADERS = {
 
 
 class Guard:
-    """Refuses what `Access` and `Limits` do not allow, before the app below sees it."""
+    """Refuses what `Access` and `Limits` do not allow, before the app below sees it; answers where that fails."""
 
     def __init__(self, app: ASGIApp, access: Access, limits: Limits) -> None:
         self.app, self.access, self.limits = app, access, limits
@@ -39,8 +39,12 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
+        begun = False
+
         async def with_headers(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -51,7 +55,13 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, with_headers)
             return
-        await self.app(scope, self._measured(receive), with_headers)
+        try:
+            await self.app(scope, self._measured(receive), with_headers)
+        except Exception:
+            log.exception("%s %r failed", scope["method"], scope["path"])
+            if begun:
+                raise
+            await problem(500, ANSWERS[500])(scope, receive, with_headers)
 
     def _refusal(self, path: str, method: str, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "")

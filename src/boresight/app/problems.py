@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import ArtefactError, InputError, first_line
 
 log = logging.getLogger("boresight.app")
 
@@ -64,7 +64,7 @@ def problem(status: int, sentence: str, headers: Mapping[str, str] | None = None
 
 
 def answer_problems(app: FastAPI) -> None:
-    """Make every error of the app such an answer."""
+    """Make every error of the app that is foreseen such an answer; `guard` answers the others."""
 
     @app.exception_handler(Refused)
     def refused(request: Request, error: Refused) -> JSONResponse:
@@ -81,7 +81,7 @@ def answer_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return problem(422, _in_words(error))
+        return problem(422, in_words(error.errors()[0]))
 
     @app.exception_handler(StarletteHTTPException)
     def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -89,17 +89,13 @@ def answer_problems(app: FastAPI) -> None:
         sentence = said.get(error.status_code) or ANSWERS.get(error.status_code) or str(error.detail)
         return problem(error.status_code, sentence, error.headers)
 
-    @app.exception_handler(Exception)
-    def failed(request: Request, error: Exception) -> JSONResponse:
-        return problem(500, ANSWERS[500])  # the server that runs the app logs the traceback
 
-
-def _in_words(error: RequestValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"][1:])
-    said = str(first["msg"])
-    if first["type"] == "json_invalid":
-        return 'The body is no JSON; send an object such as {"text": "a dog"}.'
-    if first["type"] == "extra_forbidden":
+def in_words(error: Mapping[str, Any], root: str = "") -> str:
+    """A sentence for one thing that pydantic found wrong; root: the name of what was read, left out for a body."""
+    where = ".".join(str(part) for part in ([root, *error["loc"]] if root else error["loc"][1:]))
+    said = first_line(ValueError(error["msg"]))
+    if error["type"] == "json_invalid":
+        return f'The {root or "body"} is no JSON; send an object such as {{"text": "a dog"}}.'
+    if error["type"] == "extra_forbidden":
         return f"There is no field '{where}'; /docs lists those that there are."
     return f"'{where}' cannot be used: {said[:1].lower()}{said[1:]}." if where else f"The body cannot be used: {said}."

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
-from pydantic import TypeAdapter, ValidationError
+from PIL import Image
+from pydantic import ValidationError
 
 from boresight.app import schemas
-from boresight.app.problems import RESPONSES, Refused
+from boresight.app.problems import RESPONSES, Refused, in_words
 from boresight.app.service import Service
 from boresight.app.shown import answer_of, reasons_of
 from boresight.data.images import decode_upload
 
 Id = Annotated[str, Query(min_length=1, max_length=1000, description="Id of an image of the index.")]
 KEPT = "private, max-age=300"  # pictures, by the browser that asked
-_ASKED = TypeAdapter(schemas.SearchAsked)
+Pictures = Annotated[list[UploadFile], File(min_length=1, max_length=8, description="JPEG, PNG, WebP, GIF or BMP.")]
+Asked = TypeVar("Asked", bound=schemas.Asked)
 
 
 def api(service: Service) -> APIRouter:
@@ -42,13 +44,12 @@ def api(service: Service) -> APIRouter:
         "/search/image", response_model=schemas.Answer, summary="Images like a picture that is sent", tags=["search"]
     )
     def search_by_image(
-        image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, GIF or BMP.")],
+        image: Pictures,
         query: Annotated[str, Form(description="Further fields of the query, as JSON, as for /api/search.")] = "{}",
     ) -> Response:
-        asked = _parsed(query)
-        with service.admitted():
-            picture = decode_upload(image.file.read(), service.limits.pixels)
-            results = service.search(asked.query(image=picture), asked.ranks)
+        asked = _parsed(schemas.SearchAsked, query)
+        with service.admitted(pictures=True):
+            results = service.search(asked.query(image=_decoded(image, service)), asked.ranks)
             return JSONResponse(answer_of(results, service.pictures))
 
     @router.post("/search/batch", response_model=schemas.Answers, summary="Several queries at once", tags=["search"])
@@ -63,9 +64,20 @@ def api(service: Service) -> APIRouter:
         with service.admitted():
             return JSONResponse(reasons_of(service.explain(asked.query(), asked.id), service.label))
 
+    @router.post(
+        "/explain/image", response_model=schemas.ReasonsShown, summary="Why, where a picture was sent", tags=["why"]
+    )
+    def explain_by_image(
+        image: Pictures, query: Annotated[str, Form(description="The other fields, as JSON, as for /api/explain.")]
+    ) -> Response:
+        asked = _parsed(schemas.ExplainAsked, query)
+        with service.admitted(pictures=True):
+            reasons = service.explain(asked.query(image=_decoded(image, service)), asked.id)
+            return JSONResponse(reasons_of(reasons, service.label))
+
     @router.post("/heatmap", response_model=schemas.Heatmap, summary="A map over a picture", tags=["why"])
     def heatmap(asked: schemas.HeatmapAsked) -> Response:
-        with service.admitted():
+        with service.admitted(pictures=True):
             return JSONResponse(service.heatmap(asked.id, asked.text, asked.method))
 
     @router.get("/images", response_model=schemas.Record, summary="What is known of an image", tags=["images"])
@@ -78,7 +90,7 @@ def api(service: Service) -> APIRouter:
 
     @router.get("/images/original", summary="The picture, 2048 pixels at most", tags=["images"], **_picture())
     def original(id: Id, request: Request) -> Response:
-        with service.admitted():
+        with service.admitted(pictures=True):
             return _cached(request, service.original(id))
 
     @router.get("/concepts", response_model=schemas.Concepts, summary="The most frequent latents", tags=["concepts"])
@@ -120,11 +132,18 @@ def _cached(request: Request, data: bytes) -> Response:
     return Response(data, media_type="image/webp", headers=headers)
 
 
-def _parsed(query: str) -> schemas.SearchAsked:
+def _parsed(kind: type[Asked], query: str) -> Asked:
     """The part of a form that is JSON."""
     try:
-        return _ASKED.validate_json(query)
+        return kind.model_validate_json(query)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(["query", *map(str, first["loc"])])
-        raise Refused(422, f"'{where}' cannot be used: {first['msg'][:1].lower()}{first['msg'][1:]}.") from error
+        raise Refused(422, in_words(error.errors()[0], "query")) from error
+
+
+def _decoded(images: list[UploadFile], service: Service) -> list[Image.Image]:
+    """Pictures that were sent, which share the pixels that one request may send."""
+    pictures, left = [], service.limits.pixels
+    for each in images:
+        pictures.append(decode_upload(each.file.read(), left))
+        left -= pictures[-1].width * pictures[-1].height
+    return pictures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from boresight.app.agents import agent_routes, agent_tools
 from boresight.app.config import Access
 from boresight.app.guard import Guard
 from boresight.app.metrics import Measured
@@ -28,19 +30,19 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def create_app(service: Service, access: Access | None = None) -> FastAPI:
-    """An ASGI app that serves one index.
+    """An ASGI app that serves one index. The service is not closed with it.
 
     Example:
         app = create_app(Service(SearchIndex.open("photos.index", encoder=encoder)))
     """
-    access = access or Access()
+    access, agents = access or Access(), agent_tools(service)
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         # A thread for each request that is worked on, and some for those that are only looked up or refused.
         anyio.to_thread.current_default_thread_limiter().total_tokens = service.limits.at_once + 32
-        yield
-        await anyio.to_thread.run_sync(service.close)
+        async with agents.session_manager.run():
+            yield
 
     app = FastAPI(
         title="boresight",
@@ -65,6 +67,7 @@ def create_app(service: Service, access: Access | None = None) -> FastAPI:
     def docs() -> Response:
         return FileResponse(STATIC / "docs.html", headers={"Cache-Control": "no-cache"})
 
+    app.router.routes.extend(agent_routes(agents))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(Guard, access=access, limits=service.limits)
     app.add_middleware(Measured, metrics=service.metrics)
@@ -83,6 +86,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 def run(app: FastAPI, bound: socket.socket, seconds: float) -> None:
     """Serve until SIGTERM or SIGINT, then end the requests in flight, for so many seconds at most."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     config = uvicorn.Config(
         app,
         log_level="warning",

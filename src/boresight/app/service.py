@@ -30,6 +30,7 @@ from boresight.search.snapshot import Snapshot
 
 T = TypeVar("T")
 SHOWN_SIDE = 2048  # pixels of the longer side of a picture that is shown whole
+PICTURES_AT_ONCE = 16  # requests whose pictures are in memory whole
 ABSENT = "The index has no image of this id."
 MOST_POINTS = 2000  # of the map of directions
 
@@ -52,6 +53,7 @@ class Service:
         self._batcher = Batcher(index, most=max(self.limits.batch, 64), on_batch=self.metrics.batch.observe)
         self._artist = ThreadPoolExecutor(1, "boresight-heatmap")  # one at a time: each fills the machine
         self._room = threading.BoundedSemaphore(self.limits.at_once)
+        self._darkroom = threading.BoundedSemaphore(min(self.limits.at_once, PICTURES_AT_ONCE))
         self._counting = threading.Lock()
         self._counted: tuple[Snapshot, LatentCounts] | None = None
 
@@ -61,14 +63,18 @@ class Service:
         self._artist.shutdown(cancel_futures=True)
 
     @contextlib.contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Room for one request. Raises Refused where all of it is taken."""
-        if not self._room.acquire(blocking=False):
+    def admitted(self, *, pictures: bool = False) -> Iterator[None]:
+        """Room for one request, or for one that decodes pictures, which fill the memory.
+
+        Raises Refused where all of it is taken.
+        """
+        room = self._darkroom if pictures else self._room
+        if not room.acquire(blocking=False):
             raise Refused(429, "Too many requests are being worked on; come back in a second.", 1)
         try:
             yield
         finally:
-            self._room.release()
+            room.release()
 
     def search(self, query: Query, ranks: bool = True) -> Results:
         """The answers to one query, computed together with those of other requests."""

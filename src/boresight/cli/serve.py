@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -35,6 +35,8 @@ class Serve:
     BORESIGHT_TOKEN, or none."""
     comparison: Path | None = None
     """Folder with the comparison.json of a demo or comparison of the editor, for its tables; left out: none."""
+    mcp: bool = False
+    """Serve tools for agents (Model Context Protocol) over standard input and output instead of HTTP."""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
     encoder: str | None = None
     """Encoder that made the embeddings; left out: the one that the index names."""
@@ -46,26 +48,38 @@ class Serve:
     def run(self) -> None:
         """Serve until stopped."""
         _require_packages()
-        from boresight.app.config import Access
-        from boresight.app.server import create_app, listening, run
+        from boresight.app.agents import agent_tools
         from boresight.app.service import Service
         from boresight.cli.sources import open_index
         from boresight.evaluation.comparison_figures import Comparison
-        from boresight.progress import say
 
         comparison = None if self.comparison is None else Comparison.load_json(self.comparison / "comparison.json")
         index = open_index(self.index, self.encoder, device=self.device, dtype=self.dtype)
+        service = Service(index, self.limits, comparison)
+        try:
+            if self.mcp:
+                agent_tools(service).run("stdio")
+            else:
+                self._serve(service)
+        finally:
+            service.close()
+
+    def _serve(self, service: Any) -> None:
+        from boresight.app.config import Access
+        from boresight.app.server import create_app, listening, run
+        from boresight.progress import say
+
         own = self.host in OWN_HOSTS
         token = self.token or os.environ.get(TOKEN) or None
         access = Access(token, (*self.hosts, *OWN_HOSTS) if own else self.hosts)
         bound = listening(self.host, self.port)
-        app = create_app(Service(index, self.limits, comparison), access)
         if not own:
             who = "with the token" if token else f"without a token: set {TOKEN} to ask for one"
             say(f"Other machines can reach the service at {self.host}, {who}.")
         shown = f"[{self.host}]" if ":" in self.host else self.host
+        index = service.index
         print(f"{index.folder}: {len(index):,} images at http://{shown}:{bound.getsockname()[1]}", flush=True)
-        run(app, bound, self.limits.seconds)
+        run(create_app(service, access), bound, self.limits.seconds)
 
 
 def _require_packages() -> None:

@@ -61,9 +61,13 @@ def parsed(where: str, schema: pa.Schema, reader: type[Reader] | None = None) ->
     """The text as a pyarrow expression, or as what another `reader` makes of it. Raises InputError as `matching`."""
     if len(where) > LONGEST:
         raise InputError(f"The filter has {len(where):,} characters; {LONGEST:,} at most are read.")
+    import pyarrow as pa
+
+    unread = (SyntaxError, ValueError, RecursionError, MemoryError)
+    no_value = (OverflowError, TypeError, pa.ArrowException)  # a number that no column holds, a list of several kinds
     try:
         return (reader or Reader)(where, schema).read(ast.parse(where.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+    except (*unread, *no_value) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"The filter '{where}' cannot be read; {_HELP}") from error

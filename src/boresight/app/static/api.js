@@ -42,5 +42,6 @@ export function withPictures(query, files) {
   return form;
 }
 
-export const explain = (query, signal) => post("api/explain", query, signal);
+export const explain = (query, signal) =>
+  post(query instanceof FormData ? "api/explain/image" : "api/explain", query, signal);
 export const heatmap = (wanted, signal) => post("api/heatmap", wanted, signal);
