@@ -1,8 +1,9 @@
-"""Search by a sentence over HTTP.
+"""Search by a sentence over HTTP, from an index, in twenty lines; `boresight serve` is the service with everything.
 
 After `make demo`:
 
-.venv/bin/python examples/serve_search.py runs/demo/embeddings runs/demo/seed-0/edited
+.venv/bin/boresight index runs/demo/embeddings --out runs/demo/index --editor runs/demo/seed-0/edited
+.venv/bin/python examples/serve_search.py runs/demo/index
 curl 'http://localhost:8000/?q=woman+astronaut'
 """
 
@@ -11,22 +12,11 @@ import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import parse_qs, urlparse
 
-import torch
-
 import boresight as bs
 from boresight.models import default_model_path
 
-embeddings, editor = bs.Embeddings.load(sys.argv[1]), bs.CaptionEditor.load(sys.argv[2])
-encoder = bs.load_encoder(sys.argv[3] if len(sys.argv) > 3 else default_model_path())  # which made the embeddings
-editor.require_same_encoder(encoder)
-index = editor.prepare_images(embeddings.images.float())  # once; a query then costs one product
-
-
-@torch.inference_mode()
-def answers(sentence: str, k: int = 5) -> list[dict[str, str | float]]:
-    scores = editor.score_prepared(index, editor.prepare_texts(encoder.embed_texts([sentence])))[:, 0]
-    rows = scores.argsort(descending=True)[:k].tolist()
-    return [{"id": embeddings.ids[row], "score": round(float(scores[row]), 4)} for row in rows]
+encoder = bs.load_encoder(sys.argv[2] if len(sys.argv) > 2 else default_model_path())  # which made the embeddings
+index = bs.SearchIndex.open(sys.argv[1], encoder=encoder)
 
 
 class Search(BaseHTTPRequestHandler):
@@ -35,7 +25,8 @@ class Search(BaseHTTPRequestHandler):
         self.send_response(200 if asked else 400)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
-        self.wfile.write(json.dumps(answers(asked) if asked else "Ask with ?q=and a sentence.").encode())
+        found = [{"id": one.id, "score": round(one.score, 4)} for one in index.search(asked, k=5)] if asked else []
+        self.wfile.write(json.dumps(found or "Ask with ?q=and a sentence.").encode())
 
 
 if __name__ == "__main__":

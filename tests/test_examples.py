@@ -16,10 +16,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from boresight import CaptionEditor, SparseAutoencoder, embed, load_encoder
+from boresight import CaptionEditor, SearchIndex, embed, load_encoder
 from boresight.data.worlds.scenes import make_scenes
 from boresight.models import default_model_path
 from snippet_world import fewer_steps
+from tiny_editor import TINY_EDITOR
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -27,11 +28,9 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def test_search_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, scenes = load_encoder(default_model_path()), make_scenes(40, split="test", seed=5)
     embeddings = embed(encoder, scenes, tmp_path / "embeddings")
-    sae = SparseAutoencoder.fit(embeddings, n_latents=64, k=8, steps=20)
-    half = embeddings.select(range(20)), embeddings.select(range(20, 40))
-    editor = CaptionEditor.fit(sae, *half, steps=5, length_exponent=0.0)
-    editor.save(tmp_path / "editor")
-    monkeypatch.setattr(sys, "argv", ["serve_search.py", str(tmp_path / "embeddings"), str(tmp_path / "editor")])
+    editor = CaptionEditor.load(TINY_EDITOR)
+    SearchIndex.create(tmp_path / "index", embeddings, editor=editor)
+    monkeypatch.setattr(sys, "argv", ["serve_search.py", str(tmp_path / "index")])
     example = runpy.run_path(str(EXAMPLES / "serve_search.py"))
     monkeypatch.setattr(example["Search"], "log_message", lambda *_: None)
     with HTTPServer(("localhost", 0), example["Search"]) as server:
@@ -71,6 +70,8 @@ def test_the_notebook_runs_from_photographs_to_a_verdict(tmp_path: Path, monkeyp
     assert all(page and "\nTraceback" not in page for page in shown)
     assert shown[0].count("<img") == 5  # the collection
     assert any("the best alternative" in page for page in shown)  # the verdict
+    assert shown[-2].count("<img") == 5  # answers of the index, as a grid
+    assert shown[-1].startswith("Reasons(")
 
 
 def test_links_of_the_notebook_are_there() -> None:

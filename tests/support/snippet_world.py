@@ -117,6 +117,7 @@ def names_given(folder: Path) -> dict[str, Any]:
         sae.save(folder / f"{stem}.sae")
     for of_demo in ("editor", "runs/demo/seed-0/edited"):
         editor.save(folder / of_demo)
+    bs.SearchIndex.create(folder / "runs/photos.index", embeddings, editor=editor)
     splits = ["test-style" if split == "test" else split for split in embeddings.splits]
     replace(embeddings, splits=splits).save(folder / "runs/demo/embeddings")
     for name, benchmark, edited in (

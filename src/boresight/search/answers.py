@@ -60,7 +60,7 @@ def results(
             reader.result(place, row, score, float(before[place]), None if ranked is None else int(ranked[place]))
             for place, (row, score) in enumerate(zip(rows.tolist(), scores.tolist(), strict=True))
         )
-        answers.append(Results(items, matches, reader.editor is not None, exact, one, reader.reasons))
+        answers.append(Results(items, matches, reader.editor is not None, exact, one, reader.reasons, reader.thumbnail))
     return answers
 
 
@@ -115,6 +115,9 @@ class _Reader:
             columns=record,
             row=row,
         )
+
+    def thumbnail(self, result: Result) -> bytes | None:
+        return self.snapshot.thumbnail(result.row)
 
     def reasons(self, result: Result) -> Reasons:
         return self.reasons_of(result.row)

@@ -24,7 +24,7 @@ from boresight.search.captions import CaptionResults, caption_answers
 from boresight.search.contents import Metadata, meta_table, opened, thumbnails
 from boresight.search.query import PreparedQuery, Query, prepare
 from boresight.search.results import Reasons, Results
-from boresight.search.segments import KIND, THUMBNAIL, verify_segment
+from boresight.search.segments import KIND, verify_segment
 from boresight.search.sides import layout_of
 from boresight.search.snapshot import Snapshot, stamp_of
 from boresight.search.writing import begin, changing
@@ -316,16 +316,12 @@ class SearchIndex:
         snapshot = self.snapshot()
         row = int(snapshot.find([image])[0])
         source = snapshot.record(row)["picture"]
-        return opened(source, self._thumbnail(snapshot, row), image, most_pixels)
+        return opened(source, snapshot.thumbnail(row), image, most_pixels)
 
     def thumbnail(self, image: str) -> bytes | None:
         """The small picture of an image by id, as the bytes of a WebP file; None where the index has none."""
         snapshot = self.snapshot()
-        return self._thumbnail(snapshot, int(snapshot.find([image])[0]))
-
-    def _thumbnail(self, snapshot: Snapshot, row: int) -> bytes | None:
-        segment, at = snapshot.place(row)
-        return None if segment.thumbnails is None else segment.thumbnails[THUMBNAIL][at].as_py()
+        return snapshot.thumbnail(int(snapshot.find([image])[0]))
 
     def _write(
         self, embeddings: Embeddings, collection: Collection | None, metadata: Metadata | None, replacing: bool

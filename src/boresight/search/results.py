@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from boresight.brief import Brief, brief, spelled
@@ -100,6 +102,7 @@ class Results(Sequence[Result]):
         exact: whether every image was scored.
         prepared: the query, embedded.
         explain: answer -> `Reasons`.
+        thumbnail: answer -> its small picture, as the bytes of a WebP file, or None.
     """
 
     items: tuple[Result, ...]
@@ -108,6 +111,7 @@ class Results(Sequence[Result]):
     exact: bool
     prepared: PreparedQuery = field(repr=False)
     explain: Callable[[Result], Reasons] = field(repr=False)
+    thumbnail: Callable[[Result], bytes | None] = field(repr=False)
 
     def __repr__(self) -> str:
         parts = {"answers": str(len(self)), "matches": f"{self.matches:,}", "best": brief([one.id for one in self[:3]])}
@@ -125,6 +129,17 @@ class Results(Sequence[Result]):
     def reasons(self, place: int) -> Reasons:
         """Why the answer at this place (from 0) has its score."""
         return self.explain(self.items[place])
+
+    def _repr_html_(self) -> str:
+        """The answers with their pictures, for a notebook; whatever comes from data is escaped."""
+        return f"<table><tr>{''.join(f'<td>{self._shown(one)}</td>' for one in self.items)}</tr></table>"
+
+    def _shown(self, one: Result) -> str:
+        small = self.thumbnail(one)
+        moved = f" ({one.moved:+,})" if one.moved else ""
+        drawn = "" if small is None else f'<img alt="" src="data:image/webp;base64,{b64encode(small).decode()}"><br>'
+        words = "".join(f"<br>{escape(brief(caption))}" for caption in one.captions[:1])
+        return f"{drawn}<b>{one.rank}</b>{moved} {one.score:.3f}<br>{escape(brief(one.id))}{words}"
 
     def __str__(self) -> str:
         """The table that the command line prints."""

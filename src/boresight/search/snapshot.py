@@ -15,7 +15,7 @@ from torch import Tensor
 from boresight.errors import ArtefactError, InputError
 from boresight.search.filters import matching
 from boresight.search.scan import Rows
-from boresight.search.segments import KIND, Layout, Segment, open_segment
+from boresight.search.segments import KIND, THUMBNAIL, Layout, Segment, open_segment
 from boresight.storage import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
@@ -96,6 +96,11 @@ class Snapshot:
         """The columns of one row."""
         segment, at = self.place(row)
         return segment.meta.slice(at, 1).to_pylist()[0]
+
+    def thumbnail(self, row: int) -> bytes | None:
+        """The small picture of one row, as the bytes of a WebP file; None where there is none."""
+        segment, at = self.place(row)
+        return None if segment.thumbnails is None else segment.thumbnails[THUMBNAIL][at].as_py()
 
     def find(self, ids: Sequence[str]) -> np.ndarray:
         """(n,) int64, the rows of images by id. Raises InputError naming the first that the index lacks."""
