@@ -117,7 +117,8 @@ def names_given(folder: Path) -> dict[str, Any]:
         sae.save(folder / f"{stem}.sae")
     for of_demo in ("editor", "runs/demo/seed-0/edited"):
         editor.save(folder / of_demo)
-    bs.SearchIndex.create(folder / "runs/photos.index", embeddings, editor=editor)
+    for index in ("runs/photos.index", "runs/demo/index"):
+        bs.SearchIndex.create(folder / index, embeddings, editor=editor)
     splits = ["test-style" if split == "test" else split for split in embeddings.splits]
     replace(embeddings, splits=splits).save(folder / "runs/demo/embeddings")
     for name, benchmark, edited in (
