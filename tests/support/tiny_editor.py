@@ -1,7 +1,7 @@
-"""A caption editor of the shipped model: what `boresight demo --seeds 0` fitted for it on emoji."""
+"""The caption editor of the shipped model that tests use: what `boresight demo --seeds 0` fitted for it on emoji."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from boresight.models import default_editor_path
 
-TINY_EDITOR = Path(__file__).parent / "tiny-editor"
+TINY_EDITOR = default_editor_path()

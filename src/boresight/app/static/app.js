@@ -1,6 +1,6 @@
 // The page: what the address says is searched for and shown; whatever is done changes the address.
 import * as api from "./api.js";
-import { $ } from "./dom.js";
+import { $, el } from "./dom.js";
 import { chips, filterHelp, start } from "./form.js";
 import * as grid from "./grid.js";
 import * as panel from "./panel.js";
@@ -8,13 +8,14 @@ import { PAGE, asks, keyOf, queryOf, read, written } from "./state.js";
 
 const pictures = new Map(); // name in the address -> file, as long as the page is open
 const views = { search: null, collection: "./collection.js", verdict: "./verdict.js" };
-let info = { name: "", columns: [], methods: [], edited: false };
+let info = { name: "", columns: [], methods: [], edited: false, limits: {} };
 let words = []; // to begin with
 const values = new Map(); // column -> the values that answers showed
 let state = read();
 let answers = { key: "", results: [] };
 let base = { key: "", ranks: new Map(), shown: 0 }; // the edited order with no latent switched
 let running = null;
+let ready = false;
 
 /** Change the search. Each change is a step back for the back button, unless it replaces. */
 export function go(changes, { replace = false } = {}) {
@@ -34,7 +35,7 @@ async function shown() {
   }
   document.title = [state.q, info.name, "boresight"].filter(Boolean).join(" · ");
   for (const name of ["without", "where"]) $(name).value = state[name];
-  $("text").value = state.q;
+  if (state.q || ready) $("text").value = state.q; // words typed while the page was loading stay
   for (const one of document.getElementsByName("order")) one.checked = (one.value === "plain") === state.plain;
   chips(state, pictures, ask);
   if (state.tab !== "search") {
@@ -54,8 +55,7 @@ const files = () => (pictures.has(state.picture) ? [pictures.get(state.picture)]
 
 async function searched() {
   const key = keyOf(state);
-  const whole = key === answers.key && answers.results.length >= Math.min(state.n, answers.found);
-  if (whole && answers.n === state.n) return;
+  if (key === answers.key && answers.n === state.n) return;
   running?.abort();
   if (!asks(state)) return nothing();
   running = new AbortController();
@@ -66,17 +66,22 @@ async function searched() {
       throw new Error(`The picture ${state.picture} was not kept with this address; drop it here again.`);
     const more = key === answers.key && state.n > answers.n;
     const from = more ? answers.results.length : 0;
-    const got = await api.search({ ...queryOf(state, { k: state.n - from, offset: from }) }, files(), signal);
-    const results = more ? [...answers.results, ...got.results] : got.results;
-    await compared(got, results, signal);
-    answers = { ...got, key, results, n: state.n, found: got.results.length < state.n - from ? results.length : Infinity };
+    const results = more ? [...answers.results] : [];
+    let got;
+    do { // no more at once than the service gives
+      const k = Math.min(state.n - results.length, info.limits.k);
+      got = await api.search(queryOf(state, { k, offset: results.length }), files(), signal);
+      results.push(...got.results);
+    } while (got.results.length && results.length < Math.min(state.n, got.matches));
+    await compared(results, signal);
+    answers = { ...got, key, results, n: state.n };
     $("error").hidden = true;
-    learn(got.results);
+    learn(results);
     paint();
-    if (more) grid.focusOn(got.results[0]?.id);
+    if (more) grid.focusOn(results[from]?.id);
   } catch (error) {
     if (error.name === "AbortError") return;
-    answers = { key: "", results: [], found: 0, n: 0 };
+    answers = { key: "", results: [], n: 0 };
     refused(error.message);
   } finally {
     if (!signal.aborted) $("view-search").removeAttribute("aria-busy");
@@ -84,12 +89,12 @@ async function searched() {
 }
 
 /** Know where the answers stood in the edited order with no latent switched, which is what they are marked against. */
-async function compared(got, results, signal) {
+async function compared(results, signal) {
   const key = keyOf(state, true);
   if (!state.plain && !Object.keys(state.latents).length)
     base = { key, ranks: new Map(results.map((one) => [one.id, one.rank])), shown: results.length };
   else if (info.edited && base.key !== key) {
-    const k = Math.max(100, state.n);
+    const k = Math.min(Math.max(100, state.n), info.limits.k);
     const other = await api.search({ ...queryOf(state, { latents: {}, plain: false, k }), ranks: false }, files(), signal);
     base = { key, ranks: new Map(other.results.map((one) => [one.id, one.rank])), shown: other.results.length };
   }
@@ -104,7 +109,7 @@ function paint() {
   $("count").textContent = results.length
     ? `${results.length.toLocaleString("en")} pictures${filtered}, ${order}${exact ? "" : ", found by an approximate index"}.`
     : matches ? "No picture was found." : "The filter lets no picture through; change it or take it away.";
-  $("next").hidden = results.length < state.n || results.length >= matches || state.n >= most();
+  $("next").hidden = results.length < state.n || results.length >= matches || state.n >= info.limits.offset;
   $("order").hidden = !info.edited;
   $("start").replaceChildren();
 }
@@ -139,10 +144,8 @@ function beginnings({ concepts }) {
   return [...each].reverse().slice(0, 12).map(([words, id]) => ({ words, id: info.pictures ? id : "" }));
 }
 
-const most = () => (info.limits?.k ?? 200);
-
 function nothing() {
-  answers = { key: "", results: [], found: 0, n: 0 };
+  answers = { key: "", results: [], n: 0 };
   grid.show([], () => null, () => null);
   for (const name of ["next", "order", "error"]) $(name).hidden = true;
   $("count").textContent = "";
@@ -167,7 +170,7 @@ for (const name of ["without", "where"])
   $(name).addEventListener("change", () => asks(state) && $(name).value.trim() !== state[name] && $("ask").requestSubmit());
 for (const one of document.getElementsByName("order"))
   one.addEventListener("change", () => go({ plain: one.value === "plain", latents: {} }));
-$("next").addEventListener("click", () => go({ n: Math.min(state.n + PAGE, most()) }, { replace: true }));
+$("next").addEventListener("click", () => go({ n: Math.min(state.n + PAGE, info.limits.offset) }, { replace: true }));
 for (const name of Object.keys(views)) $(`tab-${name}`).addEventListener("click", () => go({ tab: name, open: "" }));
 document.querySelector("[role=tablist]").addEventListener("keydown", (event) => {
   const names = Object.keys(views).filter((name) => !$(`tab-${name}`).hidden);
@@ -247,6 +250,17 @@ addEventListener("popstate", () => {
   shown();
 });
 
+function askToken() {
+  const word = el("input", { type: "password", id: "token", autocomplete: "off", "aria-label": "Token" });
+  const given = (event) => {
+    event.preventDefault();
+    api.token.set(word.value);
+    location.reload();
+  };
+  $("start").append(el("form", { class: "token", onsubmit: given }, word, el("button", { type: "submit" }, "Use this token")));
+  word.focus();
+}
+
 themed();
 try {
   info = await api.get("api/info");
@@ -255,10 +269,12 @@ try {
   $("tab-collection").hidden = !info.editor?.latents;
   filterHelp(info, values, also);
   await shown();
+  ready = true;
   if (!asks(state) && info.editor?.named) {
     words = beginnings(await api.get("api/concepts?k=200"));
     if (!asks(state)) start(info, words, ask);
   }
 } catch (error) {
   refused(error.message);
+  if (error.status === 401) askToken();
 }

@@ -1,4 +1,5 @@
 // Elements. What comes from data becomes a text node or an attribute, never markup.
+import { shownAddress, token } from "./api.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -37,8 +38,11 @@ export const originalOf = (id) => `api/images/original?id=${encodeURIComponent(i
 export function picture(address, alt, words = alt) {
   const missing = () => el("span", { class: "missing", role: "img", "aria-label": alt }, words);
   if (!address) return missing();
-  const image = el("img", { src: address, alt, loading: "lazy", decoding: "async", draggable: "false" });
-  image.addEventListener("error", () => image.replaceWith(missing()), { once: true });
+  const image = el("img", { alt, loading: "lazy", decoding: "async", draggable: "false" });
+  const lost = () => image.replaceWith(missing());
+  image.addEventListener("error", lost, { once: true });
+  if (!token.get() || address.startsWith("blob:")) image.src = address;
+  else shownAddress(address).then((shown) => (image.src = shown), lost);
   return image;
 }
 

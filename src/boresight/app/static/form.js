@@ -41,7 +41,7 @@ export function filterHelp(info, values, add) {
   const example = exampleOf(columns, values);
   where.placeholder = example;
   const few = (name) => {
-    const seen = [...(values.get(name) ?? [])];
+    const seen = [...(values.get(name) ?? [])].filter((one) => one !== "");
     return seen.length > 1 && seen.length <= FEW && seen.every((one) => String(one).length <= 40) ? seen.sort() : [];
   };
   fill($("where-help"),

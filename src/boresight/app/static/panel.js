@@ -53,7 +53,7 @@ function explained({ id, state, files }, signal) {
   const query = { ...queryOf(state, { k: 1 }), id };
   delete query.k;
   delete query.offset;
-  return api.explain(files.length ? api.withPictures(query, files) : query, signal);
+  return api.explain(query, files, signal);
 }
 
 let tops = null;
@@ -76,7 +76,7 @@ function build(given) {
     ask({ [kind]: [...state[kind].filter((one) => one !== id), id], [other]: state[other].filter((one) => one !== id) });
   parted = { place: el("p", { class: "place", "aria-live": "polite" }), why: el("div", { class: "why" }, el("p", { class: "soft" }, "Reading why …")), reasons: null };
   const title = el("h2", { id: "panel-title", tabindex: "-1" }, captions[0] ?? id);
-  const shot = picture(originalOf(id), captions[0] ?? id, id);
+  const shot = picture(info.pictures && originalOf(id), captions[0] ?? id, id);
   fill(panel,
     el("header", {}, step(-1, "The result before", "‹"), step(1, "The next result", "›"), parted.place,
       el("button", { type: "button", class: "icon close", "aria-label": "Close", onclick: () => closing() }, "×")),
