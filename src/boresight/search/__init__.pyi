@@ -1,6 +1,7 @@
 from .captions import CaptionResult as CaptionResult
 from .captions import CaptionResults as CaptionResults
 from .index import SearchIndex as SearchIndex
+from .postgres import PostgresIndex as PostgresIndex
 from .query import Query as Query
 from .reranking import rerank as rerank
 from .results import Reasons as Reasons
