@@ -67,11 +67,12 @@ def columns(ids: list[str]) -> dict[str, list[Any]]:
     }
 
 
-def local_index(folder: Path, form: str | None, dtype: str = "float32") -> SearchIndex:
+def local_index(folder: Path, form: str | None, dtype: str = "float32", leave_out: tuple[str, ...] = ()) -> SearchIndex:
     """A local index of `pictures` with `columns`."""
     images = pictures()
     editor = None if form is None else editor_of(form)
-    return SearchIndex.create(folder, images, editor=editor, metadata=columns(images.ids), dtype=dtype)
+    metadata = {name: column for name, column in columns(images.ids).items() if name not in leave_out}
+    return SearchIndex.create(folder, images, editor=editor, metadata=metadata, dtype=dtype)
 
 
 def questions(index: SearchIndex, filters: tuple[str, ...], seed: int) -> list[Query]:

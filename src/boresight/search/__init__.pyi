@@ -1,7 +1,9 @@
 from .captions import CaptionResult as CaptionResult
 from .captions import CaptionResults as CaptionResults
+from .engines import Engine as Engine
 from .index import SearchIndex as SearchIndex
 from .postgres import PostgresIndex as PostgresIndex
+from .qdrant import QdrantIndex as QdrantIndex
 from .query import Query as Query
 from .reranking import rerank as rerank
 from .results import Reasons as Reasons
