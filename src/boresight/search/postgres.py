@@ -184,22 +184,23 @@ class PostgresIndex(EngineIndex):
             source = Part(near.format(self._name, where.text), (*where.values, vector, candidates))
             where, values = Part(sql.SQL("TRUE")), ()
         statement = sql.SQL(
-            "SELECT _row, score, plain FROM (SELECT _row, {} AS score, {} AS plain FROM {} WHERE {}) AS scored "
+            "SELECT id, score FROM (SELECT id, _row, {} AS score FROM {} WHERE {}) AS scored "
             "WHERE score >= %s ORDER BY score DESC, _row LIMIT %s OFFSET %s"
-        ).format(score.text, plain.text, source.text, where.text)
+        ).format(score.text, source.text, where.text)
         least = float("-inf") if query.min_score is None else query.min_score
-        given = (*score.values, *plain.values, *source.values, *values, least, query.k, query.offset)
-        found = connection.execute(statement, given, binary=True).fetchall()
+        given = (*score.values, *source.values, *values, least, query.k, query.offset)
+        found = connection.execute(statement, given).fetchall()
         where = where_sql(query.where, self.schema)
         counted = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(self._name, where.text)
         matches = connection.execute(counted, where.values).fetchone()[0]
-        snapshot = self._read(connection, [row for row, _, _ in found]).snapshot(self.layout)
-        own = (np.arange(len(found)), np.array([one for _, one, _ in found], dtype=np.float32))
+        block, cosines = self._read(connection, [one for one, _ in found], plain)
+        own = (np.arange(len(found)), np.array([one for _, one in found], dtype=np.float32))
         exact = candidates is None or candidates >= matches
+        snapshot = block.snapshot(self.layout)
         answers = results([prepared], [own], snapshot, [None], self.editor, self.names, False, exact=exact)[0]
         items = answers.items
         if ranks and items:
-            above = self._above(connection, plain, where, np.array([one for _, _, one in found]))
+            above = self._above(connection, plain, where, cosines)
             items = tuple(replace(one, plain_rank=1 + int(n)) for one, n in zip(items, above, strict=True))
         return replace(answers, items=items, matches=matches)
 
@@ -217,14 +218,14 @@ class PostgresIndex(EngineIndex):
         above[order] = np.cumsum(counts)[:-1]
         return above
 
-    def _read(self, connection: Any, rows: Sequence[int]) -> Block:
-        """Whole rows, in the order asked for."""
+    def _read(self, connection: Any, ids: Sequence[str], plain: Part) -> tuple[Block, np.ndarray]:
+        """Whole rows in the order asked for, and their plain scores (n,) float64 as every row's are computed."""
         import pyarrow as pa
 
-        statement = sql.SQL("SELECT * FROM {} WHERE _row = ANY(%s)").format(self._name)
+        statement = sql.SQL("SELECT *, {} AS _cosine FROM {} WHERE id = ANY(%s)").format(plain.text, self._name)
         cursor = connection.cursor(binary=True, row_factory=psycopg.rows.dict_row)
-        found = {record["_row"]: record for record in cursor.execute(statement, [list(rows)])}
-        records = [found[row] for row in rows]
+        found = {record["id"]: record for record in cursor.execute(statement, (*plain.values, list(ids)))}
+        records = [found[one] for one in ids]
         dtype, width = self.layout.dtype, self.layout.width
         matrices = {
             name: np.array([record[f"_{name}"] for record in records], dtype=dtype).reshape(-1, width)
@@ -239,7 +240,7 @@ class PostgresIndex(EngineIndex):
             matrices |= dict(zip(self.layout.values, amounts, strict=True))
         columns = {name: pa.array([record[name] for record in records]) for name in self.schema.names}
         meta = pa.table([column.cast(self.schema.field(name).type) for name, column in columns.items()], self.schema)
-        return Block(meta, matrices)
+        return Block(meta, matrices), np.array([record["_cosine"] for record in records])
 
     def _write(self, blocks: Iterator[Block], removed: Sequence[str]) -> None:
         with self._session() as connection:
