@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from boresight.cli.main import main
+from postgres_server import server as server
 from snippet_world import fewer_steps, names_given, put_world
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,8 @@ ELSEWHERE = {
     "fashion-mnist": "needs the files of Fashion-MNIST; tests/studies/test_mad.py has it",
     'source="mnist/"': "the same for MNIST",
     "--data scenes": "embeds a thousand pictures; tests/benchmarks/test_own.py has it on a dozen",
+    'database = "postgresql': "the page is run with a server of its own",
+    'qdrant = "http': "the page is run with Qdrant's engine in the process",
     "torchrun": "needs eight processes; tests/training starts two",
     "pip install": "installs what this runs in",
     "make ": "makes the environment that this runs in",
@@ -101,8 +104,11 @@ def given(world: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, t
 
 
 @pytest.mark.parametrize("page", with_code("python"), ids=lambda page: page.name)
-def test_examples_in_python_run(page: Path, given: dict[str, Any]) -> None:
+def test_examples_in_python_run(page: Path, given: dict[str, Any], request: pytest.FixtureRequest) -> None:
     names: dict[str, Any] = {}
+    if page.name == "engines.md":
+        edge = pytest.importorskip("qdrant_edge_store", reason="needs qdrant-edge-py (extra 'dev')")
+        given |= {"database": request.getfixturevalue("server"), "qdrant": edge.EdgeStore(Path("qdrant"))}
     for code in examples(page, "python"):
         names |= given
         exec(compile(runnable(code), str(page), "exec"), names)

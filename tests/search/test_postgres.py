@@ -12,7 +12,7 @@ import pytest
 from boresight.errors import ArtefactError, InputError
 from boresight.search import Query, SearchIndex
 from editing_world import world, world_sae
-from engine_world import FILTERS, OF_TABLES, columns, local_index, pictures, questions, require_same
+from engine_world import FILTERS, OF_TABLES, columns, local_index, nearest, pictures, questions, require_same
 from postgres_server import server as server
 from search_world import CONFIGS, editor_of
 
@@ -82,10 +82,9 @@ def test_candidates_of_the_graph_have_their_exact_scores(copied: PostgresIndex, 
         copied.search(text, candidates=5)
     copied.build_graph()
     every = {one.id: one.score for one in local.search(text, k=60)}
-    nearest = {one.id for one in local.search(text, plain=True, k=5, where="year > 2010")}
     found = copied.search(text, k=3, candidates=5, where="year > 2010")
     assert not found.exact
-    assert {one.id for one in found} <= nearest
+    assert {one.id for one in found} <= nearest(local, text, 5, "year > 2010")
     assert [one.score for one in found] == sorted([one.score for one in found], reverse=True)
     for one in found:
         assert one.score == pytest.approx(every[one.id], abs=1e-5)

@@ -11,7 +11,7 @@ import pytest
 from boresight.errors import ArtefactError, InputError
 from boresight.search import SearchIndex
 from editing_world import world, world_sae
-from engine_world import FILTERS, OF_TABLES, columns, local_index, pictures, questions, require_same
+from engine_world import FILTERS, OF_TABLES, columns, local_index, nearest, pictures, questions, require_same
 from search_world import CONFIGS, editor_of
 
 pytest.importorskip("qdrant_edge", reason="needs qdrant-edge-py, Qdrant's engine in the process (extra 'dev')")
@@ -73,15 +73,14 @@ def test_changes_are_those_of_the_local_index(store: QdrantStore, tmp_path: Path
         copied.remove("nowhere")
 
 
-def test_few_candidates_are_the_nearest_by_the_cosine(store: QdrantStore, tmp_path: Path) -> None:
+def test_few_candidates_have_their_exact_scores(store: QdrantStore, tmp_path: Path) -> None:
     local = without_nan(tmp_path / "index", "gated, both memories")
     copied = QdrantIndex.create(store, "photos", local)
     text = pictures().texts[3]
-    nearest = {one.id for one in local.search(text, plain=True, k=5)}
     every = {one.id: one.score for one in local.search(text, k=60)}
     found = copied.search(text, k=5, candidates=5)
     assert not found.exact
-    assert {one.id for one in found} == nearest
+    assert {one.id for one in found} == nearest(local, text, 5)
     assert [one.score for one in found] == pytest.approx([every[one.id] for one in found], abs=1e-5)
     assert [one.score for one in found] == sorted([one.score for one in found], reverse=True)
     assert copied.search(text, candidates=60).exact

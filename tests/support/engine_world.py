@@ -10,6 +10,7 @@ import numpy as np
 
 from boresight.embeddings import Embeddings
 from boresight.search import Query, Results, SearchIndex
+from boresight.search.engines import candidates_by, candidates_from
 from editing_world import world, world_sae
 from search_world import editor_of, stretched
 
@@ -116,3 +117,14 @@ def require_same(found: Results, wanted: Results, *, ranks: bool = True) -> None
         assert str(known[0]) == str(known[1])
         if ranks:
             assert abs(one.plain_rank - other.plain_rank) <= 1  # type: ignore[operator]
+
+
+def nearest(index: SearchIndex, text: Any, count: int, where: str | None = None) -> set[str]:
+    """The ids of the images that are nearest to the dense part of the edited score of a text."""
+    snapshot = index.snapshot()
+    name = candidates_from(snapshot.layout, index.editor)
+    rows = snapshot.rows[0].dense[snapshot.layout.dense.index(name)].astype(np.float32)
+    near = rows @ candidates_by(index.prepare([Query(text=text)])[0], snapshot.layout, index.editor)
+    allowed = snapshot.allowed(where)[0]
+    near = near if allowed is None else np.where(allowed, near, -np.inf)
+    return {snapshot.record(int(row))["id"] for row in np.argsort(-near)[:count]}

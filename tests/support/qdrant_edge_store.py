@@ -20,7 +20,7 @@ class EdgeStore:
     def exists(self) -> bool:
         return self.shard is not None
 
-    def create(self, vectors: dict[str, int], half: bool, columns: dict[str, str]) -> None:
+    def create(self, vectors: dict[str, int], searched: str, half: bool, columns: dict[str, str]) -> None:
         kind = edge.VectorStorageDatatype.Float16 if half else edge.VectorStorageDatatype.Float32
         params = {
             name: edge.EdgeVectorParams(width, edge.Distance.Dot, datatype=kind) for name, width in vectors.items()
@@ -39,11 +39,11 @@ class EdgeStore:
     def count(self, where: dict[str, Any]) -> int:
         return self.shard.count(edge.CountRequest(exact=True, filter=_filter(where)))
 
-    def nearest(self, vector: list[float], limit: int, where: dict[str, Any], exact: bool) -> list[Any]:
+    def nearest(self, using: str, vector: list[float], limit: int, where: dict[str, Any], exact: bool) -> list[Any]:
         return self.shard.query(
             edge.QueryRequest(
                 limit=limit,
-                query=edge.Query.Nearest(vector, using="plain"),
+                query=edge.Query.Nearest(vector, using=using),
                 filter=_filter(where),
                 params=edge.SearchParams(exact=exact),
                 with_payload=True,

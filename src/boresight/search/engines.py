@@ -279,6 +279,21 @@ class EngineIndex(ABC):
                 bar.update(len(images))
 
 
+def candidates_from(layout: Layout, editor: CaptionEditor | None) -> str:
+    """The name of the vectors among which candidates are found: those that the dense part of the score is of.
+
+    The base where there is one, but for the form 'reconstruct', whose base is nearly the same for all images.
+    """
+    return "base" if layout.based and editor is not None and editor.config.form != "reconstruct" else "plain"
+
+
+def candidates_by(prepared: PreparedQuery, layout: Layout, editor: CaptionEditor | None) -> np.ndarray:
+    """(d,) float32: candidates have the largest inner products with it, the dense part of the score undivided."""
+    edited = editor is not None and editor.config.form != "reconstruct"
+    columns = prepared.columns if edited else prepared.plain_columns
+    return np.stack([column.dense for column in columns]).sum(0, dtype=np.float32)
+
+
 def manifest_of(index: SearchIndex) -> dict[str, Any]:
     """What an engine keeps beside the images of a local index."""
     snapshot = index.snapshot()

@@ -15,7 +15,7 @@ from boresight.encoders import Encoder
 from boresight.errors import ArtefactError, InputError, first_line, require_at_least
 from boresight.sae import LatentNames
 from boresight.search.answers import results
-from boresight.search.engines import Block, EngineIndex, blocks_of, manifest_of
+from boresight.search.engines import Block, EngineIndex, blocks_of, candidates_by, candidates_from, manifest_of
 from boresight.search.index import SearchIndex
 from boresight.search.query import PreparedQuery, Query
 from boresight.search.results import Results
@@ -130,12 +130,12 @@ class PostgresIndex(EngineIndex):
         with self._session() as connection:
             return connection.execute(sql.SQL("SELECT count(*) FROM {}").format(self._name)).fetchone()[0]
 
-    def build_graph(self, *, neighbours: int = 16, effort: int = 64) -> None:
+    def build_graph(self, m: int = 16, ef_construction: int = 64) -> None:
         """Index the embeddings by pgvector's HNSW, so that `candidates` are found without reading every row.
 
         Args:
-            neighbours: of each image in the graph (`m`).
-            effort: candidates looked at where an image is put in (`ef_construction`), at least twice `neighbours`.
+            m: links of an image in the graph.
+            ef_construction: how many images are kept in view while one is linked, at least twice `m`.
 
         Raises InputError for embeddings that are too wide for a graph, ArtefactError where the server refuses.
         """
@@ -148,8 +148,10 @@ class PostgresIndex(EngineIndex):
         with self._session() as connection:
             connection.execute(
                 sql.SQL(
-                    "CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (_plain {}) WITH (m = {}, ef_construction = {})"
-                ).format(self._graph, self._name, sql.SQL(f"{kind}_ip_ops"), int(neighbours), int(effort))
+                    "CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw ({} {}) WITH (m = {}, ef_construction = {})"
+                ).format(
+                    self._graph, self._name, self._searched, sql.SQL(f"{kind}_ip_ops"), int(m), int(ef_construction)
+                )
             )
 
     def search_batch(
@@ -159,8 +161,8 @@ class PostgresIndex(EngineIndex):
 
         Args:
             ranks: whether the rank of each answer by the cosine is found too, which reads the table once more.
-            candidates: score only so many images that are nearest by the cosine, as the graph of `build_graph` finds
-                them; left out, every image is scored. `Results.exact` says which it was.
+            candidates: score only so many images, those nearest to the dense part of the score, as the graph of
+                `build_graph` finds them; left out, every image is scored. `Results.exact` says which it was.
 
         Raises InputError as `SearchIndex.search_batch` does, and for candidates without a graph.
         """
@@ -179,9 +181,9 @@ class PostgresIndex(EngineIndex):
         source, values = Part(self._name), where.values
         if candidates is not None:
             kind = WIDEST[self.layout.dtype][0]
-            near = sql.SQL("(SELECT * FROM {} WHERE {} ORDER BY _plain <#> %s LIMIT %s) AS near")
-            vector = dense(prepared.plain_columns[0].dense[None], kind)[0]
-            source = Part(near.format(self._name, where.text), (*where.values, vector, candidates))
+            near = sql.SQL("(SELECT * FROM {} WHERE {} ORDER BY {} <#> %s LIMIT %s) AS near")
+            vector = dense(candidates_by(prepared, self.layout, self.editor)[None], kind)[0]
+            source = Part(near.format(self._name, where.text, self._searched), (*where.values, vector, candidates))
             where, values = Part(sql.SQL("TRUE")), ()
         statement = sql.SQL(
             "SELECT id, score FROM (SELECT id, _row, {} AS score FROM {} WHERE {}) AS scored "
@@ -289,6 +291,10 @@ class PostgresIndex(EngineIndex):
     @property
     def _name(self) -> Any:
         return sql.Identifier(self.table)
+
+    @property
+    def _searched(self) -> Any:
+        return sql.Identifier(f"_{candidates_from(self.layout, self.editor)}")
 
     @property
     def _graph(self) -> Any:

@@ -1,7 +1,7 @@
-"""An index in Qdrant: candidates by its graph of the embeddings, in the order of the exact edited score.
+"""An index in Qdrant: candidates by its graph, in the order of the exact edited score.
 
 Qdrant gives no answer that shares no index with a sparse query, and the best image of an edited query may share none.
-So it is asked for the nearest by the cosine, and what it keeps of them is scored here.
+So it is asked for the nearest to the dense part of the score, and what it keeps of them is scored here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from boresight.encoders import Encoder
 from boresight.errors import ArtefactError, InputError, require_at_least
 from boresight.sae import LatentNames
 from boresight.search.answers import answer
-from boresight.search.engines import Block, EngineIndex, blocks_of, manifest_of
+from boresight.search.engines import Block, EngineIndex, blocks_of, candidates_by, candidates_from, manifest_of
 from boresight.search.index import SearchIndex
 from boresight.search.qdrant_filters import from_payload, payload_kind, qdrant_filter, to_payload
 from boresight.search.query import Query
@@ -40,11 +40,12 @@ class QdrantStore(Protocol):
         """Whether there is a collection of this name."""
         ...
 
-    def create(self, vectors: dict[str, int], half: bool, columns: dict[str, str]) -> None:
+    def create(self, vectors: dict[str, int], searched: str, half: bool, columns: dict[str, str]) -> None:
         """Make the collection, in place of one that is there.
 
         Args:
-            vectors: name -> width; 'plain' is searched, the others are only kept.
+            vectors: name -> width.
+            searched: the name of those that get a graph; the others are only kept.
             half: keep them in float16.
             columns: name -> 'keyword', 'integer', 'float', 'bool' or 'datetime', to filter by.
         """
@@ -62,8 +63,8 @@ class QdrantStore(Protocol):
         """How many points a filter lets through."""
         ...
 
-    def nearest(self, vector: list[float], limit: int, where: dict[str, Any], exact: bool) -> list[Any]:
-        """Points with `id`, `vector` and `payload`, by the inner product with their vectors 'plain'."""
+    def nearest(self, using: str, vector: list[float], limit: int, where: dict[str, Any], exact: bool) -> list[Any]:
+        """Points with `id`, `vector` and `payload`, by the inner product with their vectors of the name `using`."""
         ...
 
     def retrieve(self, ids: Sequence[str]) -> list[Any]:
@@ -74,8 +75,8 @@ class QdrantStore(Protocol):
 class QdrantIndex(EngineIndex):
     """The images of an index as points of a Qdrant collection.
 
-    What a search finds is exact among the candidates, the images that are nearest by the cosine. With as many of them
-    as the filter lets images through, it is what the local index finds.
+    What a search finds is exact among the candidates, the images nearest to the dense part of the score. With as many
+    of them as the filter lets images through, it is what the local index finds.
 
     Attributes:
         store: how Qdrant is asked.
@@ -113,7 +114,8 @@ class QdrantIndex(EngineIndex):
         if store.exists() and not store.retrieve([_MANIFEST]):
             raise ArtefactError(f"{one.place} holds something else; choose another name for the collection.")
         columns = {name: kind for name in one.columns if (kind := payload_kind(one.schema.field(name).type))}
-        store.create(dict.fromkeys(one.layout.dense, one.layout.width), one.layout.dtype == "float16", columns)
+        vectors, searched = dict.fromkeys(one.layout.dense, one.layout.width), candidates_from(one.layout, one.editor)
+        store.create(vectors, searched, one.layout.dtype == "float16", columns)
         one._write(blocks_of(index), [])
         unit = [1.0, *[0.0] * (one.layout.width - 1)]
         said = {_OF_MANIFEST: json.dumps(one.manifest)}
@@ -154,8 +156,8 @@ class QdrantIndex(EngineIndex):
 
         Args:
             ranks: taken so that all engines are called alike; ranks by the cosine are not known here.
-            candidates: how many images, the nearest by the cosine, are scored; None scores all that the filter lets
-                through. `Results.exact` says whether those were all.
+            candidates: how many images, the nearest to the dense part of the score, are scored; None scores all that
+                the filter lets through. `Results.exact` says whether those were all.
 
         Raises InputError as `SearchIndex.search_batch` does, and for filters that Qdrant does not express.
         """
@@ -167,8 +169,9 @@ class QdrantIndex(EngineIndex):
             matches = self.store.count(where)
             asked = matches if candidates is None else max(candidates, prepared.query.k + prepared.query.offset)
             exact = asked >= matches
-            vector = prepared.plain_columns[0].dense.tolist()
-            points = self.store.nearest(vector, min(asked, matches), where, exact) if matches else []
+            vector = candidates_by(prepared, self.layout, self.editor).tolist()
+            using = candidates_from(self.layout, self.editor)
+            points = self.store.nearest(using, vector, min(asked, matches), where, exact) if matches else []
             snapshot = self._block(points).snapshot(self.layout)
             found = answer([prepared], snapshot, [None], self.editor, self.names, False)[0]
             answers.append(replace(found, matches=matches, exact=exact))

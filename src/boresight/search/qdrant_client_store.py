@@ -34,7 +34,7 @@ class ClientStore:
         with self._said():
             return self.client.collection_exists(self.collection)
 
-    def create(self, vectors: dict[str, int], half: bool, columns: dict[str, str]) -> None:
+    def create(self, vectors: dict[str, int], searched: str, half: bool, columns: dict[str, str]) -> None:
         """Make the collection, in place of one that is there."""
         kind = models.Datatype.FLOAT16 if half else models.Datatype.FLOAT32
         unsearched = models.HnswConfigDiff(m=0)
@@ -43,8 +43,8 @@ class ClientStore:
                 size=width,
                 distance=models.Distance.DOT,
                 datatype=kind,
-                hnsw_config=None if name == "plain" else unsearched,
-                on_disk=name != "plain",
+                hnsw_config=None if name == searched else unsearched,
+                on_disk=name != searched,
             )
             for name, width in vectors.items()
         }
@@ -71,13 +71,13 @@ class ClientStore:
         with self._said():
             return self.client.count(self.collection, count_filter=models.Filter(**where), exact=True).count
 
-    def nearest(self, vector: list[float], limit: int, where: dict[str, Any], exact: bool) -> list[Any]:
-        """Points by the inner product with their vectors 'plain'."""
+    def nearest(self, using: str, vector: list[float], limit: int, where: dict[str, Any], exact: bool) -> list[Any]:
+        """Points by the inner product with their vectors of the name `using`."""
         with self._said():
             return self.client.query_points(
                 self.collection,
                 query=vector,
-                using="plain",
+                using=using,
                 limit=limit,
                 query_filter=models.Filter(**where),
                 search_params=models.SearchParams(exact=exact),
