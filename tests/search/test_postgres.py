@@ -145,7 +145,7 @@ def test_what_cannot_be_kept_is_one_sentence(
         PostgresIndex.create(server, "mine", local)
     with pytest.raises(ArtefactError, match="has no pgvector"):
         PostgresIndex.open(server.replace("/postgres?", "/bare?"), "photos")
-    monkeypatch.setattr(postgres, "version_of", lambda connection: (0, 6, 2))
+    monkeypatch.setattr("boresight.search.postgres_connection.version_of", lambda connection: (0, 6, 2))
     with pytest.raises(ArtefactError, match=r"pgvector 0\.6\.2 and 0\.8 is needed"):
         PostgresIndex.open(server, "photos", editor=local.editor)
     monkeypatch.undo()

@@ -12,7 +12,7 @@ import numpy as np
 
 from boresight.editing import CaptionEditor
 from boresight.encoders import Encoder
-from boresight.errors import ArtefactError, InputError, first_line, require_at_least
+from boresight.errors import ArtefactError, InputError, require_at_least
 from boresight.sae import LatentNames
 from boresight.search.answers import results
 from boresight.search.engines import Block, EngineIndex, blocks_of, candidates_by, candidates_from, manifest_of
@@ -24,17 +24,14 @@ try:
     import psycopg
     from psycopg import sql
 
+    from boresight.search.postgres_connection import MANIFESTS, checked_name, connected, place_of, require_pgvector
     from boresight.search.postgres_sql import SMALLEST, Part, score_sql, table_sql, where_sql
-    from boresight.search.postgres_types import aligned, dense, fetched_oids, register, sparse, version_of
+    from boresight.search.postgres_types import aligned, dense, fetched_oids, register, sparse
 except ImportError as error:
     raise InputError("An index in PostgreSQL needs psycopg; pip install 'boresight[postgres]'.") from error
 
-MANIFESTS = "boresight_indexes"
-OLDEST = (0, 8)
-"""pgvector with `sparsevec`, and with scans of a graph that go on until a filter has let enough through."""
 WIDEST = {"float32": ("vector", 16_000, 2_000), "float16": ("halfvec", 16_000, 4_000)}
 """dtype -> pgvector's type, the widest rows that it stores, and the widest that a graph holds."""
-_WAIT = 10  # seconds for a connection
 
 
 class PostgresIndex(EngineIndex):
@@ -56,7 +53,7 @@ class PostgresIndex(EngineIndex):
     """
 
     def __init__(self, url: str, table: str, manifest: dict[str, Any], *belonging: Any) -> None:
-        super().__init__(_place(url, table), manifest, *belonging)
+        super().__init__(place_of(url, table), manifest, *belonging)
         self.url, self.table = url, table
         self._oids: dict[str, int] = {}
 
@@ -75,10 +72,10 @@ class PostgresIndex(EngineIndex):
             ArtefactError: the server is not reached or refuses, pgvector is missing or too old, or the table holds
                 something else.
         """
-        one = cls(url, _checked_name(table), manifest_of(index), index.editor, index.names, encoder)
+        one = cls(url, checked_name(table), manifest_of(index), index.editor, index.names, encoder)
         one._require_fit()
         with one._session(bare=True) as connection:
-            _require_pgvector(connection, one.place, install=True)
+            require_pgvector(connection, one.place, install=True)
         with one._session() as connection:
             connection.execute(
                 sql.SQL("CREATE TABLE IF NOT EXISTS {} (name text PRIMARY KEY, manifest text NOT NULL)").format(_OF_ALL)
@@ -114,9 +111,9 @@ class PostgresIndex(EngineIndex):
 
         Raises ArtefactError where the server is not reached, the table is no index, or editor or encoder are others.
         """
-        place = _place(url, table)
-        with _connected(url, place) as connection:
-            _require_pgvector(connection, place)
+        place = place_of(url, table)
+        with connected(url, place) as connection:
+            require_pgvector(connection, place)
             try:
                 query = sql.SQL("SELECT manifest FROM {} WHERE name = %s").format(_OF_ALL)
                 found = connection.execute(query, [table]).fetchone()
@@ -322,7 +319,7 @@ class PostgresIndex(EngineIndex):
     @contextmanager
     def _session(self, *, reading: bool = False, bare: bool = False) -> Iterator[Any]:
         """One transaction. bare: before the types of pgvector are there."""
-        with _connected(self.url, self.place) as connection:
+        with connected(self.url, self.place) as connection:
             if reading:
                 connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
             if not bare:
@@ -332,68 +329,6 @@ class PostgresIndex(EngineIndex):
 
 
 _OF_ALL = sql.Identifier(MANIFESTS)
-
-
-@contextmanager
-def _connected(url: str, place: str) -> Iterator[Any]:
-    """A connection, its transaction committed at the end. Errors of the server become one sentence."""
-    try:
-        waiting = {} if "connect_timeout" in psycopg.conninfo.conninfo_to_dict(url) else {"connect_timeout": _WAIT}
-        connection = psycopg.connect(url, **waiting)
-    except psycopg.Error as error:
-        raise ArtefactError(
-            f"The server of {place} cannot be reached ({first_line(error)}); check that it runs, and the url."
-        ) from error
-    try:
-        with connection:
-            yield connection
-    except psycopg.errors.UniqueViolation as error:
-        raise InputError(f"{place} has one of these ids already; use update, which replaces them.") from error
-    except psycopg.errors.UndefinedTable as error:
-        raise ArtefactError(f"{place} is not there any more; make it again with PostgresIndex.create.") from error
-    except psycopg.errors.DataError as error:
-        raise InputError(f"{place} does not take these values ({first_line(error)}); change them.") from error
-    except psycopg.Error as error:
-        raise ArtefactError(f"{place} refused ({first_line(error)}); nothing was changed.") from error
-
-
-def _require_pgvector(connection: Any, place: str, *, install: bool = False) -> None:
-    found = version_of(connection)
-    if found is None and install:
-        try:
-            with connection.transaction():
-                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-        except psycopg.Error as error:
-            raise ArtefactError(
-                f"The database of {place} has no pgvector, and it cannot be installed ({first_line(error)}); "
-                "install pgvector on the server, and let an owner of the database run CREATE EXTENSION vector."
-            ) from error
-        found = version_of(connection)
-    if found is None:
-        raise ArtefactError(f"The database of {place} has no pgvector; let its owner run CREATE EXTENSION vector.")
-    if found < OLDEST:
-        said, oldest = (".".join(map(str, each)) for each in (found, OLDEST))
-        raise ArtefactError(
-            f"The database of {place} has pgvector {said} and {oldest} is needed, for sparse vectors; update pgvector, "
-            "then run ALTER EXTENSION vector UPDATE."
-        )
-
-
-def _checked_name(table: str) -> str:
-    if not table.isidentifier() or len(table.encode()) > 50 or table == MANIFESTS:
-        raise InputError(f"'{table}' is no name for the table; take a word of letters, digits and '_', not too long.")
-    return table
-
-
-def _place(url: str, table: str) -> str:
-    """Where an index is, without a password."""
-    try:
-        said = psycopg.conninfo.conninfo_to_dict(url)
-    except psycopg.Error as error:
-        raise InputError("This is no url of a PostgreSQL database; write such as postgresql://user@host/name.") from (
-            error
-        )
-    return f"table '{table}' of {said.get('host', 'localhost')}/{said.get('dbname', '')}"
 
 
 def _values(column: Any) -> list[Any]:
