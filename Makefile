@@ -4,7 +4,7 @@ BROWSER ?= chromium
 
 STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attributes study-attribution study-clips study-imbalance study-ablations study-planted study-pairs
 
-.PHONY: demo test lint reference studies page-picture clean $(STUDIES)
+.PHONY: demo test lint fuzz reference studies page-picture clean $(STUDIES)
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("boresight needs Python 3.11 or newer; pass PYTHON=/path/to/it") if sys.version_info < (3, 11) else None'
@@ -22,6 +22,9 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: .venv/installed  ## requests of every kind against the search service, some minutes; ARGS="..." passes options on
+	$(BIN)/python profiling/service_fuzz.py $(ARGS)
 
 reference: .venv/installed  ## pages of every public name, from the docstrings: docs/reference/index.html
 	$(BIN)/python docs/reference/build.py

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from boresight.errors import require_at_least
+
 OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -23,6 +25,11 @@ class Limits:
     """Longest that a request may take; what a stopping service waits for its last requests, too."""
     at_once: int = 128
     """Most requests that are worked on at once; the next is told to come back."""
+
+    def __post_init__(self) -> None:
+        for name in ("k", "batch", "body_bytes", "pixels", "at_once"):
+            require_at_least(name, getattr(self, name), 1)
+        require_at_least("seconds", self.seconds, 0.001)
 
 
 @dataclass(frozen=True)
