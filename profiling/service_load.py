@@ -2,7 +2,7 @@
 
     python profiling/service_load.py --clients 50 --seconds 20 --images 100000
 
-An index of drawn embeddings (width 256, the editor of the tests) is served by `boresight serve` in a process of its own;
+An index of drawn embeddings (width 256, the editor of the tests) is served by `boresight serve` in its own process;
 the clients share the machine with it. Printed: answers a second, the time of an answer as a client sees it (p50, p99),
 how many queries a batch had, errors. `--index FOLDER` takes an index that is there.
 """
@@ -86,10 +86,8 @@ def main() -> None:
         server.send_signal(signal.SIGTERM)
         print(said)
         p50, p99 = (1000 * float(np.quantile(times, q)) for q in (0.5, 0.99))
-        queries, batches = (
-            after[f"boresight_batch_queries_{name}"] - before[f"boresight_batch_queries_{name}"]
-            for name in ("sum", "count")
-        )
+        name = "boresight_batch_queries"
+        queries, batches = (after[f"{name}_{part}"] - before[f"{name}_{part}"] for part in ("sum", "count"))
         print(f"{options.clients} clients, {options.seconds:g} s: {len(times) / options.seconds:.0f} answers/s")
         print(f"p50 {p50:.0f} ms, p99 {p99:.0f} ms; {queries / batches:.1f} queries a batch; {dict(answers)}")
         print(f"ended with {server.wait(60)}")
