@@ -33,6 +33,7 @@ ELSEWHERE = {
     'database = "postgresql': "the page is run with a server of its own",
     'qdrant = "http': "the page is run with Qdrant's engine in the process",
     "torchrun": "needs eight processes; tests/training starts two",
+    "boresight serve": "serves until it is stopped; tests/app/test_process.py starts it",
     "pip install": "installs what this runs in",
     "make ": "makes the environment that this runs in",
 }
