@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 import boresight as bs
 from boresight.models import default_model_path
 from boresight.sae import name_latents
+from boresight.search import tuning
 from command_line import boresight
 from tiny_editor import TINY_EDITOR
 
@@ -84,6 +86,33 @@ def test_captions_of_a_picture(folder: Path) -> None:
         assert "of image" in out.splitlines()[0]
 
 
+def test_a_graph_is_built_tuned_and_searched(folder: Path) -> None:
+    pytest.importorskip("faiss")
+    code, out, _ = boresight("index", "embeddings", "--out", "graph", "--collection", "pictures", "--graph", cwd=folder)
+    assert code == 0
+    index = bs.SearchIndex.open(folder / "graph", encoder=bs.load_encoder(str(default_model_path())))
+    asked = ["search", "graph", "a red square", "--k", 3]
+    code, out, _ = boresight(*asked, "--candidates", 12, "--ef-search", 16, cwd=folder)
+    assert code == 0
+    assert answers(out) == [one.id for one in index.search("a red square", k=3, candidates=12, ef_search=16)]
+    assert "Only candidates were scored" in out
+    assert "Every image was scored." in boresight(*asked, "--candidates", 24, cwd=folder)[1]
+
+    (folder / "queries.txt").write_text("a red square\n\na circle\n")
+    for queries, count in ([], 5), (["queries.txt"], 2):
+        words = ["tune", "graph", *queries, "--k", 2, "--sample", 5, "--keep"]
+        with mock.patch.object(tuning, "COUNTS", (4, 12)):
+            code, out, _ = boresight(*words, cwd=folder)
+        assert code == 0
+        assert f"{count} queries" in out
+        assert "chosen" in out
+        assert "Kept:" in out
+    code, out, _ = boresight(*asked, "--candidates", "tuned", cwd=folder)
+    assert "Only candidates were scored" in out
+    code, out, _ = boresight("index", "--out", "graph", "--remove", "03.png", "--graph", cwd=folder)
+    assert "23 images" in out
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -99,6 +128,11 @@ def test_captions_of_a_picture(folder: Path) -> None:
         (["search", "small", "a dog", "--off", "red"], "no edit|without an edit"),
         (["search", "small", "--captions"], "for one picture"),
         (["search", "small", "--captions", "--like", "07.png"], "--texts"),
+        (["search", "small", "--captions", "--like", "07.png", "--candidates", 50], "leave it out with --captions"),
+        (["search", "small", "a dog", "--candidates", 5], "--candidates is 5|candidates is 5"),
+        (["search", "small", "a dog", "--candidates", 50], "has no graph"),
+        (["tune", "small", "nothing.txt"], "nothing.txt cannot be read"),
+        (["tune", "small"], "has no graph"),
         (["search", "small", "--like", "nobody"], "no image 'nobody'"),
         (["search", "small", "--image", "nothing.png"], "nothing.png"),
     ],

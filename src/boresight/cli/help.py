@@ -31,7 +31,7 @@ def _metavar(hint: Any) -> str | None:
     given = [each for each in get_args(hint) if each is not NoneType]
     if NoneType not in get_args(hint):
         return None
-    if all(get_origin(each) is Literal for each in given):
-        return "{" + ",".join(str(value) for each in given for value in get_args(each)) + "}"
+    if any(get_origin(each) is Literal for each in given):
+        return "{" + ",".join(str(value) for each in given for value in get_args(each) or (_NAMES[each],)) + "}"
     parts = [part for each in given for part in (get_args(each) or (each,)) if part is not Ellipsis]
     return " ".join(_NAMES[part] for part in parts)

@@ -14,7 +14,7 @@ class Index:
     """Make an index of embedded images for 'boresight search', or change one: add, update and remove images."""
 
     embeddings: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder written by 'boresight embed', with the images; left out with --remove and --compact alone."""
+    """Folder written by 'boresight embed', with the images; left out with --remove, --compact and --graph alone."""
     out: Path
     """Folder of the index."""
     editor: Path | None = None
@@ -42,6 +42,9 @@ class Index:
     compact: bool = False
     """At the end, give back the room of removed images and join the parts that many additions left."""
 
+    graph: bool = False
+    """At the end, build the graph along which 'boresight search --candidates' finds images; it needs faiss."""
+
     def run(self) -> None:
         """Write."""
         from boresight.cli.sources import open_collection
@@ -51,8 +54,9 @@ class Index:
         from boresight.sae import LatentNames
         from boresight.search import SearchIndex
 
-        changes = self.add or self.update or bool(self.remove) or self.compact
-        if self.embeddings is None and not (self.remove or self.compact):
+        alone = self.embeddings is None
+        changes = self.add or self.update or bool(self.remove) or self.compact or (alone and self.graph)
+        if alone and not changes:
             raise InputError("Name a folder of embeddings (boresight index EMBEDDINGS --out INDEX).")
         if self.add and self.update:
             raise InputError("--update adds too; leave --add out.")
@@ -87,5 +91,7 @@ class Index:
                 dtype=self.dtype,
                 texts=self.texts,
             )
+        if self.graph:
+            index.build_graph()
         ordered = "by the plain cosine" if index.editor is None else "by the editor's score"
         print(f"{self.out}: {len(index):,} images, searched {ordered}; columns: {', '.join(index.columns)}")

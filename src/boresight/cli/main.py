@@ -30,6 +30,7 @@ from boresight.cli.sae import Sae
 from boresight.cli.search import Search
 from boresight.cli.serve import Serve
 from boresight.cli.similar import Similar
+from boresight.cli.tune import Tune
 from boresight.errors import BoresightError, InputError, first_line
 
 COMMANDS: dict[str, type] = {
@@ -44,6 +45,7 @@ COMMANDS: dict[str, type] = {
     "similar": Similar,
     "index": Index,
     "search": Search,
+    "tune": Tune,
     "serve": Serve,
     "caption": Caption,
     "inspect": Inspect,

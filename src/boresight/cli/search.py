@@ -42,6 +42,11 @@ class Search:
     """Order by the plain cosine instead of the editor's score."""
     captions: bool = False
     """Find captions for the one picture of --image or --like, instead of images."""
+    candidates: int | Literal["tuned"] | None = None
+    """Number of images that a graph finds and that are scored; 'tuned': as 'boresight tune --keep' found; left out: all
+    images are scored."""
+    ef_search: int | None = None
+    """Number of images kept in view while candidates are looked for; left out: as many as --candidates."""
     reasons: int = 0
     """Number of answers whose score is explained, from the first on."""
     encoder: str | None = None
@@ -61,6 +66,8 @@ class Search:
         if self.captions:
             if len(self.image) + len(self.like) != 1:
                 raise InputError("--captions are found for one picture; pass one of --image and --like.")
+            if self.candidates is not None or self.ef_search is not None:
+                raise InputError("--candidates are images; leave it out with --captions.")
             print(index.search_captions(self.image, like="".join(self.like), k=self.k))
             return
         query = Query(
@@ -75,8 +82,14 @@ class Search:
             offset=self.offset,
             min_score=self.min_score,
             plain=self.plain,
+            candidates=self.candidates,
+            ef_search=self.ef_search,
         )
         results = index.search_batch([query])[0]
         print(results)
+        if self.candidates is not None:
+            print(
+                "Every image was scored." if results.exact else "Only candidates were scored; the best may be missing."
+            )
         for place in range(min(self.reasons, len(results))):
             print(f"\n{results.reasons(place)}")

@@ -9,3 +9,4 @@ from .reranking import rerank as rerank
 from .results import Reasons as Reasons
 from .results import Result as Result
 from .results import Results as Results
+from .tuning import Tuning as Tuning

@@ -10,32 +10,53 @@ from torch import Tensor
 
 from boresight.editing import CaptionEditor, Explanation
 from boresight.sae import LatentNames
+from boresight.search.approximate import Effort, best, effort_of
 from boresight.search.query import PreparedQuery, stacked
 from boresight.search.results import Reasons, Result, Results, Term
-from boresight.search.scan import counts_above, scores_at, top_k
+from boresight.search.scan import counts_above, scores_at
 from boresight.search.sides import text_columns
 from boresight.search.snapshot import Snapshot
 
 
-def answer(
+def answers(
+    prepared: Sequence[PreparedQuery],
+    snapshot: Snapshot,
+    editor: CaptionEditor | None,
+    names: LatentNames | None,
+    ranks: bool | None,
+) -> list[Results]:
+    """The answers to queries, those with the same filter and effort together; ranks None: those of exact searches."""
+    groups: dict[tuple[str, Effort | None], list[int]] = {}
+    for number, one in enumerate(prepared):
+        groups.setdefault((str(one.query.where), effort_of(one.query, snapshot)), []).append(number)
+    found: dict[int, Results] = {}
+    for (_, effort), numbers in groups.items():
+        group = [prepared[number] for number in numbers]
+        allowed = snapshot.allowed(group[0].query.where)
+        ranked = effort is None if ranks is None else ranks
+        found.update(zip(numbers, _answer(group, snapshot, allowed, editor, names, ranked, effort), strict=True))
+    return [found[number] for number in range(len(prepared))]
+
+
+def _answer(
     prepared: Sequence[PreparedQuery],
     snapshot: Snapshot,
     allowed: Sequence[np.ndarray | None],
     editor: CaptionEditor | None,
     names: LatentNames | None,
     ranks: bool,
+    effort: Effort | None,
 ) -> list[Results]:
-    """The answers to queries with one filter, in one scan; `ranks` scans once more, by the cosine."""
+    """The answers to queries with one filter, together; `ranks` scans once more, by the cosine."""
     most = max(one.query.k + one.query.offset for one in prepared)
-    scan = stacked([one.columns for one in prepared], snapshot.layout)
-    scores, found = top_k(snapshot.rows, scan, most, allowed=allowed)
+    found = best(prepared, snapshot, allowed, most, effort)
     kept = []
     for number, one in enumerate(prepared):
         part = slice(one.query.offset, one.query.offset + one.query.k)
-        rows, own = found[number, part], scores[number, part]
+        rows, own = found.rows[number, part], found.scores[number, part]
         good = rows >= 0 if one.query.min_score is None else (rows >= 0) & (own >= one.query.min_score)
         kept.append((rows[good], own[good]))
-    return results(prepared, kept, snapshot, allowed, editor, names, ranks)
+    return results(prepared, kept, snapshot, allowed, editor, names, ranks, exact=found.exact)
 
 
 def results(

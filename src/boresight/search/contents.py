@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Metadata: TypeAlias = "pa.Table | Mapping[str, Any] | str | Path"
 OWN = ("id", "split", "captions", "picture")
 """Columns that every index has; those of the user have other names."""
+THUMBNAIL_SIZE = 256  # pixels of the longer side
 _OF_COLLECTION = ("id", "image", "captions", "split")
 
 
@@ -73,14 +74,27 @@ def read_metadata(metadata: Metadata) -> pa.Table:
     return usable
 
 
-def thumbnails(embeddings: Embeddings, collection: Collection, size: int) -> Iterator[bytes | None]:
-    """A WebP file for each image, None where the collection lacks it or it cannot be read, which is said at the end."""
+def require_words(embeddings: Embeddings, texts: bool) -> None:
+    """Raises InputError for embeddings of captions that are to be found and came without the words."""
+    if texts and embeddings.captions is None and len(embeddings.texts):
+        raise InputError("The index is to find captions, and these embeddings came without the words; pass `captions`.")
+
+
+def thumbnails(embeddings: Embeddings, collection: Collection | None) -> Iterator[bytes | None] | None:
+    """A WebP file for each image, None where the collection lacks it or it cannot be read, which is said at the end.
+
+    None at all without a collection.
+    """
+    return None if collection is None else _thumbnails(embeddings, collection)
+
+
+def _thumbnails(embeddings: Embeddings, collection: Collection) -> Iterator[bytes | None]:
     rows = {image: row for row, image in enumerate(collection.ids)}
     missing = unreadable = 0
     for image in progress(embeddings.ids, total=len(embeddings), what="thumbnails", unit=" images"):
         row = rows.get(image)
         try:
-            small = None if row is None else thumbnail(collection.image(row), size)
+            small = None if row is None else thumbnail(collection.image(row), THUMBNAIL_SIZE)
         except InputError:
             small, unreadable = None, unreadable + 1
         missing += row is None

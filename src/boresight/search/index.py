@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from boresight.brief import brief, spelled
 from boresight.data import Collection
@@ -18,30 +20,32 @@ from boresight.encoders import Encoder
 from boresight.errors import InputError
 from boresight.sae import LatentNames
 from boresight.sae.autoencoder import encoder_of
-from boresight.search.answers import answer, reasons
+from boresight.search.answers import answers, reasons
 from boresight.search.belonging import latent_number, named_encoder, require_same_editor, require_same_encoder
 from boresight.search.captions import CaptionResults, caption_answers
-from boresight.search.contents import Metadata, meta_table, opened, thumbnails
+from boresight.search.contents import Metadata, meta_table, opened, require_words, thumbnails
+from boresight.search.graph import GraphOptions
 from boresight.search.query import PreparedQuery, Query, prepare
 from boresight.search.results import Reasons, Results
 from boresight.search.segments import KIND, verify_segment
-from boresight.search.sides import layout_of
+from boresight.search.sides import graph_matrix, layout_of
 from boresight.search.snapshot import Snapshot, stamp_of
+from boresight.search.tuning import Tuning, tried, tuned
 from boresight.search.writing import begin, changing
 from boresight.storage import replacing_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    pass
 
 EDITOR, NAMES = "editor", "names"
-THUMBNAIL_SIZE = 256
 
 
 class SearchIndex:
     """Images on disk, found by a sentence, a picture or both, in the order of an editor's score or of the cosine.
 
-    Searching scores every image exactly. The folder is mapped into memory, not read, and holds all that a search needs
-    but the encoder. It may be searched while another process changes it; the next search sees the change.
+    Searching scores every image exactly, or with `candidates` those that a graph finds. The folder is mapped into
+    memory, not read, and holds all that a search needs but the encoder. It may be searched while another process
+    changes it; the next search sees the change.
 
     Attributes:
         folder: where it is.
@@ -115,7 +119,7 @@ class SearchIndex:
             "editor": None if editor is None else editor.fingerprint,
             "names": names is not None,
         }
-        _require_words(embeddings, texts)
+        require_words(embeddings, texts)
         meta = meta_table(embeddings, collection, metadata)
         with replacing_folder(folder, KIND) as staging:
             begin(staging, layout, facts)
@@ -124,7 +128,7 @@ class SearchIndex:
             if names is not None:
                 names.save(staging / NAMES)
             with changing(staging) as change:
-                change.append(embeddings, meta, _thumbnails(embeddings, collection), editor)
+                change.append(embeddings, meta, thumbnails(embeddings, collection), editor)
         return cls.open(folder, encoder=encoder, editor=editor)
 
     @classmethod
@@ -224,43 +228,59 @@ class SearchIndex:
             change.remove(change.before.find([ids] if isinstance(ids, str) else list(ids)))
 
     def compact(self) -> None:
-        """Give back the room of removed images, and join small segments, which many small additions leave."""
+        """Give back the room of removed images, and join small segments, which many small additions leave.
+
+        An index with a graph has one of all its images afterwards.
+        """
         with changing(self.folder) as change:
-            segments = change.before.segments
-            small = len(segments) > 1
-            numbers = [number for number, each in enumerate(segments) if small or len(each.removed)]
-            change.compact(numbers)
+            change.compact()
+            if (options := change.before.manifest.get("graph")) is not None:
+                change.build_graphs(graph_matrix(change.before.layout, self.editor), GraphOptions(**options))
+
+    def build_graph(self, m: int = 32, ef_construction: int = 200) -> None:
+        """Build the graph (HNSW, by FAISS) along which searches with `candidates` find them, where it is not yet.
+
+        It is over the images that the index has now. Images that are added later are all scored, until this is called
+        again, or `compact`, which builds the graph of what it joins. It takes about a minute for 100,000 images.
+
+        Args:
+            m: links of an image; it costs about 8 m bytes. More find more in data where search is hard.
+            ef_construction: how many images are kept in view while one is linked; more link better, in more time.
+
+        Raises InputError without FAISS (extra `search`), ArtefactError while another process writes.
+
+        Example:
+            index.build_graph()
+            index.search("a street", candidates=1000)
+        """
+        options = GraphOptions(m, ef_construction)
+        with changing(self.folder) as change:
+            change.build_graphs(graph_matrix(change.before.layout, self.editor), options)
 
     def search(self, text: Any = (), **options: Any) -> Results:
         """The images that match best, by the editor's score. Options are the fields of `Query`, and `ranks`.
 
         Args:
             text: a sentence, several, or embeddings of texts.
-            ranks: whether the rank of each answer by the cosine is found too, which scans once more.
+            ranks: whether the rank of each answer by the cosine is found too, which scans once more. Left out: not in
+                a search with `candidates`.
 
         Raises:
-            InputError: nothing to search for, a filter that cannot be used, an id or latent that is not there.
+            InputError: nothing to search for, a filter that cannot be used, an id or latent that is not there;
+                `candidates` without a graph.
 
         Example:
             index.search("a street", without="cars", where="year > 2020", k=20)
             index.search("the same at night", image="street.jpg")
         """
-        ranks = options.pop("ranks", True)
+        ranks = options.pop("ranks", None)
         return self.search_batch([Query(text=text, **options)], ranks=ranks)[0]
 
-    def search_batch(self, queries: Sequence[Query], *, ranks: bool = True) -> list[Results]:
+    def search_batch(self, queries: Sequence[Query], *, ranks: bool | None = None) -> list[Results]:
         """The answers to several queries, in one scan for those with the same filter."""
         snapshot = self.snapshot()
         prepared = self.prepare(queries, snapshot)
-        groups: dict[str, list[int]] = {}
-        for number, query in enumerate(queries):
-            groups.setdefault(str(query.where), []).append(number)
-        answers: dict[int, Results] = {}
-        for numbers in groups.values():
-            allowed = snapshot.allowed(queries[numbers[0]].where)
-            own = answer([prepared[number] for number in numbers], snapshot, allowed, self.editor, self.names, ranks)
-            answers.update(zip(numbers, own, strict=True))
-        return [answers[number] for number in range(len(queries))]
+        return answers(prepared, snapshot, self.editor, self.names, ranks)
 
     def search_captions(
         self, image: Any = (), *, like: str = "", k: int = 10, candidates: int | None = 1000
@@ -281,6 +301,36 @@ class SearchIndex:
             segment, at = snapshot.place(int(snapshot.find([like])[0]))
             vector = vector * float(segment.norms[at])
         return caption_answers(vector, snapshot, self.editor, k, candidates)
+
+    def tune(
+        self,
+        queries: Sequence[str | Query] | Tensor | np.ndarray,
+        recall: float = 0.95,
+        k: int = 10,
+        *,
+        keep: bool = False,
+    ) -> Tuning:
+        """How many candidates a wished recall needs, measured against the exact search on queries of your own.
+
+        Args:
+            queries: as they will be asked, 50 or more: sentences, `Query`s, of which `k` and `candidates` do not
+                count, or embeddings (T, d).
+            recall: in (0, 1], the share of the k best that approximate searches are to find on average.
+            keep: write the setting into the index, for searches with `candidates='tuned'`.
+
+        Raises InputError without queries or a graph.
+
+        Example:
+            index.build_graph()
+            print(index.tune(["a red ring", "two stars"], recall=0.99, keep=True))  # a table of what was tried
+            index.search("a street", candidates="tuned")
+        """
+        snapshot = self.snapshot()
+        tuning = tuned(self.prepare(tried(queries, k), snapshot), snapshot, recall)
+        if keep:
+            with changing(self.folder) as change:
+                change.manifest["effort"] = asdict(tuning.chosen.effort)
+        return tuning
 
     def explain(self, query: Query, image: str) -> Reasons:
         """Why an image of the index, by id, has the score it has under a query; it need not be among the answers.
@@ -327,7 +377,7 @@ class SearchIndex:
         self, embeddings: Embeddings, collection: Collection | None, metadata: Metadata | None, replacing: bool
     ) -> None:
         self._require_same(embeddings)
-        _require_words(embeddings, self._snapshot.layout.texts)
+        require_words(embeddings, self._snapshot.layout.texts)
         meta = meta_table(embeddings, collection, metadata)
         with changing(self.folder) as change:
             there = change.before.present(embeddings.ids)
@@ -338,16 +388,7 @@ class SearchIndex:
                 )
             if there:
                 change.remove(np.array(sorted(there.values())))
-            change.append(embeddings, meta, _thumbnails(embeddings, collection), self.editor)
+            change.append(embeddings, meta, thumbnails(embeddings, collection), self.editor)
 
     def _require_same(self, source: Embeddings | Encoder) -> None:
         require_same_encoder(str(self.folder), self._snapshot.manifest, self._snapshot.layout.width, source)
-
-
-def _require_words(embeddings: Embeddings, texts: bool) -> None:
-    if texts and embeddings.captions is None and len(embeddings.texts):
-        raise InputError("The index is to find captions, and these embeddings came without the words; pass `captions`.")
-
-
-def _thumbnails(embeddings: Embeddings, collection: Collection | None) -> Iterable[bytes | None] | None:
-    return None if collection is None else thumbnails(embeddings, collection, THUMBNAIL_SIZE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -51,6 +51,10 @@ class Query(Brief):
         plain: by the cosine, without the edit.
         image_weight: in [0, 1], the images' part where there is a text too.
         without_weight: how much what is not wanted is taken off.
+        candidates: how many images, found along the graph of the index, are scored; None scores all. 'tuned': as many
+            as `SearchIndex.tune` kept.
+        ef_search: how many images a graph keeps in view while it looks for candidates, and the most that it gives;
+            left out, as many as `candidates`. More find better candidates, in more time.
     """
 
     text: Texts = ()
@@ -66,6 +70,8 @@ class Query(Brief):
     plain: bool = False
     image_weight: float = 0.5
     without_weight: float = 0.5
+    candidates: int | Literal["tuned"] | None = None
+    ef_search: int | None = None
 
     def __post_init__(self) -> None:
         require_at_least("k", self.k, 1)
@@ -75,6 +81,14 @@ class Query(Brief):
         if not 0 <= self.image_weight <= 1:
             raise InputError(f"image_weight is {self.image_weight}; choose between 0 and 1.")
         require_at_least("without_weight", self.without_weight, 0)
+        if self.ef_search is not None and not isinstance(self.candidates, int):
+            raise InputError("ef_search is of searches with a number of candidates; pass candidates too.")
+        for name in ("candidates", "ef_search"):
+            given = getattr(self, name)
+            if isinstance(given, int) and given < self.k + self.offset:
+                raise InputError(f"{name} is {given:,}, and k and offset ask for {self.k + self.offset:,} answers.")
+            if isinstance(given, str) and given != "tuned":
+                raise InputError(f"{name} is '{given}'; pass a number, 'tuned' or None.")
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ INDEX/editor/, INDEX/names/      the caption editor and the names of its latents
 INDEX/segment-000001/*.npy       matrices of its N images, memory-mapped
 INDEX/segment-000001/*.arrow     ids, splits, captions and columns of the images; thumbnails
 INDEX/segment-000001/removed-*   rows that count no more
+INDEX/segment-000001/graph-*     links for approximate search, where a graph was built
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from boresight.embeddings.rowfile import RowFile, map_rows, verify_rows
 from boresight.errors import ArtefactError, first_line
+from boresight.search.graph import Graph, GraphOptions, open_graph, verify_graph, write_graph
 from boresight.search.scan import Rows
 from boresight.storage import sync, writing
 
@@ -116,6 +118,14 @@ class Segment:
         return live
 
     @cached_property
+    def graph(self) -> Graph | None:
+        """Along which candidates are found; None where none was built. Raises as `open_graph`."""
+        said = self.said.get("graph")
+        if said is None:
+            return None
+        return open_graph(self.folder / self.name / said["file"], self.rows.dense[said["matrix"]], said)
+
+    @cached_property
     def caption_owners(self) -> np.ndarray:
         """(M,) int64, the row here of the image of each caption."""
         return np.repeat(np.arange(len(self)), caption_counts(self.meta))
@@ -189,6 +199,8 @@ def verify_segment(segment: Segment) -> None:
     """Read its matrices once and compare hashes. Raises ArtefactError naming the file and rows that were altered."""
     for name, said in segment.said["files"].items():
         verify_rows(segment.folder / segment.name / name, said, AGAIN)
+    if (graph := segment.said.get("graph")) is not None:
+        verify_graph(segment.folder / segment.name / graph["file"], graph)
 
 
 def write_removed(segment: Segment, removed: np.ndarray, generation: int) -> dict[str, Any]:
@@ -200,15 +212,36 @@ def write_removed(segment: Segment, removed: np.ndarray, generation: int) -> dic
     return {**segment.said, "removed": name}
 
 
+def has_graph(segment: Segment, matrix: int, options: GraphOptions) -> bool:
+    """Whether there is a graph over this matrix, built so, and whole."""
+    said = segment.said.get("graph", {})
+    if not {"matrix": matrix, **asdict(options)}.items() <= said.items():
+        return False
+    try:
+        verify_graph(segment.folder / segment.name / said["file"], said)
+    except ArtefactError:
+        return False
+    return True
+
+
+def write_segment_graph(
+    segment: Segment, matrix: int, options: GraphOptions, generation: int, bar: Any
+) -> dict[str, Any]:
+    """Build the graph over one of its dense matrices; returns what the manifest is to say of the segment."""
+    name = f"graph-{generation:06d}.faiss"
+    said = write_graph(segment.folder / segment.name / name, segment.rows.dense[matrix], options, bar)
+    return {**segment.said, "graph": {"file": name, "matrix": matrix, **asdict(options), **said}}
+
+
 def drop_unused(folder: Path, said: Sequence[dict[str, Any]]) -> None:
     """Delete what the manifest names no more, or a killed writer never came to name."""
-    kept = {each["name"]: each["removed"] for each in said}
+    kept = {each["name"]: {each["removed"], each.get("graph", {}).get("file")} for each in said}
     for place in folder.glob("segment-*"):
         if place.name not in kept:
             shutil.rmtree(place, ignore_errors=True)
             continue
-        for file in place.glob("removed-*.npy"):
-            if file.name != kept[place.name]:
+        for file in (*place.glob("removed-*.npy"), *place.glob("graph-*.faiss")):
+            if file.name not in kept[place.name]:
                 file.unlink(missing_ok=True)
 
 

@@ -48,6 +48,14 @@ def layout_of(editor: CaptionEditor | None, width: int, dtype: str, texts: bool)
     )
 
 
+def graph_matrix(layout: Layout, editor: CaptionEditor | None) -> int:
+    """Which of `Rows.dense` scores are nearest to, so that a graph over it finds candidates.
+
+    The base where there is one, but for the form 'reconstruct', whose base is nearly the same for all images.
+    """
+    return int(layout.based and editor is not None and editor.config.form != "reconstruct")
+
+
 @torch.inference_mode()
 def image_rows(images: Tensor, layout: Layout, editor: CaptionEditor | None) -> dict[str, Tensor]:
     """What is stored of (B, d) images: name of the matrix -> (B, width of it) float32, codes int64."""

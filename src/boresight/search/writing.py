@@ -20,13 +20,17 @@ from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
 from boresight.progress import progress
 from boresight.runs import one_writer
+from boresight.search.graph import GraphOptions
 from boresight.search.segments import (
     KIND,
     THUMBNAIL,
     Layout,
     drop_unused,
+    has_graph,
+    open_segment,
     write_removed,
     write_segment,
+    write_segment_graph,
 )
 from boresight.search.sides import MOST_AT_ONCE, image_rows
 from boresight.search.snapshot import Snapshot
@@ -90,11 +94,13 @@ class Change:
         added = self.manifest["segments"][len(self.before.segments) :]
         self.manifest["segments"] = said + added
 
-    def compact(self, numbers: Sequence[int]) -> None:
-        """Write the live rows of some segments of the state before anew, as segments without removed rows."""
+    def compact(self) -> None:
+        """Write segments with removed rows, and small ones where there are several, anew and joined."""
         import pyarrow as pa
 
-        layout, segments = self.before.layout, [self.before.segments[number] for number in numbers]
+        layout, everything = self.before.layout, self.before.segments
+        several = sum(len(each) < SEGMENT for each in everything) > 1
+        segments = [each for each in everything if len(each.removed) or (several and len(each) < SEGMENT)]
         old = {each.name for each in segments}
         self.manifest["segments"] = [each for each in self.manifest["segments"] if each["name"] not in old]
         pictured = any(each.said["thumbnails"] for each in segments)
@@ -108,6 +114,17 @@ class Change:
                 )
                 small = _old_thumbnails(group) if pictured else None
                 self._add(old_blocks(group, layout, widest, bar), meta, small)
+
+    def build_graphs(self, matrix: int, options: GraphOptions) -> None:
+        """Over every segment of the next state that has no whole one with these options."""
+        self.manifest["graph"] = asdict(options)
+        segments = [open_segment(self.folder, self.before.layout, said) for said in self.manifest["segments"]]
+        missing = [(n, each) for n, each in enumerate(segments) if not has_graph(each, matrix, options)]
+        total = sum(len(segment) for _, segment in missing)
+        with progress(total=total, what="building the graph", unit=" images", delay=1.0) as bar:
+            for number, segment in missing:
+                said = write_segment_graph(segment, matrix, options, self.manifest["generation"], bar)
+                self.manifest["segments"][number] = said
 
     def commit(self) -> None:
         """Put the manifest in place."""
