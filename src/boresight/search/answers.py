@@ -34,18 +34,18 @@ def answers(
         group = [prepared[number] for number in numbers]
         allowed = snapshot.allowed(group[0].query.where)
         ranked = effort is None if ranks is None else ranks
-        found.update(zip(numbers, _answer(group, snapshot, allowed, editor, names, ranked, effort), strict=True))
+        found.update(zip(numbers, answer(group, snapshot, allowed, editor, names, ranked, effort), strict=True))
     return [found[number] for number in range(len(prepared))]
 
 
-def _answer(
+def answer(
     prepared: Sequence[PreparedQuery],
     snapshot: Snapshot,
     allowed: Sequence[np.ndarray | None],
     editor: CaptionEditor | None,
     names: LatentNames | None,
     ranks: bool,
-    effort: Effort | None,
+    effort: Effort | None = None,
 ) -> list[Results]:
     """The answers to queries with one filter, together; `ranks` scans once more, by the cosine."""
     most = max(one.query.k + one.query.offset for one in prepared)

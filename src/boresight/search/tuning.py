@@ -109,8 +109,8 @@ def sampled_captions(snapshot: Snapshot, count: int, seed: int) -> list[str]:
 def tuned(queries: Sequence[PreparedQuery], snapshot: Snapshot, recall: float) -> Tuning:
     """Tries settings from the cheapest on, up to the first number of candidates that reaches the recall.
 
-    queries: all with the same k and no candidates. Raises InputError for a recall outside (0, 1], an index without a
-    graph, or one that is so small that every search is exact.
+    queries: all with the same k and no candidates. Raises InputError for a recall outside (0, 1] or an index without a
+    graph.
     """
     if not 0 < recall <= 1:
         raise InputError(f"recall is {recall}; choose above 0 and up to 1.")
@@ -147,8 +147,8 @@ def tuned(queries: Sequence[PreparedQuery], snapshot: Snapshot, recall: float) -
             tries.append(Tried(Effort(count, view), float(np.mean(shares)) if shares else 1.0, ms))
         if any(one.recall >= recall for one in tries):
             break
-    if not tries:
-        raise InputError(f"The index has {len(snapshot):,} images, and every search of it is exact; leave tuning out.")
+    if not tries:  # in so few images every search is exact
+        tries.append(Tried(Effort(len(snapshot), len(snapshot)), 1.0, exact_ms))
     reached = [one for one in tries if one.recall >= recall]
     chosen = min(reached, key=lambda one: one.ms) if reached else max(tries, key=lambda one: (one.recall, -one.ms))
     return Tuning(chosen, tuple(tries), recall, k, exact_ms, len(queries))
