@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from boresight.errors import ArtefactError, InputError
-from boresight.search import SearchIndex
+from boresight.search import Query, SearchIndex
 from editing_world import world, world_sae
 from engine_world import FILTERS, OF_TABLES, columns, local_index, nearest, pictures, questions, require_same
 from search_world import CONFIGS, editor_of
@@ -92,6 +92,8 @@ def test_what_cannot_be_asked_or_kept_is_one_sentence(store: QdrantStore, tmp_pa
     for where, said in ((OF_TABLES[0], "by size"), (OF_TABLES[1], "with one another"), ("years > 1", "no column")):
         with pytest.raises(InputError, match=said):
             copied.search(pictures().texts[1], where=where)
+    with pytest.raises(InputError, match="of local indexes; pass `candidates` to the search"):
+        copied.search_batch([Query(text=pictures().texts[1], candidates=50)])
     with pytest.raises(ArtefactError, match="make it again with this one"):
         QdrantIndex.open(store, editor=editor_of("raw, divided"))
     with pytest.raises(InputError, match="holds nan, which Qdrant does not keep"):

@@ -237,6 +237,8 @@ class EngineIndex(ABC):
     def _prepare(self, queries: Sequence[Query]) -> list[PreparedQuery]:
         """Queries, embedded. Their filters are tried, so that what a local index refuses is refused here too."""
         for query in queries:
+            if query.candidates is not None:
+                raise InputError("The candidates of a `Query` are of local indexes; pass `candidates` to the search.")
             if query.where is None:
                 continue
             if not isinstance(query.where, str):
