@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import pytest
+from qdrant_client import QdrantClient
 
 import boresight as bs
 from boresight.attribution import METHODS, Word
@@ -25,6 +26,9 @@ from boresight.evaluation.comparison_figures import HeldOut
 from boresight.evaluation.comparison_rows import PLAIN
 from boresight.models import default_model_path
 from boresight.sae import name_latents
+from boresight.search import PostgresIndex, QdrantIndex
+from boresight.search.engines import manifest_of
+from boresight.search.qdrant_client_store import ClientStore
 from boresight.training import Captioner, CaptionerConfig, PairStream, StreamConfig
 from boresight.training.shards import CollectionRows
 from tiny_editor import TINY_EDITOR
@@ -61,6 +65,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     found = index.search("red")
     made = [
         index,
+        PostgresIndex("postgresql://me@localhost/x", "x", manifest_of(index), editor, names, encoder),
+        QdrantIndex(ClientStore(QdrantClient(":memory:"), "x"), manifest_of(index), editor, names, encoder),
         found,
         found[0],
         found.reasons(0),
