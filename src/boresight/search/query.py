@@ -7,8 +7,9 @@ score = mean over texts of s(i, t)                          s: the editor's scor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -137,13 +138,20 @@ def prepare(
         latent: number or name -> latent.
     """
     parts = _parts(queries, layout.width, embed_texts, embed_images, vectors)
+    together = [  # texts that are edited without a switch: of all queries at once
+        part.vector
+        for query, own in zip(queries, parts, strict=True)
+        for part in own
+        if editor is not None and part.kind == "text" and not query.plain and not query.latents
+    ]
+    edited = iter(text_columns(torch.stack(together), layout, editor) if editor is not None and together else ())
     prepared = []
     for query, own in zip(queries, parts, strict=True):
         if query.latents and (editor is None or not layout.n_latents or query.plain):
             raise InputError("Latents are switched in an edited search; this one is without an edit that has latents.")
         switched = {latent(name): float(weight) for name, weight in query.latents.items()}
         plain = _merged([plain_column(part.vector, layout) * part.weight for part in own])
-        columns = plain if editor is None or query.plain else _merged(_edited(own, layout, editor, switched))
+        columns = plain if editor is None or query.plain else _merged(_edited(own, layout, editor, switched, edited))
         prepared.append(PreparedQuery(query, tuple(own), columns, plain, switched))
     return prepared
 
@@ -182,12 +190,18 @@ def stacked(queries: Sequence[Sequence[Column]], layout: Layout) -> LinearQuerie
 
 
 def _edited(
-    parts: Sequence[Part], layout: Layout, editor: CaptionEditor, switched: Mapping[int, float]
+    parts: Sequence[Part],
+    layout: Layout,
+    editor: CaptionEditor,
+    switched: Mapping[int, float],
+    unswitched: Iterator[Column],
 ) -> list[Column]:
+    """The columns of one query; of its texts, where no latent is switched, the next of `unswitched`."""
     texts = [part for part in parts if part.kind == "text"]
     columns = [plain_column(part.vector, layout) * part.weight for part in parts if part.kind == "image"]
     if texts:
-        edited = text_columns(torch.stack([part.vector for part in texts]), layout, editor, switched)
+        own = text_columns(torch.stack([part.vector for part in texts]), layout, editor, switched) if switched else None
+        edited = islice(unswitched, len(texts)) if own is None else own
         columns += [column * part.weight for column, part in zip(edited, texts, strict=True)]
     return columns
 
