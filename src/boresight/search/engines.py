@@ -34,7 +34,7 @@ from boresight.search.query import PreparedQuery, Query, prepare
 from boresight.search.results import Results
 from boresight.search.scan import Rows
 from boresight.search.segments import KIND, Layout, Segment
-from boresight.search.sides import MOST_AT_ONCE, image_rows
+from boresight.search.sides import MOST_AT_ONCE, graph_matrix, image_rows
 from boresight.search.snapshot import Snapshot
 from boresight.search.writing import old_blocks
 from boresight.storage import FORMAT
@@ -282,11 +282,8 @@ class EngineIndex(ABC):
 
 
 def candidates_from(layout: Layout, editor: CaptionEditor | None) -> str:
-    """The name of the vectors among which candidates are found: those that the dense part of the score is of.
-
-    The base where there is one, but for the form 'reconstruct', whose base is nearly the same for all images.
-    """
-    return "base" if layout.based and editor is not None and editor.config.form != "reconstruct" else "plain"
+    """The name of the vectors among which candidates are found: those that the dense part of the score is of."""
+    return layout.dense[graph_matrix(layout, editor)]
 
 
 def candidates_by(prepared: PreparedQuery, layout: Layout, editor: CaptionEditor | None) -> np.ndarray:
