@@ -4,7 +4,7 @@
 
 An index of drawn embeddings (width 256, the editor of the tests) is served by `boresight serve` in its own process;
 the clients share the machine with it. Printed: answers a second, the time of an answer as a client sees it (p50, p99),
-how many queries a batch had, errors. `--index FOLDER` takes an index that is there.
+how many queries a batch had, errors, time of the processor. `--index FOLDER` takes an index that is there.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ def main() -> None:
         said = server.stdout.readline().strip()
         address = said.split()[-1]
         asyncio.run(ask(address, 4, 1, not options.no_ranks))  # first uses compile and map
-        before = figures(address)
+        before, worked = figures(address), seconds_of(server.pid)
         times, answers = asyncio.run(ask(address, options.clients, options.seconds, not options.no_ranks))
-        after = figures(address)
+        after, worked = figures(address), seconds_of(server.pid) - worked
         server.send_signal(signal.SIGTERM)
         print(said)
         p50, p99 = (1000 * float(np.quantile(times, q)) for q in (0.5, 0.99))
@@ -90,7 +90,14 @@ def main() -> None:
         queries, batches = (after[f"{name}_{part}"] - before[f"{name}_{part}"] for part in ("sum", "count"))
         print(f"{options.clients} clients, {options.seconds:g} s: {len(times) / options.seconds:.0f} answers/s")
         print(f"p50 {p50:.0f} ms, p99 {p99:.0f} ms; {queries / batches:.1f} queries a batch; {dict(answers)}")
+        print(f"{1000 * worked / max(1, len(times)):.1f} ms of the processor for an answer, in the service")
         print(f"ended with {server.wait(60)}")
+
+
+def seconds_of(process: int) -> float:
+    """Of the processor, which another process beside it changes little; Linux."""
+    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def figures(address: str) -> dict[str, float]:
