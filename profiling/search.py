@@ -1,6 +1,7 @@
 """The exact scan of an image index beside plain exact search: seconds, ratios and memory.
 
     python profiling/search.py [--images 200000] [--width 512] [--latents 8192] [--active 32] [--k 100] [--rounds 7]
+    python profiling/search.py --graph [--images 200000] [--width 512] [--latents 8192] [--active 32]
 
 The index is written to a temporary folder in blocks, mapped, and read once before the clock. Rounds are interleaved, so
 that a slow minute of the machine hits all alike; a ratio is the median over rounds of the ratio within the round, to
@@ -11,6 +12,10 @@ Every scan keeps the best k:
     undivided   embedding and codes
     divided     embedding and codes, divided by the gated length
     counts      as undivided, counting the rows above 10 thresholds a query instead
+
+With --graph an HNSW graph is built over as many images in clusters, one for 200 of them, and one query at a time is
+asked near an image: its candidates by the graph, and their exact scores over embedding and codes. Recall is of the 10
+best by the embedding, for what random codes add is not to be found by a graph.
 
 Memory is what the process allots beyond the mapped files while it scans. Embeddings and codes are random: cost does not
 depend on what they are. Do not set OMP_NUM_THREADS, or the baselines and the scan will use fewer cores.
@@ -32,7 +37,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from boresight.progress import progress
 from boresight.search import scan_kernels
+from boresight.search.graph import GraphOptions, open_graph, write_graph
 from boresight.search.scan import Columns, LinearQueries, Rows, counts_above, scores_at, top_k
 
 BLOCK = 20_000
@@ -147,6 +154,64 @@ def groups(folder: Path, arguments: argparse.Namespace) -> dict[str, tuple[dict[
     }
 
 
+def clustered(folder: Path, arguments: argparse.Namespace) -> tuple[Rows, np.ndarray]:
+    """Images in clusters, float16, with codes; and queries (MANY, d) near some of them."""
+    draw = np.random.default_rng(2)
+    n, width = arguments.images, arguments.width
+    centres = draw.standard_normal((max(2, n // 200), width), dtype=np.float32)
+    file = np.lib.format.open_memmap(folder / "clustered.npy", "w+", np.float16, (n, width))
+    for first in range(0, n, BLOCK):
+        size = min(BLOCK, n - first)
+        block = centres[draw.integers(0, len(centres), size)]
+        block += draw.standard_normal((size, width), dtype=np.float32)
+        file[first : first + size] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    asked = file[draw.integers(0, n, MANY)] + draw.standard_normal((MANY, width), dtype=np.float32) / width**0.5
+    codes = mapped(folder, "float16", True)
+    return Rows((np.load(folder / "clustered.npy", mmap_mode="r"),), codes.indices, codes.values), asked
+
+
+def approximate(folder: Path, arguments: argparse.Namespace) -> None:
+    rows, asked = clustered(folder, arguments)
+    matrix, file = rows.dense[0], folder / "graph.faiss"
+    start = time.perf_counter(), time.process_time()
+    with progress(total=len(matrix), what="building the graph", unit=" images") as bar:
+        said = write_graph(file, matrix, GraphOptions(), bar)
+    print(
+        f"graph, m 32, ef_construction 200: {time.perf_counter() - start[0]:.0f} s, "
+        f"{time.process_time() - start[1]:.0f} s of processors, {said['bytes'] / 2**20:.0f} MB"
+    )
+    graph = open_graph(file, matrix, said)
+    latent = np.random.default_rng(3).standard_normal((arguments.latents, MANY), dtype=np.float32) / 50
+    edited = [scan_of(asked[[one]], latent[:, [one]]) for one in range(MANY)]
+    truth, _ = top_k([rows], scan_of(asked, None), 10)[::-1]
+    scan_ms = 1e3 * np.median([seconds_of(lambda one=one: top_k([rows], one, 10)) for one in edited[:5]])
+    print(f"{'candidates, ef_search':<24}{'ms: graph':>12}{'scores':>9}{'recall@10':>12}   (a scan: {scan_ms:.1f} ms)")
+    for count, view in ((100, 100), (100, 200), (1000, 1000), (1000, 2000)):
+        times, shares = [], []
+        for number in range(MANY):
+            clock = [time.perf_counter()]
+            near = graph.search(asked[[number]], count, view, None)[1][0]
+            clock.append(time.perf_counter())
+            scores_at([rows], edited[number], np.sort(near))
+            clock.append(time.perf_counter())
+            times.append(np.diff(clock) * 1e3)
+            shares.append(np.isin(truth[number], near).mean())
+        ms = np.median(times, axis=0)
+        print(f"{f'{count:,}, {view:,}':<24}{ms[0]:>12.2f}{ms[1]:>9.2f}{np.mean(shares):>12.3f}", flush=True)
+
+
+def scan_of(dense: np.ndarray, latent: np.ndarray | None) -> LinearQueries:
+    count = len(dense)
+    columns = Columns(0, dense.astype(np.float32), (latent,), None, 0.0, np.eye(count, dtype=np.float32))
+    return LinearQueries((columns,), np.zeros(count, np.float32), np.zeros(count, np.float32))
+
+
+def seconds_of(job: Job) -> float:
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
+
+
 def allotted() -> float:
     """MB of this process that belong to no file."""
     return int(re.findall(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[0]) / 1024
@@ -198,6 +263,7 @@ def main() -> None:
     parser.add_argument("--active", type=int, default=32)
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--graph", action="store_true", help="approximate search alone")
     arguments = parser.parse_args()
     print(
         f"{arguments.images:,} images, width {arguments.width}, {arguments.active} of {arguments.latents:,} latents, "
@@ -206,6 +272,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         written(folder, arguments)
+        if arguments.graph:
+            approximate(folder, arguments)
+            return
         print(f"{'':<44}{'ms':>9}{'ratio':>7}{'cpu ms':>9}{'ratio':>7}{'MB':>7}")
         for title, (baselines, scans) in groups(folder, arguments).items():
             jobs = baselines | scans

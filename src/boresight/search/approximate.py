@@ -6,13 +6,14 @@ would be, so an answer's score is exact, and only which images are answers is ap
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
+import torch
 
-from boresight.editing.scoring import MIN_LENGTH
+from boresight.editing.scoring import MIN_LENGTH, in_threads
 from boresight.errors import InputError
 from boresight.search.graph import AGAIN
 from boresight.search.query import PreparedQuery, Query, stacked
@@ -84,16 +85,17 @@ def best(
         return Best(
             *top_k(snapshot.rows, stacked([one.columns for one in prepared], snapshot.layout), n, allowed=allowed), True
         )
-    vectors = np.stack([_vector(one.columns, snapshot) for one in prepared])
     scanned: list[int] = []
-    found = []  # for each graph: inner products and rows
+    views: dict[int, int] = {}  # of a segment whose graph is asked, how many rows it keeps in view
     for number, (segment, mask) in enumerate(zip(snapshot.segments, allowed, strict=True)):
         count = len(segment) if mask is None else int(np.count_nonzero(mask))
         view = ceil(effort.ef_search * len(segment) / max(count, 1))  # rows that are not allowed are in view too
         if max(view, effort.candidates) >= count or segment.graph is None:
             scanned.append(number)
-            continue
-        near, rows = segment.graph.search(vectors, min(effort.candidates, effort.ef_search), view, mask)
+        else:
+            views[number] = view
+    found = []  # for each graph: inner products and rows
+    for number, (near, rows) in _near(prepared, snapshot, allowed, effort, views).items():
         if (rows < 0).any():
             scanned.append(number)
         else:
@@ -103,6 +105,30 @@ def best(
     scores, rows = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
     order = np.lexsort((rows, -scores), axis=1)[:, :n]
     return Best(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1), not found)
+
+
+def _near(
+    prepared: Sequence[PreparedQuery],
+    snapshot: Snapshot,
+    allowed: Sequence[np.ndarray | None],
+    effort: Effort,
+    views: Mapping[int, int],
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """For each segment whose graph is asked what `Graph.search` returns."""
+    vectors = np.stack([_vector(one.columns, snapshot) for one in prepared])
+    most, waiting = min(effort.candidates, effort.ef_search), iter(views)
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def ask(numbers: Iterator[int]) -> None:
+        for number in numbers:  # threads draw graphs as they are ready for them
+            graph = snapshot.segments[number].graph
+            assert graph is not None
+            found[number] = graph.search(vectors, most, views[number], allowed[number])
+
+    alone = 1 if len(prepared) > 1 else min(len(views), torch.get_num_threads())  # FAISS divides several queries itself
+    if views:
+        in_threads(ask, [waiting] * alone)
+    return dict(sorted(found.items()))
 
 
 def _scanned(
