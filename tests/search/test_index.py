@@ -184,6 +184,23 @@ def test_changes_are_seen_by_open_indexes_and_leave_the_rest_alone(
     assert len(index.search(images.texts[0], k=50)) == 25
 
 
+def test_an_index_made_anew_is_opened_again(images: Embeddings, more: Embeddings, tmp_path: Path) -> None:
+    index = SearchIndex.create(tmp_path / "index", images, editor=editor_of("gated"))
+    SearchIndex.create(tmp_path / "index", more, editor=index.editor)
+    assert len(index) == 25  # made the same way: its images are others
+    SearchIndex.create(tmp_path / "index", images, editor=editor_of("gated", seed=1))
+    with pytest.raises(ArtefactError, match="made anew with another editor"):
+        index.search(images.texts[0])
+
+
+def test_ids_are_found_after_their_rows_were_read_and_removed(images: Embeddings, tmp_path: Path) -> None:
+    index = SearchIndex.create(tmp_path / "index", images)
+    first, second = index.search(images.texts[0], k=2)
+    assert index.snapshot().find([second.id, first.id, first.id]).tolist() == [second.row, first.row, first.row]
+    index.remove(first.id)
+    assert index.snapshot().present([first.id, second.id]) == {second.id: second.row}
+
+
 @pytest.mark.parametrize("name", [None, "gated, both memories", "residual, taught"])
 def test_captions_of_an_image(
     name: str | None, images: Embeddings, more: Embeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -103,9 +103,10 @@ def _plain(
     scan = stacked([one.plain_columns for one in prepared], snapshot.layout)
     widest = max(len(rows) for rows in found)
     scores = np.full((widest, len(prepared)), np.inf, dtype=np.float32)
+    of_all, start = scores_at(snapshot.rows, scan, np.concatenate(found)), 0
     for number, rows in enumerate(found):
-        if len(rows):
-            scores[: len(rows), number] = scores_at(snapshot.rows, scan, rows)[:, number]
+        scores[: len(rows), number] = of_all[start : start + len(rows), number]
+        start += len(rows)
     above = counts_above(snapshot.rows, scan, scores, allowed=allowed) if ranks and widest else None
     return [
         (scores[: len(rows), number], None if above is None else above[: len(rows), number] + 1)

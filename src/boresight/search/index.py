@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,9 +33,6 @@ from boresight.search.snapshot import Snapshot, stamp_of
 from boresight.search.tuning import Tuning, tried, tuned
 from boresight.search.writing import begin, changing
 from boresight.storage import replacing_folder
-
-if TYPE_CHECKING:
-    pass
 
 EDITOR, NAMES = "editor", "names"
 
@@ -201,7 +198,10 @@ class SearchIndex:
         self._encoder = encoder
 
     def snapshot(self) -> Snapshot:
-        """The index as it stands now, with what other processes changed."""
+        """The index as it stands now, with what other processes changed.
+
+        Raises ArtefactError where it was made anew with another editor or encoder.
+        """
         if stamp_of(self.folder) != self._snapshot.stamp:
             self._snapshot = Snapshot.read(self.folder, self._snapshot)
         return self._snapshot

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+OF_ITS_MAKING = ("encoder", "encoder_fingerprint", "editor", "layout")
+LOOKED_UP = 100_000
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -41,11 +44,13 @@ class Snapshot:
     def read(cls, folder: Path, before: Snapshot | None = None) -> Snapshot:
         """The index in a folder; what `before` has mapped already is not opened again.
 
-        Raises ArtefactError where it is none, torn, or of another format.
+        Raises ArtefactError where it is none, torn, of another format, or made anew for another editor or encoder.
         """
         while True:
             stamp = stamp_of(folder)
             manifest = read_manifest(folder, KIND)
+            if before is not None and any(manifest.get(key) != before.manifest.get(key) for key in OF_ITS_MAKING):
+                raise ArtefactError(f"{folder} was made anew with another editor or encoder; open it again.")
             try:
                 layout, said = Layout(**manifest["layout"]), manifest["segments"]
                 known = {} if before is None else {each.name: each for each in before.segments}
@@ -95,7 +100,17 @@ class Snapshot:
     def record(self, row: int) -> dict[str, Any]:
         """The columns of one row."""
         segment, at = self.place(row)
-        return segment.meta.slice(at, 1).to_pylist()[0]
+        record = segment.meta.slice(at, 1).to_pylist()[0]
+        if segment.live is None or segment.live[at]:
+            if len(self._looked_up) >= LOOKED_UP:
+                self._looked_up.clear()
+            self._looked_up[record["id"]] = row
+        return record
+
+    @cached_property
+    def _looked_up(self) -> dict[str, int]:
+        """Rows of images that were read lately: their thumbnails and reasons are asked for next."""
+        return {}
 
     def thumbnail(self, row: int) -> bytes | None:
         """The small picture of one row, as the bytes of a WebP file; None where there is none."""
@@ -114,8 +129,10 @@ class Snapshot:
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        found = {one: self._looked_up[one] for one in ids if one in self._looked_up}
+        if len(found) == len(set(ids)):
+            return found
         wanted = pa.array(list(ids), pa.string())
-        found: dict[str, int] = {}
         for segment, start in zip(self.segments, self.starts, strict=False):
             mask = pc.is_in(segment.meta["id"], value_set=wanted).to_numpy()
             rows = np.flatnonzero(mask if segment.live is None else mask & segment.live)
