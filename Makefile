@@ -4,7 +4,7 @@ BROWSER ?= chromium
 
 STUDIES := study-photographs study-emoji study-scenes study-objects study-retention study-robustness study-attributes study-attribution study-clips study-imbalance study-ablations study-planted study-pairs
 
-.PHONY: demo test lint fuzz reference studies page-picture clean $(STUDIES)
+.PHONY: demo test lint fuzz reference studies page-picture page-pictures clean $(STUDIES)
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("boresight needs Python 3.11 or newer; pass PYTHON=/path/to/it") if sys.version_info < (3, 11) else None'
@@ -42,6 +42,16 @@ study-emoji:
 
 page-picture: study-emoji  ## docs/guide/report.png anew, of the page of the demo; BROWSER=chromium
 	$(BROWSER) --headless --no-sandbox --hide-scrollbars --window-size=1200,1560 --screenshot=docs/guide/report.png "file://$(CURDIR)/runs/demo-emoji.html"
+
+PAGE := http://127.0.0.1:8765/?q=a+red+heart
+SHOT := $(BROWSER) --headless --no-sandbox --hide-scrollbars --virtual-time-budget=30000
+
+page-pictures: .venv/installed  ## docs/guide/search-page.png and search-open.png anew, of `boresight demo --open`
+	@$(BIN)/boresight demo --open --no-browser --port 8765 & page=$$!; \
+	until curl -sf http://127.0.0.1:8765/api/health > /dev/null; do sleep 1; done; \
+	$(SHOT) --window-size=1280,860 --screenshot=docs/guide/search-page.png "$(PAGE)"; \
+	$(SHOT) --window-size=1440,1180 --screenshot=docs/guide/search-open.png "$(PAGE)&open=scene-0%2Ftrain%2F1552&heat=m2ib&latent=32%3A0"; \
+	kill $$page
 
 study-scenes:
 	$(BIN)/boresight demo scenes --out runs/demo-scenes --report runs/demo-scenes.html

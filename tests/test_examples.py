@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 import threading
 from http.server import HTTPServer
@@ -84,3 +86,21 @@ def test_links_of_the_notebook_are_there() -> None:
         titles = [line.lstrip("# ") for line in page.read_text("utf-8").splitlines() if line.startswith("#")]
         headings = [title.lower().replace(" ", "-") for title in titles]
         assert not anchor or anchor in headings, (path, anchor)
+
+
+def test_a_folder_of_pictures_is_served_as_a_space(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for row in range(3):
+        make_scenes(3, split="test").image(row).save(tmp_path / "photos" / f"{row}.png")
+    environment = {**os.environ, "PORT": "0", "BORESIGHT_QUIET": "1"}
+    command = [sys.executable, str(EXAMPLES / "space" / "app.py"), str(tmp_path / "photos")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as started:
+        assert started.stdout is not None
+        address = re.search(r"3 pictures at (http://\S+)", started.stdout.readline())[1]
+        with urlopen(f"{address}/api/info") as answer:
+            assert json.load(answer)["images"] == 3
+        with urlopen(address) as answer:
+            assert b"Say in words" in answer.read()
+        started.terminate()
+        assert started.wait(60) in (0, -15)
+    assert (tmp_path / "photos.boresight" / "index").is_dir()

@@ -60,13 +60,14 @@ CONTRAST = """() => {  // texts whose contrast with what is behind them is below
 def served(index: SearchIndex, access: Access | None = None) -> Iterator[str]:
     """The address of the page of an index."""
     bound = listening("127.0.0.1", 0)
-    app = create_app(Service(index, Limits(k=60, body_bytes=300_000, pixels=250_000)), access)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
+    service = Service(index, Limits(k=60, body_bytes=300_000, pixels=250_000))
+    server = uvicorn.Server(uvicorn.Config(create_app(service, access), log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
     server.should_exit = True
     thread.join()
+    service.close()
 
 
 @pytest.fixture(scope="module")

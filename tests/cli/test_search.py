@@ -57,6 +57,9 @@ def test_from_embeddings_to_answers(folder: Path) -> None:
     assert "part of the score" in out
     code, out, _ = boresight("search", "index", "--image", "pictures/07.png", "--k", 1, "--plain", cwd=folder)
     assert answers(out) == ["07.png"]
+    code, out, _ = boresight("search", "index", "a red square", "--html", "page.html", cwd=folder)
+    assert code == 0
+    assert "<h1>“a red square”</h1>" in (folder / "page.html").read_text()
     latent = found.reasons(0).terms[0].explanation.latents[0].index
     code, out, _ = boresight("search", "index", "a red square", "--off", latent, cwd=folder)
     assert answers(out) == [one.id for one in index.search("a red square", latents={latent: 0.0})]

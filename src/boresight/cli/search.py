@@ -49,6 +49,8 @@ class Search:
     """Number of images kept in view while candidates are looked for; left out: as many as --candidates."""
     reasons: int = 0
     """Number of answers whose score is explained, from the first on."""
+    html: Path | None = None
+    """Write a page with the pictures here; left out: only the table is printed."""
     encoder: str | None = None
     """Encoder that made the embeddings; left out: the one that the index names."""
     device: str | None = None
@@ -68,6 +70,8 @@ class Search:
                 raise InputError("--captions are found for one picture; pass one of --image and --like.")
             if self.candidates is not None or self.ef_search is not None:
                 raise InputError("--candidates are images; leave it out with --captions.")
+            if self.html is not None:
+                raise InputError("The page of --html shows images; leave it or --captions out.")
             print(index.search_captions(self.image, like="".join(self.like), k=self.k))
             return
         query = Query(
@@ -93,3 +97,9 @@ class Search:
             )
         for place in range(min(self.reasons, len(results))):
             print(f"\n{results.reasons(place)}")
+        if self.html is not None:
+            from boresight.progress import say
+            from boresight.reports import write_search_page
+
+            write_search_page(self.html, results, index)
+            say(f"The page is in {self.html}")

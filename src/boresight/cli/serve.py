@@ -47,7 +47,7 @@ class Serve:
 
     def run(self) -> None:
         """Serve until stopped."""
-        _require_packages()
+        require_packages()
         from boresight.app.agents import agent_tools
         from boresight.app.service import Service
         from boresight.cli.sources import open_index
@@ -82,7 +82,8 @@ class Serve:
         run(create_app(service, access), bound, self.limits.seconds)
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
+    """Raises InputError where the extra [serve] is not installed."""
     from boresight.errors import InputError
 
     try:

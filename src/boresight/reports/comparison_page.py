@@ -11,24 +11,17 @@ from typing import Any
 from PIL import Image
 
 from boresight.data import Collection
-from boresight.editing.explanation import KEPT, MOVED, PICTURED, SHOWN_DIGITS, Explanation
 from boresight.errors import InputError
 from boresight.evaluation.comparison_figures import ALL_KINDS, Comparison, HeldOut
 from boresight.evaluation.comparison_rows import Row
 from boresight.evaluation.examples import EXAMPLE_RULE, GALLERY_RULE, Example, LatentCard
 from boresight.evaluation.retrieval import DEPTHS, DIRECTIONS, RECALLS
 from boresight.reports.charts import DotFigure, dot_figure
-from boresight.reports.page import Thumbnail, page_from, picture_of, shelf_of, thumbnails
+from boresight.reports.page import Thumbnail, page_from, shelf_of, thumbnails
+from boresight.reports.reasons import LISTED, latent_bars, memory_lists, score_table
 from boresight.storage import replace_text
 from boresight.tables import Spread, signed
 
-LISTED = 5  # latents, and remembered pairs, of each list of an example
-TITLES = {
-    "kept": "latents kept, by their part of the score",
-    "dropped": "latents dropped, by what that changed of the score",
-    MOVED: "memory of images: pairs whose captions moved the image",
-    PICTURED: "memory: pairs whose pictures moved the caption",
-}
 COLUMNS = (*(f"R@{k}" for k in DEPTHS), "MRR")
 MEASURES = {
     "explained_variance": "explained variance",
@@ -213,83 +206,11 @@ def _example(example: Example, thumbnail: Thumbnail) -> dict[str, Any]:
         "after": f"{after:,.0f}",
         "sign": "gain" if after < before else "loss" if after > before else "even",
         **shelves,
-        "score": None if explained is None else _score(explained),
-        "latents": [] if explained is None else _latents(explained),
-        "memories": [] if explained is None else _memories(explained, thumbnail),
-        "shown": None if shown is None else {"score": _score(shown), "latents": _latents(shown)},
+        "score": None if explained is None else score_table(explained),
+        "latents": [] if explained is None else latent_bars(explained),
+        "memories": [] if explained is None else memory_lists(explained, thumbnail),
+        "shown": None if shown is None else {"score": score_table(shown), "latents": latent_bars(shown)},
     }
-
-
-def _score(explained: Explanation) -> dict[str, Any]:
-    """The table of parts, whose figures add up as they are shown; hubness has no part of the caption."""
-    columns = list(next(iter(explained.grid.values())))
-    taken_off = [name for name in explained.parts if name not in explained.grid]
-    return {
-        "plain": _amount(explained.plain_score),
-        "columns": columns,
-        "rows": [
-            {"name": name, "cells": [_amount(row[column]) for column in columns], "all": _amount(explained.parts[name])}
-            for name, row in explained.grid.items()
-        ]
-        + [{"name": name, "cells": [""] * len(columns), "all": _amount(explained.parts[name])} for name in taken_off],
-        "totals": [_amount(explained.caption_parts[column]) for column in columns],
-        "edited": _amount(explained.edited_score),
-    }
-
-
-def _latents(explained: Explanation) -> list[dict[str, Any]]:
-    """The latents that are kept and those that are dropped, a bar for each; nothing where the form has none."""
-    strongest = max((latent.activation for latent in explained.latents), default=1.0)
-    lists = []
-    for title, latents in (("kept", explained.kept), ("dropped", explained.dropped)):
-        bars = [
-            {
-                "name": latent.label,
-                "certainty": f"{latent.certainty:.2f}" if latent.certainty else "",
-                "activation": f"{latent.activation:.3g}",
-                "kept": 100 * latent.activation * latent.mask / strongest,
-                "gone": 100 * latent.activation * (1 - latent.mask) / strongest,
-                "share": f"{latent.mask if title == 'kept' else 1 - latent.mask:.0%} {title}",
-                "text": _amount(latent.kept if title == "kept" else latent.dropped),
-            }
-            for latent in latents
-        ]
-        others = _amount(explained.unlisted[KEPT]) if title == "kept" and KEPT in explained.unlisted else ""
-        lists.append({"title": TITLES[title], "bars": bars, "others": others})
-    return lists if explained.latents else []
-
-
-def _memories(explained: Explanation, thumbnail: Thumbnail) -> list[dict[str, Any]]:
-    """The remembered pairs that moved either side most; an id where the picture is not among those of the page."""
-
-    def picture(image_id: str) -> dict[str, Any]:
-        try:
-            return thumbnail(image_id)
-        except (InputError, KeyError):
-            return picture_of(image_id, None)
-
-    sides = ((MOVED, explained.image_memory), (PICTURED, explained.text_memory))
-    return [
-        {
-            "title": TITLES[part],
-            "pairs": [
-                {
-                    "picture": picture(pair.image_id or f"pair {pair.row}"),
-                    "captions": list(pair.captions[:1]),
-                    "weight": f"{pair.weight:.2f}",
-                    "text": _amount(pair.effect),
-                }
-                for pair in pairs[: explained.top]
-            ],
-            "others": _amount(explained.unlisted[part]),
-        }
-        for part, pairs in sides
-        if pairs
-    ]
-
-
-def _amount(value: float) -> str:
-    return f"{value:+.{SHOWN_DIGITS}f}".replace("-", "−")
 
 
 def _card(card: LatentCard, thumbnail: Thumbnail) -> dict[str, Any]:

@@ -68,7 +68,8 @@ async function searched() {
     const from = more ? answers.results.length : 0;
     const results = more ? [...answers.results] : [];
     let got;
-    do { // no more at once than the service gives
+    do {
+      // no more at once than the service gives
       const k = Math.min(state.n - results.length, info.limits.k);
       got = await api.search(queryOf(state, { k, offset: results.length }), files(), signal);
       results.push(...got.results);
@@ -95,20 +96,36 @@ async function compared(results, signal) {
     base = { key, ranks: new Map(results.map((one) => [one.id, one.rank])), shown: results.length };
   else if (info.edited && base.key !== key) {
     const k = Math.min(Math.max(100, state.n), info.limits.k);
-    const other = await api.search({ ...queryOf(state, { latents: {}, plain: false, k }), ranks: false }, files(), signal);
+    const other = await api.search(
+      { ...queryOf(state, { latents: {}, plain: false, k }), ranks: false },
+      files(),
+      signal,
+    );
     base = { key, ranks: new Map(other.results.map((one) => [one.id, one.rank])), shown: other.results.length };
   }
 }
 
 function paint() {
   const switched = Object.keys(state.latents).length > 0;
-  grid.show(answers.results, (one) => markOf(one, switched), (id) => go({ open: id }));
+  grid.show(
+    answers.results,
+    (one) => markOf(one, switched),
+    (id) => go({ open: id }),
+  );
   const { matches, results, edited, exact } = answers;
-  const filtered = state.where ? ` of ${matches.toLocaleString("en")} that the filter lets through` : ` of ${matches.toLocaleString("en")}`;
-  const order = switched ? "in the edited order, with latents switched" : edited ? "in the edited order" : "in the plain order";
+  const filtered = state.where
+    ? ` of ${matches.toLocaleString("en")} that the filter lets through`
+    : ` of ${matches.toLocaleString("en")}`;
+  const order = switched
+    ? "in the edited order, with latents switched"
+    : edited
+      ? "in the edited order"
+      : "in the plain order";
   $("count").textContent = results.length
     ? `${results.length.toLocaleString("en")} pictures${filtered}, ${order}${exact ? "" : ", found by an approximate index"}.`
-    : matches ? "No picture was found." : "The filter lets no picture through; change it or take it away.";
+    : matches
+      ? "No picture was found."
+      : "The filter lets no picture through; change it or take it away.";
   $("next").hidden = results.length < state.n || results.length >= matches || state.n >= info.limits.offset;
   $("order").hidden = !info.edited;
   $("start").replaceChildren();
@@ -118,7 +135,8 @@ function markOf(one, switched) {
   if (switched || state.plain) {
     const was = base.key === keyOf(state, true) ? base.ranks.get(one.id) : one.rank;
     if (state.plain) return was ? grid.markFor(one.rank, was, "in the edited order") : null;
-    if (!was) return { moved: 1, text: `▲ was below ${base.shown}`, said: `rose, was below ${base.shown} before the switch` };
+    if (!was)
+      return { moved: 1, text: `▲ was below ${base.shown}`, said: `rose, was below ${base.shown} before the switch` };
     return grid.markFor(one.rank, was, "before the switch");
   }
   return answers.edited === false ? null : grid.markFor(one.rank, one.plain_rank, "by the plain cosine");
@@ -133,7 +151,8 @@ function also(text) {
 function learn(results) {
   for (const one of results)
     for (const [name, value] of Object.entries({ split: one.split, ...one.columns }))
-      if (value !== null && (values.get(name)?.size ?? 0) < 20) values.set(name, (values.get(name) ?? new Set()).add(value));
+      if (value !== null && (values.get(name)?.size ?? 0) < 20)
+        values.set(name, (values.get(name) ?? new Set()).add(value));
   filterHelp(info, values, also);
 }
 
@@ -141,19 +160,30 @@ function learn(results) {
 function beginnings({ concepts }) {
   const named = concepts.filter((one) => one.name).sort((a, b) => b.certainty - a.certainty);
   const each = new Map(named.map((one) => [one.name.replace(/ \(\d+\)$/, "").replace(",", ""), one.top[0]]).reverse());
-  return [...each].reverse().slice(0, 12).map(([words, id]) => ({ words, id: info.pictures ? id : "" }));
+  return [...each]
+    .reverse()
+    .slice(0, 12)
+    .map(([words, id]) => ({ words, id: info.pictures ? id : "" }));
 }
 
 function nothing() {
   answers = { key: "", results: [], n: 0 };
-  grid.show([], () => null, () => null);
+  grid.show(
+    [],
+    () => null,
+    () => null,
+  );
   for (const name of ["next", "order", "error"]) $(name).hidden = true;
   $("count").textContent = "";
   start(info, words, ask);
 }
 
 function refused(sentence) {
-  grid.show([], () => null, () => null);
+  grid.show(
+    [],
+    () => null,
+    () => null,
+  );
   $("count").textContent = "";
   $("next").hidden = true;
   $("start").replaceChildren();
@@ -167,7 +197,10 @@ $("ask").addEventListener("submit", (event) => {
   ask({ q: $("text").value.trim(), without: $("without").value.trim(), where: $("where").value.trim() });
 });
 for (const name of ["without", "where"])
-  $(name).addEventListener("change", () => asks(state) && $(name).value.trim() !== state[name] && $("ask").requestSubmit());
+  $(name).addEventListener(
+    "change",
+    () => asks(state) && $(name).value.trim() !== state[name] && $("ask").requestSubmit(),
+  );
 for (const one of document.getElementsByName("order"))
   one.addEventListener("change", () => go({ plain: one.value === "plain", latents: {} }));
 $("next").addEventListener("click", () => go({ n: Math.min(state.n + PAGE, info.limits.offset) }, { replace: true }));
@@ -210,7 +243,8 @@ addEventListener("paste", (event) => {
 
 // Keys of the whole page
 addEventListener("keydown", (event) => {
-  const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement?.tagName) && document.activeElement.type !== "radio";
+  const typing =
+    /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement?.tagName) && document.activeElement.type !== "radio";
   if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
     event.preventDefault();
     if (state.tab !== "search") go({ tab: "search" });
@@ -257,7 +291,9 @@ function askToken() {
     api.token.set(word.value);
     location.reload();
   };
-  $("start").append(el("form", { class: "token", onsubmit: given }, word, el("button", { type: "submit" }, "Use this token")));
+  $("start").append(
+    el("form", { class: "token", onsubmit: given }, word, el("button", { type: "submit" }, "Use this token")),
+  );
   word.focus();
 }
 

@@ -24,7 +24,8 @@ function filled(node, given, children) {
   return node;
 }
 
-const kept = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+const kept = (children) =>
+  children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 
 /** Put these children in place of those that are there. */
 export const fill = (node, ...children) => node.replaceChildren(...kept(children));
@@ -53,7 +54,6 @@ const kinds = new Intl.PluralRules("en", { type: "ordinal" });
 export const ordinal = (number) => `${number.toLocaleString("en")}${ENDINGS[kinds.select(number)]}`;
 
 /** A signed figure with a true minus. */
-export const signed = (number, digits = 4) =>
-  `${number < 0 ? "−" : "+"}${Math.abs(number).toFixed(digits)}`;
+export const signed = (number, digits = 4) => `${number < 0 ? "−" : "+"}${Math.abs(number).toFixed(digits)}`;
 
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

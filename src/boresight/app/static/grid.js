@@ -30,7 +30,12 @@ export function show(results, markOf, open) {
 
 function made(result, open) {
   const image = el("span", { class: "shot" }, picture(result.thumbnail, result.captions[0] ?? result.id, result.id));
-  const button = el("button", { type: "button", onclick: () => open(result.id) }, image, el("span", { class: "facts" }));
+  const button = el(
+    "button",
+    { type: "button", onclick: () => open(result.id) },
+    image,
+    el("span", { class: "facts" }),
+  );
   const card = el("li", {}, button);
   card.dataset.id = result.id;
   return card;
@@ -38,10 +43,17 @@ function made(result, open) {
 
 function refresh(card, result, mark) {
   const [facts] = card.getElementsByClassName("facts");
-  fill(facts,
+  fill(
+    facts,
     el("span", { class: "rank" }, String(result.rank)),
-    mark && el("span", { class: `mark ${mark.moved > 0 ? "rose" : mark.moved < 0 ? "fell" : ""}` },
-      el("span", { "aria-hidden": "true" }, mark.text), el("span", { class: "hidden" }, mark.said)) || "",
+    (mark &&
+      el(
+        "span",
+        { class: `mark ${mark.moved > 0 ? "rose" : mark.moved < 0 ? "fell" : ""}` },
+        el("span", { "aria-hidden": "true" }, mark.text),
+        el("span", { class: "hidden" }, mark.said),
+      )) ||
+      "",
     el("span", { class: "score", title: "Score" }, result.score.toFixed(3)),
     el("span", { class: "words" }, result.captions[0] ?? result.id),
   );
@@ -54,7 +66,10 @@ function move(before) {
     if (!from) card.animate([{ opacity: 0 }, { opacity: 1 }], { duration: 250, easing: "ease-out" });
     else if (from.x !== to.x || from.y !== to.y) {
       const start = `translate(${from.x - to.x}px, ${from.y - to.y}px)`;
-      card.animate([{ transform: start }, { transform: "none" }], { duration: 350, easing: "cubic-bezier(.2,.7,.2,1)" });
+      card.animate([{ transform: start }, { transform: "none" }], {
+        duration: 350,
+        easing: "cubic-bezier(.2,.7,.2,1)",
+      });
     }
   }
 }
@@ -88,7 +103,14 @@ list.addEventListener("keydown", (event) => {
   const at = all.indexOf(event.target.closest("li"));
   if (at < 0) return;
   const across = all.filter((card) => card.offsetTop === all[0].offsetTop).length;
-  const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across, Home: -at, End: all.length - 1 - at };
+  const steps = {
+    ArrowRight: 1,
+    ArrowLeft: -1,
+    ArrowDown: across,
+    ArrowUp: -across,
+    Home: -at,
+    End: all.length - 1 - at,
+  };
   if (!(event.key in steps)) return;
   event.preventDefault();
   const next = all[at + steps[event.key]];

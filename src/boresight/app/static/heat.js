@@ -3,10 +3,10 @@ import * as api from "./api.js";
 import { el, fill } from "./dom.js";
 
 const METHODS = { m2ib: "M2IB", "bottleneck-path": "Bottleneck path" };
-const kept = { method: "", opacity: 75 }; // from one result to the next
+let opacity = 75; // from one result to the next
 
 /** shot: the picture. A map is asked for when it is chosen. */
-export function heat(shot, { id, state, info }) {
+export function heat(shot, { id, state, info, go }) {
   const stage = el("div", { class: "stage" }, shot);
   const figure = el("figure", {}, stage);
   const methods = state.q && info.pictures ? info.methods.filter((name) => name in METHODS) : [];
@@ -15,14 +15,21 @@ export function heat(shot, { id, state, info }) {
   const overlay = el("img", { class: "overlay", alt: "", hidden: true });
   const words = el("p", { class: "heated", "aria-live": "polite", hidden: true });
   const dim = () => {
-    kept.opacity = Number(slider.value);
-    overlay.style.opacity = kept.opacity / 100;
+    opacity = Number(slider.value);
+    overlay.style.opacity = opacity / 100;
   };
-  const slider = el("input", { type: "range", min: 0, max: 100, value: kept.opacity, "aria-label": "Opacity of the map", oninput: dim, hidden: true });
+  const slider = el("input", {
+    type: "range",
+    min: 0,
+    max: 100,
+    value: opacity,
+    "aria-label": "Opacity of the map",
+    oninput: dim,
+    hidden: true,
+  });
   stage.append(overlay);
   let running = null;
   async function choose(method) {
-    kept.method = method;
     running?.abort();
     overlay.hidden = words.hidden = slider.hidden = true;
     stage.removeAttribute("aria-busy");
@@ -44,17 +51,41 @@ export function heat(shot, { id, state, info }) {
     words.hidden = false;
     stage.removeAttribute("aria-busy");
   }
+  const now = methods.includes(state.heat) ? state.heat : "";
+  const chosen = (method) => {
+    go({ heat: method }, { replace: true });
+    choose(method);
+  };
   const radio = (value, label) =>
-    el("label", {}, el("input", { type: "radio", name: "heat", value, checked: kept.method === value, onchange: () => choose(value) }), el("span", {}, label));
-  const choice = el("fieldset", { class: "choice" }, el("legend", { class: "hidden" }, "Map of where the words match"), radio("", "Picture"), methods.map((name) => radio(name, METHODS[name])));
+    el(
+      "label",
+      {},
+      el("input", { type: "radio", name: "heat", value, checked: value === now, onchange: () => chosen(value) }),
+      el("span", {}, label),
+    );
+  const choice = el(
+    "fieldset",
+    { class: "choice" },
+    el("legend", { class: "hidden" }, "Map of where the words match"),
+    radio("", "Picture"),
+    methods.map((name) => radio(name, METHODS[name])),
+  );
   figure.append(el("div", { class: "heat" }, choice, slider), words);
-  if (methods.includes(kept.method)) choose(kept.method);
-  else kept.method = "";
+  if (now) choose(now);
   return figure;
 }
 
 function said(words) {
   const most = Math.max(...words.map((one) => one.weight), 1e-9);
   return words.flatMap((one) => [
-    el("span", { title: `weight ${one.weight.toFixed(3)}`, vars: { "--heat": `${Math.round((Math.max(0, one.weight) / most) * 100)}%` } }, one.text), " "]);
+    el(
+      "span",
+      {
+        title: `weight ${one.weight.toFixed(3)}`,
+        vars: { "--heat": `${Math.round((Math.max(0, one.weight) / most) * 100)}%` },
+      },
+      one.text,
+    ),
+    " ",
+  ]);
 }

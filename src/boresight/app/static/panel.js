@@ -18,7 +18,6 @@ export async function show(given) {
   const base = JSON.stringify([id, keyOf(state, true), state.plain]);
   if (open.base !== base) build(given);
   const key = JSON.stringify([id, keyOf(state)]);
-  const fresh = open.base !== base;
   if (open.key === key) return;
   open = { id, key, base };
   place(given);
@@ -27,7 +26,8 @@ export async function show(given) {
   const { signal } = running;
   try {
     const [reasons, tops] = await Promise.all([explained(given, signal), topsOf(given.info)]);
-    if (fresh) Object.assign(parted, { reasons, tops }); // before any switch of this panel, so that the list does not jump
+    parted.reasons ??= reasons; // of before a switch, so that the list does not jump
+    parted.tops ??= tops;
     why(given, reasons);
   } catch (error) {
     if (error.name !== "AbortError") fill(parted.why, el("p", { class: "error", role: "alert" }, error.message));
@@ -65,30 +65,54 @@ function topsOf(info) {
 }
 
 function build(given) {
-  const { id, result, state, info, answers, go, ask } = given;
-  const captions = result?.captions ?? [];
-  const at = answers.results.findIndex((one) => one.id === id);
-  const step = (by, words, sign) => {
-    const other = answers.results[at + by];
-    return el("button", { type: "button", class: "icon", "aria-label": words, disabled: at < 0 || !other, onclick: () => go({ open: other.id }, { replace: true }) }, sign);
-  };
+  const { id, result, state, info, ask } = given;
   const also = (kind, other) => () =>
-    ask({ [kind]: [...state[kind].filter((one) => one !== id), id], [other]: state[other].filter((one) => one !== id) });
-  parted = { place: el("p", { class: "place", "aria-live": "polite" }), why: el("div", { class: "why" }, el("p", { class: "soft" }, "Reading why …")), reasons: null };
-  const title = el("h2", { id: "panel-title", tabindex: "-1" }, captions[0] ?? id);
-  const shot = picture(info.pictures && originalOf(id), captions[0] ?? id, id);
-  fill(panel,
-    el("header", {}, step(-1, "The result before", "‹"), step(1, "The next result", "›"), parted.place,
-      el("button", { type: "button", class: "icon close", "aria-label": "Close", onclick: () => closing() }, "×")),
+    ask({
+      [kind]: [...state[kind].filter((one) => one !== id), id],
+      [other]: state[other].filter((one) => one !== id),
+    });
+  parted = {
+    steps: el("span", { class: "steps" }),
+    place: el("p", { class: "place", "aria-live": "polite" }),
+    why: el("div", { class: "why" }, el("p", { class: "soft" }, "Reading why …")),
+    captions: el("div", {}),
+    facts: el("div", {}),
+    reasons: null,
+    tops: null,
+  };
+  const title = el("h2", { id: "panel-title", tabindex: "-1" });
+  const shot = picture(info.pictures && originalOf(id), result?.captions[0] ?? id, id);
+  fill(
+    panel,
+    el(
+      "header",
+      {},
+      parted.steps,
+      parted.place,
+      el("button", { type: "button", class: "icon close", "aria-label": "Close", onclick: () => closing() }, "×"),
+    ),
     heat(shot, given),
     title,
-    captions.slice(1).map((one) => el("p", { class: "caption" }, one)),
-    el("div", { class: "actions" },
+    parted.captions,
+    el(
+      "div",
+      { class: "actions" },
       el("button", { type: "button", onclick: also("like", "unlike") }, "More like this"),
-      el("button", { type: "button", onclick: also("unlike", "like") }, "Without this")),
+      el("button", { type: "button", onclick: also("unlike", "like") }, "Without this"),
+    ),
     parted.why,
-    facts(given, ask),
+    parted.facts,
   );
+  const describe = (record) => {
+    title.textContent = record.captions[0] ?? id;
+    fill(
+      parted.captions,
+      record.captions.slice(1).map((one) => el("p", { class: "caption" }, one)),
+    );
+    fill(parted.facts, facts(record, state, ask));
+  };
+  describe(result ?? { id, captions: [], columns: {} });
+  if (!result) api.get(`api/images?id=${encodeURIComponent(id)}`).then(describe, () => null); // why() says what is wrong
   document.body.classList.add("beside");
   if (!panel.open) {
     if (wide.matches) panel.show();
@@ -98,15 +122,40 @@ function build(given) {
   title.focus({ preventScroll: true });
 }
 
-function place({ id, result, state, base }) {
+function place({ id, result, state, base, answers, go }) {
+  const at = answers.results.findIndex((one) => one.id === id);
+  const step = (by, words, sign) => {
+    const other = answers.results[at + by];
+    return el(
+      "button",
+      {
+        type: "button",
+        class: "icon",
+        "aria-label": words,
+        disabled: at < 0 || !other,
+        onclick: () => go({ open: other.id }, { replace: true }),
+      },
+      sign,
+    );
+  };
+  fill(parted.steps, step(-1, "The result before", "‹"), step(1, "The next result", "›"));
   const was = base.ranks.get(id);
   const switched = Object.keys(state.latents).length > 0;
   const before = switched ? was : result?.plain_rank;
   const where = result ? ordinal(result.rank) : "Not among the shown";
   const moved = before && before !== result?.rank;
-  fill(parted.place,
-    el("b", {}, where), result ? ` with ${result.score.toFixed(4)}` : "",
-    moved && !state.plain ? el("span", { class: "soft" }, switched ? `, ${ordinal(before)} before the switch` : `, ${ordinal(before)} by the cosine`) : "");
+  fill(
+    parted.place,
+    el("b", {}, where),
+    result ? ` with ${result.score.toFixed(4)}` : "",
+    moved && !state.plain
+      ? el(
+          "span",
+          { class: "soft" },
+          switched ? `, ${ordinal(before)} before the switch` : `, ${ordinal(before)} by the cosine`,
+        )
+      : "",
+  );
 }
 
 function why(given, reasons) {
@@ -116,23 +165,45 @@ function why(given, reasons) {
   const flip = (latents) => go({ latents }, { replace: true });
   const focused = document.activeElement?.id;
   const scrolled = panel.scrollTop;
-  fill(parted.why,
-    has && latents(first, reasons, state, parted.tops, flip),
-    parts(reasons),
-    first && memory(first));
+  fill(parted.why, has && latents(first, reasons, state, parted.tops, flip), parts(reasons), first && memory(first));
   panel.scrollTop = scrolled;
   if (focused && parted.why.querySelector(`#${CSS.escape(focused)}`)) $(focused).focus({ preventScroll: true });
 }
 
-function facts({ id, result, state }, ask) {
-  const columns = Object.entries({ id, split: result?.split, ...result?.columns }).filter(([, value]) => value !== null && value !== undefined && value !== "");
-  const also = (text) => ask({ where: !state.where ? text : state.where.includes(text) ? state.where : `(${state.where}) and ${text}` });
-  return el("section", {}, el("h3", {}, "About this picture"),
-    el("dl", { class: "columns" }, columns.map(([name, value]) => [
-      el("dt", {}, name),
-      el("dd", {}, el("span", {}, shown(value)), filterable(name, value) && name !== "id" && String(value).length < 80
-        ? el("button", { type: "button", "aria-label": `Only where ${name} is ${value}`, onclick: () => also(condition(name, value)) }, "only these") : null),
-    ])));
+function facts(record, state, ask) {
+  const columns = Object.entries({ id: record.id, split: record.split, ...record.columns }).filter(
+    ([, value]) => value !== null && value !== undefined && value !== "",
+  );
+  const also = (text) =>
+    ask({ where: !state.where ? text : state.where.includes(text) ? state.where : `(${state.where}) and ${text}` });
+  return el(
+    "section",
+    {},
+    el("h3", {}, "About this picture"),
+    el(
+      "dl",
+      { class: "columns" },
+      columns.map(([name, value]) => [
+        el("dt", {}, name),
+        el(
+          "dd",
+          {},
+          el("span", {}, shown(value)),
+          filterable(name, value) && name !== "id" && String(value).length < 80
+            ? el(
+                "button",
+                {
+                  type: "button",
+                  "aria-label": `Only where ${name} is ${value}`,
+                  onclick: () => also(condition(name, value)),
+                },
+                "only these",
+              )
+            : null,
+        ),
+      ]),
+    ),
+  );
 }
 
 const shown = (value) => {

@@ -1,15 +1,27 @@
 // The search as it stands in the address, so that it can be linked and the back button works.
 
 export const PAGE = 24;
+const WORDS = ["q", "without", "where", "picture", "open", "heat", "concept"];
 const EMPTY = {
-  tab: "search", q: "", without: "", where: "", like: [], unlike: [], picture: "", latents: {}, plain: false,
-  n: PAGE, open: "", concept: "",
+  tab: "search",
+  q: "",
+  without: "",
+  where: "",
+  like: [],
+  unlike: [],
+  picture: "",
+  latents: {},
+  plain: false,
+  n: PAGE,
+  open: "",
+  heat: "",
+  concept: "",
 };
 
 export function read(search = location.search) {
   const given = new URLSearchParams(search);
   const state = { ...EMPTY, latents: {} };
-  for (const name of ["q", "without", "where", "picture", "open", "concept"]) state[name] = given.get(name) ?? "";
+  for (const name of WORDS) state[name] = given.get(name) ?? "";
   for (const name of ["like", "unlike"]) state[name] = given.getAll(name);
   if (["collection", "verdict"].includes(given.get("tab"))) state.tab = given.get("tab");
   state.plain = given.get("order") === "plain";
@@ -25,7 +37,7 @@ export function read(search = location.search) {
 export function written(state) {
   const out = new URLSearchParams();
   if (state.tab !== "search") out.set("tab", state.tab);
-  for (const name of ["q", "without", "where", "picture", "open", "concept"]) if (state[name]) out.set(name, state[name]);
+  for (const name of WORDS) if (state[name]) out.set(name, state[name]);
   for (const name of ["like", "unlike"]) for (const id of state[name]) out.append(name, id);
   for (const [number, weight] of Object.entries(state.latents)) out.append("latent", `${number}:${weight}`);
   if (state.plain) out.set("order", "plain");

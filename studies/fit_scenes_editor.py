@@ -1,6 +1,6 @@
-"""The editor that comes with boresight for `boresight demo --open`: of scenes, in the form that shows what it keeps.
+"""The editor of scenes that comes with boresight, for `boresight demo --open`; it shows what a caption keeps.
 
-    python studies/fit_demo_editor.py
+    python studies/fit_scenes_editor.py
 
 Fitted and chosen on scenes that the shipped encoder was not fitted on. It prints what the edit is worth on others.
 """
@@ -25,7 +25,7 @@ from boresight.sae import SparseAutoencoder, name_latents
 class Options:
     """Where to write, and how much to fit on."""
 
-    out: Path = Path("src/boresight/models/scenes-editor")
+    out: Path = Path("src/boresight/models/scenes")
     work: Path = Path("runs/scenes-editor")
     n_train: int = 2000
     n_validation: int = 400
