@@ -35,6 +35,7 @@ ELSEWHERE = {
     "torchrun": "needs eight processes; tests/training starts two",
     "boresight serve": "serves until it is stopped; tests/app/test_process.py starts it",
     "pip install": "installs what this runs in",
+    "demo --open": "serves until it is stopped; tests/app/test_example.py starts it",
     "make ": "makes the environment that this runs in",
 }
 """Lines that are not run, by a part of them, and why."""
