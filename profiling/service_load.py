@@ -26,10 +26,10 @@ import numpy as np
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
 from boresight.encoders import load_encoder
-from boresight.models import default_model_path
+from boresight.models import default_editor_path, default_model_path
 from boresight.search import SearchIndex
 
-EDITOR = Path(__file__).parent.parent / "tests" / "support" / "tiny-editor"
+EDITOR = default_editor_path()
 COLOURS, SHAPES = ("red", "green", "blue", "orange", "purple"), ("circle", "square", "ring", "heart", "cross")
 
 
