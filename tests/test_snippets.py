@@ -44,6 +44,7 @@ SMALLER = {
     "seeds=(0, 1, 2)": "seeds=(0,)",
     "--seeds 0 1 2": "--seeds 0",
     "steps=500, batch_size=128": "steps=2, batch_size=4",
+    "captioner=CaptionerShape()": "captioner=CaptionerShape(width=16, layers=1, heads=2, queries=12)",
     "make_scenes(100": "make_scenes(10",
     "make_mad(1000": "make_mad(20",
     'images="/data/docci/images"': 'images="docci_images"',

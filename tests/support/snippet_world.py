@@ -29,9 +29,9 @@ PHOTOS = 70
 
 def fewer_steps(patch: pytest.MonkeyPatch) -> None:
     """Fits that take a moment, and so learn little."""
-    patch.setattr(EditorFit, "steps_for", lambda self, images: min(self.steps or 10, 10))
-    patch.setattr(sae_config, "default_steps", lambda rows, batch_size: 30)
-    patch.setattr(presence, "STEPS", 20)
+    patch.setattr(EditorFit, "steps_for", lambda self, images: min(self.steps or 3, 3))
+    patch.setattr(sae_config, "default_steps", lambda rows, batch_size: 5)
+    patch.setattr(presence, "STEPS", 3)
 
 
 def put_world(folder: Path) -> None:
@@ -108,8 +108,8 @@ def names_given(folder: Path) -> dict[str, Any]:
     encoder = bs.load_encoder(str(default_model_path()), dtype="float32")
     collection = bs.train_validation_test(bs.load_collection(folder / "photos"))
     embeddings = bs.embed(encoder, collection, folder / "photos.embeddings")
-    sae = bs.SparseAutoencoder.fit(embeddings.train, n_latents=64, k=8, steps=50)
-    editor = CaptionEditor.fit(sae, embeddings.train, embeddings.validation, steps=20)
+    sae = bs.SparseAutoencoder.fit(embeddings.train, n_latents=64, k=8, steps=5)
+    editor = CaptionEditor.fit(sae, embeddings.train, embeddings.validation)
     names = name_latents(sae, embeddings=embeddings.train)
     for stem in ("photos", "runs/photos"):
         embeddings.save(folder / f"{stem}.embeddings")
