@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,13 @@ from boresight.data.assemble import dataset_of
 from boresight.data.collection import Collection
 from boresight.data.worlds.scene_world import HELD_OUT, draw_scene
 from boresight.errors import ArtefactError, InputError
+from boresight.training.model_folder import save_model
+from command_line import SHAPE
 from encoder_fixtures import default_fixture, tiny_fixture  # noqa: F401
 from remove_and_retrain import remove_and_retrain
 from worlds.collages import emoji_pairs
 from worlds.phrases import GroundedTexts, emoji_texts, scene_texts
+from worlds.small_clip import small_clip, small_processor, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +273,13 @@ def small_options(tmp_path: Path) -> study.Options:
     )  # fmt: skip
 
 
-def test_the_study_runs_keeps_what_is_done_and_goes_on(small_options, capsys, monkeypatch) -> None:
+def test_the_study_runs_keeps_what_is_done_and_goes_on(small_options, tmp_path, capsys, monkeypatch) -> None:
+    shape = replace(SHAPE, image_layers=3, text_layers=3)
+    tokenizer = train_tokenizer(["a red ring and a blue star on a green ground"], shape)
+    processor = small_processor(tokenizer, shape)
+    model = tmp_path / "model"
+    save_model(model, small_clip(tokenizer, shape, 0), processor.tokenizer, processor.image_processor)
+    monkeypatch.setattr(study, "default_model_path", lambda: model)
     study.main(small_options)
     report = (small_options.out / "test" / "attribution.md").read_text()
     assert "### photographs" in capsys.readouterr().out

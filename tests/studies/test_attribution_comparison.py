@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*longer than the")
 
 @pytest.fixture(scope="module")
 def pairs() -> GroundedPairs:
-    return scene_pairs(3, seed=0)
+    return scene_pairs(2, seed=0)
 
 
 @pytest.fixture(scope="module")
