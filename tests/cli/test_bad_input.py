@@ -17,6 +17,7 @@ from boresight.embeddings import Embeddings
 from boresight.errors import ArtefactError, InputError
 from boresight.evaluation import compare, evaluate_editor, evaluate_retrieval, pick_examples
 from boresight.sae import SparseAutoencoder
+from collection_files import put_pictures
 from command_line import boresight, refused
 from editing_world import quiet, sae_fixture, world  # noqa: F401
 
@@ -50,6 +51,13 @@ def compared(embeddings: Embeddings):
     tests = {"test": embeddings.test}
     options = {"n_latents": 48, "k": 6, "editor_options": {"steps": 3}, "sae_options": {"steps": 5}}
     return compare(embeddings.train, embeddings.validation, tests, seeds=(0,), **options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_masks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("boresight.editing.presence.STEPS", 20)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +171,9 @@ def test_five_images(sae, work: Path) -> None:
 
 
 def test_an_editor_of_format_1(work: Path) -> None:
+    put_pictures(work / "two", ("a.png", "b.png"))
+    rows = [{"file_name": name, "captions": ["a thing"], "split": "test"} for name in ("a.png", "b.png")]
+    (work / "two" / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     shutil.copytree(work / "editor", work / "old")
     manifest = json.loads((work / "old" / "manifest.json").read_text())
     (work / "old" / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
@@ -171,7 +182,7 @@ def test_an_editor_of_format_1(work: Path) -> None:
         CaptionEditor.load(work / "old")
     for words in (
         ("evaluate", "emb", "--editor", "old"),
-        ("evaluate", "retrieval", "--data", "scenes", "--editor", "old"),
+        ("evaluate", "retrieval", "--data", "two", "--editor", "old"),
         ("explain", "a.png", "a dog", "--editor", "old"),
     ):
         assert sentence in refused(*words, cwd=work)
