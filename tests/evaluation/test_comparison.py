@@ -50,7 +50,7 @@ def world(n, seed, name="world") -> Embeddings:
 @pytest.fixture(scope="module", autouse=True)
 def quick_masks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("boresight.editing.presence.STEPS", 60)
+        patch.setattr("boresight.editing.presence.STEPS", 30)
         yield
 
 
@@ -63,8 +63,8 @@ OPTIONS = {
     "seeds": (0, 1),
     "n_latents": 48,
     "k": 6,
-    "sae_options": {"steps": 60, "batch_size": 64},
-    "editor_options": {"steps": 40, "batch_size": 64, "learning_rate": 5e-3, "mask_learning_rate": 2e-2},
+    "sae_options": {"steps": 30, "batch_size": 64},
+    "editor_options": {"steps": 15, "batch_size": 64, "learning_rate": 5e-3, "mask_learning_rate": 2e-2},
     "kinds": {"first": ["short", "long"] * 80},
 }
 
