@@ -50,7 +50,7 @@ page-pictures: .venv/installed  ## docs/guide/search-page.png and search-open.pn
 	@$(BIN)/boresight demo --open --no-browser --port 8765 & page=$$!; \
 	until curl -sf http://127.0.0.1:8765/api/health > /dev/null; do sleep 1; done; \
 	$(SHOT) --window-size=1280,860 --screenshot=docs/guide/search-page.png "$(PAGE)"; \
-	$(SHOT) --window-size=1440,1180 --screenshot=docs/guide/search-open.png "$(PAGE)&open=scene-0%2Ftrain%2F1552&heat=m2ib&latent=32%3A0"; \
+	$(SHOT) --window-size=1440,1180 --screenshot=docs/guide/search-open.png "$(PAGE)&open=scene-0%2Ftrain%2F364&heat=m2ib&latent=32%3A0"; \
 	kill $$page
 
 study-scenes:

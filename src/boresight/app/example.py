@@ -19,7 +19,7 @@ from boresight.models import World, default_editor_path, default_model_path, def
 from boresight.sae import LatentNames
 from boresight.search import SearchIndex
 
-LEARNT, NEW = 2000, 200  # pictures that the editor learnt from and remembers, and of each test split
+LEARNT, NEW = 1200, 200  # pictures that the editor learnt from and remembers, and of each test split
 
 
 def cache_folder() -> Path:

@@ -66,6 +66,10 @@ export function latents(explanation, reasons, state, tops, flip) {
         )
       : el("p", { class: "soft" }, "None."),
   ];
+  const listed = new Set([...kept, ...dropped].map((one) => one.index));
+  const elsewhere = reasons.switched
+    .filter((one) => !listed.has(one.latent))
+    .map((one) => ({ index: one.latent, label: one.label, certainty: 0, activation: 0, mask: 0 }));
   const count = Object.keys(state.latents).length;
   return el(
     "section",
@@ -78,6 +82,7 @@ export function latents(explanation, reasons, state, tops, flip) {
     ),
     group("Kept, with their part of the score", kept, true),
     group("Dropped, with what that changed of the score", dropped, false),
+    elsewhere.length > 0 && group("Switched, and not among those of this picture", elsewhere, true),
     count > 0 &&
       el(
         "p",
