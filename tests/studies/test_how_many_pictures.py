@@ -22,6 +22,7 @@ def small(monkeypatch):
     monkeypatch.setattr(study.CaptionEditor, "fit", lambda *parts, **options: fit(*parts, **(once | options)))
     sae = SparseAutoencoder.fit
     monkeypatch.setattr(SparseAutoencoder, "fit", lambda images, **options: sae(images, **options, steps=5))
+    monkeypatch.setattr("boresight.editing.presence.STEPS", 2)
     towers = lambda images: images[:, :8], lambda texts: texts
     monkeypatch.setattr("flickr8k.ENCODERS", {"cut": lambda images, texts, seed: towers})
     monkeypatch.setattr(study, "ENCODERS", {"cut": None})
