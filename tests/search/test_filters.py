@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +23,15 @@ ROWS: dict[str, list[Any]] = {
     "good": [True, False, True, None, False, True],
     "taken": [None if year is None else datetime.date(year, 5, 1) for year in YEARS],
 }
-TABLE = pa.table(ROWS)
+MORE: dict[str, Any] = {
+    "taken at": ["noon", "noon", "dusk", None, None, None],
+    "class": ["a", "b", "b", None, None, None],
+    "cafe\u0301": [1, None, None, None, None, None],
+    "big": [1, 2**53 + 1, 2**62, None, None, None],
+    "third": pa.array([0.1, 0.2, None, None, None, None], pa.float32()),
+    "__row": [0] * 6,
+}
+TABLE = pa.table(ROWS | MORE)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +52,17 @@ TABLE = pa.table(ROWS)
         ("taken >= '2020-05-01'", [2, 3, 5]),
         ("taken in ['2010-05-01']", [1]),
         ("  year > 2010\t", [2, 3, 5]),
+        ("year > 2010.5", [2, 3, 5]),
+        ("year in [2010, 2020.5, 2021.0]", [1, 3]),
+        ("year > score", [0, 1, 2, 3]),
+        ("place in []", []),
+        ("year not in []", [0, 1, 2, 3, 4, 5]),
+        ("column('year') > 2010", [2, 3, 5]),
+        ("column('taken at') == 'noon' and column('class') in ['b']", [1]),
+        ("column('cafe\u0301') is not None", [0]),
+        ("big == 9007199254740993", [1]),
+        ("big > 1.5", [1, 2]),
+        ("third == 0.1", [0]),
     ],
 )
 def test_matching(where: str, rows: list[int]) -> None:
@@ -91,8 +111,14 @@ def test_as_python_reads_it(where: str) -> None:
         ("place > 3", "holds text, such as place == '3'"),
         ("taken > 'soon'", "no date32"),
         ("place", "cannot be used"),
+        ("place == None", "write place is None"),
+        ("year >\n 3\n and", "cannot be read"),
+        ("taken at > 3", "column('taken at')"),
+        ("column('yaer') > 3", "no column 'yaer'"),
+        ("column(place) == 3", "is not read"),
+        ("column('place', 'year') == 3", "is not read"),
         ("year > 1" + " and year > 1" * 200, "2,000 at most"),
-        ("not " * 400 + "good", "cannot be read|True|.*"),
+        ("not " * 400 + "good", ""),
         ("year > 3\x00", "cannot be read"),
     ],
 )
@@ -100,6 +126,6 @@ def test_anything_else_gets_one_sentence(where: str, sentence: str) -> None:
     if where.startswith("not not"):
         assert matching(TABLE, where).nonzero()[0].tolist() == [0, 2, 5]  # deep, and read all the same
         return
-    with pytest.raises(InputError, match=sentence) as raised:
+    with pytest.raises(InputError, match=re.escape(sentence)) as raised:
         matching(TABLE, where)
     assert "\n" not in str(raised.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -358,6 +360,20 @@ def test_what_does_not_belong_together_is_refused(images: Embeddings, more: Embe
         ({"like": "w1-3", "where": "year > 3"}, "no column 'year'"),
         ({"like": "w1-3", "latents": {48: 0.0}}, "no latent 48"),
         ({"like": "w1-3", "latents": {"dog": 0.0}}, "no names"),
+        ({"like": "w1-3", "latents": {3: 0.0, "3": 1.0}}, "latent 3 is switched twice"),
+        ({"like": "w1-3", "latents": {3: float("nan")}}, "weight of the latent 3 is nan"),
+        ({"like": "w1-3", "latents": {3.5: 1.0}}, "latent 3.5 is float"),
+        ({"like": "w1-3", "k": 2.0}, "k is 2.0; pass a whole number"),
+        ({"like": "w1-3", "image_weight": float("nan")}, "image_weight is nan"),
+        ({"like": "w1-3", "without_weight": float("inf")}, "without_weight is inf"),
+        ({"like": "w1-3", "min_score": float("nan")}, "min_score is nan"),
+        ({"like": None}, "like is NoneType"),
+        ({"like": [3]}, "Ids are strings"),
+        ({"like": "w1-\udcff"}, "Ids are strings"),
+        ({"text": 3}, "text is int"),
+        ({"text": torch.ones(24, dtype=torch.complex64)}, "complex"),
+        ({"text": np.array(["a"])}, "cannot be read as numbers"),
+        ({"image": [3]}, "image holds int"),
     ],
 )
 def test_bad_queries_get_one_sentence(
@@ -391,7 +407,101 @@ def test_columns_of_metadata_files(images: Embeddings, tmp_path: Path) -> None:
         ({"id": ["a"], "split": ["b"]}, "column 'split'"),
         ({"id": ["w1-1"], "tags": [["a"]]}, "which no filter compares"),
         ({"id": ["w1-1", "w1-1"], "x": [1, 2]}, "'w1-1' 2 times"),
+        ({"id": ["w1-1", None], "x": [1, 2]}, "1 of 2 rows of the metadata have no id"),
+        ({"id": ["w1-1"], "x": [1, 2]}, "is no table"),
+        ({"id": [["w1-1"]]}, "pass strings"),
+        ({"id": ["w1-1"], "": [1]}, "column without a name"),
+        (pa.table([["w1-1"], [1], [2]], names=["id", "x", "x"]), "column 'x' twice"),
     ):
         with pytest.raises(InputError, match=sentence):
             SearchIndex.create(tmp_path / "index", images, metadata=given)
     assert len(SearchIndex.open(tmp_path / "index")) == 60
+
+
+def test_columns_of_additions_fit_or_are_refused(images: Embeddings, more: Embeddings, tmp_path: Path) -> None:
+    def table(embeddings: Embeddings, **columns: object) -> dict[str, object]:
+        return {"id": embeddings.ids, **{name: [value] * len(embeddings) for name, value in columns.items()}}
+
+    day = datetime.date(2024, 5, 1)
+    first = table(images, year=2020, place="007", good=True, taken=day, empty=None)
+    index = SearchIndex.create(tmp_path / "index", images, metadata=first)
+    assert index.columns == ["id", "split", "year", "place", "good", "taken"]
+    for column, value, sentence in (
+        ("year", "soon", "'year' of the index holds int64"),
+        ("year", 2020.5, "'year' of the index holds int64"),
+        ("good", 2, "'good' of the index holds bool"),
+        ("taken", datetime.datetime(2024, 5, 1, 3), "'taken' of the index holds date32"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            index.add(more, metadata=table(more, **{column: value}))
+    assert len(index) == 60
+    index.add(more, metadata=table(more, year=2021.0, place=7, size=3))
+    text = images.texts[0]
+    for _ in range(2):
+        assert index.search(text, where="year == 2021 and place == '7'").matches == 25
+        found = index.search(text, where="size is None", k=60)
+        assert [one.columns["size"] for one in found] == [None] * 60
+        index.compact()
+
+
+def test_ids_and_captions_are_text(tmp_path: Path) -> None:
+    ids = ["a\nb", "'q'", '"q"', "\u00e9", "e\u0301", "", " ", "\\", "x" * 10_000, "\U0001f600"]
+    index = SearchIndex.create(tmp_path / "index", Embeddings.from_arrays(torch.randn(len(ids), 3), ids=ids))
+    for one in ids:
+        assert index.search(like=one, k=1)[0].id == one
+        if len(one) < 100:
+            assert index.search(torch.ones(3), where=f"id == {one!r}").matches == 1
+    index.remove("e\u0301")
+    assert index.search(like="\u00e9", k=1)[0].id == "\u00e9"
+    bad = Embeddings.from_arrays(torch.randn(1, 3), ids=["b\udcff"])
+    with pytest.raises(InputError, match=r"'b\\udcff' is not unicode"):
+        index.add(bad)
+
+
+def test_an_index_without_images_has_columns(images: Embeddings, tmp_path: Path) -> None:
+    index = SearchIndex.create(tmp_path / "index", images)
+    index.remove(images.ids)
+    assert index.columns == ["id", "split"]
+    assert index.search(images.texts[0], where="split == 'test'").matches == 0
+
+
+def test_an_index_made_again_is_seen_whole(images: Embeddings, tmp_path: Path) -> None:
+    def years(first: int) -> dict[str, object]:
+        return {"id": images.ids, "year": [first] * 60}
+
+    reader = SearchIndex.create(tmp_path / "index", images, editor=editor_of("gated"), metadata=years(1))
+    SearchIndex.create(tmp_path / "index", images, editor=editor_of("gated"), metadata=years(2))
+    assert reader.search(images.texts[0], k=1)[0].columns["year"] == 2
+    SearchIndex.create(tmp_path / "index", images, editor=editor_of("gated", seed=1))
+    with pytest.raises(ArtefactError, match="open it again"):
+        reader.search(images.texts[0])
+    with pytest.raises(ArtefactError, match="was made with the editor"):
+        reader.update(images)
+
+
+def test_an_index_moves_and_so_does_who_asks(
+    images: Embeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SearchIndex.create(tmp_path / "index", images, editor=editor_of("gated"))
+    monkeypatch.chdir(tmp_path)
+    reader = SearchIndex.open("index")
+    monkeypatch.chdir(tmp_path.parent)
+    assert len(reader.search(images.texts[0])) == 10
+    before = state_of(tmp_path / "index")
+    shutil.move(tmp_path / "index", tmp_path / "moved")
+    assert state_of(tmp_path / "moved") == before
+
+
+def test_what_float16_cannot_hold_is_refused_by_name(images: Embeddings, tmp_path: Path) -> None:
+    editor = editor_of("gated")
+    short = images.images.clone()
+    short[7] *= 1e-9  # the autoencoder's bias is far longer
+    small = replace(images, images=short)
+    with pytest.raises(InputError, match=f"image '{images.ids[7]}' .* dtype='float32'"):
+        SearchIndex.create(tmp_path / "index", small, editor=editor, dtype="float16")
+    index = SearchIndex.create(tmp_path / "index", small, editor=editor, dtype="float32")
+    wanted = editor.score(small.images[7:8], images.texts[:1])
+    found = {one.id: one.score for one in index.search(images.texts[0], k=60)}
+    assert found[images.ids[7]] == pytest.approx(float(wanted), rel=1e-4)
+    lengths = torch.tensor([1e-20, 1.0, 1e20])[:, None] * images.texts[:1]
+    assert len({one[0].id for one in index.search_batch([Query(text=each, plain=True) for each in lengths])}) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 from boresight.editing import CaptionEditor
@@ -65,6 +66,8 @@ def latent_number(name: int | str, editor: CaptionEditor | None, names: LatentNa
             )
         assert names is not None
         return list(names.names).index(name)
+    if isinstance(name, bool) or not isinstance(name, str | Integral):
+        raise InputError(f"The latent {name!r} is {type(name).__name__}; pass its number or name.")
     if not 0 <= int(name) < count:
         raise InputError(f"There is no latent {name}; there are {count:,}, from 0 on.")
     return int(name)

@@ -85,6 +85,8 @@ def caption_answers(
     if not snapshot.layout.texts:
         raise InputError("This index holds no embeddings of captions; make it again with them (texts=True, --texts).")
     require_at_least("k", k, 1)
+    if candidates is not None:
+        require_at_least("candidates", candidates, 1)
     rows, allowed = [], []
     for segment in snapshot.segments:
         assert segment.texts is not None

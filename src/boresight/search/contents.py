@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -34,7 +34,7 @@ def meta_table(embeddings: Embeddings, collection: Collection | None, metadata: 
     """
     import pyarrow as pa
 
-    ids = pa.array(embeddings.ids, pa.string())
+    ids = _words(embeddings.ids, "The id")
     if len(ids.unique()) != len(ids):
         twice = next(value for value in ids.value_counts().to_pylist() if value["counts"] > 1)
         raise InputError(f"The id '{twice['values']}' stands {twice['counts']} times; every image needs its own.")
@@ -59,12 +59,30 @@ def read_metadata(metadata: Metadata) -> pa.Table:
     if isinstance(metadata, str | Path):
         table = _read_file(Path(metadata))
     else:
-        table = metadata if isinstance(metadata, pa.Table) else pa.table(dict(metadata))
+        try:
+            table = metadata if isinstance(metadata, pa.Table) else pa.table(dict(metadata))
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"The metadata is no table ({first_line(error)}); pass columns of one length and one type each."
+            ) from error
     if "id" not in table.column_names:
         raise InputError(f"The metadata has no column 'id'; it has {', '.join(table.column_names)}. Name one 'id'.")
+    if twice := [name for name in table.column_names if table.column_names.count(name) > 1]:
+        raise InputError(f"The metadata has the column '{twice[0]}' twice; rename one of them.")
+    if "" in table.column_names:
+        raise InputError("The metadata has a column without a name; give it one.")
     if taken := [name for name in table.column_names if name in OWN[1:]]:
         raise InputError(f"The metadata has a column '{taken[0]}', which every index has of its own; rename it.")
-    table = table.set_column(table.column_names.index("id"), "id", table["id"].cast(pa.string()))
+    try:
+        ids = table["id"].cast(pa.string())
+    except pa.ArrowException as error:
+        raise InputError(f"The ids of the metadata are {table['id'].type}; pass strings.") from error
+    if ids.null_count:
+        raise InputError(f"{ids.null_count:,} of {len(ids):,} rows of the metadata have no id; fill it, or drop them.")
+    table = table.set_column(table.column_names.index("id"), "id", ids)
+    if empty := [name for name in table.column_names if pa.types.is_null(table[name].type)]:
+        say(f"Without a value in the metadata, and left out: {', '.join(empty)}.")
+        table = table.drop_columns(empty)
     usable = _usable(table)
     if lost := [name for name in table.column_names if name not in usable.column_names]:
         kind = table.schema.field(lost[0]).type
@@ -72,6 +90,41 @@ def read_metadata(metadata: Metadata) -> pa.Table:
             f"The column '{lost[0]}' of the metadata is of type {kind}, which no filter compares; drop it."
         )
     return usable
+
+
+def fitted(meta: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table, its columns of the types that they have in an index.
+
+    A column that the index lacks stays as it is. Raises InputError for one whose values are of another kind.
+    """
+    import pyarrow as pa
+
+    for number, field in enumerate(meta.schema):
+        kind = field.type if field.name not in schema.names else schema.field(field.name).type
+        if kind != field.type:
+            words, numbers = pa.types.is_string(kind), pa.types.is_integer(field.type)  # numbers may be words: '7'
+            try:
+                if not (words and numbers) and _sort(kind) != _sort(field.type):
+                    raise ValueError(f"they are {field.type}")
+                cast = meta[field.name].cast(kind)
+                if pa.types.is_temporal(kind) and not cast.cast(field.type).equals(meta[field.name]):
+                    raise ValueError(f"they are {field.type}")
+                meta = meta.set_column(number, field.name, cast)
+            except (pa.ArrowException, ValueError) as error:
+                raise InputError(
+                    f"The column '{field.name}' of the index holds {kind}, and the new values do not fit "
+                    f"({first_line(error)}); change them, or give the column another name."
+                ) from error
+    return meta
+
+
+def _sort(kind: pa.DataType) -> str:
+    import pyarrow.types as types
+
+    numbers = types.is_integer(kind) or types.is_floating(kind)
+    if types.is_timestamp(kind):
+        return "time" if kind.tz is None else "time with a zone"
+    return "number" if numbers else "time" if types.is_date(kind) else str(kind)
 
 
 def require_words(embeddings: Embeddings, texts: bool) -> None:
@@ -120,6 +173,16 @@ def opened(
     return decode({"bytes": small}, f"the thumbnail of '{image}'")
 
 
+def _words(values: Sequence[str], what: str) -> pa.Array:
+    """As text of Arrow. Raises InputError for what is no unicode, such as some names of files."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what} {error.object!a} is not unicode; rename it.") from error
+
+
 def _captions(embeddings: Embeddings) -> pa.Array:
     import pyarrow as pa
 
@@ -128,7 +191,15 @@ def _captions(embeddings: Embeddings) -> pa.Array:
     order = torch.argsort(embeddings.owners, stable=True).numpy()
     counts = torch.bincount(embeddings.owners, minlength=len(embeddings)).numpy()
     offsets = np.concatenate([[0], counts.cumsum()]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(embeddings.captions, pa.string()).take(pa.array(order)))
+    return pa.ListArray.from_arrays(pa.array(offsets), _words(embeddings.captions, "The caption").take(pa.array(order)))
+
+
+def own_columns() -> pa.Schema:
+    """Of an index without images."""
+    import pyarrow as pa
+
+    kinds = (pa.string(), pa.string(), pa.list_(pa.string()), _picture_type())
+    return pa.schema(list(zip(OWN, kinds, strict=True)))
 
 
 def _picture_type() -> pa.DataType:
@@ -160,9 +231,13 @@ def _usable(table: pa.Table) -> pa.Table:
     import pyarrow.types as types
 
     for number, field in enumerate(table.schema):
-        coded = types.is_dictionary(field.type) and types.is_string(field.type.value_type)
-        if coded or types.is_large_string(field.type):
-            table = table.set_column(number, field.name, table[field.name].cast(pa.string()))
+        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+        if types.is_large_string(kind) or types.is_string_view(kind):
+            kind = pa.string()
+        if types.is_float16(kind):  # which no filter compares
+            kind = pa.float32()
+        if kind != field.type:
+            table = table.set_column(number, field.name, table[field.name].cast(kind))
     simple = (types.is_string, types.is_boolean, types.is_integer, types.is_floating, types.is_temporal)
     table = table.select([field.name for field in table.schema if any(test(field.type) for test in simple)])
     for number, name in enumerate(table.column_names):
@@ -197,6 +272,8 @@ def _joined(table: pa.Table, further: pa.Table, what: str) -> tuple[pa.Table, pa
     if found.null_count:
         say(f"{what} has nothing of {found.null_count:,} of {len(found):,} images; their columns are empty.")
     for name in further.column_names:
+        if name == "picture":
+            raise InputError(f"{what} has a column 'picture', which every index has of its own; rename it.")
         if name in table.column_names and name != "id":
             raise InputError(f"The column '{name}' is in the collection and in the metadata; rename one of them.")
         if name != "id":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import keyword
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ def matching(table: pa.Table, where: str | pc.Expression) -> np.ndarray:
     Args:
         where: a pyarrow expression, or text: comparisons (== != < <= > >=, chained too) of column names with numbers,
             strings and True or False; `in` and `not in` with a list; `is None`, `is not None`; joined by `and`, `or`,
-            `not` and brackets. Dates are compared with strings such as '2024-05-01'.
+            `not` and brackets. Dates are compared with strings such as '2024-05-01'. A column whose name is no word
+            of Python's is written column('such a name').
 
     Raises:
         InputError: text that is no such expression, a column that there is not, values that do not compare.
@@ -46,12 +48,14 @@ def matching(table: pa.Table, where: str | pc.Expression) -> np.ndarray:
     from pyarrow import dataset
 
     expression = parsed(where, table.schema) if isinstance(where, str) else where
-    numbered = table.append_column("__row", pa.array(np.arange(table.num_rows)))
+    row = "row" + "_" * max(map(len, table.column_names), default=0)  # none of the columns
+    numbered = table.append_column(row, pa.array(np.arange(table.num_rows)))
     try:
         # A dataset reads the columns that the expression names, and no others.
-        rows = dataset.dataset(numbered).to_table(columns=["__row"], filter=expression)["__row"].to_numpy()
+        rows = dataset.dataset(numbered).to_table(columns=[row], filter=expression)[row].to_numpy()
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"The filter '{where}' cannot be used ({first_line(error)}); {_HELP}") from error
+        said = " ".join(str(where).split())
+        raise InputError(f"The filter '{said}' cannot be used ({first_line(error)}); {_HELP}") from error
     chosen = np.zeros(table.num_rows, dtype=bool)
     chosen[rows] = True
     return chosen
@@ -70,7 +74,9 @@ def parsed(where: str, schema: pa.Schema, reader: type[Reader] | None = None) ->
     except (*unread, *no_value) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"The filter '{where}' cannot be read; {_HELP}") from error
+        odd = [name for name in schema.names if not name.isidentifier() or keyword.iskeyword(name)]
+        named = f"column({odd[0]!r}) is the column of that name; {_HELP}" if odd else _HELP
+        raise InputError(f"The filter '{' '.join(where.split())}' cannot be read; {named}") from error
 
 
 @dataclass(frozen=True)
@@ -116,15 +122,31 @@ class Reader:
 
     def contained(self, column: str, values: list[Any]) -> Any:
         """A column has one of the values; false where it has none."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
+        kind = self.schema.field(column).type
+        if not values:
+            return pc.field(column).isin(pa.array([], kind))
+        if pa.types.is_integer(kind):  # one number with a fraction would make floats of all, which are not exact
+            values = [one for one in values if not isinstance(one, float) or one.is_integer()]
+            values = [int(one) if isinstance(one, float) else one for one in values]
+            return self.contained(column, []) if not values else pc.field(column).isin(values)
         return pc.field(column).isin(values)
 
     def compared(self, compare: Callable[[Any, Any], Any], left: Side, right: Side) -> Any:
         """compare: of the module `operator`. One side at least is a column."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
-        sides = [pc.field(one.column) if one.column else pc.scalar(one.value) for one in (left, right)]
+        kinds = [self.schema.field(one.column).type for one in (left, right) if one.column]
+        fractions = any(pa.types.is_floating(kind) for kind in kinds) or isinstance(left.value or right.value, float)
+        sides = []
+        for one in (left, right):
+            side = pc.field(one.column) if one.column else pc.scalar(one.value)
+            if one.column and fractions and pa.types.is_integer(self.schema.field(one.column).type):
+                side = side.cast(pa.float64(), safe=False)  # else large ones are refused
+            sides.append(side)
         return compare(*sides)
 
     def read(self, node: ast.expr) -> Any:
@@ -136,33 +158,39 @@ class Reader:
         if isinstance(node, ast.Compare):
             pairs = zip([node.left, *node.comparators], node.ops, node.comparators, strict=False)
             return self.joined(True, [self._one(left, op, right) for left, op, right in pairs])
-        if isinstance(node, ast.Name):
-            return self.flag(self._column(node.id))
+        if (name := self._name(node)) is not None:
+            return self.flag(self._column(name))
         raise self._unread(node)
 
     def _one(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Any:
-        if isinstance(op, ast.Is | ast.IsNot) and isinstance(left, ast.Name) and self._literal(right) is None:
-            missing = self.missing(self._column(left.id))
+        name = self._name(left)
+        if isinstance(op, ast.Is | ast.IsNot) and name is not None and self._literal(right) is None:
+            missing = self.missing(self._column(name))
             return missing if isinstance(op, ast.Is) else self.negated(missing)
-        if (
-            isinstance(op, ast.In | ast.NotIn)
-            and isinstance(left, ast.Name)
-            and isinstance(right, ast.List | ast.Tuple)
-        ):
-            column = self._column(left.id)
+        if isinstance(op, ast.In | ast.NotIn) and name is not None and isinstance(right, ast.List | ast.Tuple):
+            column = self._column(name)
             found = self.contained(column, [self._value(self._literal(each), column) for each in right.elts])
             return found if isinstance(op, ast.In) else self.negated(found)
         compare = _COMPARISONS.get(type(op))
-        names = [each.id for each in (left, right) if isinstance(each, ast.Name)]
-        if compare is None or not names:
+        names = [name, self._name(right)]
+        known = [self._column(each) for each in names if each is not None]
+        if compare is None or not known:
             raise self._unread(left)
         sides = [
-            Side(column=self._column(each.id))
-            if isinstance(each, ast.Name)
-            else Side(value=self._value(self._literal(each), names[0]))
-            for each in (left, right)
+            Side(column=own) if own is not None else Side(value=self._value(self._literal(each), known[0]))
+            for own, each in zip(names, (left, right), strict=True)
         ]
+        if any(not side.column and side.value is None for side in sides):
+            raise InputError(f"Nothing is equal to None in the filter '{self.where}'; write {known[0]} is None.")
         return self.compared(compare, *sides)
+
+    def _name(self, node: ast.expr) -> str | None:
+        """The column that is named, or None."""
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "column":
+            given = node.args[0] if len(node.args) == 1 and not node.keywords else None
+            if isinstance(given, ast.Constant) and isinstance(given.value, str):
+                return given.value
+        return node.id if isinstance(node, ast.Name) else None
 
     def _literal(self, node: ast.expr) -> Any:
         negative = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
@@ -172,9 +200,12 @@ class Reader:
         return -inner.value if negative else inner.value  # type: ignore[operator]
 
     def _value(self, value: Any, column: str) -> Any:
+        import numpy as np
         import pyarrow as pa
 
         kind = self.schema.field(column).type
+        if pa.types.is_float32(kind) and isinstance(value, float):
+            return float(np.float32(value))  # as the column rounded its own
         if pa.types.is_string(kind) != isinstance(value, str) and not (pa.types.is_temporal(kind) or value is None):
             wanted = f"text, such as {column} == '{value}'" if pa.types.is_string(kind) else f"{kind}, not text"
             raise InputError(f"The column '{column}' holds {wanted}; change the filter '{self.where}'.")

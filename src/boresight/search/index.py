@@ -23,13 +23,13 @@ from boresight.sae.autoencoder import encoder_of
 from boresight.search.answers import answers, reasons
 from boresight.search.belonging import latent_number, named_encoder, require_same_editor, require_same_encoder
 from boresight.search.captions import CaptionResults, caption_answers
-from boresight.search.contents import Metadata, meta_table, opened, require_words, thumbnails
+from boresight.search.contents import Metadata, fitted, meta_table, opened, require_words, thumbnails
 from boresight.search.graph import GraphOptions
 from boresight.search.query import PreparedQuery, Query, prepare
 from boresight.search.results import Reasons, Results
 from boresight.search.segments import KIND, verify_segment
 from boresight.search.sides import graph_matrix, layout_of
-from boresight.search.snapshot import Snapshot, stamp_of
+from boresight.search.snapshot import Snapshot, current
 from boresight.search.tuning import Tuning, tried, tuned
 from boresight.search.writing import begin, changing
 from boresight.storage import replacing_folder
@@ -148,7 +148,7 @@ class SearchIndex:
 
         Raises ArtefactError where it is none, torn, altered, of another format, or the encoder or editor is another.
         """
-        folder = Path(folder)
+        folder = Path(folder).absolute()
         snapshot = Snapshot.read(folder)
         if snapshot.manifest.get("editor") is not None and editor is None:
             editor = CaptionEditor.load(folder / EDITOR, device)
@@ -202,9 +202,8 @@ class SearchIndex:
 
         Raises ArtefactError where it was made anew with another editor or encoder.
         """
-        if stamp_of(self.folder) != self._snapshot.stamp:
-            self._snapshot = Snapshot.read(self.folder, self._snapshot)
-        return self._snapshot
+        self._snapshot = now = current(self.folder, self._snapshot)
+        return now
 
     def add(
         self, embeddings: Embeddings, *, collection: Collection | None = None, metadata: Metadata | None = None
@@ -381,6 +380,8 @@ class SearchIndex:
         require_words(embeddings, self._snapshot.layout.texts)
         meta = meta_table(embeddings, collection, metadata)
         with changing(self.folder) as change:
+            require_same_editor(str(self.folder), change.before.manifest, self.editor)  # it may have been made anew
+            meta = fitted(meta, change.before.meta.schema)
             there = change.before.present(embeddings.ids)
             if there and not replacing:
                 raise InputError(

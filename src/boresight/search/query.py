@@ -7,9 +7,11 @@ score = mean over texts of s(i, t)                          s: the editor's scor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -22,6 +24,7 @@ from torch.nn import functional as F
 from boresight.brief import Brief
 from boresight.editing import CaptionEditor
 from boresight.errors import InputError, require_at_least
+from boresight.indexing import as_tensor
 from boresight.search.scan import Columns, LinearQueries
 from boresight.search.segments import Layout
 from boresight.search.sides import Column, plain_column, text_columns
@@ -75,10 +78,17 @@ class Query(Brief):
     ef_search: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("k", "offset"):
+            if not isinstance(getattr(self, name), Integral):
+                raise InputError(f"{name} is {getattr(self, name)!r}; pass a whole number.")
         require_at_least("k", self.k, 1)
         require_at_least("offset", self.offset, 0)
         if self.k + self.offset > MOST:
             raise InputError(f"k and offset ask for {self.k + self.offset:,} answers; {MOST:,} at most are given.")
+        _require_number("image_weight", self.image_weight)
+        _require_number("without_weight", self.without_weight)
+        if self.min_score is not None and not (isinstance(self.min_score, Real) and self.min_score == self.min_score):
+            raise InputError(f"min_score is {self.min_score!r}; pass a number, or leave it out.")
         if not 0 <= self.image_weight <= 1:
             raise InputError(f"image_weight is {self.image_weight}; choose between 0 and 1.")
         require_at_least("without_weight", self.without_weight, 0)
@@ -149,7 +159,12 @@ def prepare(
     for query, own in zip(queries, parts, strict=True):
         if query.latents and (editor is None or not layout.n_latents or query.plain):
             raise InputError("Latents are switched in an edited search; this one is without an edit that has latents.")
-        switched = {latent(name): float(weight) for name, weight in query.latents.items()}
+        switched: dict[int, float] = {}
+        for name, weight in query.latents.items():
+            _require_number(f"The weight of the latent {name}", weight)
+            if (number := latent(name)) in switched:
+                raise InputError(f"The latent {number} is switched twice, once as {name!r}; leave one out.")
+            switched[number] = float(weight)
         plain = _merged([plain_column(part.vector, layout) * part.weight for part in own])
         columns = plain if editor is None or query.plain else _merged(_edited(own, layout, editor, switched, edited))
         prepared.append(PreparedQuery(query, tuple(own), columns, plain, switched))
@@ -223,8 +238,8 @@ def _parts(queries: Sequence[Query], width: int, embed_texts: Any, embed_images:
     plans: list[list[tuple[str, str, float, Any]]] = []
     for query in queries:
         text, without = _texts(query.text, "text", width), _texts(query.without, "without", width)
-        images = [*_images(query.image, width), *(("id", one) for one in _ids(query.like))]
-        unlike = [("id", one) for one in _ids(query.unlike)]
+        images = [*_images(query.image, width), *(("id", one) for one in _ids(query.like, "like"))]
+        unlike = [("id", one) for one in _ids(query.unlike, "unlike")]
         if not text and not images:
             raise InputError("There is nothing to search for; pass a text, an image, or ids of images as `like`.")
         share = 0.0 if not images else 1.0 if not text else query.image_weight
@@ -253,7 +268,7 @@ def _parts(queries: Sequence[Query], width: int, embed_texts: Any, embed_images:
 def _texts(given: Texts, name: str, width: int) -> list[tuple[str, str | Tensor]]:
     if isinstance(given, Tensor | np.ndarray):
         return [(f"{name} {row}", vector) for row, vector in enumerate(_vectors(given, name, width))]
-    words = [given] if isinstance(given, str) else list(given)
+    words = [given] if isinstance(given, str) else _listed(given, name)
     for one in words:
         if not isinstance(one, str):
             raise InputError(f"{name} holds {type(one).__name__}; pass a string, strings, or embeddings (T, d).")
@@ -266,21 +281,39 @@ def _images(given: QueryImages, width: int) -> list[tuple[str, Any]]:
     if isinstance(given, Tensor | np.ndarray):
         return [("vector", vector) for vector in _vectors(given, "image", width)]
     alone = isinstance(given, Image.Image | str | Path)
-    return [("picture", one) for one in ([given] if alone else given)]  # type: ignore[union-attr]
+    pictures = [given] if alone else _listed(given, "image")
+    for one in pictures:
+        if not isinstance(one, Image.Image | str | Path):
+            raise InputError(f"image holds {type(one).__name__}; pass pictures, their files, or embeddings (I, d).")
+    return [("picture", one) for one in pictures]
 
 
-def _ids(given: str | Sequence[str]) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)
+def _ids(given: str | Sequence[str], name: str) -> list[str]:
+    return [given] if isinstance(given, str) else _listed(given, name)
+
+
+def _listed(given: Any, name: str) -> list[Any]:
+    if not isinstance(given, Iterable) or isinstance(given, bytes):
+        raise InputError(f"{name} is {type(given).__name__}; leave it out where there is none of it.")
+    return list(given)
+
+
+def _require_number(name: str, value: Any) -> None:
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise InputError(f"{name} is {value!r}; pass a finite number.")
 
 
 def _vectors(given: Tensor | np.ndarray, name: str, width: int) -> Tensor:
-    rows = torch.as_tensor(given).float()
+    rows = as_tensor(given, name)
+    if rows.is_complex():
+        raise InputError(f"{name} holds complex numbers; embeddings are real.")
+    rows = rows.float()
     rows = rows.unsqueeze(0) if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
         raise InputError(f"{name} has shape {tuple(rows.shape)}; embeddings of the index are {width} wide.")
     if not torch.isfinite(rows).all() or (rows.abs().amax(1) == 0).any():
         raise InputError(f"{name} holds NaN, infinity or a row of zeros; compute it again.")
-    return rows
+    return rows / rows.abs().amax(1, keepdim=True)  # so that the square of no length is too large or small a number
 
 
 def _named(image: Any) -> str:

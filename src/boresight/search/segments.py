@@ -93,6 +93,7 @@ class Segment:
         removed: (R,) int64, rows that count no more, ascending.
         texts: (M, d) unit embeddings of the captions in `meta`; None where the index was made without.
         said: what the manifest says of it.
+        stamp: of the file of `meta`, which tells it from a segment of an index that was made in its place.
     """
 
     folder: Path
@@ -104,6 +105,7 @@ class Segment:
     removed: np.ndarray
     texts: np.ndarray | None
     said: dict[str, Any] = field(repr=False)
+    stamp: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.norms)
@@ -174,7 +176,7 @@ def open_segment(folder: Path, layout: Layout, said: dict[str, Any]) -> Segment:
         arrays = {
             name.removesuffix(".npy"): map_rows(place / name, each, AGAIN).numpy() for name, each in files.items()
         }
-        meta = read_arrow(place / META)
+        stamp, meta = _stamp(place / META), read_arrow(place / META)
         expected = dict.fromkeys(files, said["rows"])
         if layout.texts:
             expected["texts.npy"] = int(caption_counts(meta).sum())
@@ -189,10 +191,23 @@ def open_segment(folder: Path, layout: Layout, said: dict[str, Any]) -> Segment:
         )
         small = read_arrow(place / THUMBNAILS) if said["thumbnails"] else None
         return Segment(
-            folder, said["name"], rows, arrays["norms"][:, 0], meta, small, removed, arrays.get("texts"), said
+            folder, said["name"], rows, arrays["norms"][:, 0], meta, small, removed, arrays.get("texts"), said, stamp
         )
     except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
         raise ArtefactError(f"A segment of {folder} is missing or torn ({first_line(error)}); {AGAIN}") from error
+
+
+def is_still(segment: Segment, folder: Path, said: dict[str, Any]) -> bool:
+    """Whether the segment is the one that a manifest speaks of."""
+    try:
+        return segment.said == said and segment.stamp == _stamp(folder / said["name"] / META)
+    except OSError:
+        return False
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    stat = file.stat()
+    return stat.st_mtime_ns, stat.st_ino
 
 
 def verify_segment(segment: Segment) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boresight.errors import ArtefactError, InputError
+from boresight.errors import ArtefactError, InputError, first_line
+from boresight.search.contents import own_columns
 from boresight.search.filters import matching
 from boresight.search.scan import Rows
-from boresight.search.segments import KIND, THUMBNAIL, Layout, Segment, open_segment
+from boresight.search.segments import KIND, THUMBNAIL, Layout, Segment, is_still, open_segment
 from boresight.storage import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Snapshot:
                 known = {} if before is None else {each.name: each for each in before.segments}
                 segments = tuple(
                     known[one["name"]]
-                    if one["name"] in known and known[one["name"]].said == one
+                    if one["name"] in known and is_still(known[one["name"]], folder, one)
                     else open_segment(folder, layout, one)
                     for one in said
                 )
@@ -85,7 +87,8 @@ class Snapshot:
         """The columns of all rows, removed ones too, without a copy."""
         import pyarrow as pa
 
-        return pa.concat_tables([each.meta for each in self.segments], promote_options="default")
+        tables = [each.meta for each in self.segments]
+        return pa.concat_tables(tables, promote_options="default") if tables else own_columns().empty_table()
 
     @property
     def columns(self) -> list[str]:
@@ -98,14 +101,14 @@ class Snapshot:
         return self.segments[number], row - int(self.starts[number])
 
     def record(self, row: int) -> dict[str, Any]:
-        """The columns of one row."""
+        """The columns of one row; None where the images were added without a column."""
         segment, at = self.place(row)
         record = segment.meta.slice(at, 1).to_pylist()[0]
         if segment.live is None or segment.live[at]:
             if len(self._looked_up) >= LOOKED_UP:
                 self._looked_up.clear()
             self._looked_up[record["id"]] = row
-        return record
+        return {name: record.get(name) for name in self.meta.column_names}
 
     @cached_property
     def _looked_up(self) -> dict[str, int]:
@@ -129,10 +132,14 @@ class Snapshot:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        found = {one: self._looked_up[one] for one in ids if one in self._looked_up}
+        try:
+            wanted = pa.array(list(ids), pa.string())
+        except (pa.ArrowException, TypeError, UnicodeEncodeError) as error:
+            raise InputError(f"Ids are strings, and one of these is not ({first_line(error)}).") from error
+        lately = self._looked_up
+        found = {one: row for one in ids if (row := lately.get(one)) is not None}  # another thread may clear it
         if len(found) == len(set(ids)):
             return found
-        wanted = pa.array(list(ids), pa.string())
         for segment, start in zip(self.segments, self.starts, strict=False):
             mask = pc.is_in(segment.meta["id"], value_set=wanted).to_numpy()
             rows = np.flatnonzero(mask if segment.live is None else mask & segment.live)
@@ -154,6 +161,22 @@ class Snapshot:
         return [
             part if each.live is None else part & each.live for part, each in zip(parts, self.segments, strict=True)
         ]
+
+
+def current(folder: Path, before: Snapshot) -> Snapshot:
+    """`before`, where the index is as it was then, else what it is now.
+
+    Raises as `Snapshot.read`.
+    """
+    for patience in reversed(range(50)):
+        there = (folder / MANIFEST).exists()
+        try:
+            return before if stamp_of(folder) == before.stamp else Snapshot.read(folder, before)
+        except ArtefactError:  # while an index is replaced, there is none for a moment
+            if not patience or (there and (folder / MANIFEST).exists()):
+                raise
+            time.sleep(0.01)
+    raise AssertionError
 
 
 def stamp_of(folder: Path) -> tuple[int, int]:

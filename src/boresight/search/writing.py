@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from torch.nn.functional import normalize, pad
 
 from boresight.editing import CaptionEditor
 from boresight.embeddings import Embeddings
+from boresight.errors import InputError
 from boresight.progress import progress
 from boresight.runs import one_writer
 from boresight.search.graph import GraphOptions
@@ -76,7 +77,7 @@ class Change:
             for start in range(0, len(embeddings), SEGMENT):
                 images = embeddings.images[start : start + SEGMENT]
                 own = None if pictures is None else (next(pictures) for _ in range(len(images)))
-                blocks = _blocks(images, layout, editor, bar)
+                blocks = _blocks(images, embeddings.ids[start : start + SEGMENT], layout, editor, bar)
                 if layout.texts:
                     blocks = chain(blocks, _texts(embeddings, start, start + len(images)))
                 self._add(blocks, meta.slice(start, len(images)), own)
@@ -150,11 +151,14 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         write_json(temporary, {**manifest, "kind": KIND, "format": FORMAT, "boresight": version("boresight")})
 
 
-def _blocks(images: Tensor, layout: Layout, editor: CaptionEditor | None, bar: Any) -> Iterator[dict[str, Tensor]]:
+def _blocks(
+    images: Tensor, ids: Sequence[str], layout: Layout, editor: CaptionEditor | None, bar: Any
+) -> Iterator[dict[str, Tensor]]:
     """Rows as they are stored. Codes come last, in one block, since their number of slots is known at the end."""
     codes: dict[str, list[Tensor]] = {}
-    for block in images.split(MOST_AT_ONCE):
+    for start, block in zip(range(0, len(images), MOST_AT_ONCE), images.split(MOST_AT_ONCE), strict=True):
         stored = image_rows(block, layout, editor)
+        _require_finite(stored, ids[start : start + len(block)], layout)
         for name in ("indices", *layout.values):
             if name in stored:
                 codes.setdefault(name, []).append(stored.pop(name).to(getattr(torch, layout.dtype_of(name))))
@@ -163,6 +167,19 @@ def _blocks(images: Tensor, layout: Layout, editor: CaptionEditor | None, bar: A
     if codes:
         slots = max(1, *(part.shape[1] for parts in codes.values() for part in parts))
         yield {name: torch.cat([_padded(part, slots) for part in parts]).cpu() for name, parts in codes.items()}
+
+
+def _require_finite(stored: Mapping[str, Tensor], ids: Sequence[str], layout: Layout) -> None:
+    """Raises InputError naming an image that `layout.dtype` cannot hold."""
+    for name, rows in stored.items():
+        bad = (~rows.to(getattr(torch, layout.dtype_of(name))).isfinite().flatten(1).all(1)).nonzero()
+        if len(bad):
+            at = int(bad[0])
+            raise InputError(
+                f"The image '{ids[at]}' has the length {float(stored['norms'][at]):.2g}, and what is kept of it "
+                f"('{name}') is too large for {layout.dtype_of(name)}; leave it out, or make the index with "
+                "dtype='float32'."
+            )
 
 
 def _texts(embeddings: Embeddings, start: int, stop: int) -> Iterator[dict[str, Tensor]]:
