@@ -317,6 +317,46 @@ def test_torn_files_are_named(images: Embeddings, tmp_path: Path) -> None:
         SearchIndex.open(tmp_path / "index", verify=True)
 
 
+def test_odd_manifests_get_one_sentence(images: Embeddings, tmp_path: Path) -> None:
+    file = tmp_path / "index" / "manifest.json"
+    index = SearchIndex.create(tmp_path / "index", images, editor=editor_of("gated"))
+    index.remove(images.ids[0])
+    good = file.read_text()
+    matrix = ("segments", 0, "files", "plain.npy")
+    for *path, value in (
+        ("layout", []),
+        ("layout", "width", 23),
+        ("layout", "dtype", "object"),
+        ("layout", "n_latents", 10**18),
+        ("layout", "biased", None),
+        ("generation", "x"),
+        ("last", -1),
+        ("segments", {}),
+        ("segments", 0, 3),
+        ("segments", 0, "name", "../elsewhere"),
+        ("segments", 0, "removed", "../x.npy"),
+        ("segments", 0, "files", {}),
+        (*matrix, "rows", 10**30),
+        (*matrix, "rows", True),
+        (*matrix, "width", 1.5),
+        (*matrix, "dtype", "float64"),
+        (*matrix, "parts", [[10**30, ""]]),
+        (*matrix, "parts", "x"),
+    ):
+        there = manifest = json.loads(good)
+        for key in path[:-1]:
+            there = there[key]
+        there[path[-1]] = value
+        file.write_text(json.dumps(manifest))
+        with pytest.raises(ArtefactError, match="again") as raised:
+            SearchIndex.open(tmp_path / "index", verify=True).search(images.texts[0])
+        assert "\n" not in str(raised.value)
+    file.write_text(good)
+    np.save(next((tmp_path / "index").glob("*/removed-*")), np.array([10**9]))
+    with pytest.raises(ArtefactError, match="rows that are not there"):
+        SearchIndex.open(tmp_path / "index")
+
+
 def test_what_does_not_belong_together_is_refused(images: Embeddings, more: Embeddings, tmp_path: Path) -> None:
     editor = editor_of("gated")
     index = SearchIndex.create(tmp_path / "index", images, editor=editor)

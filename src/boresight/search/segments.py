@@ -10,6 +10,7 @@ INDEX/segment-000001/graph-*     links for approximate search, where a graph was
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from boresight.brief import brief
 from boresight.embeddings.rowfile import RowFile, map_rows, verify_rows
 from boresight.errors import ArtefactError, first_line
 from boresight.search.graph import Graph, GraphOptions, open_graph, verify_graph, write_graph
@@ -183,6 +185,8 @@ def open_segment(folder: Path, layout: Layout, said: dict[str, Any]) -> Segment:
         if any(each["rows"] != expected[name] for name, each in files.items()) or meta.num_rows != said["rows"]:
             raise ArtefactError(f"The files of {place} do not belong together; {AGAIN}")
         removed = np.load(place / said["removed"]) if said["removed"] else np.empty(0, dtype=np.int64)
+        if removed.dtype != np.int64 or removed.ndim != 1 or ((removed < 0) | (removed >= len(meta))).any():
+            raise ArtefactError(f"{place / said['removed']} has rows that are not there; {AGAIN}")
         rows = Rows(
             tuple(arrays[name] for name in layout.dense),
             arrays["indices"] if layout.n_latents else None,
@@ -195,6 +199,42 @@ def open_segment(folder: Path, layout: Layout, said: dict[str, Any]) -> Segment:
         )
     except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
         raise ArtefactError(f"A segment of {folder} is missing or torn ({first_line(error)}); {AGAIN}") from error
+
+
+def require_sound(file: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises ArtefactError for a manifest of an index that lacks what is read of it, or has it of another kind."""
+
+    def require(there: Any, wanted: Mapping[str, Any], at: str) -> None:
+        for key, kind in wanted.items():
+            value = there.get(key) if isinstance(there, dict) else None
+            if type(value) is not kind or (isinstance(value, int) and value < 0):
+                raise ArtefactError(f"{file} has {brief(value)} as '{at}{key}'; {AGAIN}")
+
+    require(manifest, {"layout": dict, "segments": list, "generation": int, "last": int}, "")
+    kinds = {name: {"str": str, "int": int, "bool": bool}[kind] for name, kind in Layout.__annotations__.items()}
+    require(manifest["layout"], kinds, "layout.")
+    if manifest["layout"]["dtype"] not in ("float16", "float32") or manifest["layout"].keys() != kinds.keys():
+        raise ArtefactError(f"{file} has a layout that no index has; {AGAIN}")
+    layout = Layout(**manifest["layout"])
+    codes = ("indices", *layout.values) if layout.n_latents else ()
+    others = [name for name in ("bias", "texts") if getattr(layout, {"bias": "biased"}.get(name, name))]
+    matrices = {f"{name}.npy" for name in (*layout.dense, "norms", *codes, *others)}
+    for number, said in enumerate(manifest["segments"]):
+        at = f"segments.{number}."
+        require(said, {"name": str, "rows": int, "files": dict, "removed": str, "thumbnails": bool}, at)
+        if not re.fullmatch(r"segment-\d+", said["name"]) or not re.fullmatch(r"(removed-\d+\.npy)?", said["removed"]):
+            raise ArtefactError(f"{file} has names of files that no index has; {AGAIN}")
+        if said["files"].keys() != matrices:
+            raise ArtefactError(f"{file} names other matrices than its layout has; {AGAIN}")
+        for name, matrix in said["files"].items():
+            require(matrix, {"rows": int, "width": int, "dtype": str, "parts": list}, f"{at}files.{name}.")
+            parts = [part if isinstance(part, list) and len(part) == 2 else [None, ""] for part in matrix["parts"]]
+            ends = [end if type(end) is int else -1 for end, _ in parts]
+            if [0, *ends] != sorted([0, *ends]) or ends[-1:] != [matrix["rows"]]:
+                raise ArtefactError(f"{file} has {brief(matrix['parts'])} as '{at}files.{name}.parts'; {AGAIN}")
+            wanted = layout.dtype_of(name.removesuffix(".npy"))
+            if matrix["dtype"] != wanted or (name[:-4] in (*layout.dense, "texts") and matrix["width"] != layout.width):
+                raise ArtefactError(f"{file} has a matrix {name} of another kind than its layout; {AGAIN}")
 
 
 def is_still(segment: Segment, folder: Path, said: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from boresight.errors import ArtefactError, InputError, first_line
 from boresight.search.contents import own_columns
 from boresight.search.filters import matching
 from boresight.search.scan import Rows
-from boresight.search.segments import KIND, THUMBNAIL, Layout, Segment, is_still, open_segment
+from boresight.search.segments import KIND, THUMBNAIL, Layout, Segment, is_still, open_segment, require_sound
 from boresight.storage import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Snapshot:
             manifest = read_manifest(folder, KIND)
             if before is not None and any(manifest.get(key) != before.manifest.get(key) for key in OF_ITS_MAKING):
                 raise ArtefactError(f"{folder} was made anew with another editor or encoder; open it again.")
+            require_sound(folder / MANIFEST, manifest)
             try:
                 layout, said = Layout(**manifest["layout"]), manifest["segments"]
                 known = {} if before is None else {each.name: each for each in before.segments}
