@@ -312,3 +312,11 @@ def test_heatmaps_that_cannot_be(client: TestClient, asked: dict, status: int, s
     answer = client.post("/api/heatmap", json=asked)
     assert answer.status_code == status
     assert sentence in error(answer)
+
+
+def test_candidates_need_a_graph_and_read_no_ranks(client: TestClient) -> None:
+    answer = client.post("/api/search", json={"text": "a ring", "candidates": 5})
+    assert answer.status_code == 422
+    assert "graph" in answer.json()["error"]
+    assert client.post("/api/search", json={"text": "a ring", "ef_search": 5}).status_code == 422
+    assert client.post("/api/search", json={"text": "a ring", "candidates": "many"}).status_code == 422

@@ -37,7 +37,7 @@ def api(service: Service) -> APIRouter:
     @router.post("/search", response_model=schemas.Answer, summary="The images that match best", tags=["search"])
     def search(asked: schemas.SearchAsked) -> Response:
         with service.admitted():
-            results = service.search(asked.query(), asked.ranks)
+            results = service.search(asked.query(), asked.ranked)
             return JSONResponse(answer_of(results, service.pictures))
 
     @router.post(
@@ -49,14 +49,14 @@ def api(service: Service) -> APIRouter:
     ) -> Response:
         asked = _parsed(schemas.SearchAsked, query)
         with service.admitted(pictures=True):
-            results = service.search(asked.query(image=_decoded(image, service)), asked.ranks)
+            results = service.search(asked.query(image=_decoded(image, service)), asked.ranked)
             return JSONResponse(answer_of(results, service.pictures))
 
     @router.post("/search/batch", response_model=schemas.Answers, summary="Several queries at once", tags=["search"])
     def search_batch(asked: schemas.BatchAsked) -> Response:
         with service.admitted():
             queries = [one.query() for one in asked.queries]
-            found = service.search_many(queries, [one.ranks for one in asked.queries])
+            found = service.search_many(queries, [one.ranked for one in asked.queries])
             return JSONResponse({"answers": [answer_of(one, service.pictures) for one in found]})
 
     @router.post("/explain", response_model=schemas.ReasonsShown, summary="Why an image has its score", tags=["why"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,6 +40,13 @@ class Asked(_Strict):
     image_weight: float = Field(0.5, ge=0, le=1, description="The images' part where there is a text too.")
     without_weight: float = Field(0.5, ge=0, le=100, description="How much of what is not wanted is taken off.")
 
+    candidates: Annotated[int, Field(ge=1, le=MOST)] | Literal["tuned"] | None = Field(
+        None, description="Images that the graph of the index finds, which are then scored; null scores all."
+    )
+    ef_search: Annotated[int, Field(ge=1, le=MOST)] | None = Field(
+        None, description="Images that the graph keeps in view, beside a number of candidates."
+    )
+
     def query(self, **more: Any) -> Query:
         """What the index is asked. Raises InputError for what does not fit together."""
         own = {name: getattr(self, name) for name in Asked.model_fields}
@@ -47,9 +54,14 @@ class Asked(_Strict):
 
 
 class SearchAsked(Asked):
-    """A query, and whether the rank of each answer by the cosine is found too, which scans once more."""
+    """A query, and whether the rank of each answer by the cosine is found too, which reads all images."""
 
-    ranks: bool = True
+    ranks: bool | None = Field(None, description="Left out: where all images are read anyway, so without candidates.")
+
+    @property
+    def ranked(self) -> bool:
+        """Whether ranks are found."""
+        return self.candidates is None if self.ranks is None else self.ranks
 
 
 class BatchAsked(_Strict):
