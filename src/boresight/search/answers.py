@@ -28,7 +28,7 @@ def answers(
     """The answers to queries, those with the same filter and effort together; ranks None: those of exact searches."""
     groups: dict[tuple[str, Effort | None], list[int]] = {}
     for number, one in enumerate(prepared):
-        groups.setdefault((str(one.query.where), effort_of(one.query, snapshot)), []).append(number)
+        groups.setdefault((repr(one.query.where), effort_of(one.query, snapshot)), []).append(number)
     found: dict[int, Results] = {}
     for (_, effort), numbers in groups.items():
         group = [prepared[number] for number in numbers]

@@ -117,6 +117,8 @@ class SearchIndex:
             "names": names is not None,
         }
         require_words(embeddings, texts)
+        if encoder is not None:
+            require_same_encoder(str(folder), facts, embeddings.width, encoder)
         meta = meta_table(embeddings, collection, metadata)
         with replacing_folder(folder, KIND) as staging:
             begin(staging, layout, facts)
