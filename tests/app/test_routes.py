@@ -315,7 +315,7 @@ def test_heatmaps_that_cannot_be(client: TestClient, asked: dict, status: int, s
 
 
 def test_candidates_need_a_graph_and_read_no_ranks(client: TestClient) -> None:
-    answer = client.post("/api/search", json={"text": "a ring", "candidates": 5})
+    answer = client.post("/api/search", json={"text": "a ring", "candidates": 50})
     assert answer.status_code == 422
     assert "graph" in answer.json()["error"]
     assert client.post("/api/search", json={"text": "a ring", "ef_search": 5}).status_code == 422
