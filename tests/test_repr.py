@@ -29,6 +29,7 @@ from boresight.sae import name_latents
 from boresight.search import PostgresIndex, QdrantIndex
 from boresight.search.engines import manifest_of
 from boresight.search.qdrant_client_store import ClientStore
+from boresight.search.tuning import Effort, Tried
 from boresight.training import Captioner, CaptionerConfig, PairStream, StreamConfig
 from boresight.training.shards import CollectionRows
 from tiny_editor import TINY_EDITOR
@@ -73,6 +74,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         index.search_captions(like=f"{EVIL}3"),
         index.search_captions(like=f"{EVIL}3")[0],
         bs.search.Query(text=EVIL),
+        bs.search.Tuning(tried := Tried(Effort(50, 50), 0.9, 1.0), (tried,) * 8, 0.95, 10, 2.0, 60),
         encoder,
         collection,
         embeddings,

@@ -10,6 +10,7 @@ from statistics import median
 import numpy as np
 import torch
 
+from boresight.brief import Brief
 from boresight.errors import InputError, require_at_least
 from boresight.progress import progress
 from boresight.search.approximate import Best, Effort, best, effort_of
@@ -37,8 +38,8 @@ class Tried:
     ms: float
 
 
-@dataclass(frozen=True)
-class Tuning:
+@dataclass(frozen=True, repr=False)
+class Tuning(Brief):
     """What was tried, and what was chosen: the fastest setting that reaches the recall, or else the best recall.
 
     Attributes:
