@@ -15,10 +15,12 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from boresight.app import schemas
+from boresight.app.concepts import told_shares
 from boresight.app.service import Service
 from boresight.data.images import decode
 from boresight.search import Query
 from scenes_index import ODD_IDS
+from search_world import editor_of
 
 
 def found(client: TestClient, **asked: object) -> list[dict]:
@@ -192,9 +194,36 @@ def test_concepts_are_those_of_the_codes(client: TestClient, service: Service) -
         assert (one["images"], one["name"]) == (counts[latent], names[latent])
         strongest = np.argsort(-dense[:, latent], kind="stable")[:8]
         assert one["top"] == [snapshot.record(row)["id"] for row in strongest if dense[row, latent] > 0]
+    told = told_shares(editor)
+    assert told is not None
+    for one in said["concepts"]:
+        share = told[one["latent"]]
+        assert one["told"] == (None if np.isnan(share) else pytest.approx(share))
     points = client.get("/api/concepts/map").json()["points"]
     assert {one["latent"] for one in points} == {row for row, name in enumerate(names.names) if name and counts[row]}
     assert max(abs(one[axis]) for one in points for axis in "xy") == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["gated, both memories", "gated, taught", "plain"])
+def test_what_captions_tell_is_counted_over_the_remembered_pairs(name: str) -> None:
+    editor = editor_of(name)
+    if editor.mask_network is not None:
+        with torch.no_grad():  # a new mask keeps nearly all; this one about half
+            editor.mask_network.bias -= editor.mask_network.bias.mean()
+    told = told_shares(editor)
+    if name == "plain":
+        assert told is None  # no latents
+        return
+    assert told is not None
+    assert editor.memory is not None
+    masking = editor.shown if editor.taught_mask is not None else editor
+    for latent in range(editor.sae.n_latents):
+        kept = []
+        for image, text in zip(editor.memory.images.float(), editor.memory.texts.float(), strict=True):
+            if editor.sae.encode(image[None]).dense()[0, latent] > 0:
+                kept.append(bool(masking.mask(text[None])[0, latent] >= 0.5))
+        assert told[latent] == pytest.approx(np.mean(kept)) if kept else np.isnan(told[latent])
+    assert 0 < np.nanmean(told) < 1
 
 
 def test_without_a_comparison_there_is_no_verdict(client: TestClient) -> None:

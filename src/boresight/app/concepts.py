@@ -1,4 +1,4 @@
-"""What the latents of an index are: how many images have each, which most, and where their directions point."""
+"""What the latents of an index are: how many images have each, which most, what captions say of it, where it points."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from boresight.editing import CaptionEditor
+from boresight.editing.masks import HALF
 from boresight.search.snapshot import Snapshot
 
 TOP = 8  # images of each latent
 BLOCK = 16384  # images read at once
+PAIRS = 1024  # remembered pairs at once
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,28 @@ def _keep_strongest(
     kept = rank < top.shape[1]
     top[latents[kept], rank[kept]] = rows[kept]
     strength[latents[kept], rank[kept]] = values[kept]
+
+
+@torch.inference_mode()
+def told_shares(editor: CaptionEditor | None) -> np.ndarray | None:
+    """(n,) float32: of the remembered images that have a latent, the share whose captions keep it.
+
+    What captions keep is decided at a half, by the mask that was taught what captions tell where there is one. NaN for
+    a latent that no remembered image has; None without an editor that remembers pairs and has latents.
+    """
+    if editor is None or editor.memory is None or not editor.config.has_latents or not len(editor.memory.images):
+        return None
+    masking, memory = editor.shown if editor.taught_mask is not None else editor, editor.memory
+    have, told = (np.zeros(editor.sae.n_latents) for _ in range(2))
+    for start in range(0, len(memory.images), PAIRS):
+        rows = slice(start, start + PAIRS)
+        codes = editor.sae.encode(memory.images[rows].float())
+        kept = masking.mask(memory.texts[rows].float()).gather(1, codes.indices) >= HALF
+        active = codes.values > 0
+        have += np.bincount(codes.indices[active].cpu().numpy(), minlength=len(have))
+        told += np.bincount(codes.indices[active & kept].cpu().numpy(), minlength=len(told))
+    with np.errstate(invalid="ignore"):
+        return (told / have).astype(np.float32)
 
 
 def positions(directions: np.ndarray) -> tuple[np.ndarray, float]:

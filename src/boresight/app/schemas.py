@@ -261,12 +261,16 @@ class Heatmap(BaseModel):
 
 
 class Concept(BaseModel):
-    """A latent of the editor: how many images have it, and those that have most of it."""
+    """A latent of the editor: how many images have it, and those that have most of it.
+
+    told: of the remembered images that have it, the share whose captions keep it; null where that is not known.
+    """
 
     latent: int
     name: str
     certainty: float
     images: int
+    told: float | None
     top: list[str]
 
 
@@ -284,6 +288,7 @@ class Point(BaseModel):
     name: str
     certainty: float
     images: int
+    told: float | None
     x: float
     y: float
 

@@ -9,13 +9,15 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow.types as types
 
 from boresight.app.batching import Batcher
-from boresight.app.concepts import LatentCounts, count_latents, named, positions
+from boresight.app.concepts import LatentCounts, count_latents, named, positions, told_shares
 from boresight.app.config import Limits
 from boresight.app.heatmaps import draw_heatmap
 from boresight.app.metrics import Metrics
@@ -233,7 +235,13 @@ class Service:
         names = self.index.names
         certainty = 0.0 if names is None else float(names.certainty[latent])
         own = "" if names is None else names[latent]
-        return {"latent": latent, "name": own, "certainty": certainty, "images": int(counts.images[latent])}
+        told = None if self._told is None or np.isnan(self._told[latent]) else float(self._told[latent])
+        images = int(counts.images[latent])
+        return {"latent": latent, "name": own, "certainty": certainty, "images": images, "told": told}
+
+    @cached_property
+    def _told(self) -> np.ndarray | None:
+        return told_shares(self.index.editor)
 
     def _latents(self) -> tuple[Snapshot, LatentCounts]:
         """Counted once for each state of the index."""

@@ -4,6 +4,7 @@ import { el, fill, picture, svg, thumbnailOf } from "./dom.js";
 
 const SIZE = 720;
 const PAGE = 24;
+const UNTOLD = 8; // latents that captions leave out
 let asked = null;
 let listed = PAGE;
 
@@ -23,6 +24,11 @@ function paint(view, { total, concepts }, map, state, ask, go) {
   const again = () => paint(view, { total, concepts }, map, state, ask, go);
   const choose = (latent) => go({ concept: String(latent) }, { replace: true });
   const search = (name) => ask({ q: name, concept: "" });
+  const silence = (one) => one.images * (1 - one.told);
+  const untold = concepts
+    .filter((one) => one.told !== null && one.told < 0.5)
+    .sort((a, b) => silence(b) - silence(a))
+    .slice(0, UNTOLD);
   fill(
     view,
     el("h1", {}, "What the editor sees in this collection"),
@@ -43,6 +49,19 @@ function paint(view, { total, concepts }, map, state, ask, go) {
         { class: "mapped" },
         drawn(map.points, state.concept, choose),
         chosen(concepts, map.points, state.concept, search),
+      ),
+    ],
+    untold.length > 0 && [
+      el("h2", {}, "What captions leave out"),
+      el(
+        "p",
+        { class: "soft" },
+        "Latents that are in many pictures and that captions seldom speak of: of the captioned pictures that the editor remembers and that have one, few say it.",
+      ),
+      el(
+        "ul",
+        { class: "concepts", id: "untold" },
+        untold.map((one) => el("li", {}, card(one, search))),
       ),
     ],
     el("h2", {}, "Most frequent latents"),
@@ -68,6 +87,7 @@ function card(one, search) {
       { class: "soft" },
       `in ${one.images.toLocaleString("en")} pictures`,
       one.name && `, name sure by ${one.certainty.toFixed(2)}`,
+      one.told !== null && `, told in ${Math.round(100 * one.told)} %`,
     ),
     one.top &&
       el(
