@@ -68,7 +68,7 @@ def check_contract(app: FastAPI, ids: Sequence[str], examples: int, start: int) 
 def _name(case: Case, name: str) -> None:
     """Where a request names images, latents or a filter, which by chance are never there: those that are."""
     known = {"id": name, "like": [name], "unlike": [name], "latents": {"3": 0}, "where": "year > 2001", "k": 3}
-    known |= {"candidates": None, "ef_search": None}  # the index has no graph
+    known |= {"offset": 0, "candidates": None, "ef_search": None}  # the index has no graph
     bodies = [case.query, case.body]
     if isinstance(case.body, dict) and isinstance(case.body.get("queries"), list):
         case.body["queries"] = [{**one, **known} for one in case.body["queries"][:3] if isinstance(one, dict)]
@@ -78,6 +78,8 @@ def _name(case: Case, name: str) -> None:
     elif isinstance(case.body, dict) and "image" in case.body:
         asked = {"id": name} if "explain" in case.path else {}
         case.body.update(image=[png(np.full((9, 9, 3), 99, np.uint8))], query=json.dumps(asked))
+    if isinstance(case.body, dict) and case.path in ("/api/search", "/api/explain"):
+        case.body.setdefault("text", "a ring")
     for body in bodies:
         if isinstance(body, dict):
             body.update({key: value for key, value in known.items() if key in body})
