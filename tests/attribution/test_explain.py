@@ -235,6 +235,7 @@ def test_tokens_found_in_the_caption() -> None:
 
 
 def test_bad_input(encoder, tmp_path: Path) -> None:
+    (tmp_path / "other.png").touch()  # of an empty folder it is said that it may have gone
     image = pictures(1)[0]
     for arguments, options, word in (
         (([], []), {}, "captions is empty"), (([], ["a"]), {}, "images is empty"), (([image], ["a", "b"]), {}, "zip"),

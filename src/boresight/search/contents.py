@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from boresight.errors import InputError, first_line
 from boresight.progress import progress, say
 
 if TYPE_CHECKING:
+    import pyarrow
     import pyarrow as pa
 
-Metadata: TypeAlias = "pa.Table | Mapping[str, Any] | str | Path"
+Metadata: TypeAlias = Union["pyarrow.Table", Mapping[str, Any], str, Path]
 OWN = ("id", "split", "captions", "picture")
 """Columns that every index has; those of the user have other names."""
 THUMBNAIL_SIZE = 256  # pixels of the longer side
