@@ -43,14 +43,14 @@ study-emoji:
 page-picture: study-emoji  ## docs/guide/report.png anew, of the page of the demo; BROWSER=chromium
 	$(BROWSER) --headless --no-sandbox --hide-scrollbars --window-size=1200,1560 --screenshot=docs/guide/report.png "file://$(CURDIR)/runs/demo-emoji.html"
 
-PAGE := http://127.0.0.1:8765/?q=a+red+heart
+PAGE := http://127.0.0.1:8765/?q=a+green+ring
 SHOT := $(BROWSER) --headless --no-sandbox --hide-scrollbars --virtual-time-budget=30000
 
 page-pictures: .venv/installed  ## docs/guide/search-page.png and search-open.png anew, of `boresight demo --open`
 	@$(BIN)/boresight demo --open --no-browser --port 8765 & page=$$!; \
 	until curl -sf http://127.0.0.1:8765/api/health > /dev/null; do sleep 1; done; \
 	$(SHOT) --window-size=1280,860 --screenshot=docs/guide/search-page.png "$(PAGE)"; \
-	$(SHOT) --window-size=1440,1180 --screenshot=docs/guide/search-open.png "$(PAGE)&open=scene-0%2Ftrain%2F364&heat=m2ib&latent=32%3A0"; \
+	$(SHOT) --window-size=1440,1180 --screenshot=docs/guide/search-open.png "$(PAGE)&open=scene-0%2Ftrain%2F381&heat=m2ib&latent=105%3A0"; \
 	kill $$page
 
 study-scenes:
