@@ -19,6 +19,9 @@ from boresight.app.server import listening
 from boresight.data import make_scenes
 from boresight.embeddings import embed
 from boresight.encoders import Encoder
+from boresight.evaluation.comparison_figures import Comparison, HeldOut
+from boresight.evaluation.comparison_rows import PLAIN
+from boresight.evaluation.verdict import Verdict
 from boresight.search import SearchIndex
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -57,10 +60,10 @@ CONTRAST = """() => {  // texts whose contrast with what is behind them is below
 
 
 @contextlib.contextmanager
-def served(index: SearchIndex, access: Access | None = None) -> Iterator[str]:
+def served(index: SearchIndex, access: Access | None = None, comparison: Comparison | None = None) -> Iterator[str]:
     """The address of the page of an index."""
     bound = listening("127.0.0.1", 0)
-    service = Service(index, Limits(k=60, body_bytes=300_000, pixels=250_000))
+    service = Service(index, Limits(k=60, body_bytes=300_000, pixels=250_000), comparison)
     server = uvicorn.Server(uvicorn.Config(create_app(service, access), log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
@@ -324,3 +327,21 @@ def test_a_bare_index_behind_a_token(page: Page, encoder: Encoder, tmp_path: Pat
         page.locator("#results button").first.click()
         expect(page.locator("#panel .parts")).to_contain_text("cosine with “a red circle”")
         expect(page.locator("#panel [role=switch]")).to_have_count(0)
+
+
+@pytest.mark.parametrize("word", ["helps", "level", "hurts"])
+def test_the_verdict_stands_above_its_table(page: Page, index: SearchIndex, word: str) -> None:
+    said = Verdict(word, "plain", 400.0, 390.0, 10.0, 5.0, 15.0, f"The edit {word}. " * 9, ("Few images.",), {})
+    figures = {"unseen": {PLAIN.name: {"-": {f"{way} R@{k}": 50.0 for way in ("T2I", "I2T") for k in (1, 5, 10)}}}}
+    comparison = Comparison([PLAIN], [HeldOut("unseen", 12, 24)], [0], figures, verdicts={"unseen": said})
+    with served(index, comparison=comparison) as address:
+        page.goto(address)
+        page.get_by_role("tab", name="Verdict").click()
+        sentence, table = page.locator(".verdict"), page.locator(".figures")
+        expect(sentence).to_contain_text(f"The edit {word}.")
+        above, below = sentence.bounding_box(), table.bounding_box()
+        assert above is not None
+        assert below is not None
+        lines = page.evaluate("(one) => one.scrollHeight - one.clientHeight", sentence.element_handle())
+        assert lines <= 1  # nothing hangs out of it
+        assert above["y"] + above["height"] <= below["y"]

@@ -33,7 +33,7 @@ function section(test) {
     "section",
     {},
     el("h2", {}, test.name),
-    test.sentence && el("p", { class: `verdict ${test.word}` }, el("b", {}, test.word), " ", test.sentence),
+    test.sentence && el("p", { class: `verdict is-${test.word}` }, el("b", {}, test.word), " ", test.sentence),
     test.warnings.map((one) => el("p", { class: "warning" }, one)),
     el(
       "div",
