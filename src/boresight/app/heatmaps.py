@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 
 from boresight.attribution import Attribution, explain
 from boresight.attribution.grids import normalized, own_grid, resized
-from boresight.data.images import png
+from boresight.data.images import embedded, png
 from boresight.encoders import Encoder
 
 SIDE = 512  # pixels of the longer side at most
@@ -36,8 +35,8 @@ def draw_heatmap(encoder: Encoder, picture: Image.Image, text: str, method: str)
         "words": [{"text": word.text, "weight": word.weight} for word in words],
         "width": shown.width,
         "height": shown.height,
-        "overlay": _embedded(heat),
-        "image": _embedded(np.asarray(both)),
+        "overlay": embedded(png(heat), "png"),
+        "image": embedded(png(np.asarray(both)), "png"),
     }
 
 
@@ -60,7 +59,3 @@ def over(attribution: Attribution, size: tuple[int, int]) -> np.ndarray:
     coloured[..., 3] = (heat * 255 * STRENGTH).astype(np.uint8)
     clear.paste(Image.fromarray(coloured), box[:2])
     return np.asarray(clear)
-
-
-def _embedded(pixels: np.ndarray) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png(pixels)).decode('ascii')}"

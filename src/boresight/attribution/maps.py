@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from boresight.attribution.grids import Normalize, normalized, own_grid, resized
 from boresight.brief import Brief, brief
+from boresight.data.images import embedded
 from boresight.errors import BoresightError, InputError
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ class Attribution(Brief):
             self.plot().savefig(drawn, format="png", dpi=80)
         except (BoresightError, OSError, IndexError):
             return super()._repr_html_()
-        data = base64.b64encode(drawn.getvalue()).decode("ascii")
-        return f'{super()._repr_html_()}<img alt="" src="data:image/png;base64,{data}">'
+        return f'{super()._repr_html_()}<img alt="" src="{embedded(drawn.getvalue(), "png")}">'
 
     def heatmap(self, size: tuple[int, int] = (224, 224), normalize: Normalize | None = "minmax") -> np.ndarray:
         """(P, H, W) float32: the image maps, bilinearly resized to size = (H, W).

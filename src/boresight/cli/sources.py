@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,6 @@ def open_encoder(
 def open_index(folder: Path, encoder: str | None, *, device: str | None, dtype: str) -> SearchIndex:
     """An index and the encoder that asks it: the one named, that ships with boresight, or that the index names."""
     from boresight.encoders import load_encoder
-    from boresight.encoders.model_files import file_fingerprint
     from boresight.errors import InputError
     from boresight.models import default_model_path
     from boresight.search import SearchIndex
@@ -73,7 +73,7 @@ def open_index(folder: Path, encoder: str | None, *, device: str | None, dtype: 
     index = SearchIndex.open(folder, device=device)
     said = index.made_by
     name = encoder or said.get("encoder")
-    if encoder is None and said.get("encoder_fingerprint") == file_fingerprint(default_model_path()):
+    if encoder is None and _by_shipped(said):
         name = str(default_model_path())
     if name is None:
         raise InputError(f"{folder} does not know which encoder made its embeddings; name it: --encoder {COMMON}.")
@@ -83,11 +83,16 @@ def open_index(folder: Path, encoder: str | None, *, device: str | None, dtype: 
 
 def shipped_warning(embeddings: Embeddings, split: str) -> str | None:
     """A sentence where the model that ships with boresight made embeddings of what it does not know, or learnt on."""
-    from boresight.encoders.model_files import file_fingerprint
-    from boresight.models import default_model_path
-
-    if embeddings.manifest.get("encoder_fingerprint") != file_fingerprint(default_model_path()):
+    if not _by_shipped(embeddings.manifest):
         return None
     if embeddings.name not in BUILT_IN:
         return f"These embeddings are by {SHIPPED} Embed with another: boresight embed --encoder {COMMON}."
     return f"The model was trained on the split '{split}'; test on others." if split == "encoder" else None
+
+
+def _by_shipped(made_by: Mapping[str, Any]) -> bool:
+    """Whether the encoder of embeddings, as a manifest names it, is the one that ships with boresight."""
+    from boresight.encoders.model_files import file_fingerprint
+    from boresight.models import default_model_path
+
+    return made_by.get("encoder_fingerprint") == file_fingerprint(default_model_path())

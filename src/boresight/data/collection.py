@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from boresight.brief import Brief, brief, frequencies
-from boresight.data.images import decode, thumbnail
+from boresight.data.images import decode, embedded, thumbnail
 from boresight.data.problems import Problem
 from boresight.errors import InputError
 from boresight.indexing import row_numbers
@@ -70,8 +69,7 @@ class Collection(Brief):
         one = self.dataset[row : row + 1]
         said = "<br>".join(escape(brief(caption)) for caption in one["captions"][0][:2])
         try:
-            data = base64.b64encode(thumbnail(self.image(row))).decode("ascii")
-            drawn = f'<img alt="" src="data:image/webp;base64,{data}">'
+            drawn = f'<img alt="" src="{embedded(thumbnail(self.image(row)), "webp")}">'
         except InputError:
             drawn = "(cannot be read)"
         return f"{drawn}<br><b>{escape(brief(one['id'][0]))}</b><br>{said}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import io
@@ -292,3 +293,8 @@ def thumbnail(picture: Image.Image, size: int = 160) -> bytes:
     small.thumbnail((size, size))
     small.save(data, "WEBP", quality=80)
     return data.getvalue()
+
+
+def embedded(data: bytes, kind: str) -> str:
+    """The address of a picture, the bytes of a file of that kind, that stands in the page itself."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

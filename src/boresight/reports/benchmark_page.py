@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from boresight.benchmarks.record import EDITED, PLAIN, BenchmarkRun, PublishedFigure, published_figures
+from boresight.data.images import embedded
 from boresight.errors import InputError
 from boresight.evaluation.comparison_rows import PLAIN_NNN, PLAIN_SINKHORN
 from boresight.reports.charts import dot_figure
-from boresight.reports.page import embedded, page_from, picture_of, shelf_of
+from boresight.reports.page import page_from, picture_of, shelf_of
 from boresight.storage import replace_text
 from boresight.tables import Spread
 

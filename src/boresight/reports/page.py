@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from boresight.data import Collection
-from boresight.data.images import decode, thumbnail
+from boresight.data.images import decode, embedded, thumbnail
 from boresight.errors import InputError
 
 Thumbnail = Callable[[str], dict[str, Any]]
@@ -44,11 +43,6 @@ def picture_of(image_id: str, webp: bytes | None) -> dict[str, Any]:
         return {"id": image_id, "uri": "", "width": 0, "height": 0}
     picture = decode({"bytes": webp}, f"'{image_id}'")
     return {"id": image_id, "uri": embedded(webp, "webp"), "width": picture.width, "height": picture.height}
-
-
-def embedded(data: bytes, kind: str) -> str:
-    """The address of a picture that stands in the page itself."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def shelf_of(ranking: Iterable[tuple[int, bool, dict[str, Any]]]) -> list[dict[str, Any]]:

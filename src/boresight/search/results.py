@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 from boresight.brief import Brief, brief, spelled
+from boresight.data.images import embedded
 from boresight.editing import Explanation
 from boresight.search.query import PreparedQuery
 from boresight.tables import table
@@ -137,7 +137,7 @@ class Results(Sequence[Result]):
     def _shown(self, one: Result) -> str:
         small = self.thumbnail(one)
         moved = f" ({one.moved:+,})" if one.moved else ""
-        drawn = "" if small is None else f'<img alt="" src="data:image/webp;base64,{b64encode(small).decode()}"><br>'
+        drawn = "" if small is None else f'<img alt="" src="{embedded(small, "webp")}"><br>'
         words = "".join(f"<br>{escape(brief(caption))}" for caption in one.captions[:1])
         return f"{drawn}<b>{one.rank}</b>{moved} {one.score:.3f}<br>{escape(brief(one.id))}{words}"
 
